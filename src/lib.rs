@@ -1,0 +1,6 @@
+//! seawall: what stands between an application and the model APIs that it calls.
+//!
+//! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `llm` and
+//! `simulator` talk HTTP; `python` is the only module that names pyo3.
+
+pub mod policies;

@@ -1,0 +1,3 @@
+//! Policies: configuration, shared state and one call's passage through each.
+
+pub mod class;
