@@ -1,0 +1,3 @@
+//! Retry: trying again after a failure that may pass.
+
+pub mod backoff;
