@@ -103,7 +103,7 @@ impl Backoff {
             },
             Backoff::Sum(rules) => rules.iter().map(|rule| rule.seconds(attempt, previous, random)).sum(),
         };
-        seconds.min(LONGEST).max(0.0)
+        seconds.clamp(0.0, LONGEST)
     }
 
     /// Refuses numbers that make no wait; the text says which argument, what it was and what it may be.
