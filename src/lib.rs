@@ -3,4 +3,9 @@
 //! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `llm` and
 //! `simulator` talk HTTP; `python` is the only module that names pyo3.
 
+pub mod drive;
+pub mod engine;
+pub mod events;
 pub mod policies;
+#[cfg(feature = "python")]
+mod python;

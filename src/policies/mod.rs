@@ -1,4 +1,27 @@
 //! Policies: configuration, shared state and one call's passage through each.
 
+pub mod circuit_breaker;
 pub mod class;
+pub mod fallback;
 pub mod retry;
+pub mod timeout;
+
+/// One row of the table of policies.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyRow {
+    /// The name in `describe()` and events.
+    pub kind: &'static str,
+    /// The public class.
+    pub class: &'static str,
+    /// The place in the canonical order, outermost first.
+    pub rank: u8,
+}
+
+/// The one table of policies, in canonical order.
+pub const POLICIES: [PolicyRow; 4] = [
+    PolicyRow { kind: "fallback", class: "Fallback", rank: 20 },
+    PolicyRow { kind: "retry", class: "Retry", rank: 40 },
+    PolicyRow { kind: "circuit_breaker", class: "CircuitBreaker", rank: 60 },
+    // Stands at two places: rank 30 as the total limit, 90 as the attempt's.
+    PolicyRow { kind: "timeout", class: "Timeout", rank: 90 },
+];

@@ -1,3 +1,151 @@
-//! Retry: trying again after a failure that may pass.
+//! Retry: call again what failed for a passing reason, after a wait, within one deadline.
 
 pub mod backoff;
+mod budget;
+
+pub use budget::Budget;
+
+use crate::engine::{Cx, Flow, Input, Instant, Layer, Outcome, Policy, Refusal, Verdict, WaitHint};
+use crate::events;
+use backoff::Backoff;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When and how often to call again.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Calls, all told.
+    pub attempts: u32,
+    /// The waits between them.
+    pub wait: Arc<Backoff>,
+    /// One limit over all calls and waits.
+    pub timeout: Option<Duration>,
+    /// A longer `Retry-After` means giving up now.
+    pub max_retry_after: Duration,
+    /// Shared cap on retries.
+    pub budget: Option<Arc<Budget>>,
+    /// Whether results are judged too.
+    pub judges_values: bool,
+}
+
+impl Policy for Retry {
+    fn kind(&self) -> &'static str {
+        "retry"
+    }
+
+    fn enter(&self) -> Box<dyn Layer> {
+        Box::new(Passage { config: self.clone(), attempt: 0, waited: None, last: None })
+    }
+}
+
+struct Passage {
+    config: Retry,
+    attempt: u32,
+    waited: Option<Duration>,
+    last: Option<Outcome>,
+}
+
+/// Why no further attempt is made, as the note on the error says it.
+pub mod reason {
+    /// All attempts were made.
+    pub const ATTEMPTS: &str = "attempts used up";
+    /// The next attempt would come too late.
+    pub const DEADLINE: &str = "no time left for another attempt";
+    /// The server asked for a longer wait than is allowed.
+    pub const RETRY_AFTER: &str = "the server asked for a longer wait than allowed";
+    /// The circuit opened during this call.
+    pub const CIRCUIT: &str = "the circuit opened";
+    /// The shared retry budget is spent.
+    pub const BUDGET: &str = "the retry budget is spent";
+    /// The user's stop condition said so.
+    pub const STOPPED: &str = "the stop condition was met";
+    /// The kind of failure is not retried.
+    pub const FINAL: &str = "not retryable";
+}
+
+impl Passage {
+    fn deadline(&self, cx: &Cx<'_>) -> Instant {
+        self.config.timeout.map_or(cx.deadline(), |t| cx.deadline().min(cx.begun().after(t)))
+    }
+
+    fn give_up(&mut self, outcome: Outcome, why: &'static str, cx: &mut Cx<'_>) -> Flow {
+        cx.emit(events::RETRY_EXHAUSTED, self.attempt, cx.now().since(cx.begun()), Some(outcome), why);
+        Flow::Resolve(outcome)
+    }
+
+    fn wait(&mut self, outcome: Outcome, wait: Duration, cx: &mut Cx<'_>) -> Flow {
+        let at = cx.now().after(wait);
+        if at >= self.deadline(cx) && at != cx.now() {
+            return self.give_up(outcome, reason::DEADLINE, cx);
+        }
+        self.waited = Some(wait);
+        self.last = Some(outcome);
+        cx.emit(events::RETRY_SCHEDULED, self.attempt, wait, Some(outcome), "");
+        cx.wake_at(at);
+        Flow::Hold
+    }
+
+    fn failed(&mut self, outcome: Outcome, hint: WaitHint, cx: &mut Cx<'_>) -> Flow {
+        if self.attempt >= self.config.attempts {
+            return self.give_up(outcome, reason::ATTEMPTS, cx);
+        }
+        if cx.now() >= self.deadline(cx) {
+            return self.give_up(outcome, reason::DEADLINE, cx);
+        }
+        let wait = match hint {
+            WaitHint::RetryAfter(asked) if asked > self.config.max_retry_after => return self.give_up(outcome, reason::RETRY_AFTER, cx),
+            WaitHint::RetryAfter(asked) | WaitHint::Exactly(asked) => asked,
+            WaitHint::None => self.config.wait.wait(self.attempt, self.waited, &mut || cx.random()),
+        };
+        if self.config.budget.as_ref().is_some_and(|b| !b.withdraw(cx.now())) {
+            return self.give_up(outcome, reason::BUDGET, cx);
+        }
+        self.wait(outcome, wait, cx)
+    }
+
+    fn go(&mut self, cx: &mut Cx<'_>) -> Flow {
+        self.attempt += 1;
+        cx.emit(events::ATTEMPT_STARTED, self.attempt, cx.now().since(cx.begun()), None, "");
+        if let (1, Some(budget)) = (self.attempt, &self.config.budget) {
+            budget.deposit(cx.now());
+        }
+        Flow::Inward(0)
+    }
+}
+
+impl Layer for Passage {
+    fn asks(&self, outcome: &Outcome) -> Option<u32> {
+        match outcome {
+            Outcome::Value(_) => self.config.judges_values.then_some(self.attempt),
+            Outcome::Error(_) => Some(self.attempt),
+            Outcome::Rejected(_) => (!outcome.is_refusal()).then_some(self.attempt),
+            Outcome::Stream(_) => None,
+        }
+    }
+
+    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+        match input {
+            Input::Begin => {
+                let deadline = self.deadline(cx);
+                cx.limit(deadline);
+                self.go(cx)
+            }
+            Input::Wake => self.go(cx),
+            Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),
+            Input::Child(outcome, Some(Verdict::Failure { wait, .. })) => self.failed(outcome, wait, cx),
+            Input::Child(outcome, Some(Verdict::Final)) => self.give_up(outcome, reason::FINAL, cx),
+            Input::Child(outcome, Some(Verdict::Stop)) => self.give_up(outcome, reason::STOPPED, cx),
+            Input::Child(outcome @ Outcome::Rejected(rejection), None) => match (rejection.refusal, self.last) {
+                (Refusal::CircuitOpen, Some(last)) => self.give_up(last, reason::CIRCUIT, cx),
+                (Refusal::RateLimited | Refusal::BulkheadFull, _) if rejection.retry_after.is_some() => {
+                    // No call was made: it does not count as an attempt.
+                    self.attempt -= 1;
+                    self.wait(outcome, rejection.retry_after.unwrap_or_default(), cx)
+                }
+                _ => Flow::Resolve(outcome),
+            },
+            Input::Child(outcome, _) | Input::Ended(outcome, _) => Flow::Resolve(outcome),
+            Input::Abandoned => Flow::Hold,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+"""`circuit`, `retry` and `guard`: pipelines written in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, overload
+
+from seawall import presets
+from seawall._classify import transient
+from seawall._seawall import CircuitBreaker, Fallback, Pipeline, Retry, Timeout
+from seawall.errors import ConfigurationError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Seconds = float | timedelta
+Decorator = Callable[[Callable[P, T]], Callable[P, T]]
+_UNSET: Any = type("_Unset", (), {"__repr__": lambda _: "unset"})()
+
+
+@overload
+def circuit(failure_threshold: Callable[P, T]) -> Callable[P, T]: ...
+@overload
+def circuit(
+    failure_threshold: int | None = 5,
+    recovery_timeout: Seconds | None = 30,
+    expected_exception: Any = Exception,
+    name: str | None = None,
+    fallback_function: Callable[..., Any] | None = None,
+    *,
+    cls: type[CircuitBreaker] = CircuitBreaker,
+    **more: Any,
+) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def circuit(
+    failure_threshold: Any = 5,
+    recovery_timeout: Seconds | None = 30,
+    expected_exception: Any = Exception,
+    name: str | None = None,
+    fallback_function: Callable[..., Any] | None = None,
+    *,
+    cls: type[CircuitBreaker] = CircuitBreaker,
+    **more: Any,
+) -> Any:
+    """Puts a circuit breaker around a function, bare (`@circuit`) or called.
+
+    Args:
+        failure_threshold: failures in a row that open it (5).
+        recovery_timeout: seconds until a probe is let through (30); 0 means zero.
+        expected_exception: what counts: an exception class, several, or a function of the exception (or of its type and
+            the exception). All others are neutral.
+        name: its name; that of the function if not given.
+        fallback_function: called with the same arguments instead, while the circuit is open.
+        more: what `CircuitBreaker` takes beyond that: `failure_rate`, `window`, `minimum_calls`, `success_threshold`, …
+
+    Raises:
+        CircuitBreakerError: by the guarded function, while the circuit is open.
+    """
+    if callable(failure_threshold):
+        return circuit()(failure_threshold)
+    breaker = cls(failure_threshold, recovery_timeout, expected_exception, name, fallback_function, **more)
+    if fallback_function is None:
+        return Pipeline(breaker, name=name)
+    return Pipeline(Fallback(fallback_function, only_when_open=True), breaker, name=name)
+
+
+@overload
+def retry(attempts: Callable[P, T]) -> Callable[P, T]: ...
+@overload
+def retry(
+    attempts: int | None = None,
+    *,
+    on: Any = transient,
+    wait: Any = None,
+    timeout: Seconds | None = None,
+    name: str | None = None,
+    **more: Any,
+) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def retry(
+    attempts: Any = None,
+    *,
+    on: Any = transient,
+    wait: Any = None,
+    timeout: Seconds | None = None,
+    name: str | None = None,
+    **more: Any,
+) -> Any:
+    """Calls a function again when it fails for a passing reason, bare (`@retry`) or called.
+
+    Args:
+        attempts: calls, all told (3).
+        on: which failures: exception classes, a function of the exception, or a tenacity `retry_if_…` object; by default
+            the transient ones (`seawall.transient`).
+        wait: a `wait_…` object of seawall or tenacity, or seconds; default 0.5 s doubling to 8 s, times 0.75 to 1.
+        timeout: seconds for all calls and waits together.
+        name: the name in logs and notes.
+        more: what `Retry` takes beyond that: `stop`, `on_result`, `giveup`, `before`, `after`, `before_sleep`,
+            `max_retry_after`, `budget`.
+    """
+    if callable(attempts):
+        return retry()(attempts)
+    return Pipeline(Retry(attempts, on=on, wait=wait, timeout=timeout, **more), name=name)
+
+
+@overload
+def guard(preset: Callable[P, T]) -> Callable[P, T]: ...
+@overload
+def guard(preset: str | None = None, **parts: Any) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def guard(
+    preset: Any = None,
+    *,
+    name: str | None = None,
+    retry: int | Retry | None = _UNSET,
+    fallback: Any = _UNSET,
+    timeout: Seconds | None = _UNSET,
+    attempt_timeout: Seconds | None = _UNSET,
+    deadline: Seconds | None = _UNSET,
+    circuit: bool | CircuitBreaker | None = _UNSET,
+) -> Any:
+    """Everything at once, in the canonical order: a preset plus overrides, bare (`@guard`) or called.
+
+    Args:
+        preset: `None` (retry 3, a breaker), `"dev"`, `"test"` or `"prod"`; `seawall.presets.show()` prints them.
+        name: the name in logs and notes.
+        retry: attempts, or a `Retry`; `None` for none.
+        fallback: alternatives in order: callables, runnables, prompts or plain values. `"prod"` wants it said aloud.
+        timeout: seconds for the primary with its retries.
+        attempt_timeout: seconds for one attempt. A plain synchronous function cannot be stopped.
+        deadline: seconds for everything, fallbacks included.
+        circuit: `True` for a breaker of its own (opens at half of the attempts failing over 30 s, 20 seen at least), a
+            `CircuitBreaker` to share one, `None` for none.
+
+    Raises:
+        ConfigurationError: for an unknown preset, or `"prod"` without `fallback=`.
+    """
+    if callable(preset):
+        return guard()(preset)
+    chosen = presets.get(preset)
+    given = {"retry": retry, "fallback": fallback, "timeout": timeout, "attempt_timeout": attempt_timeout, "circuit": circuit}
+    if chosen.fallback_required and fallback is _UNSET:
+        raise ConfigurationError(
+            f"guard({preset!r}) wants fallback= said aloud: a value, a list of alternatives, or None for none"
+        )
+    parts = {key: getattr(chosen, key) if value is _UNSET else value for key, value in given.items()}
+    return Pipeline(*_policies(parts, None if deadline is _UNSET else deadline, chosen.retry_budget), name=name)
+
+
+def _policies(parts: dict[str, Any], deadline: Seconds | None, budget: float | None) -> Iterable[Any]:
+    if deadline is not None:
+        yield Timeout(deadline)
+    if parts["fallback"] is not None:
+        yield Fallback(*_alternatives(parts["fallback"]))
+    if parts["timeout"] is not None:
+        yield Timeout(parts["timeout"])
+    attempts = parts["retry"]
+    if attempts is not None:
+        yield attempts if isinstance(attempts, Retry) else Retry(attempts, budget=budget)
+    breaker = parts["circuit"]
+    if isinstance(breaker, CircuitBreaker):
+        yield breaker
+    elif breaker:
+        yield own_breaker()
+    if parts["attempt_timeout"] is not None:
+        yield Timeout(parts["attempt_timeout"])
+
+
+def own_breaker(name: str | None = None) -> CircuitBreaker:
+    """The breaker that guards and models make for themselves: at half of 20 attempts or more failing over 30 s."""
+    return CircuitBreaker(None, 30, transient, name, failure_rate=0.5, window=30.0, minimum_calls=20)
+
+
+def _alternatives(fallback: Any) -> Sequence[Any]:
+    return fallback if isinstance(fallback, (list, tuple)) else (fallback,)

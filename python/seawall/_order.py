@@ -1,0 +1,37 @@
+"""Orders of policies that are known to be wrong: each is a warning when the pipeline is written."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from seawall._seawall import CircuitBreaker, Fallback, Retry
+
+
+class PipelineOrderWarning(UserWarning):
+    """A pipeline's order, or a threshold in it, does something its author hardly wants."""
+
+
+def _first(policies: Sequence[Any], kind: type) -> int | None:
+    return next((place for place, policy in enumerate(policies) if isinstance(policy, kind)), None)
+
+
+def check(policies: Sequence[Any]) -> None:
+    """Warns of known-wrong orders among `policies`, outermost first."""
+    fallback, retry, breaker = (_first(policies, kind) for kind in (Fallback, Retry, CircuitBreaker))
+    if breaker is not None and fallback is not None and breaker < fallback:
+        _warn("the CircuitBreaker stands outside the Fallback: it opens only when the alternatives fail too. Put it inside.")
+    if retry is not None and fallback is not None and retry < fallback and not policies[fallback].only_when_open:
+        _warn("the Retry stands outside the Fallback: each attempt runs through all alternatives. Put it inside.")
+    if breaker is not None and retry is not None and retry < breaker:
+        threshold, attempts = policies[breaker].consecutive_threshold, policies[retry].attempts
+        if threshold is not None and threshold <= attempts:
+            _warn(
+                f"failure_threshold={threshold} is not above the {attempts} attempts of one call: one bad call opens the "
+                "circuit. Raise it, or use failure_rate."
+            )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, PipelineOrderWarning, stacklevel=4)

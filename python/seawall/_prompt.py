@@ -1,0 +1,33 @@
+"""Alternatives that call the primary again with another input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Prompt:
+    """A fallback that asks the primary again, differently.
+
+    `Prompt("answer briefly: {}")` puts the first argument into the text; `Prompt(function)` calls the function with it.
+    """
+
+    _seawall_prompt = True
+
+    def __init__(self, change: str | Callable[[Any], Any]) -> None:
+        if isinstance(change, str) and "{}" not in change:
+            raise ValueError(f"a prompt's text needs {{}} where the input goes: {change!r}")
+        if not isinstance(change, str) and not callable(change):
+            raise TypeError(f"a prompt is a text with {{}} or a function of the input, not {change!r}")
+        self._change = change
+
+    def change(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The call's arguments with the first one changed."""
+        if not args:
+            raise TypeError("a Prompt changes the first positional argument, and the call has none")
+        first, *rest = args
+        changed = self._change.replace("{}", str(first)) if isinstance(self._change, str) else self._change(first)
+        return (changed, *rest)
+
+    def __repr__(self) -> str:
+        return f"Prompt({self._change!r})"

@@ -1,0 +1,55 @@
+"""The presets of `guard`, as data: what the document's table recommends for development, testing and production."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from seawall.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a preset sets. Times are seconds.
+
+    `retry` counts attempts, all told. `retry_budget` caps retries at that share of the calls.
+    """
+
+    name: str
+    retry: int
+    circuit: bool
+    fallback_required: bool = False
+    fallback: Any = None
+    timeout: float | None = None
+    attempt_timeout: float | None = None
+    retry_budget: float | None = None
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("default", retry=3, circuit=True),
+        Preset("dev", retry=2, circuit=False),
+        Preset("test", retry=3, circuit=True),
+        Preset("prod", retry=5, circuit=True, fallback_required=True, timeout=120, attempt_timeout=60, retry_budget=0.2),
+    )
+}
+
+
+def get(name: str | None) -> Preset:
+    """The preset of that name; `None` is the default one."""
+    try:
+        return PRESETS[name or "default"]
+    except (KeyError, TypeError):
+        known = ", ".join(repr(key) for key in PRESETS)
+        raise ConfigurationError(f"there is no preset {name!r}; there are {known}") from None
+
+
+def show() -> str:
+    """A table of all presets, printed and returned."""
+    columns = [field.name for field in fields(Preset)]
+    rows = [columns, *([str(getattr(preset, column)) for column in columns] for preset in PRESETS.values())]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
+    text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    print(text)  # noqa: T201  it is what the function is for
+    return text

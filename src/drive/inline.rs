@@ -1,0 +1,55 @@
+//! The inline driver: runs one call to its end on the caller's thread.
+
+use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Step, Target, Verdict};
+
+/// What the inline driver needs from whoever owns the values.
+pub trait Host {
+    /// Why the caller went away: an interrupt, not an outcome.
+    type Interrupt;
+
+    /// The time.
+    fn now(&mut self) -> Instant;
+    /// Calls the target and says how it came out.
+    fn call(&mut self, call: CallId, target: Target, deadline: Instant) -> Result<Outcome, Self::Interrupt>;
+    /// Says what an outcome is to a stage.
+    fn judge(&mut self, ask: Ask) -> Result<Verdict, Self::Interrupt>;
+    /// Waits until that time.
+    fn wait(&mut self, until: Instant) -> Result<(), Self::Interrupt>;
+    /// Publishes what happened.
+    fn publish(&mut self, events: Vec<Event>) -> Result<(), Self::Interrupt>;
+}
+
+/// Runs `execution` to its end. An interrupt abandons it: permits go back, nothing counts.
+pub fn run<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, H::Interrupt> {
+    let result = drive(execution, host);
+    if result.is_err() {
+        let now = host.now();
+        execution.abandon(now);
+    }
+    result
+}
+
+fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, H::Interrupt> {
+    loop {
+        let now = host.now();
+        let step = execution.step(now);
+        if execution.has_events() {
+            host.publish(execution.take_events())?;
+        }
+        match step {
+            Step::Start { call, target, deadline } => {
+                let outcome = host.call(call, target, deadline)?;
+                execution.ended(call, outcome);
+            }
+            Step::Judge(ask) => {
+                let verdict = host.judge(ask)?;
+                let now = host.now();
+                execution.verdict(verdict, now);
+            }
+            Step::Wait { until } => host.wait(until)?,
+            Step::Done(outcome) => return Ok(outcome),
+            // A call on this thread has ended before anything can cancel it, and nothing is delivered before its end.
+            Step::Cancel { .. } | Step::Deliver(_) => {}
+        }
+    }
+}

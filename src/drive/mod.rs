@@ -1,0 +1,8 @@
+//! Who runs a machine. Nothing here decides: drivers carry out steps.
+
+pub mod clock;
+pub mod inline;
+#[cfg(feature = "net")]
+pub mod pause;
+#[cfg(feature = "net")]
+pub mod tokio;

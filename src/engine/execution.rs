@@ -1,0 +1,331 @@
+//! One guarded call: a small tree of passages, driven from outside.
+
+use super::layer::{Cx, Event, Flow, Input, Layer};
+use super::outcome::{Outcome, Ticket};
+use super::plan::{Plan, Stage, StageId};
+use super::random::Random;
+use super::step::{Ask, CallId, Step, Verdict};
+use super::time::Instant;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+type NodeId = usize;
+
+enum Kind {
+    Layer(Box<dyn Layer>),
+    Call(CallId),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Life {
+    Running,
+    /// An open stream was handed outward.
+    Delivered,
+    Ended,
+}
+
+struct Node {
+    parent: Option<NodeId>,
+    stage: StageId,
+    kind: Kind,
+    life: Life,
+    begun: Instant,
+    deadline: Instant,
+    wake: Option<Instant>,
+}
+
+/// What waits to be handed to a layer.
+enum Pending {
+    Begin(NodeId),
+    /// The child, and how it came out.
+    Outward(NodeId, Outcome),
+}
+
+/// One guarded call.
+pub struct Execution {
+    plan: Arc<Plan>,
+    nodes: Vec<Node>,
+    pending: VecDeque<Pending>,
+    out: VecDeque<Step>,
+    /// The child whose outcome is being judged, its outcome, and the question.
+    judging: Option<(NodeId, Outcome, Ask)>,
+    events: Vec<Event>,
+    attached: Vec<Outcome>,
+    random: Random,
+    calls: u32,
+}
+
+impl Execution {
+    /// A call that has not begun; `seed` decides its jitter.
+    pub fn new(plan: Arc<Plan>, seed: u64, now: Instant) -> Execution {
+        Execution::within(plan, seed, now, Instant::NEVER)
+    }
+
+    /// A call that has to be over by `deadline`, as its caller has to.
+    pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
+        let root = plan.root;
+        let mut execution = Execution {
+            plan,
+            nodes: Vec::with_capacity(8),
+            pending: VecDeque::with_capacity(4),
+            out: VecDeque::with_capacity(4),
+            judging: None,
+            events: Vec::new(),
+            attached: Vec::new(),
+            random: Random::seeded(seed),
+            calls: 0,
+        };
+        execution.spawn(None, root, now, deadline);
+        execution
+    }
+
+    /// What to do next. Repeats an unanswered [`Step::Judge`].
+    pub fn step(&mut self, now: Instant) -> Step {
+        loop {
+            if let Some(step) = self.out.pop_front() {
+                return step;
+            }
+            if let Some((_, _, ask)) = self.judging {
+                return Step::Judge(ask);
+            }
+            if let Some(next) = self.pending.pop_front() {
+                match next {
+                    Pending::Begin(node) => self.input(node, Input::Begin, now),
+                    Pending::Outward(child, outcome) => self.outward(child, outcome, None, now),
+                }
+                continue;
+            }
+            match self.due(now) {
+                Some(node) => {
+                    self.nodes[node].wake = None;
+                    self.input(node, Input::Wake, now);
+                }
+                None => return Step::Wait { until: self.next_wake() },
+            }
+        }
+    }
+
+    /// The earliest time at which a layer wants to be woken.
+    pub fn next_wake(&self) -> Instant {
+        self.nodes.iter().filter(|n| n.life != Life::Ended).filter_map(|n| n.wake).min().unwrap_or(Instant::NEVER)
+    }
+
+    /// Wakes the layers whose time has come, without asking for the next step.
+    pub fn wake(&mut self, now: Instant) {
+        while let Some(node) = self.due(now) {
+            self.nodes[node].wake = None;
+            self.input(node, Input::Wake, now);
+        }
+    }
+
+    /// Whether a started call is over: ended or cancelled.
+    pub fn is_over(&self, call: CallId) -> bool {
+        self.running(call).is_none()
+    }
+
+    fn due(&self, now: Instant) -> Option<NodeId> {
+        let live = self.nodes.iter().enumerate().filter(|(_, n)| n.life != Life::Ended);
+        live.filter_map(|(i, n)| Some((n.wake?, i))).min().filter(|(at, _)| *at <= now).map(|(_, node)| node)
+    }
+
+    /// A started call, or the open stream of one, has ended. Ignored if the call was cancelled.
+    pub fn ended(&mut self, call: CallId, outcome: Outcome) {
+        if let Some(node) = self.running(call) {
+            self.pending.push_back(Pending::Outward(node, outcome));
+        }
+    }
+
+    /// A started call has delivered its first content.
+    pub fn opened(&mut self, call: CallId, stream: Ticket) {
+        if let Some(node) = self.running(call) {
+            self.pending.push_back(Pending::Outward(node, Outcome::Stream(stream)));
+        }
+    }
+
+    /// The answer to [`Step::Judge`].
+    pub fn verdict(&mut self, verdict: Verdict, now: Instant) {
+        if let Some((child, outcome, _)) = self.judging.take() {
+            self.outward(child, outcome, Some(verdict), now);
+        }
+    }
+
+    /// The caller went away: every layer gives back what it holds and nothing counts.
+    pub fn abandon(&mut self, now: Instant) {
+        self.judging = None;
+        self.pending.clear();
+        self.out.clear();
+        for node in (0..self.nodes.len()).rev() {
+            self.end_quietly(node, now);
+        }
+    }
+
+    /// What has happened since this was last asked.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Whether there are events to take.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Outcomes that belong to the error raised: the failures of the alternatives.
+    pub fn attached(&self) -> &[Outcome] {
+        &self.attached
+    }
+
+    /// Calls started so far, over all targets.
+    pub fn calls(&self) -> u32 {
+        self.calls
+    }
+
+    fn running(&self, call: CallId) -> Option<NodeId> {
+        self.nodes.iter().position(|n| n.life != Life::Ended && matches!(n.kind, Kind::Call(c) if c == call))
+    }
+
+    fn spawn(&mut self, parent: Option<NodeId>, stage: StageId, now: Instant, deadline: Instant) {
+        let (kind, begins) = match &self.plan.stages[stage.0 as usize] {
+            Stage::Layer { policy, .. } => (Kind::Layer(policy.enter()), true),
+            Stage::Leaf(target) => {
+                let call = CallId(self.calls);
+                self.calls += 1;
+                self.out.push_back(Step::Start { call, target: *target, deadline });
+                (Kind::Call(call), false)
+            }
+        };
+        let node = Node { parent, stage, kind, life: Life::Running, begun: now, deadline, wake: None };
+        // An ended node without living children is nobody's parent any more: its place is free.
+        let free = (0..self.nodes.len())
+            .find(|&i| self.nodes[i].life == Life::Ended && !self.nodes.iter().any(|n| n.parent == Some(i) && n.life != Life::Ended));
+        let id = match free {
+            Some(id) => {
+                self.nodes[id] = node;
+                id
+            }
+            None => {
+                self.nodes.push(node);
+                self.nodes.len() - 1
+            }
+        };
+        if begins {
+            self.pending.push_back(Pending::Begin(id));
+        }
+    }
+
+    /// Carries a child's outcome to its parent, asking for a verdict first where the parent wants one.
+    fn outward(&mut self, child: NodeId, outcome: Outcome, verdict: Option<Verdict>, now: Instant) {
+        if self.nodes[child].life == Life::Ended {
+            return;
+        }
+        let Some(parent) = self.nodes[child].parent else {
+            self.finish(child, outcome);
+            self.out.push_back(match outcome {
+                Outcome::Stream(ticket) => Step::Deliver(ticket),
+                done => Step::Done(done),
+            });
+            return;
+        };
+        if verdict.is_none()
+            && !matches!(outcome, Outcome::Stream(_))
+            && let Kind::Layer(layer) = &self.nodes[parent].kind
+            && let Some(attempt) = layer.asks(&outcome)
+        {
+            let ask = Ask { stage: self.nodes[parent].stage, outcome, attempt, begun: self.nodes[parent].begun };
+            self.judging = Some((child, outcome, ask));
+            return;
+        }
+        let was_open = self.nodes[child].life == Life::Delivered;
+        self.finish(child, outcome);
+        let input = if was_open { Input::Ended(outcome, verdict) } else { Input::Child(outcome, verdict) };
+        self.input(parent, input, now);
+    }
+
+    fn finish(&mut self, node: NodeId, outcome: Outcome) {
+        self.nodes[node].life = if matches!(outcome, Outcome::Stream(_)) { Life::Delivered } else { Life::Ended };
+    }
+
+    fn input(&mut self, node: NodeId, input: Input, now: Instant) {
+        let flow = self.on(node, input, now);
+        match flow {
+            Flow::Hold => {}
+            Flow::Inward(branch) => {
+                let (stage, deadline) = (self.nodes[node].stage, self.nodes[node].deadline);
+                let inner = match &self.plan.stages[stage.0 as usize] {
+                    Stage::Layer { inner, .. } => inner[branch],
+                    Stage::Leaf(_) => return,
+                };
+                self.spawn(Some(node), inner, now, deadline);
+            }
+            Flow::Resolve(outcome) => {
+                self.cancel_inside(node, now);
+                self.nodes[node].wake = None;
+                self.pending.push_back(Pending::Outward(node, outcome));
+            }
+            Flow::PassOn(outcome) => self.pending.push_back(Pending::Outward(node, outcome)),
+        }
+    }
+
+    fn on(&mut self, node: NodeId, input: Input, now: Instant) -> Flow {
+        let stage = self.nodes[node].stage;
+        let branches = match &self.plan.stages[stage.0 as usize] {
+            Stage::Layer { inner, .. } => inner.len(),
+            Stage::Leaf(_) => 0,
+        };
+        let Node { kind, begun, deadline, wake, .. } = &mut self.nodes[node];
+        let Kind::Layer(layer) = kind else { return Flow::Hold };
+        let mut cx = Cx {
+            now,
+            stage,
+            begun: *begun,
+            deadline,
+            wake,
+            random: &mut self.random,
+            events: &mut self.events,
+            attached: &mut self.attached,
+            branches,
+        };
+        layer.on(input, &mut cx)
+    }
+
+    /// Ends everything inside a node; running calls are cancelled.
+    fn cancel_inside(&mut self, node: NodeId, now: Instant) {
+        self.pending.retain(|p| match p {
+            Pending::Begin(n) | Pending::Outward(n, _) => *n != node,
+        });
+        for inside in (0..self.nodes.len()).rev() {
+            if inside != node && self.is_inside(inside, node) {
+                if let (Kind::Call(call), true) = (&self.nodes[inside].kind, self.nodes[inside].life != Life::Ended) {
+                    let call = *call;
+                    // A call that was asked for but not yet handed out is simply not begun.
+                    let before = self.out.len();
+                    self.out.retain(|s| !matches!(s, Step::Start { call: c, .. } if *c == call));
+                    if self.out.len() == before {
+                        self.out.push_back(Step::Cancel { call });
+                    }
+                }
+                self.end_quietly(inside, now);
+            }
+        }
+    }
+
+    fn is_inside(&self, mut node: NodeId, outer: NodeId) -> bool {
+        if self.nodes[node].life == Life::Ended {
+            return false;
+        }
+        while let Some(parent) = self.nodes[node].parent {
+            if parent == outer {
+                return true;
+            }
+            node = parent;
+        }
+        false
+    }
+
+    fn end_quietly(&mut self, node: NodeId, now: Instant) {
+        if self.nodes[node].life != Life::Ended {
+            self.nodes[node].wake = None;
+            self.on(node, Input::Abandoned, now);
+            self.nodes[node].life = Life::Ended;
+        }
+    }
+}

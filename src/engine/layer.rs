@@ -1,0 +1,145 @@
+//! What a policy's author reads.
+//!
+//! A [`Policy`] holds configuration and the state that all calls share; it makes a [`Layer`] for each passage of a call.
+//! A layer reacts to inputs. It takes `now` from [`Cx`]; it never sleeps, spawns, logs or calls out; it locks, decides,
+//! unlocks and returns a [`Flow`]. Every permit taken in `Begin` is given back in exactly one of `Child`, `Ended`,
+//! `Abandoned`.
+
+use super::outcome::Outcome;
+use super::plan::StageId;
+use super::random::Random;
+use super::step::Verdict;
+use super::time::Instant;
+use std::time::Duration;
+
+/// Configuration and shared state; one object may stand in many plans.
+pub trait Policy: Send + Sync {
+    /// The policy's name in the table of policies.
+    fn kind(&self) -> &'static str;
+    /// A new passage.
+    fn enter(&self) -> Box<dyn Layer>;
+}
+
+/// One call's passage through a policy.
+pub trait Layer: Send {
+    /// Reacts to an input.
+    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow;
+
+    /// The attempt number, if this outcome must be judged before it is handed in; `None` if not.
+    fn asks(&self, outcome: &Outcome) -> Option<u32> {
+        let _ = outcome;
+        None
+    }
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Input {
+    /// The call has reached this layer.
+    Begin,
+    /// What is inside came out so; with a verdict if the layer asked.
+    Child(Outcome, Option<Verdict>),
+    /// The time that the layer set has come.
+    Wake,
+    /// A stream that the layer passed on has ended; with a verdict if the layer asked.
+    Ended(Outcome, Option<Verdict>),
+    /// The caller went away, or an outer layer gave up: no evidence, permits back.
+    Abandoned,
+}
+
+/// What the layer does about it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Flow {
+    /// Go inward by that branch.
+    Inward(usize),
+    /// Wait for the next input.
+    Hold,
+    /// This passage came out so; what still runs inside is cancelled.
+    Resolve(Outcome),
+    /// Hand an open stream outward and stay until it ends.
+    PassOn(Outcome),
+}
+
+/// Something that happened, as data; published by the driver after the step, never under a lock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Event {
+    /// When.
+    pub at: Instant,
+    /// At which stage.
+    pub stage: StageId,
+    /// The event's name in the table of events.
+    pub name: &'static str,
+    /// Attempts made, or the branch taken.
+    pub number: u32,
+    /// The wait, or the time taken.
+    pub span: Duration,
+    /// What it is about.
+    pub outcome: Option<Outcome>,
+    /// Why, where an event has several reasons.
+    pub reason: &'static str,
+}
+
+/// What a layer may use.
+pub struct Cx<'a> {
+    pub(super) now: Instant,
+    pub(super) stage: StageId,
+    pub(super) begun: Instant,
+    pub(super) deadline: &'a mut Instant,
+    pub(super) wake: &'a mut Option<Instant>,
+    pub(super) random: &'a mut Random,
+    pub(super) events: &'a mut Vec<Event>,
+    pub(super) attached: &'a mut Vec<Outcome>,
+    pub(super) branches: usize,
+}
+
+impl Cx<'_> {
+    /// The time of this step.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// This layer's place in the plan.
+    pub fn stage(&self) -> StageId {
+        self.stage
+    }
+
+    /// When this passage began.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// By when everything inside this layer has to be over.
+    pub fn deadline(&self) -> Instant {
+        *self.deadline
+    }
+
+    /// Tightens the deadline for all that is inside.
+    pub fn limit(&mut self, deadline: Instant) {
+        *self.deadline = deadline.min(*self.deadline);
+    }
+
+    /// Asks for [`Input::Wake`] at that time; replaces an earlier wish.
+    pub fn wake_at(&mut self, at: Instant) {
+        *self.wake = Some(at);
+    }
+
+    /// A number in `[0, 1)`.
+    pub fn random(&mut self) -> f64 {
+        self.random.unit()
+    }
+
+    /// How many branches are inside.
+    pub fn branches(&self) -> usize {
+        self.branches
+    }
+
+    /// Attaches an outcome to the error that is about to be raised.
+    pub fn attach(&mut self, outcome: Outcome) {
+        self.attached.push(outcome);
+    }
+
+    /// Reports something that happened here and now.
+    pub fn emit(&mut self, name: &'static str, number: u32, span: Duration, outcome: Option<Outcome>, reason: &'static str) {
+        self.events.push(Event { at: self.now, stage: self.stage, name, number, span, outcome, reason });
+    }
+}

@@ -1,0 +1,27 @@
+//! The state machine of one guarded call. Std only: no clock, no thread, no I/O, no policy by name.
+//!
+//! A driver owns an [`Execution`] and asks it what to do next; the machine answers with a [`Step`] and never does it
+//! itself. Values stay with the driver: the machine holds [`Ticket`]s. Time is an argument, chance is seeded.
+//!
+//! ```text
+//!            ┌──────────── step(now) ────────────┐
+//!  driver ───┤  Start · Cancel · Judge · Wait ·  ├─── Execution ── layers of the Plan
+//!            │  Deliver · Done                   │
+//!            └── ended · opened · verdict ───────┘
+//! ```
+
+mod execution;
+mod layer;
+mod outcome;
+mod plan;
+mod random;
+mod step;
+mod time;
+
+pub use execution::Execution;
+pub use layer::{Cx, Event, Flow, Input, Layer, Policy};
+pub use outcome::{Outcome, Refusal, Rejection, Ticket};
+pub use plan::{Plan, PlanBuilder, StageId, Target};
+pub use random::Random;
+pub use step::{Ask, CallId, Step, Verdict, WaitHint};
+pub use time::Instant;

@@ -1,0 +1,73 @@
+//! The fixed shape of a guarded call: which policies, in which order, around which targets.
+
+use super::layer::Policy;
+use std::sync::Arc;
+
+/// A place in a [`Plan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StageId(pub u16);
+
+/// What a leaf calls: a number whose meaning the driver knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Target(pub u16);
+
+pub(super) enum Stage {
+    Layer { policy: Arc<dyn Policy>, inner: Vec<StageId> },
+    Leaf(Target),
+}
+
+/// An immutable tree of policies with targets as leaves, shared by all executions.
+pub struct Plan {
+    pub(super) stages: Vec<Stage>,
+    pub(super) root: StageId,
+}
+
+impl Plan {
+    /// How many stages there are; stage numbers are below it.
+    pub fn len(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// A plan always has a root.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The policy at a stage; `None` at a leaf.
+    pub fn policy(&self, stage: StageId) -> Option<&Arc<dyn Policy>> {
+        match self.stages.get(stage.0 as usize) {
+            Some(Stage::Layer { policy, .. }) => Some(policy),
+            _ => None,
+        }
+    }
+}
+
+/// Builds a [`Plan`] from the inside out.
+#[derive(Default)]
+pub struct PlanBuilder {
+    stages: Vec<Stage>,
+}
+
+impl PlanBuilder {
+    /// A call of `target`.
+    pub fn leaf(&mut self, target: Target) -> StageId {
+        self.push(Stage::Leaf(target))
+    }
+
+    /// `policy` around `inner`; more than one branch only for policies that choose between them.
+    pub fn layer(&mut self, policy: Arc<dyn Policy>, inner: Vec<StageId>) -> StageId {
+        assert!(!inner.is_empty(), "a layer needs something inside");
+        self.push(Stage::Layer { policy, inner })
+    }
+
+    /// The plan whose outermost stage is `root`.
+    pub fn build(self, root: StageId) -> Arc<Plan> {
+        Arc::new(Plan { stages: self.stages, root })
+    }
+
+    fn push(&mut self, stage: Stage) -> StageId {
+        let id = StageId(u16::try_from(self.stages.len()).expect("fewer than 65,536 stages"));
+        self.stages.push(stage);
+        id
+    }
+}

@@ -1,0 +1,76 @@
+//! What the machine asks of its driver, and what the driver answers.
+
+use super::outcome::{Outcome, Ticket};
+use super::plan::{StageId, Target};
+use super::time::Instant;
+use std::time::Duration;
+
+/// One started call of a target: an attempt. Unique within an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallId(pub u32);
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// Call `target`; tell the end by `ended` (or the first content by `opened`).
+    Start { call: CallId, target: Target, deadline: Instant },
+    /// Give up on a running call; its end will be ignored.
+    Cancel { call: CallId },
+    /// Say by `verdict` what this outcome is to that stage.
+    Judge(Ask),
+    /// Nothing to do until a call ends or `until` comes.
+    Wait { until: Instant },
+    /// Hand out the open stream and go on reporting.
+    Deliver(Ticket),
+    /// The end.
+    Done(Outcome),
+}
+
+/// A question about an outcome.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ask {
+    /// The stage that asks.
+    pub stage: StageId,
+    /// What it asks about.
+    pub outcome: Outcome,
+    /// How many calls this layer has made in this passage.
+    pub attempt: u32,
+    /// When this passage began.
+    pub begun: Instant,
+}
+
+/// What an outcome is to the layer that asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// As it should be.
+    Success,
+    /// A failure that counts and may be tried again.
+    Failure {
+        /// What is known of the wait before another try.
+        wait: WaitHint,
+        /// Bit `i` set: branch `i` may help (fallback).
+        branches: u64,
+    },
+    /// A failure that trying again cannot mend.
+    Final,
+    /// A failure that could be tried again, but the user's stop condition says enough.
+    Stop,
+    /// No evidence: neither success nor failure.
+    Ignore,
+}
+
+impl Verdict {
+    /// A failure about which nothing more is known.
+    pub const FAILURE: Verdict = Verdict::Failure { wait: WaitHint::None, branches: u64::MAX };
+}
+
+/// What a judge knows of the wait before another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitHint {
+    /// Nothing: the policy's own backoff applies.
+    None,
+    /// The server asked for it (RFC 9110 section 10.2.3): never earlier.
+    RetryAfter(Duration),
+    /// The user's own wait strategy computed it.
+    Exactly(Duration),
+}

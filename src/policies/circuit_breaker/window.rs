@@ -1,0 +1,171 @@
+//! What a breaker remembers of the calls it has seen: totals over the last N calls or the last T seconds, O(1) each.
+
+use crate::engine::Instant;
+use std::time::Duration;
+
+/// How far back a rate looks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Span {
+    /// The last so many calls.
+    Calls(u32),
+    /// The last so much time.
+    Time(Duration),
+}
+
+/// Sums over a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Calls seen.
+    pub calls: u32,
+    /// Of these, failed.
+    pub failed: u32,
+    /// Of these, slower than the limit.
+    pub slow: u32,
+}
+
+impl Totals {
+    fn add(&mut self, other: Totals) {
+        self.calls += other.calls;
+        self.failed += other.failed;
+        self.slow += other.slow;
+    }
+
+    fn remove(&mut self, other: Totals) {
+        self.calls -= other.calls;
+        self.failed -= other.failed;
+        self.slow -= other.slow;
+    }
+}
+
+const BUCKETS: u64 = 10;
+
+/// Totals over a [`Span`]; memory is taken at the first record.
+#[derive(Clone, Debug)]
+pub enum Window {
+    /// A ring of two bits per call.
+    Calls { size: u32, ring: Vec<u8>, next: usize, totals: Totals },
+    /// Ten buckets of a tenth of the span each.
+    Time { width: u64, buckets: Vec<(u64, Totals)>, totals: Totals },
+}
+
+impl Window {
+    /// An empty window over `span`.
+    pub fn new(span: Span) -> Window {
+        match span {
+            Span::Calls(size) => Window::Calls { size: size.max(1), ring: Vec::new(), next: 0, totals: Totals::default() },
+            Span::Time(time) => {
+                let width = (u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / BUCKETS).max(1);
+                Window::Time { width, buckets: Vec::new(), totals: Totals::default() }
+            }
+        }
+    }
+
+    /// Adds a call and gives the totals with it.
+    pub fn record(&mut self, now: Instant, failed: bool, slow: bool) -> Totals {
+        let one = Totals { calls: 1, failed: u32::from(failed), slow: u32::from(slow) };
+        match self {
+            Window::Calls { size, ring, next, totals } => {
+                let bits = u8::from(failed) | (u8::from(slow) << 1);
+                if ring.len() < *size as usize {
+                    ring.push(bits);
+                } else {
+                    let old = std::mem::replace(&mut ring[*next], bits);
+                    totals.remove(Totals { calls: 1, failed: u32::from(old & 1), slow: u32::from(old >> 1) });
+                    *next = (*next + 1) % ring.len();
+                }
+                totals.add(one);
+                *totals
+            }
+            Window::Time { width, buckets, totals } => {
+                if buckets.is_empty() {
+                    buckets.resize(BUCKETS as usize, (u64::MAX, Totals::default()));
+                }
+                let epoch = now.0 / *width;
+                forget_old(buckets, totals, epoch);
+                let bucket = &mut buckets[(epoch % BUCKETS) as usize];
+                if bucket.0 != epoch {
+                    *bucket = (epoch, Totals::default());
+                }
+                bucket.1.add(one);
+                totals.add(one);
+                *totals
+            }
+        }
+    }
+
+    /// The totals at `now`.
+    pub fn totals(&mut self, now: Instant) -> Totals {
+        match self {
+            Window::Calls { totals, .. } => *totals,
+            Window::Time { width, buckets, totals } => {
+                forget_old(buckets, totals, now.0 / *width);
+                *totals
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        match self {
+            Window::Calls { ring, next, totals, .. } => {
+                ring.clear();
+                *next = 0;
+                *totals = Totals::default();
+            }
+            Window::Time { buckets, totals, .. } => {
+                buckets.clear();
+                *totals = Totals::default();
+            }
+        }
+    }
+}
+
+fn forget_old(buckets: &mut [(u64, Totals)], totals: &mut Totals, epoch: u64) {
+    for (at, sums) in buckets {
+        // A clock read on another core may lie a bucket ahead: only what is older than the span goes.
+        if *at != u64::MAX && at.saturating_add(BUCKETS) <= epoch {
+            totals.remove(*sums);
+            *at = u64::MAX;
+            *sums = Totals::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn count_window_equals_recount(calls in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..200), size in 1u32..40) {
+            let mut window = Window::new(Span::Calls(size));
+            for (i, (failed, slow)) in calls.iter().enumerate() {
+                let got = window.record(Instant(0), *failed, *slow);
+                let seen = &calls[(i + 1).saturating_sub(size as usize)..=i];
+                let want = Totals {
+                    calls: seen.len() as u32,
+                    failed: seen.iter().filter(|c| c.0).count() as u32,
+                    slow: seen.iter().filter(|c| c.1).count() as u32,
+                };
+                prop_assert_eq!(got, want);
+            }
+        }
+
+        #[test]
+        fn time_window_forgets_by_tenths(steps in proptest::collection::vec((0u64..30, any::<bool>()), 0..200)) {
+            let mut window = Window::new(Span::Time(Duration::from_nanos(100)));
+            let mut now = 0;
+            let mut all: Vec<(u64, bool)> = Vec::new();
+            for (step, failed) in steps {
+                now += step;
+                all.push((now, failed));
+                let got = window.record(Instant(now), failed, false);
+                let seen: Vec<_> = all.iter().filter(|(at, _)| at / 10 + 10 > now / 10).collect();
+                prop_assert_eq!(got.calls as usize, seen.len());
+                prop_assert_eq!(got.failed as usize, seen.iter().filter(|c| c.1).count());
+            }
+            prop_assert_eq!(window.totals(Instant(now + 1000)), Totals::default());
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Timeout: one policy, at two places of a pipeline the total and the attempt limit.
+
+use crate::engine::{Cx, Flow, Input, Layer, Outcome, Policy, Refusal, Rejection};
+use crate::events;
+use std::time::Duration;
+
+/// Everything inside has to be over within `limit`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timeout {
+    /// How long.
+    pub limit: Duration,
+}
+
+impl Policy for Timeout {
+    fn kind(&self) -> &'static str {
+        "timeout"
+    }
+
+    fn enter(&self) -> Box<dyn Layer> {
+        Box::new(*self)
+    }
+}
+
+impl Layer for Timeout {
+    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+        match input {
+            Input::Begin => {
+                let end = cx.now().after(self.limit);
+                cx.limit(end);
+                cx.wake_at(end);
+                Flow::Inward(0)
+            }
+            Input::Wake => {
+                cx.emit(events::TIMEOUT_ELAPSED, 0, self.limit, None, "");
+                Flow::Resolve(Outcome::Rejected(Rejection {
+                    refusal: Refusal::TimedOut,
+                    stage: cx.stage(),
+                    retry_after: None,
+                    limit: self.limit,
+                }))
+            }
+            Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),
+            // An answer that came late in a call nobody could stop is still an answer.
+            Input::Child(outcome, _) | Input::Ended(outcome, _) => Flow::Resolve(outcome),
+            Input::Abandoned => Flow::Hold,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! One guarded call as its Python driver sees it: the values behind the machine's tickets, the judges, the hooks, the
+//! log and, at the end, what is returned or raised.
+
+use super::compiled::{Callee, Compiled};
+use super::errors::{self, ours};
+use super::judge::{Happened, Judge};
+use super::log;
+use crate::drive::clock;
+use crate::engine::{Ask, Event, Execution, Instant, Outcome, Rejection, StageId, Target, Ticket, Verdict};
+use crate::events;
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One call's values and story.
+pub struct Flight {
+    pub compiled: Arc<Compiled>,
+    function: Py<PyAny>,
+    args: Py<PyTuple>,
+    kwargs: Option<Py<PyDict>>,
+    values: Vec<PyResult<Py<PyAny>>>,
+    /// Of the last `retry.exhausted`: attempts, time, reason.
+    exhausted: Option<(u32, Duration, &'static str)>,
+    name: String,
+}
+
+/// An interrupt, or an error of a user's own predicate: the call is abandoned and this is raised.
+pub type Interrupt = PyErr;
+
+impl Flight {
+    pub fn new<'py>(
+        compiled: Arc<Compiled>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> Flight {
+        let name = compiled.name.clone().unwrap_or_else(|| super::policies::circuit_breaker::short_repr(function));
+        Flight {
+            compiled,
+            function: function.clone().unbind(),
+            args: args.clone().unbind(),
+            kwargs: kwargs.map(|k| k.clone().unbind()),
+            values: Vec::new(),
+            exhausted: None,
+            name,
+        }
+    }
+
+    /// Calls a target; for an asynchronous call the result is an awaitable. `asynchronous` picks `ainvoke` over `invoke`.
+    pub fn start(&self, py: Python<'_>, target: Target, asynchronous: bool) -> PyResult<Py<PyAny>> {
+        let kwargs = self.kwargs.as_ref().map(|k| k.bind(py));
+        let args = self.args.bind(py);
+        let result = match self.compiled.callee(target) {
+            Callee::Primary => self.function.bind(py).call(args, kwargs)?,
+            Callee::Function(function) => function.bind(py).call(args, kwargs)?,
+            Callee::Runnable(runnable) => runnable.bind(py).getattr(if asynchronous { "ainvoke" } else { "invoke" })?.call(args, kwargs)?,
+            Callee::Prompt(prompt) => {
+                let changed = prompt.bind(py).call_method1("change", (args,))?.cast_into::<PyTuple>()?;
+                self.function.bind(py).call(&changed, kwargs)?
+            }
+            Callee::Value(value) => value.bind(py).clone(),
+        };
+        Ok(result.unbind())
+    }
+
+    /// Keeps how a call came out; an exception that is none of the call's own (an interrupt) is passed on.
+    pub fn keep(&mut self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> Result<Outcome, Interrupt> {
+        if let Err(error) = &result
+            && !error.is_instance_of::<PyException>(py)
+        {
+            return Err(result.err().unwrap_or_else(|| errors::configuration(py, "unreachable")));
+        }
+        let ticket = Ticket(self.values.len() as u32);
+        let outcome = if result.is_ok() { Outcome::Value(ticket) } else { Outcome::Error(ticket) };
+        self.values.push(result);
+        Ok(outcome)
+    }
+
+    /// What a rejection is raised as.
+    fn rejected(&self, py: Python<'_>, rejection: &Rejection) -> PyErr {
+        let (name, last) = match &self.compiled.stage(rejection.stage).breaker {
+            Some(breaker) => (breaker.get().display_name(), breaker.get().last_failure(py)),
+            None => (self.name.clone(), None),
+        };
+        errors::rejection(py, rejection, &name, last.as_ref())
+    }
+
+    /// The exception behind an outcome.
+    fn exception(&self, py: Python<'_>, outcome: &Outcome) -> Option<PyErr> {
+        match outcome {
+            Outcome::Error(ticket) => self.values.get(ticket.0 as usize)?.as_ref().err().map(|e| e.clone_ref(py)),
+            Outcome::Rejected(rejection) => Some(self.rejected(py, rejection)),
+            Outcome::Value(_) | Outcome::Stream(_) => None,
+        }
+    }
+
+    fn value<'py>(&self, py: Python<'py>, ticket: Ticket) -> Bound<'py, PyAny> {
+        match self.values.get(ticket.0 as usize) {
+            Some(Ok(value)) => value.bind(py).clone(),
+            _ => py.None().into_bound(py),
+        }
+    }
+
+    /// Answers the machine's question.
+    pub fn judge(&self, py: Python<'_>, ask: Ask) -> Result<Verdict, Interrupt> {
+        let stage = self.compiled.stage(ask.stage);
+        let held;
+        let happened = match (&ask.outcome, self.exception(py, &ask.outcome)) {
+            (_, Some(error)) => {
+                held = error.into_value(py).into_bound(py).into_any();
+                Happened::Error(&held)
+            }
+            (Outcome::Value(ticket) | Outcome::Stream(ticket), None) => {
+                held = self.value(py, *ticket);
+                Happened::Value(&held)
+            }
+            (_, None) => return Ok(Verdict::Ignore),
+        };
+        match &stage.judge {
+            Judge::Retry(judge) => {
+                let after = clock::now().since(ask.begun);
+                judge.judge(&happened, || self.retry_state(py, ask.attempt, after, &ask.outcome, None))
+            }
+            Judge::Breaker(judge) => {
+                let verdict = judge.judge(&happened)?;
+                if let (Verdict::Failure { .. }, Happened::Error(error), Some(breaker)) = (&verdict, &happened, &stage.breaker) {
+                    breaker.get().remember((*error).clone().unbind());
+                }
+                Ok(verdict)
+            }
+            Judge::Fallback(judge) if judge.only_when_open => {
+                let open = matches!(ask.outcome, Outcome::Rejected(r) if r.refusal == crate::engine::Refusal::CircuitOpen);
+                Ok(match ask.outcome {
+                    _ if open => Verdict::FAILURE,
+                    Outcome::Value(_) => Verdict::Success,
+                    _ => Verdict::Final,
+                })
+            }
+            Judge::Fallback(judge) => judge.judge(&happened),
+            Judge::Nobody => Ok(Verdict::Ignore),
+        }
+    }
+
+    fn retry_state<'py>(
+        &self,
+        py: Python<'py>,
+        attempt: u32,
+        since_start: Duration,
+        outcome: &Outcome,
+        sleep: Option<Duration>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        static STATE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let fields = PyDict::new(py);
+        fields.set_item("fn", &self.function)?;
+        fields.set_item("args", &self.args)?;
+        fields.set_item("kwargs", self.kwargs.as_ref().map_or_else(|| PyDict::new(py), |k| k.bind(py).clone()))?;
+        fields.set_item("attempt_number", attempt)?;
+        fields.set_item("seconds_since_start", since_start.as_secs_f64())?;
+        match self.exception(py, outcome) {
+            Some(error) => fields.set_item("exception", error.into_value(py))?,
+            None => {
+                if let Outcome::Value(ticket) = outcome {
+                    fields.set_item("result", self.value(py, *ticket))?;
+                }
+            }
+        }
+        if let Some(sleep) = sleep {
+            fields.set_item("upcoming_sleep", sleep.as_secs_f64())?;
+        }
+        ours(py, &STATE, "seawall._words", "retry_state")?.call((), Some(&fields))
+    }
+
+    /// Tells the log and the hooks what happened. Errors of hooks are logged, never raised; interrupts are passed on.
+    pub fn publish(&mut self, py: Python<'_>, happened: Vec<Event>) -> Result<(), Interrupt> {
+        for event in happened {
+            if event.name == events::RETRY_EXHAUSTED {
+                self.exhausted = Some((event.number, event.span, event.reason));
+            }
+            let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
+            let name = match &self.compiled.stage(event.stage).breaker {
+                Some(breaker) => breaker.get().display_name(),
+                None => self.name.clone(),
+            };
+            log::event(py, &event, &name, error.as_ref())?;
+            if self.compiled.has_hooks {
+                self.call_hooks(py, &event)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn call_hooks(&self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
+        let Some(hooks) = &self.compiled.stage(event.stage).hooks else { return Ok(()) };
+        let nothing = Outcome::Stream(Ticket(u32::MAX));
+        let outcome = event.outcome.as_ref().unwrap_or(&nothing);
+        let call = |hook: &Option<Py<PyAny>>, attempt: u32, sleep: Option<Duration>| -> Result<(), Interrupt> {
+            let Some(hook) = hook else { return Ok(()) };
+            let told = self.retry_state(py, attempt, event.span, outcome, sleep).and_then(|state| hook.bind(py).call1((state,)));
+            match told {
+                Err(error) if error.is_instance_of::<PyException>(py) => log::hook_failed(py, hook.bind(py), &error),
+                Err(interrupt) => Err(interrupt),
+                Ok(_) => Ok(()),
+            }
+        };
+        match event.name {
+            events::ATTEMPT_STARTED => call(&hooks.before, event.number, None),
+            events::RETRY_SCHEDULED => {
+                call(&hooks.after, event.number, None)?;
+                call(&hooks.before_sleep, event.number, Some(event.span))
+            }
+            events::RETRY_EXHAUSTED if event.reason != crate::policies::retry::reason::FINAL => call(&hooks.after, event.number, None),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the caller gets: the value, or the exception with its notes.
+    pub fn finish(&mut self, py: Python<'_>, outcome: Outcome, execution: &Execution) -> PyResult<Py<PyAny>> {
+        let error = match outcome {
+            Outcome::Value(ticket) | Outcome::Stream(ticket) => return Ok(self.value(py, ticket).unbind()),
+            failed => match self.exception(py, &failed) {
+                Some(error) => error,
+                None => return Ok(py.None()),
+            },
+        };
+        let others: Vec<Py<PyAny>> =
+            execution.attached().iter().filter_map(|o| self.exception(py, o)).map(|e| e.into_value(py).into_any()).collect();
+        let mut notes = Vec::new();
+        if let Some((attempts, span, reason)) = self.exhausted
+            && (attempts > 1 || reason != crate::policies::retry::reason::FINAL)
+        {
+            let plural = if attempts == 1 { "" } else { "s" };
+            notes.push(format!("{attempts} attempt{plural} in {:.1} s, pipeline '{}' ({reason})", span.as_secs_f64(), self.name));
+        }
+        if !others.is_empty() {
+            let kinds: Vec<String> =
+                others.iter().map(|o| o.bind(py).get_type().name().map_or_else(|_| "?".into(), |n| n.to_string())).collect();
+            notes.push(format!(
+                "{} alternative{} failed too: {}",
+                others.len(),
+                if others.len() == 1 { "" } else { "s" },
+                kinds.join(", ")
+            ));
+        }
+        let exception = error.value(py).as_any();
+        if !notes.is_empty() {
+            errors::annotate(exception, &notes.join("; "));
+        }
+        if !others.is_empty() {
+            // An exception that takes no attributes goes without; the note names them.
+            let _ = PyTuple::new(py, others).and_then(|others| exception.setattr("alternatives", others));
+        }
+        Err(error)
+    }
+
+    /// A fresh execution of this call.
+    pub fn execution(&self, now: Instant) -> Execution {
+        Execution::new(self.compiled.plan.clone(), clock::seed(), now)
+    }
+
+    /// Whether the target's result has to be awaited in an asynchronous call.
+    pub fn is_value(&self, target: Target) -> bool {
+        matches!(self.compiled.callee(target), Callee::Value(_))
+    }
+
+    /// The stage's kind, for tests and messages.
+    pub fn kind(&self, stage: StageId) -> &'static str {
+        self.compiled.stage(stage).kind
+    }
+}

@@ -1,0 +1,45 @@
+//! The inline driver's host: a synchronous Python call on the caller's own thread.
+
+use super::flight::{Flight, Interrupt};
+use crate::drive::inline::Host;
+use crate::drive::{clock, pause};
+use crate::engine::{Ask, CallId, Event, Instant, Outcome, Target, Verdict};
+use pyo3::prelude::*;
+
+/// A flight on its caller's thread.
+pub struct Inline<'a, 'py> {
+    pub py: Python<'py>,
+    pub flight: &'a mut Flight,
+}
+
+impl Host for Inline<'_, '_> {
+    type Interrupt = Interrupt;
+
+    fn now(&mut self) -> Instant {
+        clock::now()
+    }
+
+    fn call(&mut self, _call: CallId, target: Target, _deadline: Instant) -> Result<Outcome, Interrupt> {
+        let result = self.flight.start(self.py, target, false);
+        self.flight.keep(self.py, result)
+    }
+
+    fn judge(&mut self, ask: Ask) -> Result<Verdict, Interrupt> {
+        self.flight.judge(self.py, ask)
+    }
+
+    fn wait(&mut self, until: Instant) -> Result<(), Interrupt> {
+        loop {
+            self.py.check_signals()?;
+            let now = clock::now();
+            if now >= until {
+                return Ok(());
+            }
+            self.py.detach(|| pause::pause(until.since(now)));
+        }
+    }
+
+    fn publish(&mut self, events: Vec<Event>) -> Result<(), Interrupt> {
+        self.flight.publish(self.py, events)
+    }
+}

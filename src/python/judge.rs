@@ -1,0 +1,263 @@
+//! What an outcome is to a stage: exception types, predicates and the table of classes, turned into verdicts.
+//! Runs between steps of the machine, so no user code runs under a lock.
+
+use super::errors::{configuration, ours};
+use crate::engine::{Verdict, WaitHint};
+use pyo3::exceptions::{PyBaseException, PyException, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyDelta, PyFrozenSet, PyList, PySet, PyTuple, PyType};
+use std::time::Duration;
+
+/// Which failures a policy is about.
+pub enum Listed {
+    /// What the table of classes says.
+    Table,
+    /// These exception classes.
+    Types(Py<PyTuple>),
+    /// Those the function says: `predicate(exception)` gives a bool, or seconds to wait.
+    Predicate(Py<PyAny>),
+    /// A condition on the whole retry state, as tenacity's `retry=` objects are.
+    Condition(Py<PyAny>),
+}
+
+fn is_exception_class(value: &Bound<'_, PyAny>) -> bool {
+    value.cast::<PyType>().is_ok_and(|t| t.is_subclass_of::<PyBaseException>().unwrap_or(false))
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    match value.cast::<PyType>() {
+        Ok(t) => format!("the class {}", t.fully_qualified_name().map_or_else(|_| "?".into(), |n| n.to_string())),
+        Err(_) => format!("{}", value.repr().map_or_else(|_| "?".into(), |r| r.to_string())),
+    }
+}
+
+/// Whether a class of that name is among an object's classes.
+fn has_base(value: &Bound<'_, PyAny>, name: &str) -> bool {
+    value.get_type().mro().iter().any(|t| t.cast::<PyType>().is_ok_and(|t| t.name().is_ok_and(|n| n == name)))
+}
+
+impl Listed {
+    /// Reads an `on=`, `expected_exception=` or `exceptions_to_handle=` argument.
+    pub fn parse(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Listed> {
+        static TRANSIENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let Some(value) = value.filter(|v| !v.is_none()) else { return Ok(Listed::Table) };
+        let py = value.py();
+        if is_exception_class(value) {
+            return Ok(Listed::Types(PyTuple::new(py, [value])?.unbind()));
+        }
+        let is_collection = value.is_instance_of::<PyTuple>()
+            || value.is_instance_of::<PyList>()
+            || value.is_instance_of::<PySet>()
+            || value.is_instance_of::<PyFrozenSet>();
+        if is_collection {
+            let mut types = Vec::new();
+            for item in value.try_iter()? {
+                let item = item?;
+                if !is_exception_class(&item) {
+                    let hint = "If it is a client library's timeout setting, the exception is seawall.errors.Timeout.";
+                    let message = format!("{argument} must hold exception classes, and {} is none. {hint}", type_name(&item));
+                    return Err(configuration(py, &message));
+                }
+                types.push(item);
+            }
+            return Ok(Listed::Types(PyTuple::new(py, types)?.unbind()));
+        }
+        if value.is(&ours(py, &TRANSIENT, "seawall._classify", "transient")?) {
+            return Ok(Listed::Table);
+        }
+        if value.is_instance_of::<PyType>() || !value.is_callable() {
+            let message =
+                format!("{argument} must be an exception class, several of them, or a function of the exception, not {}", type_name(value));
+            return Err(if value.is_instance_of::<PyType>() { configuration(py, &message) } else { PyTypeError::new_err(message) });
+        }
+        if has_base(value, "retry_base") {
+            return Ok(Listed::Condition(value.clone().unbind()));
+        }
+        Ok(Listed::Predicate(value.clone().unbind()))
+    }
+
+    fn types<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyTuple>> {
+        match self {
+            Listed::Types(types) => Some(types.bind(py)),
+            _ => None,
+        }
+    }
+}
+
+/// The reasons for which `Retry` tries again.
+pub struct RetryJudge {
+    pub listed: Listed,
+    /// `stop(retry_state) -> bool`, as tenacity's.
+    pub stop: Option<Py<PyAny>>,
+    /// `wait(retry_state) -> seconds`, as tenacity's.
+    pub wait: Option<Py<PyAny>>,
+    /// `on_result(value) -> bool`: a result that counts as a failure.
+    pub on_result: Option<Py<PyAny>>,
+    /// `giveup(exception) -> bool`: stop although it is retryable.
+    pub giveup: Option<Py<PyAny>>,
+}
+
+/// What happened, as far as judges care.
+pub enum Happened<'a, 'py> {
+    Value(&'a Bound<'py, PyAny>),
+    Error(&'a Bound<'py, PyAny>),
+}
+
+fn truth_or_seconds(answer: &Bound<'_, PyAny>) -> PyResult<Option<WaitHint>> {
+    if !answer.is_instance_of::<PyBool>() && !answer.is_none() && (answer.is_instance_of::<PyDelta>() || answer.extract::<f64>().is_ok()) {
+        return Ok(Some(WaitHint::Exactly(super::convert::seconds("a predicate's answer", answer)?)));
+    }
+    Ok(answer.is_truthy()?.then_some(WaitHint::None))
+}
+
+/// The wait that the server asked for, if it did.
+pub fn server_wait(error: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    static RETRY_AFTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let asked = ours(error.py(), &RETRY_AFTER, "seawall._classify", "retry_after")?.call1((error,))?;
+    Ok(asked.extract::<Option<f64>>()?.filter(|s| s.is_finite() && *s > 0.0).map(|s| Duration::from_secs_f64(s.min(1.6e10))))
+}
+
+impl RetryJudge {
+    /// The verdict; `state` makes the retry state that tenacity's objects take.
+    pub fn judge<'py>(&self, happened: &Happened<'_, 'py>, state: impl Fn() -> PyResult<Bound<'py, PyAny>>) -> PyResult<Verdict> {
+        let hint = match happened {
+            Happened::Value(value) => match (&self.on_result, &self.listed) {
+                (Some(predicate), _) if predicate.bind(value.py()).call1((*value,))?.is_truthy()? => WaitHint::None,
+                (_, Listed::Condition(condition)) if condition.bind(value.py()).call1((state()?,))?.is_truthy()? => WaitHint::None,
+                _ => return Ok(Verdict::Success),
+            },
+            Happened::Error(error) => match self.wants(error, &state)? {
+                Some(hint) => hint,
+                None => return Ok(Verdict::Final),
+            },
+        };
+        let py = match happened {
+            Happened::Value(v) | Happened::Error(v) => v.py(),
+        };
+        if let (Some(giveup), Happened::Error(error)) = (&self.giveup, happened)
+            && giveup.bind(py).call1((*error,))?.is_truthy()?
+        {
+            return Ok(Verdict::Final);
+        }
+        if let Some(stop) = &self.stop
+            && stop.bind(py).call1((state()?,))?.is_truthy()?
+        {
+            return Ok(Verdict::Stop);
+        }
+        let asked = match happened {
+            Happened::Error(error) => server_wait(error)?,
+            Happened::Value(_) => None,
+        };
+        let wait = match (asked, &self.wait) {
+            (Some(asked), _) => WaitHint::RetryAfter(asked),
+            (None, Some(wait)) => {
+                let seconds = wait.bind(py).call1((state()?,))?;
+                WaitHint::Exactly(super::convert::seconds("the wait strategy's answer", &seconds)?)
+            }
+            (None, None) => hint,
+        };
+        Ok(Verdict::Failure { wait, branches: u64::MAX })
+    }
+
+    fn wants<'py>(&self, error: &Bound<'py, PyAny>, state: &impl Fn() -> PyResult<Bound<'py, PyAny>>) -> PyResult<Option<WaitHint>> {
+        static WANTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static TRANSIENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = error.py();
+        match &self.listed {
+            Listed::Table => truth_or_seconds(&ours(py, &TRANSIENT, "seawall._classify", "transient")?.call1((error,))?),
+            Listed::Types(types) => {
+                if !error.is_instance(types.bind(py).as_any())? {
+                    return Ok(None);
+                }
+                truth_or_seconds(&ours(py, &WANTS, "seawall._classify", "wants_retry")?.call1((error, types))?)
+            }
+            Listed::Predicate(predicate) => truth_or_seconds(&predicate.bind(py).call1((error,))?),
+            Listed::Condition(condition) => truth_or_seconds(&condition.bind(py).call1((state()?,))?),
+        }
+    }
+}
+
+/// What a breaker counts.
+pub struct BreakerJudge {
+    pub listed: Listed,
+    /// `predicate(type, value)`, as the `circuitbreaker` package calls it.
+    pub two_arguments: bool,
+    pub on_result: Option<Py<PyAny>>,
+}
+
+impl BreakerJudge {
+    /// Failure, success or no evidence.
+    pub fn judge(&self, happened: &Happened<'_, '_>) -> PyResult<Verdict> {
+        static COUNTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let error = match happened {
+            Happened::Value(value) => {
+                let bad = match &self.on_result {
+                    Some(predicate) => predicate.bind(value.py()).call1((*value,))?.is_truthy()?,
+                    None => false,
+                };
+                return Ok(if bad { Verdict::FAILURE } else { Verdict::Success });
+            }
+            Happened::Error(error) => *error,
+        };
+        let py = error.py();
+        let counts = match &self.listed {
+            Listed::Table => ours(py, &COUNTS, "seawall._classify", "counts_for_breaker")?.call1((error,))?.is_truthy()?,
+            Listed::Types(types) => error.is_instance(types.bind(py).as_any())?,
+            Listed::Predicate(p) | Listed::Condition(p) if self.two_arguments => {
+                p.bind(py).call1((error.get_type(), error))?.is_truthy()?
+            }
+            Listed::Predicate(p) | Listed::Condition(p) => p.bind(py).call1((error,))?.is_truthy()?,
+        };
+        Ok(if counts { Verdict::FAILURE } else { Verdict::Ignore })
+    }
+}
+
+/// For what the alternatives stand in.
+pub struct FallbackJudge {
+    pub listed: Listed,
+    pub on_result: Option<Py<PyAny>>,
+    /// Only when an open circuit turned the call away.
+    pub only_when_open: bool,
+    /// Bit `i`: alternative `i` has other credentials or another endpoint.
+    pub elsewhere: u64,
+}
+
+impl FallbackJudge {
+    /// Whether to go on, and to which alternatives.
+    pub fn judge(&self, happened: &Happened<'_, '_>) -> PyResult<Verdict> {
+        static WANTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let error = match happened {
+            Happened::Value(value) => {
+                let bad = match &self.on_result {
+                    Some(predicate) => predicate.bind(value.py()).call1((*value,))?.is_truthy()?,
+                    None => false,
+                };
+                return Ok(if bad { Verdict::FAILURE } else { Verdict::Success });
+            }
+            Happened::Error(error) => *error,
+        };
+        let py = error.py();
+        if let Listed::Predicate(predicate) | Listed::Condition(predicate) = &self.listed {
+            return Ok(if predicate.bind(py).call1((error,))?.is_truthy()? { Verdict::FAILURE } else { Verdict::Final });
+        }
+        let listed = match self.listed.types(py) {
+            Some(types) => types.clone(),
+            None => PyTuple::new(py, [py.get_type::<PyException>()])?,
+        };
+        let answer = ours(py, &WANTS, "seawall._classify", "wants_fallback")?.call1((error, listed))?;
+        if answer.extract::<&str>().is_ok_and(|a| a == "other_credentials") {
+            return Ok(Verdict::Failure { wait: WaitHint::None, branches: self.elsewhere });
+        }
+        Ok(if answer.is_truthy()? { Verdict::FAILURE } else { Verdict::Final })
+    }
+}
+
+/// One stage's judge.
+pub enum Judge {
+    Retry(RetryJudge),
+    Breaker(BreakerJudge),
+    Fallback(FallbackJudge),
+    /// The stage asks nothing.
+    Nobody,
+}

@@ -1,0 +1,74 @@
+//! The logger `seawall`: what happened, never what was said. No content, no keys.
+
+use crate::engine::Event;
+use crate::events::{self, Severity};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
+
+fn logger<'py>(py: Python<'py>) -> PyResult<&'py Bound<'py, PyAny>> {
+    static LOGGER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let logger = LOGGER.get_or_try_init(py, || Ok::<_, PyErr>(py.import("logging")?.call_method1("getLogger", ("seawall",))?.unbind()))?;
+    Ok(logger.bind(py))
+}
+
+fn level(severity: Severity) -> u8 {
+    match severity {
+        Severity::Debug => 10,
+        Severity::Info => 20,
+        Severity::Warning => 30,
+    }
+}
+
+/// The kind of an exception and its status: all that may be said of it.
+fn kind_of(py: Python<'_>, error: &PyErr) -> String {
+    let name = error.get_type(py).name().map_or_else(|_| "?".into(), |n| n.to_string());
+    let status = error.value(py).getattr("status_code").ok().and_then(|s| s.extract::<u16>().ok());
+    match status {
+        Some(status) => format!("{name} ({status})"),
+        None => name,
+    }
+}
+
+/// Logs an event of the pipeline or breaker `name`.
+pub fn event(py: Python<'_>, event: &Event, name: &str, error: Option<&PyErr>) -> PyResult<()> {
+    let Some(kind) = events::kind(event.name) else { return Ok(()) };
+    let level = level(kind.severity);
+    let logger = logger(py)?;
+    if !logger.call_method1("isEnabledFor", (level,))?.is_truthy()? {
+        return Ok(());
+    }
+    let after = error.map(|e| format!(" after {}", kind_of(py, e))).unwrap_or_default();
+    let seconds = event.span.as_secs_f64();
+    let text = match event.name {
+        events::ATTEMPT_STARTED => format!("attempt {} of '{name}'", event.number),
+        events::RETRY_SCHEDULED => format!("retry of '{name}' in {seconds:.2} s{after}, attempt {} failed", event.number),
+        events::RETRY_EXHAUSTED => {
+            format!("no further retry of '{name}'{after}: {} ({} attempts, {seconds:.2} s)", event.reason, event.number)
+        }
+        events::CIRCUIT_OPENED => format!("circuit '{name}' opened, next attempt in {seconds:.1} s"),
+        events::CIRCUIT_HALF_OPENED => format!("circuit '{name}' is half open"),
+        events::CIRCUIT_CLOSED => format!("circuit '{name}' closed"),
+        events::CIRCUIT_REJECTED => format!("circuit '{name}' is open: call turned away"),
+        events::TIMEOUT_ELAPSED => format!("'{name}' took longer than {seconds} s"),
+        events::FALLBACK_USED => format!("alternative {} of '{name}' is tried{after}", event.number),
+        events::FALLBACK_EXHAUSTED => format!("no alternative of '{name}' helped"),
+        other => other.to_owned(),
+    };
+    let fields = PyDict::new(py);
+    fields.set_item("seawall_event", event.name)?;
+    fields.set_item("seawall_pipeline", name)?;
+    let options = PyDict::new(py);
+    options.set_item("extra", fields)?;
+    logger.call_method("log", (level, "%s", text), Some(&options))?;
+    Ok(())
+}
+
+/// Logs that a user's hook raised.
+pub fn hook_failed(py: Python<'_>, hook: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<()> {
+    let options = PyDict::new(py);
+    let info = (error.get_type(py).cast_into::<PyType>()?, error.value(py), error.traceback(py));
+    options.set_item("exc_info", info)?;
+    logger(py)?.call_method("error", ("a hook raised and was ignored: %r", hook), Some(&options))?;
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! `Pipeline` and the functions it guards.
+
+use super::compiled::Compiled;
+use super::coroutine::Coroutine;
+use super::errors::ours;
+use super::flight::Flight;
+use super::inline::Inline;
+use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
+use crate::drive::{clock, inline};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+use std::sync::Arc;
+
+/// Policies in the order written, outermost first, around a call.
+///
+/// `Pipeline(a, b, c)` calls a(b(c(function))). It is a decorator, has `call` and `acall`, and is a policy itself: put
+/// into another pipeline, its policies stand there. A policy object is shared state: used in two pipelines, it is one.
+#[pyclass(frozen, module = "seawall", subclass, weakref)]
+pub struct Pipeline {
+    policies: Vec<Py<PyAny>>,
+    compiled: Arc<Compiled>,
+}
+
+impl Pipeline {
+    /// A pipeline of these policies.
+    pub fn of(py: Python<'_>, policies: Vec<Bound<'_, PyAny>>, name: Option<String>) -> PyResult<Py<Pipeline>> {
+        Py::new(py, Pipeline::build(py, policies, name)?)
+    }
+
+    fn build(py: Python<'_>, policies: Vec<Bound<'_, PyAny>>, name: Option<String>) -> PyResult<Pipeline> {
+        let mut flat = Vec::new();
+        for policy in policies {
+            match policy.cast::<Pipeline>() {
+                Ok(inner) => flat.extend(inner.get().policies.iter().map(|p| p.clone_ref(py))),
+                Err(_) => flat.push(policy.unbind()),
+            }
+        }
+        let compiled = Arc::new(Compiled::new(py, &flat, name)?);
+        Ok(Pipeline { policies: flat, compiled })
+    }
+}
+
+#[pymethods]
+impl Pipeline {
+    #[new]
+    #[pyo3(signature = (*policies, name=None))]
+    fn new(py: Python<'_>, policies: &Bound<'_, PyTuple>, name: Option<String>) -> PyResult<Pipeline> {
+        let pipeline = Pipeline::build(py, policies.iter().collect(), name)?;
+        static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let flat = PyTuple::new(py, &pipeline.policies)?;
+        ours(py, &CHECK, "seawall._order", "check")?.call1((flat,))?;
+        Ok(pipeline)
+    }
+
+    /// The policies, outermost first.
+    #[getter]
+    fn policies<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.policies)
+    }
+
+    /// Its name in logs, events and notes.
+    #[getter]
+    fn name(&self) -> Option<String> {
+        self.compiled.name.clone()
+    }
+
+    /// Calls `function(*args, **kwargs)` through the policies.
+    #[pyo3(signature = (function, /, *args, **kwargs))]
+    pub fn call<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        call(py, &self.compiled, function, args, kwargs)
+    }
+
+    /// `await`s `function(*args, **kwargs)` through the policies.
+    #[pyo3(signature = (function, /, *args, **kwargs))]
+    fn acall(&self, function: &Bound<'_, PyAny>, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Coroutine {
+        Coroutine::new(Flight::new(self.compiled.clone(), function, args, kwargs))
+    }
+
+    /// Guards a function.
+    fn __call__<'py>(slf: &Bound<'py, Self>, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        static GUARD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = slf.py();
+        if !function.is_callable() {
+            return Err(PyTypeError::new_err(format!("a pipeline guards a function, not {}", short_repr(function))));
+        }
+        ours(py, &GUARD, "seawall._guarded", "guarded")?.call1((slf, function))
+    }
+
+    /// The policies in order, a line each.
+    fn describe(&self, py: Python<'_>) -> String {
+        let mut lines = vec![format!("Pipeline {}", self.compiled.name.as_deref().unwrap_or("(unnamed)"))];
+        for (depth, policy) in self.policies.iter().enumerate() {
+            lines.push(format!("{}└ {}", "  ".repeat(depth), policy.bind(py).repr().map_or_else(|_| "?".into(), |r| r.to_string())));
+        }
+        lines.push(format!("{}└ the call", "  ".repeat(self.policies.len())));
+        lines.join("\n")
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let mut parts: Vec<String> =
+            self.policies.iter().map(|p| p.bind(py).repr().map_or_else(|_| "?".into(), |r| r.to_string())).collect();
+        parts.extend(self.compiled.name.as_ref().map(|n| format!("name={n:?}")));
+        format!("Pipeline({})", parts.join(", "))
+    }
+}
+
+fn call<'py>(
+    py: Python<'py>,
+    compiled: &Arc<Compiled>,
+    function: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut flight = Flight::new(compiled.clone(), function, args, kwargs);
+    let mut execution = flight.execution(clock::now());
+    let outcome = inline::run(&mut execution, &mut Inline { py, flight: &mut flight })?;
+    flight.finish(py, outcome, &execution).map(|v| v.into_bound(py))
+}
+
+/// A function behind a pipeline. Looks to `inspect` like the function.
+#[pyclass(frozen, module = "seawall", dict, weakref)]
+pub struct Guarded {
+    function: Py<PyAny>,
+    pipeline: Py<Pipeline>,
+    compiled: Arc<Compiled>,
+    asynchronous: bool,
+}
+
+#[pymethods]
+impl Guarded {
+    #[new]
+    fn new(py: Python<'_>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, asynchronous: bool) -> PyResult<Guarded> {
+        let compiled = pipeline.get().compiled.clone();
+        for stage in &compiled.stages {
+            if let Some(breaker) = &stage.breaker {
+                breaker.get().adopt_name(compiled.name.as_deref().unwrap_or(name));
+                register(breaker.bind(py))?;
+            }
+        }
+        Ok(Guarded { function, pipeline, compiled, asynchronous })
+    }
+
+    /// The pipeline that guards it.
+    #[getter]
+    fn pipeline(&self, py: Python<'_>) -> Py<Pipeline> {
+        self.pipeline.clone_ref(py)
+    }
+
+    #[pyo3(signature = (*args, **kwargs))]
+    fn __call__<'py>(
+        &self,
+        py: Python<'py>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let function = self.function.bind(py);
+        if self.asynchronous {
+            let coroutine = Coroutine::new(Flight::new(self.compiled.clone(), function, args, kwargs));
+            return Ok(Bound::new(py, coroutine)?.into_any());
+        }
+        call(py, &self.compiled, function, args, kwargs)
+    }
+
+    fn __get__<'py>(
+        slf: &Bound<'py, Self>,
+        instance: Option<&Bound<'py, PyAny>>,
+        _owner: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = slf.py();
+        match instance.filter(|i| !i.is_none()) {
+            None => Ok(slf.clone().into_any()),
+            Some(instance) => ours(py, &METHOD, "types", "MethodType")?.call1((slf, instance)),
+        }
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        format!("<guarded {} by {}>", short_repr(self.function.bind(py)), self.pipeline.get().__repr__(py))
+    }
+}
+
+fn register(breaker: &Bound<'_, CircuitBreaker>) -> PyResult<()> {
+    static REGISTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ours(breaker.py(), &REGISTER, "seawall._circuits", "register")?.call1((breaker,))?;
+    Ok(())
+}

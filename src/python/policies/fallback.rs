@@ -1,0 +1,77 @@
+//! `Fallback`.
+
+use crate::policies::fallback;
+use crate::python::errors::configuration;
+use crate::python::judge::{FallbackJudge, Listed};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+/// Alternatives, tried in order when the call fails.
+///
+/// An alternative is a callable (called with the call's own arguments), an object with `invoke` and `ainvoke`, a
+/// `Prompt` (calls the primary again with another input), or a plain value. `on` says for which failures: exception
+/// classes or a function of the exception; by default all but a request that would fail anywhere. `on_result` is a
+/// function of the result that says it is a bad one. If all fail, the first error is raised, with the others as its
+/// `alternatives` and in its notes.
+#[pyclass(frozen, module = "seawall", subclass)]
+pub struct Fallback {
+    pub alternatives: Vec<Py<PyAny>>,
+    on: Option<Py<PyAny>>,
+    on_result: Option<Py<PyAny>>,
+    #[pyo3(get)]
+    only_when_open: bool,
+}
+
+#[pymethods]
+impl Fallback {
+    #[new]
+    #[pyo3(signature = (*alternatives, on=None, on_result=None, only_when_open=false))]
+    fn new(
+        py: Python<'_>,
+        alternatives: &Bound<'_, PyTuple>,
+        on: Option<Bound<'_, PyAny>>,
+        on_result: Option<Bound<'_, PyAny>>,
+        only_when_open: bool,
+    ) -> PyResult<Fallback> {
+        if alternatives.is_empty() {
+            return Err(configuration(py, "Fallback needs at least one alternative: a callable, a runnable or a value"));
+        }
+        if alternatives.len() > 63 {
+            return Err(configuration(py, &format!("Fallback takes at most 63 alternatives, not {}", alternatives.len())));
+        }
+        Listed::parse("on", on.as_ref())?;
+        Ok(Fallback {
+            alternatives: alternatives.iter().map(Bound::unbind).collect(),
+            on: on.map(Bound::unbind),
+            on_result: on_result.map(Bound::unbind),
+            only_when_open,
+        })
+    }
+
+    /// The alternatives, in order.
+    #[getter(alternatives)]
+    fn get_alternatives<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.alternatives)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let shown: Vec<String> = self.alternatives.iter().map(|a| super::circuit_breaker::short_repr(a.bind(py))).collect();
+        format!("Fallback({})", shown.join(", "))
+    }
+}
+
+impl Fallback {
+    pub fn policy(&self) -> fallback::Fallback {
+        fallback::Fallback { judges_values: self.on_result.is_some() }
+    }
+
+    pub fn judge(&self, py: Python<'_>) -> PyResult<FallbackJudge> {
+        Ok(FallbackJudge {
+            listed: Listed::parse("on", self.on.as_ref().map(|o| o.bind(py)))?,
+            on_result: self.on_result.as_ref().map(|p| p.clone_ref(py)),
+            only_when_open: self.only_when_open,
+            // Plain callables and values need no credentials of the primary's.
+            elsewhere: u64::MAX,
+        })
+    }
+}
