@@ -15,9 +15,8 @@ use super::transport::{Origin, Phase};
 /// The longest reply held if nothing was said: a full request of embeddings fits.
 pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 
-/// How much of an error's body is read, and for how long; its status says most of it already.
+/// How much of an error's body is read; its status says most of it already.
 const MAX_ERROR_BODY: usize = 4 * MAX_BODY;
-const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
 /// How a [`Client`] connects.
 #[derive(Clone, Debug)]
@@ -26,11 +25,13 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// Whether proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`, …) and the system. Default: yes.
     pub system_proxy: bool,
+    /// The longest time spent on the body of an error, whose status is known already. Default: 5 s.
+    pub error_body_timeout: Duration,
 }
 
 impl Default for ClientOptions {
     fn default() -> ClientOptions {
-        ClientOptions { connect_timeout: Duration::from_secs(5), system_proxy: true }
+        ClientOptions { connect_timeout: Duration::from_secs(5), system_proxy: true, error_body_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -38,6 +39,7 @@ impl Default for ClientOptions {
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
+    error_body_timeout: Duration,
 }
 
 /// One request.
@@ -149,7 +151,7 @@ impl Client {
             builder = builder.no_proxy();
         }
         match builder.build() {
-            Ok(http) => Ok(Client { http }),
+            Ok(http) => Ok(Client { http, error_body_timeout: options.error_body_timeout }),
             Err(error) => Err(ApiError::new(ErrorKind::Configuration, format!("no HTTPS client can be made here: {error:?}"))),
         }
     }
@@ -202,7 +204,7 @@ impl Client {
         }
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
-        let body = error_body(&mut response).await;
+        let body = error_body(&mut response, self.error_body_timeout).await;
         let error = classify::from_status(status, &headers, &body);
         Err(origin.seal(origin.advise(error, &headers)))
     }
@@ -248,7 +250,7 @@ pub(super) async fn collect(response: &mut Response, max: usize) -> Result<Bytes
 }
 
 /// What there is of an error's body: one that is cut, slow or endless must not hide the status.
-async fn error_body(response: &mut Response) -> Vec<u8> {
+async fn error_body(response: &mut Response, timeout: Duration) -> Vec<u8> {
     let mut body = Vec::new();
     let read = async {
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -259,6 +261,6 @@ async fn error_body(response: &mut Response) -> Vec<u8> {
         }
     };
     // Too slow is no failure here; what was read is enough.
-    let _ = tokio::time::timeout(ERROR_BODY_TIME, read).await;
+    let _ = tokio::time::timeout(timeout, read).await;
     body
 }

@@ -139,8 +139,10 @@ struct WireDelta<'a> {
 /// What one event holds.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// One delta for each choice in it; without choices, one that only tells usage and the like.
-    Deltas(Vec<Delta>),
+    /// One delta for each choice in it.
+    Choices(Vec<Delta>),
+    /// An event without choices: usage and the like.
+    Aside(Delta),
     /// An error object.
     Error(serde_json::Value),
     /// A choice that ended with finish_reason "error" and says no more.
@@ -160,7 +162,7 @@ pub(super) fn read(data: &Bytes, tools: &mut ToolIndexes) -> Result<Piece, serde
     }
     let mut usage = wire.usage.take().and_then(WireUsage::into_usage);
     if choices.is_empty() {
-        return Ok(Piece::Deltas(vec![common(&wire, data, usage)]));
+        return Ok(Piece::Aside(common(&wire, data, usage)));
     }
     // Usage belongs to the event: it goes with the last of its deltas, once.
     let mut deltas = Vec::with_capacity(choices.len());
@@ -182,7 +184,7 @@ pub(super) fn read(data: &Bytes, tools: &mut ToolIndexes) -> Result<Piece, serde
         deltas.push(delta);
     }
     deltas.reverse();
-    Ok(Piece::Deltas(deltas))
+    Ok(Piece::Choices(deltas))
 }
 
 fn common(wire: &WireChunk<'_>, data: &Bytes, usage: Option<Usage>) -> Delta {
@@ -234,7 +236,8 @@ mod tests {
 
     fn deltas(json: &str, tools: &mut ToolIndexes) -> Vec<Delta> {
         match read(&Bytes::copy_from_slice(json.as_bytes()), tools).unwrap() {
-            Piece::Deltas(deltas) => deltas,
+            Piece::Choices(deltas) => deltas,
+            Piece::Aside(delta) => vec![delta],
             other => panic!("{other:?}"),
         }
     }

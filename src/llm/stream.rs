@@ -12,7 +12,7 @@ use super::client::{Client, RawReply, Request};
 use super::delta::{self, Delta, Piece, ToolIndexes};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, MAX_BODY, excerpt, request_id};
-use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event};
+use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
 use super::transport::Phase;
 use super::wire::first_byte;
 
@@ -44,6 +44,7 @@ pub async fn open_stream(client: &Client, endpoint: &Endpoint, request: Request)
         text: String::new(),
         received: 0,
         max,
+        overlong: None,
         failed: None,
     })
 }
@@ -64,6 +65,7 @@ pub struct ChatStream {
     text: String,
     received: usize,
     max: usize,
+    overlong: Option<TooLong>,
     failed: Option<ApiError>,
 }
 
@@ -138,6 +140,9 @@ impl ChatStream {
             let Some(response) = &mut self.response else {
                 return Ok(None);
             };
+            if let Some(error) = self.overlong {
+                return Err(self.head.malformed(&error.to_string()));
+            }
             match response.chunk().await {
                 Ok(Some(chunk)) => self.receive(&chunk)?,
                 Ok(None) => self.end_of_body()?,
@@ -167,11 +172,13 @@ impl ChatStream {
                 body.extend_from_slice(chunk);
                 if body.len() < *max { Ok(()) } else { self.end_of_body() }
             }
-            Body::Events(decoder) => match decoder.push(chunk, &mut self.events) {
-                Ok(()) => Ok(()),
-                // What came before it in the same chunk goes unread: the answer is lost either way.
-                Err(error) => Err(self.head.malformed(&error.to_string())),
-            },
+            Body::Events(decoder) => {
+                if let Err(error) = decoder.push(chunk, &mut self.events) {
+                    // The events before it are given out first, however the bytes were cut into chunks.
+                    self.overlong = Some(error);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -194,19 +201,20 @@ impl ChatStream {
             Some(_) => Err(format!("an event that is no JSON object: {}", excerpt(&data))),
         };
         let deltas = match read {
-            Ok(Piece::Deltas(deltas)) => deltas,
+            Ok(Piece::Choices(deltas)) => deltas,
+            Ok(Piece::Aside(delta)) => {
+                self.ready.push_back(delta);
+                return Ok(false);
+            }
             Ok(Piece::Error(object)) => return Err(self.with_body(data).error_object(&object)),
             Ok(Piece::EndedInError) => return Err(self.with_body(data).ended_in_error()),
             Err(what) => return Err(self.with_body(data).malformed(&what)),
         };
         for delta in deltas {
-            // A delta for usage alone belongs to no choice.
-            if delta.has_content() || delta.role.is_some() || delta.finish_reason.is_some() {
-                let ended = delta.finish_reason.is_some();
-                match self.choices.iter_mut().find(|choice| choice.0 == delta.index) {
-                    Some(choice) => choice.1 |= ended,
-                    None => self.choices.push((delta.index, ended)),
-                }
+            let ended = delta.finish_reason.is_some();
+            match self.choices.iter_mut().find(|choice| choice.0 == delta.index) {
+                Some(choice) => choice.1 |= ended,
+                None => self.choices.push((delta.index, ended)),
             }
             self.ready.push_back(delta);
         }
@@ -264,7 +272,9 @@ impl ChatStream {
         }
     }
 
-    fn finished(&self) -> bool {
+    /// Whether every choice seen has its finish reason. Only counts of tokens can follow, so that a server which then
+    /// neither says `[DONE]` nor closes has still answered.
+    pub fn finished(&self) -> bool {
         !self.choices.is_empty() && self.choices.iter().all(|choice| choice.1)
     }
 

@@ -40,7 +40,7 @@ impl Origin {
         let advice = match error.status {
             Some(401) => " (check the API key given or OPENAI_API_KEY)".to_owned(),
             Some(404) if self.endpoint.shown().ends_with(&*self.path) => {
-                format!(" (POST {}: base_url must not contain the path {:?}, it is added to it)", self.shown(), self.path)
+                format!(" (POST {}: leave {:?} out of base_url, it is added by itself)", self.shown(), self.path)
             }
             Some(404) => match &self.model {
                 Some(model) => format!(" (POST {}: check the model name {model:?} and base_url)", self.shown()),
