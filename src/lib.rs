@@ -6,6 +6,8 @@
 pub mod drive;
 pub mod engine;
 pub mod events;
+#[cfg(feature = "net")]
+pub mod llm;
 pub mod policies;
 #[cfg(feature = "python")]
 mod python;

@@ -146,6 +146,11 @@ def wants_fallback(exc: BaseException, listed: tuple[type[BaseException], ...] |
     return True if fallback is True or (matching is not None and _named(matching)) else fallback
 
 
+def counts_for_breaker(exc: BaseException) -> bool:
+    """Whether the breakers of guards and models count this exception: it tells of a broken callee, not of a wrong request."""
+    return CLASSES[classify(exc)].breaker
+
+
 def register_classifier(fn: _C, *, first: bool = True) -> _C:
     """Let a function of yours say what kind of failure an exception is. Usable as a decorator.
 

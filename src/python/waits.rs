@@ -18,6 +18,11 @@ pub struct Wait {
 }
 
 impl Wait {
+    /// A wait by that rule.
+    pub fn of(rule: Backoff) -> Wait {
+        Wait { rule: Arc::new(rule) }
+    }
+
     /// The rule, to be asked without the GIL.
     pub fn backoff(&self) -> Arc<Backoff> {
         self.rule.clone()

@@ -1,0 +1,175 @@
+//! Reading a chat completion.
+
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client::RawReply;
+use super::error::{ApiError, excerpt};
+use super::usage::{Usage, WireUsage};
+use super::wire::{WireToolCall, first_byte, lenient, real_error, text, without_mark};
+
+/// A chat completion. What is not here is in `raw`.
+#[derive(Clone, Debug)]
+pub struct ChatReply {
+    /// The completion's id.
+    pub id: Option<String>,
+    /// The model that answered, as the server names it.
+    pub model: Option<String>,
+    /// When, in seconds since 1970.
+    pub created: Option<u64>,
+    /// The first choice's text; empty if it has none.
+    pub content: String,
+    /// What a reasoning model thought, where the server shows it.
+    pub reasoning: Option<String>,
+    /// The model's refusal, if it refused.
+    pub refusal: Option<String>,
+    /// The tools that the model wants called.
+    pub tool_calls: Vec<ToolCall>,
+    /// `stop`, `length`, `tool_calls`, …
+    pub finish_reason: Option<String>,
+    /// The tokens used, if the server says.
+    pub usage: Option<Usage>,
+    /// The backend's configuration.
+    pub system_fingerprint: Option<String>,
+    /// The service tier used.
+    pub service_tier: Option<String>,
+    /// How many choices there are; the fields above are those of index 0.
+    pub choices_count: usize,
+    /// The provider's id for the request.
+    pub request_id: Option<String>,
+    /// The response's headers.
+    pub headers: HeaderMap,
+    /// The whole body as it came.
+    pub raw: Bytes,
+}
+
+/// A tool that the model wants called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The call's id, to be given back with the result.
+    pub id: Option<String>,
+    /// The tool's name.
+    pub name: String,
+    /// The arguments as the model wrote them: JSON, most often, but nobody promises.
+    pub arguments: String,
+}
+
+#[derive(Deserialize)]
+struct WireReply<'a> {
+    #[serde(default, borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    choices: Option<Vec<WireChoice<'a>>>,
+    #[serde(default, deserialize_with = "lenient")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    model: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    created: Option<u64>,
+    #[serde(default, deserialize_with = "lenient")]
+    usage: Option<WireUsage>,
+    #[serde(default, deserialize_with = "lenient")]
+    system_fingerprint: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    service_tier: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireChoice<'a> {
+    #[serde(default, deserialize_with = "lenient")]
+    index: Option<u32>,
+    #[serde(default, borrow)]
+    message: Option<WireMessage<'a>>,
+    #[serde(default, deserialize_with = "lenient")]
+    finish_reason: Option<String>,
+    /// OpenRouter puts a provider's failure here, in a success.
+    #[serde(default, borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct WireMessage<'a> {
+    #[serde(default, deserialize_with = "text")]
+    content: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    reasoning_content: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    reasoning: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    refusal: Option<String>,
+    #[serde(default, borrow)]
+    tool_calls: Option<Vec<WireToolCall<'a>>>,
+}
+
+/// Reads a reply. An error object in it is that error; what is no chat completion is a malformed response.
+pub fn parse_reply(reply: RawReply) -> Result<ChatReply, ApiError> {
+    let wire: WireReply<'_> = object(&reply)?;
+    if let Some(error) = real_error(wire.error) {
+        return Err(error_in(&reply, error));
+    }
+    let mut choices = wire.choices.unwrap_or_default();
+    let choices_count = choices.len();
+    if choices_count == 0 {
+        return Err(reply.malformed(&format!("no choices: {}", excerpt(&reply.body))));
+    }
+    let first = choices.iter().position(|choice| choice.index == Some(0)).unwrap_or(0);
+    let choice = choices.swap_remove(first);
+    if let Some(error) = real_error(choice.error) {
+        return Err(error_in(&reply, error));
+    }
+    if choice.finish_reason.as_deref() == Some("error") {
+        return Err(reply.ended_in_error());
+    }
+    let Some(message) = choice.message else {
+        return Err(reply.malformed(&format!("a choice without a message: {}", excerpt(&reply.body))));
+    };
+    let mut tool_calls = Vec::new();
+    for call in message.tool_calls.unwrap_or_default() {
+        match call.into_parts() {
+            Ok((id, Some(name), arguments)) => tool_calls.push(ToolCall { id, name, arguments }),
+            _ => return Err(reply.malformed(&format!("a tool call that names no tool: {}", excerpt(&reply.body)))),
+        }
+    }
+    Ok(ChatReply {
+        id: wire.id,
+        model: wire.model,
+        created: wire.created,
+        content: message.content.unwrap_or_default(),
+        reasoning: message.reasoning_content.or(message.reasoning),
+        refusal: message.refusal,
+        tool_calls,
+        finish_reason: choice.finish_reason,
+        usage: wire.usage.and_then(WireUsage::into_usage),
+        system_fingerprint: wire.system_fingerprint,
+        service_tier: wire.service_tier,
+        choices_count,
+        request_id: reply.request_id.clone(),
+        raw: reply.body.clone(),
+        headers: reply.headers,
+    })
+}
+
+/// The body as a JSON object of that shape, or the error that says what it is instead.
+pub(super) fn object<'a, T: Deserialize<'a>>(reply: &'a RawReply) -> Result<T, ApiError> {
+    let body = without_mark(&reply.body);
+    let what = match first_byte(body) {
+        None => "an empty body".to_owned(),
+        Some(b'{') => match serde_json::from_slice(body) {
+            Ok(read) => return Ok(read),
+            Err(error) => format!("broken or unexpected JSON ({error}): {}", excerpt(body)),
+        },
+        Some(b'<') => format!("an HTML page: {}; is base_url right?", excerpt(body)),
+        Some(_) => format!("something that is no JSON object: {}", excerpt(body)),
+    };
+    Err(reply.malformed(&what))
+}
+
+/// The error that an error object in a success stands for.
+pub(super) fn error_in(reply: &RawReply, object: &RawValue) -> ApiError {
+    match serde_json::from_str(object.get()) {
+        Ok(object) => reply.error_object(&object),
+        Err(error) => reply.malformed(&format!("an error object that cannot be read ({error})")),
+    }
+}

@@ -1,0 +1,266 @@
+//! One attempt: a request out, a bounded reply or one named error back.
+
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Response, StatusCode, redirect};
+
+use super::classify;
+use super::endpoint::Endpoint;
+use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
+use super::transport::{Origin, Phase};
+
+/// The longest reply held if nothing was said: a full request of embeddings fits.
+pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
+
+/// How much of an error's body is read; its status says most of it already.
+const MAX_ERROR_BODY: usize = 4 * MAX_BODY;
+
+/// How a [`Client`] connects.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// The longest time for a connection to be made, TLS included. Default: 5 s.
+    pub connect_timeout: Duration,
+    /// Whether proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`, …) and the system. Default: yes.
+    pub system_proxy: bool,
+    /// The longest time spent on the body of an error, whose status is known already. Default: 5 s.
+    pub error_body_timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> ClientOptions {
+        ClientOptions { connect_timeout: Duration::from_secs(5), system_proxy: true, error_body_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// A pool of connections. Clones share it; it belongs to the tokio runtime in which it is first used.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    error_body_timeout: Duration,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The path under the base URL, such as `chat/completions`.
+    pub path: Arc<str>,
+    /// The JSON to send.
+    pub body: Bytes,
+    /// The model asked for; only errors name it.
+    pub model: Option<Arc<str>>,
+    /// Headers of this request; they win over the endpoint's.
+    pub headers: HeaderMap,
+    /// Query parameters of this request.
+    pub query: Vec<(String, String)>,
+    /// A reply, or a stream, of more bytes than these is refused.
+    pub max_response_bytes: usize,
+}
+
+impl Request {
+    /// A request with nothing special about it.
+    pub fn new(path: impl Into<Arc<str>>, body: impl Into<Bytes>) -> Request {
+        Request {
+            path: path.into(),
+            body: body.into(),
+            model: None,
+            headers: HeaderMap::new(),
+            query: Vec::new(),
+            max_response_bytes: DEFAULT_MAX_RESPONSE_BYTES,
+        }
+    }
+
+    /// The same with the model that errors will name.
+    pub fn for_model(mut self, model: impl Into<Arc<str>>) -> Request {
+        self.model = Some(model.into());
+        self
+    }
+}
+
+/// A reply whose status is a success, not looked into yet.
+#[derive(Clone, Debug)]
+pub struct RawReply {
+    /// The HTTP status, 2xx.
+    pub status: u16,
+    /// The response's headers.
+    pub headers: HeaderMap,
+    /// The provider's id for the request.
+    pub request_id: Option<String>,
+    /// The whole body, decompressed.
+    pub body: Bytes,
+    pub(super) origin: Option<Origin>,
+}
+
+impl RawReply {
+    /// A reply that comes from somewhere else than the network, a cache for example.
+    pub fn new(status: u16, headers: HeaderMap, body: impl Into<Bytes>) -> RawReply {
+        RawReply { status, request_id: request_id(&headers), headers, body: body.into(), origin: None }
+    }
+
+    /// The error that this reply is no answer, saying what it is instead.
+    pub(super) fn malformed(&self, what: &str) -> ApiError {
+        let server = self.origin.as_ref().map_or_else(|| "the server".to_owned(), Origin::shown);
+        let mut error = ApiError::new(ErrorKind::MalformedResponse, format!("{server} answered {} with {what}", self.status));
+        error.status = Some(self.status);
+        error.take_headers(&self.headers);
+        error.take_body(&self.body);
+        self.seal(error)
+    }
+
+    /// The error that the model itself gave up, of which the server said no more.
+    pub(super) fn ended_in_error(&self) -> ApiError {
+        self.error_object(&serde_json::json!({ "message": "the answer ended with finish_reason \"error\"" }))
+    }
+
+    /// The error that this success holds an error object.
+    pub(super) fn error_object(&self, object: &serde_json::Value) -> ApiError {
+        let error = classify::from_object(object, &self.headers, &self.body);
+        match &self.origin {
+            Some(origin) => origin.seal(origin.advise(error, &self.headers)),
+            None => self.seal(error),
+        }
+    }
+
+    fn seal(&self, error: ApiError) -> ApiError {
+        match &self.origin {
+            Some(origin) => origin.seal(error),
+            None => error.seal(&Default::default()),
+        }
+    }
+}
+
+impl Client {
+    /// A client; its connections are made when they are needed.
+    ///
+    /// A machine without any trusted root certificates is a configuration error.
+    pub fn new(options: ClientOptions) -> Result<Client, ApiError> {
+        static PROVIDER: Once = Once::new();
+        // An error means that the process has a provider already, which will do.
+        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("seawall/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(options.connect_timeout)
+            .redirect(redirect::Policy::custom(same_origin))
+            // The engine owns every retry, also those that reqwest thinks harmless.
+            .retry(reqwest::retry::never())
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .http2_keep_alive_timeout(Duration::from_secs(15));
+        if !options.system_proxy {
+            builder = builder.no_proxy();
+        }
+        match builder.build() {
+            Ok(http) => Ok(Client { http, error_body_timeout: options.error_body_timeout }),
+            Err(error) => Err(ApiError::new(ErrorKind::Configuration, format!("no HTTPS client can be made here: {error:?}"))),
+        }
+    }
+
+    /// Sends JSON and reads the whole reply. Everything but a success with a whole body is an error.
+    pub async fn post_json(&self, endpoint: &Endpoint, request: Request) -> Result<RawReply, ApiError> {
+        let max = request.max_response_bytes;
+        let (mut response, origin) = self.send(endpoint, request, HeaderValue::from_static("application/json")).await?;
+        let status = response.status().as_u16();
+        let headers = std::mem::take(response.headers_mut());
+        let body = collect(&mut response, max).await;
+        let mut reply = RawReply { status, request_id: request_id(&headers), headers, body: Bytes::new(), origin: None };
+        match body {
+            Ok(body) => {
+                reply.body = body;
+                reply.origin = Some(origin);
+                Ok(reply)
+            }
+            Err(Cut::TooLong) => {
+                reply.origin = Some(origin);
+                Err(reply.malformed(&format!("more than {max} bytes; they were not read (max_response_bytes is the limit)")))
+            }
+            Err(Cut::Failed(error)) => {
+                let mut error = origin.failed(error, Phase::Reading);
+                error.request_id = reply.request_id;
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a request up to the response's head; a status that is no success is an error.
+    pub(super) async fn send(&self, endpoint: &Endpoint, request: Request, accept: HeaderValue) -> Result<(Response, Origin), ApiError> {
+        let origin = Origin { endpoint: endpoint.clone(), path: request.path, model: request.model };
+        let mut url = endpoint.url(&origin.path);
+        if !request.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(request.query);
+        }
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, accept);
+        for more in [endpoint.headers(), request.headers] {
+            for (name, value) in &more {
+                headers.insert(name, value.clone());
+            }
+        }
+        let sent = self.http.post(url).headers(headers).body(request.body).send().await;
+        let mut response = sent.map_err(|error| origin.failed(error, Phase::Sending))?;
+        if response.status().is_success() {
+            return Ok((response, origin));
+        }
+        let status = response.status().as_u16();
+        let headers = std::mem::take(response.headers_mut());
+        let body = error_body(&mut response, self.error_body_timeout).await;
+        let error = classify::from_status(status, &headers, &body);
+        Err(origin.seal(origin.advise(error, &headers)))
+    }
+}
+
+/// Follows a redirect only where the credentials may go and the request stays what it is.
+fn same_origin(attempt: redirect::Attempt) -> redirect::Action {
+    let keeps_the_request = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+    let stays = attempt.previous().last().is_some_and(|from| from.origin() == attempt.url().origin());
+    if keeps_the_request && stays && attempt.previous().len() <= 3 { attempt.follow() } else { attempt.stop() }
+}
+
+/// Why a body is not whole.
+pub(super) enum Cut {
+    TooLong,
+    Failed(reqwest::Error),
+}
+
+/// Reads a body up to a limit. Beyond it nothing is kept, and the connection is given up rather than read on.
+pub(super) async fn collect(response: &mut Response, max: usize) -> Result<Bytes, Cut> {
+    let announced = response.content_length().unwrap_or(0);
+    if announced > max as u64 {
+        return Err(Cut::TooLong);
+    }
+    let Some(first) = response.chunk().await.map_err(Cut::Failed)? else {
+        return Ok(Bytes::new());
+    };
+    let mut rest: Option<BytesMut> = None;
+    let mut length = first.len();
+    while length <= max {
+        let Some(chunk) = response.chunk().await.map_err(Cut::Failed)? else {
+            return Ok(rest.map_or(first, BytesMut::freeze));
+        };
+        length += chunk.len();
+        let whole = rest.get_or_insert_with(|| {
+            let mut whole = BytesMut::with_capacity((announced as usize).max(first.len() + chunk.len()));
+            whole.extend_from_slice(&first);
+            whole
+        });
+        whole.extend_from_slice(&chunk);
+    }
+    Err(Cut::TooLong)
+}
+
+/// What there is of an error's body: one that is cut, slow or endless must not hide the status.
+async fn error_body(response: &mut Response, timeout: Duration) -> Vec<u8> {
+    let mut body = Vec::new();
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
+            if body.len() == MAX_ERROR_BODY {
+                break;
+            }
+        }
+    };
+    // Too slow is no failure here; what was read is enough.
+    let _ = tokio::time::timeout(timeout, read).await;
+    body
+}

@@ -1,0 +1,353 @@
+//! One event of a chat stream, as pieces of an answer.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::chat::ChatReply;
+use super::usage::{Usage, WireUsage};
+use super::wire::{WireToolCall, lenient, real_error, text};
+
+/// A piece of an answer. What is not here is in `raw`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delta {
+    /// The next text of this choice.
+    pub content: String,
+    /// The next piece of reasoning, where the server shows it.
+    pub reasoning: Option<String>,
+    /// The next piece of a refusal.
+    pub refusal: Option<String>,
+    /// Pieces of tool calls.
+    pub tool_calls: Vec<ToolCallDelta>,
+    /// Comes with the first piece, as a rule.
+    pub role: Option<String>,
+    /// `stop`, `length`, `tool_calls`, …; comes with a choice's last piece.
+    pub finish_reason: Option<String>,
+    /// The tokens used up to here, if the server says; the last one counts.
+    pub usage: Option<Usage>,
+    /// The completion's id.
+    pub id: Option<String>,
+    /// The model that answers, as the server names it.
+    pub model: Option<String>,
+    /// When, in seconds since 1970.
+    pub created: Option<u64>,
+    /// The backend's configuration.
+    pub system_fingerprint: Option<String>,
+    /// The service tier used.
+    pub service_tier: Option<String>,
+    /// Which choice this belongs to.
+    pub index: u32,
+    /// The event's data as it came.
+    pub raw: Bytes,
+}
+
+/// A piece of a tool call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolCallDelta {
+    /// Which of the choice's calls this belongs to.
+    pub index: u32,
+    /// The call's id; in its first piece.
+    pub id: Option<String>,
+    /// The tool's name; in its first piece.
+    pub name: Option<String>,
+    /// The next piece of the arguments' text.
+    pub arguments: String,
+}
+
+impl Delta {
+    /// Whether it holds something of the answer. A role, a finish reason and a count of tokens are nothing of it.
+    pub fn has_content(&self) -> bool {
+        let said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        !self.content.is_empty() || !self.tool_calls.is_empty() || said(&self.reasoning) || said(&self.refusal)
+    }
+
+    /// A whole reply as one piece, from servers that answer a request for a stream with plain JSON.
+    pub(super) fn whole(reply: ChatReply) -> Delta {
+        let tool_calls = reply.tool_calls.into_iter().zip(0..).map(|(call, index)| ToolCallDelta {
+            index,
+            id: call.id,
+            name: Some(call.name),
+            arguments: call.arguments,
+        });
+        Delta {
+            tool_calls: tool_calls.collect(),
+            content: reply.content,
+            reasoning: reply.reasoning,
+            refusal: reply.refusal,
+            role: Some("assistant".to_owned()),
+            finish_reason: reply.finish_reason,
+            usage: reply.usage,
+            id: reply.id,
+            model: reply.model,
+            created: reply.created,
+            system_fingerprint: reply.system_fingerprint,
+            service_tier: reply.service_tier,
+            index: 0,
+            raw: reply.raw,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireChunk<'a> {
+    #[serde(default, borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    choices: Option<Vec<WireChoice<'a>>>,
+    #[serde(default, deserialize_with = "lenient")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    model: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    created: Option<u64>,
+    #[serde(default, deserialize_with = "lenient")]
+    usage: Option<WireUsage>,
+    #[serde(default, deserialize_with = "lenient")]
+    system_fingerprint: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    service_tier: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireChoice<'a> {
+    #[serde(default, deserialize_with = "lenient")]
+    index: Option<u32>,
+    #[serde(default, borrow)]
+    delta: Option<WireDelta<'a>>,
+    #[serde(default, deserialize_with = "lenient")]
+    finish_reason: Option<String>,
+    #[serde(default, borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+struct WireDelta<'a> {
+    #[serde(default, deserialize_with = "text")]
+    content: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    role: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    reasoning_content: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    reasoning: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    refusal: Option<String>,
+    #[serde(default, borrow)]
+    tool_calls: Option<Vec<WireToolCall<'a>>>,
+}
+
+/// What one event holds.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// One delta for each choice in it.
+    Choices(Vec<Delta>),
+    /// An event without choices: usage and the like.
+    Aside(Delta),
+    /// An error object.
+    Error(serde_json::Value),
+    /// A choice that ended with finish_reason "error" and says no more.
+    EndedInError,
+}
+
+/// Reads one event's data. `tools` is the stream's own and remembers its tool calls.
+pub(super) fn read(data: &Bytes, tools: &mut ToolIndexes) -> Result<Piece, serde_json::Error> {
+    let mut wire: WireChunk<'_> = serde_json::from_slice(data)?;
+    let mut choices = wire.choices.take().unwrap_or_default();
+    let error = real_error(wire.error).or_else(|| choices.iter().find_map(|choice| real_error(choice.error)));
+    if let Some(error) = error {
+        return Ok(Piece::Error(serde_json::from_str(error.get())?));
+    }
+    if choices.iter().any(|choice| choice.finish_reason.as_deref() == Some("error")) {
+        return Ok(Piece::EndedInError);
+    }
+    let mut usage = wire.usage.take().and_then(WireUsage::into_usage);
+    if choices.is_empty() {
+        return Ok(Piece::Aside(common(&wire, data, usage)));
+    }
+    // Usage belongs to the event: it goes with the last of its deltas, once.
+    let mut deltas = Vec::with_capacity(choices.len());
+    while let Some(choice) = choices.pop() {
+        let mut delta = common(&wire, data, usage.take());
+        let said = choice.delta.unwrap_or_default();
+        delta.index = choice.index.unwrap_or(0);
+        delta.finish_reason = choice.finish_reason;
+        delta.content = said.content.unwrap_or_default();
+        delta.reasoning = said.reasoning_content.or(said.reasoning);
+        delta.refusal = said.refusal;
+        delta.role = said.role;
+        for call in said.tool_calls.unwrap_or_default() {
+            let given = call.index;
+            let (id, name, arguments) = call.into_parts()?;
+            let index = tools.place(delta.index, given, id.as_deref(), name.is_some());
+            delta.tool_calls.push(ToolCallDelta { index, id, name, arguments });
+        }
+        deltas.push(delta);
+    }
+    deltas.reverse();
+    Ok(Piece::Choices(deltas))
+}
+
+fn common(wire: &WireChunk<'_>, data: &Bytes, usage: Option<Usage>) -> Delta {
+    Delta {
+        usage,
+        id: wire.id.clone(),
+        model: wire.model.clone(),
+        created: wire.created,
+        system_fingerprint: wire.system_fingerprint.clone(),
+        service_tier: wire.service_tier.clone(),
+        raw: data.clone(),
+        ..Delta::default()
+    }
+}
+
+/// Which tool call a piece belongs to. Some servers leave the index out, or call all of them 0: pieces joined by it
+/// would make one wrong call out of two.
+#[derive(Debug, Default)]
+pub(super) struct ToolIndexes {
+    /// Choice, id of the call, index given out.
+    calls: Vec<(u32, String, u32)>,
+}
+
+impl ToolIndexes {
+    fn place(&mut self, choice: u32, given: Option<u32>, id: Option<&str>, begins: bool) -> u32 {
+        let id = id.unwrap_or_default();
+        let of_choice = || self.calls.iter().filter(move |call| call.0 == choice);
+        let known = of_choice().find(|call| !id.is_empty() && call.1 == id).map(|call| call.2);
+        let last = of_choice().next_back().map(|call| call.2);
+        let next = of_choice().map(|call| call.2 + 1).max().unwrap_or(0);
+        let taken = |index: u32| of_choice().any(|call| call.2 == index && !call.1.is_empty() && call.1 != id);
+        let index = match (given, known) {
+            (_, Some(known)) => known,
+            (Some(given), None) if begins && !id.is_empty() && taken(given) => next,
+            (Some(given), None) => given,
+            (None, None) if begins => next,
+            (None, None) => last.unwrap_or(0),
+        };
+        if !of_choice().any(|call| call.2 == index) {
+            self.calls.push((choice, id.to_owned(), index));
+        }
+        index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deltas(json: &str, tools: &mut ToolIndexes) -> Vec<Delta> {
+        match read(&Bytes::copy_from_slice(json.as_bytes()), tools).unwrap() {
+            Piece::Choices(deltas) => deltas,
+            Piece::Aside(delta) => vec![delta],
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn one(json: &str) -> Delta {
+        let mut all = deltas(json, &mut ToolIndexes::default());
+        assert_eq!(all.len(), 1);
+        all.remove(0)
+    }
+
+    #[test]
+    fn roles_finish_reasons_and_usage_are_no_content() {
+        for empty in [
+            r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#,
+            r#"{"choices":[{"delta":{"role":"assistant","content":null,"refusal":null,"reasoning_content":""}}],"obfuscation":"x"}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+            r#"{"choices":[{"finish_reason":"stop"}]}"#,
+            r#"{"choices":[],"usage":{"prompt_tokens":1}}"#,
+            r#"{"choices":null,"error":null}"#,
+            r#"{}"#,
+        ] {
+            assert!(!one(empty).has_content(), "{empty}");
+        }
+        for full in [
+            r#"{"choices":[{"delta":{"content":" "}}]}"#,
+            r#"{"choices":[{"delta":{"content":[{"type":"text","text":"x"}]}}]}"#,
+            r#"{"choices":[{"delta":{"reasoning_content":"x"}}]}"#,
+            r#"{"choices":[{"delta":{"reasoning":"x"}}]}"#,
+            r#"{"choices":[{"delta":{"refusal":"x"}}]}"#,
+            r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":""}}]}}]}"#,
+        ] {
+            assert!(one(full).has_content(), "{full}");
+        }
+    }
+
+    #[test]
+    fn each_choice_has_its_delta_and_usage_comes_once() {
+        let json = r#"{"id":"c","model":"m","usage":{"prompt_tokens":7},
+                       "choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"},"finish_reason":"length"}]}"#;
+        let all = deltas(json, &mut ToolIndexes::default());
+        assert_eq!(all.iter().map(|delta| (delta.index, &*delta.content)).collect::<Vec<_>>(), [(0, "a"), (1, "b")]);
+        assert_eq!(all.iter().filter_map(|delta| delta.usage).count(), 1);
+        assert_eq!(all[1].finish_reason.as_deref(), Some("length"));
+        assert!(all.iter().all(|delta| delta.id.as_deref() == Some("c") && delta.raw == json.as_bytes()));
+    }
+
+    #[test]
+    fn errors_are_found_at_the_top_and_in_a_choice() {
+        for json in [
+            r#"{"error":{"message":"m"}}"#,
+            r#"{"error":"m"}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"error","error":{"message":"m"}}]}"#,
+        ] {
+            let piece = read(&Bytes::from_static(json.as_bytes()), &mut ToolIndexes::default()).unwrap();
+            assert!(matches!(piece, Piece::Error(_)), "{json}");
+        }
+        let json = br#"{"choices":[{"delta":{},"finish_reason":"error"}]}"#;
+        assert!(matches!(read(&Bytes::from_static(json), &mut ToolIndexes::default()).unwrap(), Piece::EndedInError));
+    }
+
+    fn joined(events: &[&str]) -> Vec<(u32, String, String)> {
+        let mut tools = ToolIndexes::default();
+        let mut calls: Vec<(u32, String, String)> = Vec::new();
+        for calls_json in events {
+            let json = format!(r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{calls_json}]}}}}]}}"#);
+            for piece in deltas(&json, &mut tools).remove(0).tool_calls {
+                match calls.iter_mut().find(|call| call.0 == piece.index) {
+                    Some(call) => call.2.push_str(&piece.arguments),
+                    None => calls.push((piece.index, piece.name.unwrap_or_default(), piece.arguments)),
+                }
+            }
+        }
+        calls
+    }
+
+    #[test]
+    fn pieces_of_tool_calls_are_joined_as_they_were_meant() {
+        let expected = vec![(0, "f".to_owned(), "{1}".to_owned()), (1, "g".to_owned(), "{2}".to_owned())];
+        let standard = joined(&[
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":""}}"#,
+            r#"{"index":0,"function":{"arguments":"{1"}}"#,
+            r#"{"index":0,"function":{"arguments":"}"}}"#,
+            r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{2"}},{"index":1,"function":{"arguments":"}"}}"#,
+        ]);
+        assert_eq!(standard, expected);
+        let without_index = joined(&[
+            r#"{"id":"a","function":{"name":"f","arguments":"{1"}}"#,
+            r#"{"function":{"arguments":"}"}}"#,
+            r#"{"id":"b","function":{"name":"g","arguments":"{2}"}}"#,
+        ]);
+        assert_eq!(without_index, expected);
+        let all_zero = joined(&[
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{1}"}}"#,
+            r#"{"index":0,"id":"b","function":{"name":"g","arguments":"{2}"}}"#,
+        ]);
+        assert_eq!(all_zero, expected);
+        let new_id_in_each_piece = joined(&[
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{1"}}"#,
+            r#"{"index":0,"id":"a2","function":{"arguments":"}"}}"#,
+            r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{2}"}}"#,
+        ]);
+        assert_eq!(new_id_in_each_piece, expected);
+        let without_ids = joined(&[r#"{"function":{"name":"f","arguments":"{1}"}},{"function":{"name":"g","arguments":"{2}"}}"#]);
+        assert_eq!(without_ids, expected);
+    }
+
+    #[test]
+    fn arguments_that_are_an_object_become_its_text() {
+        let call = &one(r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":{"x":1}}}]}}]}"#)
+            .tool_calls[0];
+        assert_eq!(call.arguments, r#"{"x":1}"#);
+    }
+}

@@ -1,0 +1,23 @@
+//! The native client for OpenAI-compatible services: one attempt per call.
+//!
+//! Nothing here retries, waits between attempts or keeps a deadline: the engine decides those, and a driver drops the
+//! future when the time is up. What is here turns bytes into typed replies, and everything that can go wrong into one
+//! [`error::ApiError`] that says what happened, what class it is and what to do.
+//!
+//! `endpoint` says where and as whom, `client` sends, `transport` and `classify` name failures, `chat`, `embeddings` and
+//! `stream` read what came back; `sse` turns bytes into events and `delta` events into pieces of an answer.
+
+pub mod chat;
+pub mod classify;
+pub mod client;
+pub mod delta;
+pub mod embeddings;
+pub mod endpoint;
+pub mod error;
+pub mod retry_after;
+pub mod secret;
+pub mod sse;
+pub mod stream;
+mod transport;
+pub mod usage;
+mod wire;

@@ -1,0 +1,322 @@
+//! A chat completion as it is written: pieces until the end, and an error if the end never came.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::Response;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+
+use super::chat;
+use super::client::{Client, RawReply, Request};
+use super::delta::{self, Delta, Piece, ToolIndexes};
+use super::endpoint::Endpoint;
+use super::error::{ApiError, ErrorKind, MAX_BODY, excerpt, request_id};
+use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
+use super::transport::Phase;
+use super::wire::first_byte;
+
+/// How much is read, and for how long, after the end of an answer, so that the connection can serve the next one.
+const MAX_DRAIN: usize = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_millis(100);
+
+/// Sends a request for a stream and waits for the response's head. The body must ask for it (`"stream": true`).
+pub async fn open_stream(client: &Client, endpoint: &Endpoint, request: Request) -> Result<ChatStream, ApiError> {
+    let max = request.max_response_bytes;
+    let accept = HeaderValue::from_static("text/event-stream, application/json");
+    let (mut response, origin) = client.send(endpoint, request, accept).await?;
+    let headers = std::mem::take(response.headers_mut());
+    let head = RawReply {
+        status: response.status().as_u16(),
+        request_id: request_id(&headers),
+        headers,
+        body: Bytes::new(),
+        origin: Some(origin),
+    };
+    Ok(ChatStream {
+        response: Some(response),
+        head,
+        body: Body::Unknown,
+        events: VecDeque::new(),
+        ready: VecDeque::new(),
+        tools: ToolIndexes::default(),
+        choices: Vec::new(),
+        text: String::new(),
+        received: 0,
+        max,
+        overlong: None,
+        failed: None,
+    })
+}
+
+/// A stream that has begun. Dropping it gives up the request.
+#[derive(Debug)]
+pub struct ChatStream {
+    /// Gone once the stream has ended.
+    response: Option<Response>,
+    /// The response's head, as a reply without its body.
+    head: RawReply,
+    body: Body,
+    events: VecDeque<Event>,
+    ready: VecDeque<Delta>,
+    tools: ToolIndexes,
+    /// The choices seen, and whether each has its finish reason.
+    choices: Vec<(u32, bool)>,
+    text: String,
+    received: usize,
+    max: usize,
+    overlong: Option<TooLong>,
+    failed: Option<ApiError>,
+}
+
+/// What the body turns out to be; its first byte tells, since content types lie.
+#[derive(Debug)]
+enum Body {
+    Unknown,
+    Events(Decoder),
+    /// JSON or HTML: read to its end, up to so many bytes.
+    Whole(BytesMut, usize),
+}
+
+impl ChatStream {
+    /// The next piece, or `None` after the last one of a whole answer.
+    ///
+    /// An answer is whole when `[DONE]` came, or a finish reason for each of its choices. Anything else is an error,
+    /// with the text so far in `partial`, and every later call gives that error again. The future can be dropped and
+    /// asked for again without losing anything.
+    pub async fn next(&mut self) -> Result<Option<Delta>, ApiError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let mut error = match self.advance().await {
+            Ok(Some(delta)) => {
+                if delta.index == 0 {
+                    self.text.push_str(&delta.content);
+                }
+                return Ok(Some(delta));
+            }
+            Ok(None) => return Ok(None),
+            Err(error) => error,
+        };
+        if !self.text.is_empty() {
+            error.partial = Some(self.text.clone());
+        }
+        self.response = None;
+        self.failed = Some(error.clone());
+        Err(error)
+    }
+
+    /// The text of the first choice, up to the last piece given out.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The provider's id for the request.
+    pub fn request_id(&self) -> Option<&str> {
+        self.head.request_id.as_deref()
+    }
+
+    /// The response's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The HTTP status, 2xx.
+    pub fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    async fn advance(&mut self) -> Result<Option<Delta>, ApiError> {
+        loop {
+            if let Some(delta) = self.ready.pop_front() {
+                return Ok(Some(delta));
+            }
+            if let Some(event) = self.events.pop_front() {
+                if self.take(event)? {
+                    self.end_of_answer().await?;
+                }
+                continue;
+            }
+            let Some(response) = &mut self.response else {
+                return Ok(None);
+            };
+            if let Some(error) = self.overlong {
+                return Err(self.head.malformed(&error.to_string()));
+            }
+            match response.chunk().await {
+                Ok(Some(chunk)) => self.receive(&chunk)?,
+                Ok(None) => self.end_of_body()?,
+                // The server had said that the answer was over; what it wanted to add is not missed.
+                Err(_) if self.finished() => self.response = None,
+                Err(error) => return Err(self.broken(error)),
+            }
+        }
+    }
+
+    fn receive(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
+        self.received += chunk.len();
+        if self.received > self.max {
+            return Err(self.head.malformed(&format!("a stream of more than {} bytes (max_response_bytes is the limit)", self.max)));
+        }
+        if matches!(self.body, Body::Unknown) {
+            self.body = match first_byte(chunk) {
+                None => return Ok(()),
+                Some(b'{' | b'[') => Body::Whole(BytesMut::new(), self.max),
+                Some(b'<') => Body::Whole(BytesMut::new(), MAX_BODY),
+                Some(_) => Body::Events(Decoder::new(DEFAULT_MAX_EVENT)),
+            };
+        }
+        match &mut self.body {
+            Body::Unknown => Ok(()),
+            Body::Whole(body, max) => {
+                body.extend_from_slice(chunk);
+                if body.len() < *max { Ok(()) } else { self.end_of_body() }
+            }
+            Body::Events(decoder) => {
+                if let Err(error) = decoder.push(chunk, &mut self.events) {
+                    // The events before it are given out first, however the bytes were cut into chunks.
+                    self.overlong = Some(error);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads one event; true if it was the last.
+    fn take(&mut self, event: Event) -> Result<bool, ApiError> {
+        let data = event.data;
+        if data.starts_with(b"[DONE]") {
+            return Ok(true);
+        }
+        if event.name.as_deref() == Some("error") {
+            let object = serde_json::from_slice(&data).unwrap_or_else(|_| serde_json::Value::String(excerpt(&data)));
+            return Err(self.with_body(data).error_object(&object));
+        }
+        let read = match first_byte(&data) {
+            // Some servers keep the connection alive with empty events.
+            None => return Ok(false),
+            Some(b'{') => {
+                delta::read(&data, &mut self.tools).map_err(|error| format!("broken JSON in the stream ({error}): {}", excerpt(&data)))
+            }
+            Some(_) => Err(format!("an event that is no JSON object: {}", excerpt(&data))),
+        };
+        let deltas = match read {
+            Ok(Piece::Choices(deltas)) => deltas,
+            Ok(Piece::Aside(delta)) => {
+                self.ready.push_back(delta);
+                return Ok(false);
+            }
+            Ok(Piece::Error(object)) => return Err(self.with_body(data).error_object(&object)),
+            Ok(Piece::EndedInError) => return Err(self.with_body(data).ended_in_error()),
+            Err(what) => return Err(self.with_body(data).malformed(&what)),
+        };
+        for delta in deltas {
+            let ended = delta.finish_reason.is_some();
+            match self.choices.iter_mut().find(|choice| choice.0 == delta.index) {
+                Some(choice) => choice.1 |= ended,
+                None => self.choices.push((delta.index, ended)),
+            }
+            self.ready.push_back(delta);
+        }
+        Ok(false)
+    }
+
+    /// After `[DONE]`: reads what is left of the body, within bounds, so that the connection is used again.
+    async fn end_of_answer(&mut self) -> Result<(), ApiError> {
+        self.events.clear();
+        let response = self.response.take();
+        if self.choices.is_empty() {
+            return Err(self.head.malformed("a stream without choices, which said [DONE]"));
+        }
+        if let Some(mut response) = response {
+            let rest = async {
+                let mut left = MAX_DRAIN;
+                while let Ok(Some(chunk)) = response.chunk().await {
+                    left = left.saturating_sub(chunk.len());
+                    if left == 0 {
+                        break;
+                    }
+                }
+            };
+            // Too slow only means that the connection is closed and the next call makes its own.
+            let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
+        }
+        Ok(())
+    }
+
+    /// The body is over (or, a page, long enough): whether the answer is too is another matter.
+    fn end_of_body(&mut self) -> Result<(), ApiError> {
+        self.response = None;
+        match std::mem::replace(&mut self.body, Body::Unknown) {
+            Body::Whole(body, _) => {
+                let reply = chat::parse_reply(self.with_body(body.freeze()))?;
+                self.ready.push_back(Delta::whole(reply));
+                Ok(())
+            }
+            Body::Unknown => Err(self.head.malformed(&format!("an empty stream{}", self.content_type()))),
+            Body::Events(mut decoder) => {
+                // The last event may lack its empty line. It counts if it is whole; half of one was cut off.
+                let mut done = false;
+                if let Some(event) = decoder.finish() {
+                    let whole = event.data.starts_with(b"[DONE]") || serde_json::from_slice::<serde::de::IgnoredAny>(&event.data).is_ok();
+                    done = whole && self.take(event)?;
+                }
+                if !self.choices.is_empty() && (done || self.finished()) {
+                    return Ok(());
+                }
+                if self.choices.is_empty() && (done || !self.is_event_stream()) {
+                    return Err(self.head.malformed(&format!("a stream without choices{}", self.content_type())));
+                }
+                Err(self.cut())
+            }
+        }
+    }
+
+    /// Whether every choice seen has its finish reason. Only counts of tokens can follow, so that a server which then
+    /// neither says `[DONE]` nor closes has still answered.
+    pub fn finished(&self) -> bool {
+        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.1)
+    }
+
+    fn cut(&self) -> ApiError {
+        let from = self.head.origin.as_ref().map(|origin| origin.endpoint.place()).unwrap_or_default();
+        let message = format!("the stream from {from} ended with neither a finish_reason nor [DONE]: it was cut, the answer is not whole");
+        let mut error = ApiError::new(ErrorKind::StreamInterrupted, message);
+        error.status = Some(self.head.status);
+        error.take_headers(&self.head.headers);
+        self.sealed(error)
+    }
+
+    fn broken(&self, error: reqwest::Error) -> ApiError {
+        match &self.head.origin {
+            Some(origin) => {
+                let mut error = origin.failed(error, Phase::Reading);
+                error.request_id = self.head.request_id.clone();
+                error
+            }
+            None => self.cut(),
+        }
+    }
+
+    fn sealed(&self, error: ApiError) -> ApiError {
+        match &self.head.origin {
+            Some(origin) => origin.seal(error),
+            None => error,
+        }
+    }
+
+    fn with_body(&self, body: Bytes) -> RawReply {
+        RawReply { body, ..self.head.clone() }
+    }
+
+    fn is_event_stream(&self) -> bool {
+        self.head.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+    }
+
+    fn content_type(&self) -> String {
+        match self.head.headers.get(CONTENT_TYPE) {
+            Some(value) => format!(" (content type {})", excerpt(value.as_bytes())),
+            None => " (no content type)".to_owned(),
+        }
+    }
+}

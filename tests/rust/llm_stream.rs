@@ -1,0 +1,286 @@
+//! Streams: pieces in order, and an error for every way in which a stream can end without an end.
+
+use seawall::llm::client::Request;
+use seawall::llm::delta::Delta;
+use seawall::llm::error::{ApiError, ErrorKind};
+use seawall::llm::stream::{ChatStream, open_stream};
+use seawall::policies::class::Class;
+
+use crate::raw_server::{Answer, KEY, RawServer, Then, client, run};
+
+const ROLE: &[u8] = b"data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+const A: &[u8] = "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"é\"}}]}\n\n".as_bytes();
+const B: &[u8] = b"data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"}}]}\n\n";
+const STOP: &[u8] = b"data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+const USAGE: &[u8] = b"data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n";
+const DONE: &[u8] = b"data: [DONE]\n\n";
+
+fn request() -> Request {
+    Request::new("chat/completions", r#"{"model":"gpt-4","stream":true}"#).for_model("gpt-4")
+}
+
+async fn open(answer: Answer) -> ChatStream {
+    let server = RawServer::start(vec![answer]).await;
+    open_stream(&client(), &server.endpoint(), request()).await.unwrap()
+}
+
+/// All pieces, and how it ended.
+async fn read(answer: Answer) -> (Vec<Delta>, Result<(), ApiError>) {
+    let mut stream = open(answer).await;
+    let mut deltas = Vec::new();
+    loop {
+        match stream.next().await {
+            Ok(Some(delta)) => deltas.push(delta),
+            Ok(None) => {
+                assert!(stream.next().await.unwrap().is_none(), "the end stays the end");
+                return (deltas, Ok(()));
+            }
+            Err(error) => {
+                assert_eq!(stream.next().await.unwrap_err().message, error.message, "a failure stays a failure");
+                assert!(!format!("{error:?}").contains(KEY));
+                return (deltas, Err(error));
+            }
+        }
+    }
+}
+
+fn text(deltas: &[Delta]) -> String {
+    deltas.iter().map(|delta| &*delta.content).collect()
+}
+
+async fn failure(answer: Answer) -> (String, ApiError) {
+    let shown = format!("{answer:?}");
+    let (deltas, end) = read(answer).await;
+    let error = end.expect_err(&shown);
+    assert_eq!(error.partial.as_deref().unwrap_or_default(), text(&deltas));
+    (text(&deltas), error)
+}
+
+#[test]
+fn a_stream_is_read_to_its_end_however_it_is_cut_into_chunks() {
+    run(async {
+        let whole = [b": hello\r\n\r\n", ROLE, A, B, STOP, USAGE, DONE].concat();
+        for size in [whole.len(), 1, 7, 64] {
+            let chunks: Vec<&[u8]> = whole.chunks(size).collect();
+            let (deltas, end) = read(Answer::events(&chunks, Then::Keep)).await;
+            end.unwrap();
+            assert_eq!((text(&deltas), deltas.len()), ("éb".to_owned(), 5));
+            assert_eq!(deltas.iter().map(Delta::has_content).collect::<Vec<_>>(), [false, true, true, false, false]);
+            assert_eq!(deltas[0].role.as_deref(), Some("assistant"));
+            assert_eq!(deltas[3].finish_reason.as_deref(), Some("stop"));
+            assert_eq!(deltas[4].usage.unwrap().total_tokens, 5);
+        }
+    });
+}
+
+#[test]
+fn done_alone_and_a_finish_reason_alone_are_ends() {
+    run(async {
+        for pieces in [[A, DONE].concat(), [A, STOP].concat(), [A, STOP, USAGE].concat(), [ROLE, DONE].concat(), [STOP, DONE].concat()] {
+            for then in [Then::Keep, Then::Close, Then::Reset] {
+                let (_, end) = read(Answer::events(&[&pieces], then)).await;
+                // The reset may overtake what was sent before it, in which case nothing had arrived.
+                assert!(end.is_ok() || then == Then::Reset, "{then:?} {end:?}");
+            }
+        }
+        // The last event lacks its empty line.
+        for pieces in [[A, b"data: [DONE]"].concat(), [A, &STOP[..STOP.len() - 2]].concat(), [A, &STOP[..STOP.len() - 1]].concat()] {
+            let (deltas, end) = read(Answer::events(&[&pieces], Then::Keep)).await;
+            end.unwrap();
+            assert_eq!(text(&deltas), "é");
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_just_ends_was_cut() {
+    run(async {
+        for pieces in [&[ROLE][..], &[ROLE, A], &[ROLE, A, B], &[A, &B[..30]], &[A, &STOP[..40]], &[A, USAGE]] {
+            let (_, error) = failure(Answer::events(&[&pieces.concat()], Then::Keep)).await;
+            assert_eq!((error.kind, error.class(), error.status), (ErrorKind::StreamInterrupted, Class::Malformed, Some(200)), "{error}");
+        }
+        // Of two choices only one was finished.
+        let other = b"data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"x\"}}]}\n\n";
+        let (deltas, end) = read(Answer::events(&[A, other, STOP], Then::Keep)).await;
+        assert_eq!((deltas.len(), end.unwrap_err().kind), (3, ErrorKind::StreamInterrupted));
+    });
+}
+
+#[test]
+fn a_connection_that_breaks_in_the_stream_is_a_connection_error() {
+    run(async {
+        let (given, error) = failure(Answer::events(&[ROLE, A], Then::Close)).await;
+        assert_eq!((error.kind, error.class(), &*given), (ErrorKind::Connection, Class::Transient, "é"));
+        let server = RawServer::start(vec![Answer::events(&[ROLE, A], Then::Reset)]).await;
+        let error = match open_stream(&client(), &server.endpoint(), request()).await {
+            Err(error) => error,
+            Ok(mut stream) => loop {
+                if let Err(error) = stream.next().await {
+                    break error;
+                }
+            },
+        };
+        assert_eq!((error.kind, error.class()), (ErrorKind::Connection, Class::Transient));
+    });
+}
+
+#[test]
+fn an_error_object_in_the_stream_is_that_error() {
+    run(async {
+        for (event, kind, class) in [
+            ("data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\"}}\n\n", ErrorKind::InternalServer, Class::Transient),
+            ("data: {\"error\":{\"message\":\"m\",\"code\":400}}\n\n", ErrorKind::BadRequest, Class::Permanent),
+            ("data: {\"error\":{\"message\":\"m\",\"code\":\"rate_limit_exceeded\"}}\n\n", ErrorKind::RateLimit, Class::RateLimited),
+            ("event: error\ndata: {\"message\":\"m\",\"code\":503}\n\n", ErrorKind::ServiceUnavailable, Class::Transient),
+            ("event: error\ndata: it broke: m\n\n", ErrorKind::Api, Class::Transient),
+            (
+                "data: {\"choices\":[{\"delta\":{},\"error\":{\"code\":502,\"message\":\"m\"}}]}\n\n",
+                ErrorKind::InternalServer,
+                Class::Transient,
+            ),
+        ] {
+            for before in [&[][..], &[ROLE], &[ROLE, A]] {
+                let pieces = [&before.concat(), event.as_bytes(), DONE].concat();
+                let (_, error) = failure(Answer::events(&[&pieces], Then::Keep)).await;
+                assert_eq!((error.kind, error.class()), (kind, class), "{event}");
+                assert!(error.message.ends_with('m'), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_read_in_the_stream_is_malformed() {
+    run(async {
+        for event in [
+            &b"data: {\"choices\":[{\n\n"[..],
+            b"data: hello\n\n",
+            b"data: [1]\n\n",
+            b"data: {\"choices\":[{\"delta\":{\"content\":\"\xff\"}}]}\n\n",
+            b"data: {\"choices\":[{\"delta\":{\"content\":7}}]}\n\n",
+        ] {
+            let (given, error) = failure(Answer::events(&[&[ROLE, A, event, STOP, DONE].concat()], Then::Keep)).await;
+            assert_eq!((error.kind, error.class(), &*given), (ErrorKind::MalformedResponse, Class::Malformed, "é"), "{event:?}");
+        }
+        // [DONE] after nothing at all is no answer.
+        let (_, error) = failure(Answer::events(&[USAGE, DONE], Then::Keep)).await;
+        assert_eq!(error.kind, ErrorKind::MalformedResponse);
+    });
+}
+
+#[test]
+fn what_is_no_stream_is_told_by_its_first_byte() {
+    run(async {
+        let plain = r#"{"id":"c2","model":"m","choices":[{"index":0,"message":{"content":"whole","tool_calls":[
+            {"id":"t","function":{"name":"f","arguments":"{}"}}]},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}"#;
+        let (deltas, end) = read(Answer::json(plain)).await;
+        end.unwrap();
+        assert_eq!((deltas.len(), &*deltas[0].content, deltas[0].finish_reason.as_deref()), (1, "whole", Some("stop")));
+        assert_eq!((deltas[0].tool_calls[0].name.as_deref(), deltas[0].usage.unwrap().prompt_tokens), (Some("f"), 1));
+
+        // An event stream with a wrong content type is still one.
+        let events = String::from_utf8([ROLE, A, DONE].concat()).unwrap();
+        let (deltas, end) = read(Answer::json(&events)).await;
+        end.unwrap();
+        assert_eq!(text(&deltas), "é");
+
+        for (body, kind) in [
+            (r#"{"error":{"message":"m","code":429}}"#, ErrorKind::RateLimit),
+            ("<html>Sign in</html>", ErrorKind::MalformedResponse),
+            (r#"{"choices":[]}"#, ErrorKind::MalformedResponse),
+            (r#"{"choices":[{"me"#, ErrorKind::MalformedResponse),
+            ("", ErrorKind::MalformedResponse),
+            ("hello", ErrorKind::MalformedResponse),
+        ] {
+            let (_, error) = failure(Answer::json(body)).await;
+            assert_eq!(error.kind, kind, "{body} {error}");
+            let (_, error) = failure(Answer::events(&[body.as_bytes(), b"\n"], Then::Keep)).await;
+            let kind = if body == "hello" { ErrorKind::StreamInterrupted } else { kind };
+            assert_eq!(error.kind, kind, "{body} {error}");
+        }
+        let mut page = Answer::new("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", Then::Repeat);
+        page.0.push(b"6\r\n<html>\r\n".to_vec());
+        assert_eq!(failure(page).await.1.kind, ErrorKind::MalformedResponse);
+    });
+}
+
+#[test]
+fn a_status_fails_the_opening() {
+    run(async {
+        let server = RawServer::start(vec![Answer::whole("429 X", "retry-after: 2\r\n", "{}")]).await;
+        let error = open_stream(&client(), &server.endpoint(), request()).await.unwrap_err();
+        assert_eq!((error.kind, error.retry_after), (ErrorKind::RateLimit, Some(std::time::Duration::from_secs(2))));
+        let sent = server.requests().remove(0).to_ascii_lowercase();
+        assert!(sent.contains("accept: text/event-stream"), "{sent}");
+    });
+}
+
+#[test]
+fn an_endless_stream_is_refused_at_the_limit_and_an_endless_event_too() {
+    run(async {
+        let mut endless = Answer::events(&[ROLE], Then::Repeat);
+        endless.0.push([format!("{:x}\r\n", A.len()).as_bytes(), A, b"\r\n"].concat());
+        let server = RawServer::start(vec![endless]).await;
+        let limited = Request { max_response_bytes: 10_000, ..request() };
+        let mut stream = open_stream(&client(), &server.endpoint(), limited).await.unwrap();
+        let error = loop {
+            match stream.next().await {
+                Ok(delta) => assert!(delta.is_some()),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind, ErrorKind::MalformedResponse);
+        assert!(error.message.contains("10000 bytes"), "{error}");
+        assert_eq!(error.partial.as_deref(), Some(stream.text()));
+    });
+}
+
+#[test]
+fn a_finished_stream_leaves_its_connection_for_the_next() {
+    run(async {
+        let server = RawServer::start(vec![Answer::events(&[ROLE, A, STOP, DONE], Then::Keep)]).await;
+        let (client, endpoint) = (client(), server.endpoint());
+        for _ in 0..3 {
+            let mut stream = open_stream(&client, &endpoint, request()).await.unwrap();
+            while stream.next().await.unwrap().is_some() {}
+        }
+        assert_eq!(server.connections(), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_server_that_stays_open_after_the_end_holds_nothing_up() {
+    run(async {
+        let (deltas, end) = read(Answer::events(&[ROLE, A, DONE], Then::Hang)).await;
+        end.unwrap();
+        assert_eq!(text(&deltas), "é");
+
+        let mut stream = open(Answer::events(&[A, STOP], Then::Hang)).await;
+        assert!(stream.next().await.unwrap().unwrap().has_content() && !stream.finished());
+        assert!(stream.next().await.unwrap().is_some() && stream.finished());
+    });
+}
+
+#[test]
+fn asking_can_be_given_up_and_taken_up_again() {
+    run(async {
+        let pieces: Vec<u8> = [ROLE, A, B, STOP, DONE].concat();
+        let chunks: Vec<&[u8]> = pieces.chunks(3).collect();
+        let mut stream = open(Answer::events(&chunks, Then::Keep)).await;
+        let mut given = String::new();
+        loop {
+            // Every other time the question is dropped unless it is answered at once.
+            let next = tokio::select! {
+                biased;
+                next = stream.next() => next,
+                () = tokio::task::yield_now() => continue,
+            };
+            match next.unwrap() {
+                Some(delta) => given.push_str(&delta.content),
+                None => break,
+            }
+        }
+        assert_eq!(given, "éb");
+        assert_eq!(stream.text(), "éb");
+    });
+}
