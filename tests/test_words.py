@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import tenacity
-
 from seawall import _words as ours
 from seawall._words import NextAction, Outcome, RetryState
 from seawall.errors import ConfigurationError
