@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-
 from seawall import errors
 from seawall.errors import (
     TABLE,

@@ -75,8 +75,8 @@ def retry_after(exc: BaseException) -> float | None:
     Read from the headers of the exception or of its response: `retry-after-ms`, then `retry-after` as seconds or as an HTTP
     date. `None` where there is none, or where it is malformed, infinite, zero or in the past.
     """
-    if isinstance(exc, Rejected):
-        wait = exc.retry_after
+    if issubclass(type(exc), Rejected):
+        wait: float | None = _response.get(exc, "retry_after")
         return wait if wait is not None and 0 < wait < float("inf") else None
     return _response.retry_after(exc)
 
@@ -110,10 +110,10 @@ def wants_retry(exc: BaseException, listed: tuple[type[BaseException], ...] | No
     if a matching type that was listed is itself of such a class (`AuthenticationError`). The server's `x-should-retry`
     decides over both.
     """
-    matching = None if listed is None else [kind for kind in listed if isinstance(exc, kind)]
+    matching = None if listed is None else [kind for kind in listed if issubclass(type(exc), kind)]
     if matching == []:
         return False
-    if isinstance(exc, CircuitBreakerError):
+    if issubclass(type(exc), CircuitBreakerError):
         # An open circuit somewhere inside is final, unless its refusals were listed as such.
         return matching is not None and any(issubclass(kind, Rejected) for kind in matching)
     said = should_retry_header(exc)
@@ -139,7 +139,7 @@ def wants_fallback(exc: BaseException, listed: tuple[type[BaseException], ...] |
         True for any alternative, False for none, ``"other_credentials"`` for only those with other credentials or another
         endpoint. Listing a type that is itself of a class without fallback (`BadRequestError`) asks for one.
     """
-    matching = None if listed is None else [kind for kind in listed if isinstance(exc, kind)]
+    matching = None if listed is None else [kind for kind in listed if issubclass(type(exc), kind)]
     if matching == []:
         return False
     fallback = CLASSES[classify(exc)].fallback
@@ -222,7 +222,7 @@ def _known(kind: type[BaseException]) -> Known:
 
 
 def _by_name(kind: type[BaseException]) -> Known:
-    best = _UNKNOWN
+    best, at = _UNKNOWN, kind
     for cls in kind.__mro__:
         module = cls.__module__
         hit = KNOWN.get((module.partition(".")[0], cls.__name__)) if isinstance(module, str) else None
@@ -230,8 +230,9 @@ def _by_name(kind: type[BaseException]) -> Known:
             continue
         if hit.failure in NARROW:
             return hit
-        if best is _UNKNOWN or (best.failure is None and hit.failure is not None):
-            best = hit
+        # A broad class gives way to one beside it (APIError to ModelTimeoutError), never to its own base.
+        if best is _UNKNOWN or (best.failure is None and hit.failure is not None and not issubclass(at, cls)):
+            best, at = hit, cls
     return best
 
 
@@ -244,6 +245,9 @@ def _look(exc: BaseException) -> str:
         return "transient" if _response.get(exc, "errno") in _NETWORK_ERRNO else "unknown"
     if look == "certificate":
         return "permanent" if _certificate(exc) else failure or "transient"
+    if look == "http":
+        status = _response.status(exc)
+        return of_status(status) if status is not None and status >= 400 else failure or "unknown"
     if look == "group":
         return _group(_response.get(exc, "exceptions") or ())
     if look == "grpc":
@@ -275,7 +279,7 @@ def _answered(exc: BaseException, known: Known) -> str:
         if known.look == "model":
             return "transient" if _response.get(exc, "is_retryable") is True else "unknown"
         # An API's own error with a body but nothing in it that we know: the server failed on the way.
-        broad_answer = known is not _UNKNOWN and known.failure is None and body is not None
+        broad_answer = known is not _UNKNOWN and known.failure is None and bool(body)
         return known.failure or ("transient" if broad_answer else "unknown")
     if status in (400, 413, 422):
         said = next((failure for failure in meant if failure in ("auth", "not_found")), None)

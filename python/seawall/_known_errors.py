@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from seawall import errors
 
-Look = Literal["", "status", "code", "certificate", "errno", "aws", "grpc", "group", "model"]
+Look = Literal["", "status", "http", "code", "certificate", "errno", "aws", "grpc", "group", "model"]
 
 
 class Row(NamedTuple):
@@ -41,7 +41,11 @@ class Known(NamedTuple):
     failure: str | None
     """Its failure class; `None` where the class is too broad to have one."""
     look: Look
-    """How an instance is looked at more closely; "" where the class alone decides."""
+    """How an instance is looked at more closely; "" where the class alone decides.
+
+    `status`: by status and codes. `code`: likewise, and `code` is a status too. `aws`: by AWS's code first. `http`: by status
+    alone. `certificate`: whether a certificate was not accepted. `errno`, `grpc`, `group`, `model`: as the name says.
+    """
 
 
 _OPENAI_TREE: tuple[tuple[str | None, Look, str], ...] = (
@@ -114,11 +118,11 @@ _TREES: dict[str, tuple[tuple[str | None, Look, str], ...]] = {
         ("permanent", "", "LocationValueError InvalidHeader ProxySchemeUnsupported"),
     ),
     "aiohttp": (
-        (None, "status", "ClientResponseError WSServerHandshakeError"),
+        (None, "http", "ClientResponseError"),
         ("transient", "certificate", "ClientConnectionError"),
         ("permanent", "", "ClientConnectorCertificateError ServerFingerprintMismatch InvalidURL NonHttpUrlClientError TooManyRedirects"),
         ("malformed", "", "ClientPayloadError"),
-        ("malformed", "status", "ContentTypeError"),
+        ("malformed", "http", "ContentTypeError"),
     ),
     "botocore": (
         (None, "aws", "ClientError"),

@@ -1,0 +1,268 @@
+"""tenacity's words for stops and predicates, and, from here too, its log hooks and the state that all of them get.
+
+They are small objects that pickle, combine (`stop_after_attempt(5) | stop_after_delay(30)`) and mix with tenacity's own, in
+either direction. The waits are native (`seawall._seawall`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from seawall._log_hooks import after_log, after_nothing, before_log, before_nothing, before_sleep_log, before_sleep_nothing
+from seawall._retry_state import NextAction, Outcome, RetryState, elapsed, outcome_of
+from seawall._word import Word, called, only_exceptions, seconds
+from seawall.errors import ConfigurationError
+
+Condition = Callable[[Any], bool]
+
+
+class _Stop(Word):
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        raise NotImplementedError
+
+    def __or__(self, other: Condition) -> stop_any:
+        return stop_any(self, other) if callable(other) else NotImplemented
+
+    def __ror__(self, other: Condition) -> stop_any:
+        return stop_any(other, self) if callable(other) else NotImplemented
+
+    def __and__(self, other: Condition) -> stop_all:
+        return stop_all(self, other) if callable(other) else NotImplemented
+
+    def __rand__(self, other: Condition) -> stop_all:
+        return stop_all(other, self) if callable(other) else NotImplemented
+
+
+class _StopOf(_Stop):
+    __slots__ = ("stops",)
+
+    def __init__(self, *stops: Condition) -> None:
+        self.stops = tuple(called(f"{type(self).__name__}: each stop", stop) for stop in stops)
+
+    def _made_with(self) -> tuple[Any, ...]:
+        return self.stops
+
+
+class stop_any(_StopOf):
+    """Stop if one of these stops."""
+
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        return any(stop(retry_state) for stop in self.stops)
+
+
+class stop_all(_StopOf):
+    """Stop if all of these stop."""
+
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        return all(stop(retry_state) for stop in self.stops)
+
+
+class _stop_never(_Stop):
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        return False
+
+    def __reduce__(self) -> Any:
+        return "stop_never"  # pickle finds the one object by its name
+
+    def __repr__(self) -> str:
+        return "stop_never"
+
+
+stop_never = _stop_never()
+
+
+class stop_after_attempt(_Stop):
+    """Stop after this many attempts, the first included.
+
+    Raises:
+        ConfigurationError: if that is no whole number of at least 1.
+    """
+
+    __slots__ = ("max_attempt_number",)
+
+    def __init__(self, max_attempt_number: int) -> None:
+        if isinstance(max_attempt_number, bool) or not isinstance(max_attempt_number, int) or max_attempt_number < 1:
+            raise ConfigurationError(
+                f"stop_after_attempt: max_attempt_number must be a whole number of at least 1, not {max_attempt_number!r}"
+            )
+        self.max_attempt_number = max_attempt_number
+
+    def __call__(self, retry_state: Any) -> bool:
+        return bool(retry_state.attempt_number >= self.max_attempt_number)
+
+
+class stop_after_delay(_Stop):
+    """Stop once this long (seconds or timedelta) has passed since the first attempt began.
+
+    The last attempt may end later; `stop_before_delay` does not begin one that would.
+    """
+
+    __slots__ = ("max_delay",)
+
+    def __init__(self, max_delay: float | timedelta) -> None:
+        self.max_delay = seconds("stop_after_delay: max_delay", max_delay)
+
+    def __call__(self, retry_state: Any) -> bool:
+        return bool(elapsed(retry_state) >= self.max_delay)
+
+
+class stop_before_delay(_Stop):
+    """Stop if the wait before the next attempt would end this long (seconds or timedelta) after the first began."""
+
+    __slots__ = ("max_delay",)
+
+    def __init__(self, max_delay: float | timedelta) -> None:
+        self.max_delay = seconds("stop_before_delay: max_delay", max_delay)
+
+    def __call__(self, retry_state: Any) -> bool:
+        return bool(elapsed(retry_state) + retry_state.upcoming_sleep >= self.max_delay)
+
+
+class stop_when_event_set(_Stop):
+    """Stop once an event (`threading.Event` or like it) is set."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, event: Any) -> None:
+        if not callable(getattr(event, "is_set", None)):
+            raise ConfigurationError(f"stop_when_event_set: event must have is_set(), as threading.Event has; {event!r} has not")
+        self.event = event
+
+    def __call__(self, retry_state: Any) -> bool:
+        return bool(self.event.is_set())
+
+
+class _Retry(Word):
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        raise NotImplementedError
+
+    def __or__(self, other: Condition) -> retry_any:
+        return retry_any(self, other) if callable(other) else NotImplemented
+
+    def __ror__(self, other: Condition) -> retry_any:
+        return retry_any(other, self) if callable(other) else NotImplemented
+
+    def __and__(self, other: Condition) -> retry_all:
+        return retry_all(self, other) if callable(other) else NotImplemented
+
+    def __rand__(self, other: Condition) -> retry_all:
+        return retry_all(other, self) if callable(other) else NotImplemented
+
+
+class _RetryOf(_Retry):
+    __slots__ = ("retries",)
+
+    def __init__(self, *retries: Condition) -> None:
+        self.retries = tuple(called(f"{type(self).__name__}: each predicate", retry) for retry in retries)
+
+    def _made_with(self) -> tuple[Any, ...]:
+        return self.retries
+
+
+class retry_any(_RetryOf):
+    """Retry if one of these predicates says so."""
+
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        return any(retry(retry_state) for retry in self.retries)
+
+
+class retry_all(_RetryOf):
+    """Retry if all of these predicates say so."""
+
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        return all(retry(retry_state) for retry in self.retries)
+
+
+class retry_if_exception(_Retry):
+    """Retry if the attempt raised and `predicate(exception)` is true."""
+
+    __slots__ = ("predicate",)
+
+    def __init__(self, predicate: Callable[[BaseException], bool]) -> None:
+        self.predicate = called("retry_if_exception: predicate", predicate)
+
+    def __call__(self, retry_state: Any) -> bool:
+        outcome = outcome_of(retry_state)
+        return bool(outcome.failed and self.predicate(outcome.exception()))
+
+
+class _RetryOnType(_Retry):
+    __slots__ = ("exception_types",)
+
+    def __init__(self, exception_types: type[BaseException] | tuple[type[BaseException], ...] = Exception) -> None:
+        self.exception_types: Any = only_exceptions(f"{type(self).__name__}: exception_types", exception_types)
+
+
+class retry_if_exception_type(_RetryOnType):
+    """Retry if the attempt raised one of these types."""
+
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        outcome = outcome_of(retry_state)
+        return bool(outcome.failed and isinstance(outcome.exception(), self.exception_types))
+
+
+class retry_if_not_exception_type(_RetryOnType):
+    """Retry if the attempt raised something else than these types."""
+
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        outcome = outcome_of(retry_state)
+        return bool(outcome.failed and not isinstance(outcome.exception(), self.exception_types))
+
+
+class retry_if_result(_Retry):
+    """Retry if the attempt returned and `predicate(result)` is true."""
+
+    __slots__ = ("predicate",)
+
+    def __init__(self, predicate: Callable[[Any], bool]) -> None:
+        self.predicate = called("retry_if_result: predicate", predicate)
+
+    def __call__(self, retry_state: Any) -> bool:
+        outcome = outcome_of(retry_state)
+        return bool(not outcome.failed and self.predicate(outcome.result()))
+
+
+__all__ = [
+    "NextAction",
+    "Outcome",
+    "RetryState",
+    "after_log",
+    "after_nothing",
+    "before_log",
+    "before_nothing",
+    "before_sleep_log",
+    "before_sleep_nothing",
+    "retry_all",
+    "retry_any",
+    "retry_if_exception",
+    "retry_if_exception_type",
+    "retry_if_not_exception_type",
+    "retry_if_result",
+    "stop_after_attempt",
+    "stop_after_delay",
+    "stop_all",
+    "stop_any",
+    "stop_before_delay",
+    "stop_never",
+    "stop_when_event_set",
+]

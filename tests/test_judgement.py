@@ -1,0 +1,191 @@
+"""What follows from a failure's class: what is retried, what falls back, and what a classifier of the user's changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import anthropic
+import botocore.exceptions
+import google.api_core.exceptions as gcore
+import grpc
+import httpx
+import httpx2
+import langchain_core.exceptions as lc
+import openai
+import pytest
+import requests
+from seawall import errors
+from seawall._classify import classify, register_classifier, row_of_class, unregister_classifier, wants_fallback, wants_retry
+
+OPENAI = openai.OpenAI(api_key="none")
+REQUEST = httpx2.Request("POST", "https://api.example/v1/chat/completions")
+
+
+def of_openai(status: int, body: object = None, headers: Mapping[str, str] | None = None) -> openai.APIStatusError:
+    """What the OpenAI SDK itself makes of a response."""
+    response = httpx2.Response(status, json={"error": {"message": "no"}} if body is None else body, headers=headers, request=REQUEST)
+    return OPENAI._make_status_error_from_response(response)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (errors.AuthenticationError, "auth"),
+        (errors.QuotaExceededError, "quota"),
+        (errors.RateLimitError, "rate_limited"),
+        (errors.BadRequestError, "permanent"),
+        (openai.BadRequestError, "permanent"),
+        (openai.RateLimitError, "rate_limited"),
+        (openai.OAuthError, "auth"),
+        (anthropic.OverloadedError, "transient"),
+        (anthropic.PaymentRequiredError, "quota"),
+        (gcore.Unauthenticated, "auth"),
+        (gcore.InvalidArgument, "permanent"),
+        (lc.ContextOverflowError, "context_window"),
+        (httpx.ReadTimeout, "transient"),
+        (TimeoutError, "transient"),
+        (BaseException, None),
+        (Exception, None),
+        (OSError, None),
+        (ValueError, None),
+        (errors.SeawallError, None),
+        (errors.APIError, None),
+        (errors.APIStatusError, None),
+        (openai.APIError, None),
+        (openai.APIStatusError, None),
+        (httpx.HTTPStatusError, None),
+        (requests.RequestException, None),
+        (botocore.exceptions.ClientError, None),
+        (gcore.GoogleAPICallError, None),
+        (lc.ModelError, None),
+        (grpc.RpcError, None),
+    ],
+)
+def test_what_a_type_alone_means(kind: type[BaseException], expected: str | None) -> None:
+    assert row_of_class(kind) == expected
+
+
+def test_a_type_with_a_status_of_its_own_means_it() -> None:
+    class Teapot(Exception):
+        status_code = 418
+
+    assert row_of_class(Teapot) == "permanent"
+    assert wants_retry(Teapot(), (Teapot,)) and not wants_retry(Teapot(), (Exception,))
+
+
+QUOTA = of_openai(429, {"error": {"code": "insufficient_quota"}})
+
+
+@pytest.mark.parametrize(
+    ("exc", "listed", "expected"),
+    [
+        (of_openai(500), None, True),
+        (of_openai(429), None, True),
+        (of_openai(401), None, False),
+        (ValueError(), None, False),
+        (errors.CallTimeoutError(), None, True),
+        (of_openai(500), (Exception,), True),
+        (of_openai(500), (ValueError,), False),
+        (of_openai(500), (), False),
+        (ValueError(), (Exception,), True),
+        (ValueError(), (ValueError,), True),
+        # broad types retry no error of a class that is not retried
+        (of_openai(401), (Exception,), False),
+        (of_openai(401), (openai.APIError,), False),
+        (of_openai(400), (openai.APIStatusError, openai.APITimeoutError), False),
+        (errors.AuthenticationError("no"), (errors.APIError, errors.RateLimitError, errors.Timeout), False),
+        (QUOTA, (openai.RateLimitError,), False),
+        (errors.QuotaExceededError("no"), (errors.RateLimitError, errors.APIError), False),
+        # naming the very error does
+        (of_openai(401), (openai.AuthenticationError,), True),
+        (of_openai(401), (Exception, openai.AuthenticationError), True),
+        (errors.QuotaExceededError("no"), (errors.QuotaExceededError,), True),
+        (errors.ContextWindowExceededError("no"), (errors.BadRequestError,), True),
+        (of_openai(400), (Exception, openai.AuthenticationError), False),
+        # the server decides over both, but only about what was listed
+        (of_openai(400, headers={"x-should-retry": "true"}), None, True),
+        (of_openai(500, headers={"x-should-retry": "false"}), None, False),
+        (of_openai(401, headers={"x-should-retry": "true"}), (Exception,), True),
+        (of_openai(401, headers={"x-should-retry": "false"}), (openai.AuthenticationError,), False),
+        (of_openai(500, headers={"x-should-retry": "true"}), (ValueError,), False),
+        # refusals from inside
+        (errors.CircuitBreakerError(), None, False),
+        (errors.CircuitBreakerError(), (Exception,), False),
+        (errors.CircuitBreakerError(), (errors.CircuitBreakerError,), True),
+        (errors.RateLimitExceededError(retry_after=1), None, False),
+        (errors.RateLimitExceededError(retry_after=1), (Exception,), True),
+    ],
+)
+def test_wants_retry(exc: BaseException, listed: tuple[type[BaseException], ...] | None, expected: bool) -> None:
+    assert wants_retry(exc, listed) is expected
+
+
+@pytest.mark.parametrize(
+    ("exc", "listed", "expected"),
+    [
+        (of_openai(500), None, True),
+        (ValueError(), None, True),
+        (errors.CircuitBreakerError(), None, True),
+        (QUOTA, None, True),
+        (of_openai(404), None, True),
+        (errors.ContextWindowExceededError("no"), None, True),
+        (of_openai(400), None, False),
+        (of_openai(422), (Exception,), False),
+        (of_openai(400), (openai.BadRequestError,), True),
+        (of_openai(401), None, "other_credentials"),
+        (of_openai(401), (Exception,), "other_credentials"),
+        (of_openai(401), (openai.AuthenticationError,), True),
+        (of_openai(500), (ValueError,), False),
+    ],
+)
+def test_wants_fallback(exc: BaseException, listed: tuple[type[BaseException], ...] | None, expected: object) -> None:
+    assert wants_fallback(exc, listed) == expected
+
+
+@pytest.fixture
+def registered() -> Iterator[list[Any]]:
+    added: list[Any] = []
+    yield added
+    for fn in added:
+        unregister_classifier(fn)
+
+
+def test_a_registered_classifier_decides_first_or_last(registered: list[Any]) -> None:
+    registered.append(register_classifier(lambda exc: "transient" if isinstance(exc, (ValueError, openai.AuthenticationError)) else None))
+    registered.append(register_classifier(lambda exc: "quota" if isinstance(exc, (KeyError, TimeoutError)) else None, first=False))
+    assert classify(ValueError()) == "transient" and classify(of_openai(401)) == "transient"
+    assert classify(KeyError()) == "quota" and classify(TimeoutError()) == "transient"
+    assert wants_retry(ValueError())
+    for fn in list(registered):
+        unregister_classifier(fn)
+        registered.remove(fn)
+    assert classify(ValueError()) == classify(KeyError()) == "unknown"
+
+
+def test_the_last_registered_is_asked_first(registered: list[Any]) -> None:
+    registered.append(register_classifier(lambda exc: "quota"))
+    registered.append(register_classifier(lambda exc: "auth"))
+    assert classify(ValueError()) == "auth"
+
+
+def test_a_classifier_that_fails_is_passed_over_and_logged(registered: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    @register_classifier
+    def broken(exc: BaseException) -> str | None:
+        raise RuntimeError("mine")
+
+    registered.append(broken)
+    assert classify(TimeoutError("prompt text")) == "transient"
+    assert "broken" in caplog.text and "TimeoutError" in caplog.text
+
+
+def test_a_name_that_is_none_is_refused(registered: list[Any]) -> None:
+    registered.append(register_classifier(lambda exc: "transien"))
+    original = ValueError("the real one")
+    with pytest.raises(errors.ConfigurationError, match="'transien'.*transient, rate_limited") as caught:
+        classify(original)
+    assert caught.value.__cause__ is original
+    with pytest.raises(errors.ConfigurationError, match="not 'quota'"):
+        register_classifier("quota")  # type: ignore[type-var]
+    with pytest.raises(errors.ConfigurationError, match="is not registered"):
+        unregister_classifier(len)  # type: ignore[arg-type]
