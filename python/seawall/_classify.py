@@ -151,6 +151,11 @@ def counts_for_breaker(exc: BaseException) -> bool:
     return CLASSES[classify(exc)].breaker
 
 
+def names_no_retry(kind: type[BaseException]) -> bool:
+    """Whether a type is itself of a class that is not retried: listing it asks for retries by name."""
+    return _named([kind])
+
+
 def register_classifier(fn: _C, *, first: bool = True) -> _C:
     """Let a function of yours say what kind of failure an exception is. Usable as a decorator.
 

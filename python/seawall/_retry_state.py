@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -136,6 +137,32 @@ class RetryState:
         else:
             last = "returned"
         return f"<RetryState: attempt #{self.attempt_number}; slept for {round(self.idle_for, 2)}; last result: {last}>"
+
+
+def retry_state(
+    fn: Callable[..., Any] | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    attempt_number: int,
+    elapsed: float,
+    ended: bool,
+    exception: BaseException | None,
+    result: Any,
+    sleep: float | None,
+) -> RetryState:
+    """The state as the drivers tell it: `elapsed` seconds since the first attempt began; `ended` if the last one has."""
+    now = time.monotonic()
+    return RetryState(
+        fn=fn,
+        args=args,
+        kwargs=kwargs,
+        attempt_number=attempt_number,
+        outcome=Outcome(attempt_number, exception=exception, result=result) if ended else None,
+        start_time=now - elapsed,
+        outcome_timestamp=now if ended else None,
+        upcoming_sleep=sleep or 0.0,
+        next_action=None if sleep is None else NextAction(sleep),
+    )
 
 
 def outcome_of(retry_state: Any) -> Any:

@@ -1,1 +1,136 @@
+//! The tokio driver: runs one call without anybody's thread waiting for it.
 
+use crate::drive::clock;
+use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Step, Target, Ticket, Verdict};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+/// A started call.
+pub type Call<R> = Pin<Box<dyn Future<Output = R> + Send>>;
+
+/// What the tokio driver needs from whoever owns the values.
+pub trait Host: Send {
+    /// How a call came out, before it is kept.
+    type Result: Send;
+
+    /// Starts a call of the target.
+    fn start(&mut self, call: CallId, target: Target, deadline: Instant) -> Call<Self::Result>;
+    /// Keeps how a call came out. An opened stream is `Outcome::Stream`.
+    fn keep(&mut self, call: CallId, result: Self::Result) -> Outcome;
+    /// A started call was given up.
+    fn cancelled(&mut self, call: CallId);
+    /// Says what an outcome is to a stage.
+    fn judge(&mut self, ask: Ask) -> Verdict;
+    /// Publishes what happened.
+    fn publish(&mut self, events: Vec<Event>);
+}
+
+/// A call under way. Dropping it abandons the call: requests are cut, permits go back, nothing counts.
+pub struct Drive<H: Host> {
+    execution: Execution,
+    /// Who owns the values.
+    pub host: H,
+    running: Vec<(CallId, Call<H::Result>)>,
+}
+
+/// Where the driver stopped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Turn {
+    /// A stream is open; go on with [`Drive::stream_ended`] and [`Drive::advance`].
+    Delivered(Ticket),
+    /// The end.
+    Done(Outcome),
+}
+
+impl<H: Host> Drive<H> {
+    /// A call that has not begun.
+    pub fn new(execution: Execution, host: H) -> Drive<H> {
+        Drive { execution, host, running: Vec::with_capacity(1) }
+    }
+
+    /// The machine, for what it knows of the call.
+    pub fn execution(&self) -> &Execution {
+        &self.execution
+    }
+
+    /// Tells how the delivered stream of `call` ended.
+    pub fn stream_ended(&mut self, call: CallId, outcome: Outcome) {
+        self.execution.ended(call, outcome);
+    }
+
+    /// Sleeps until a time limit passes over an open stream.
+    pub fn limit(&self) -> impl Future<Output = ()> + Send + use<H> {
+        let span = clock::now().until(self.execution.next_wake());
+        async move {
+            match span {
+                Some(span) => tokio::time::sleep(span).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Runs until something has to be handed out.
+    pub async fn advance(&mut self) -> Turn {
+        loop {
+            let step = self.execution.step(clock::now());
+            if self.execution.has_events() {
+                self.host.publish(self.execution.take_events());
+            }
+            match step {
+                Step::Start { call, target, deadline } => {
+                    let started = self.host.start(call, target, deadline);
+                    self.running.push((call, started));
+                }
+                Step::Cancel { call } => {
+                    self.running.retain(|(id, _)| *id != call);
+                    self.host.cancelled(call);
+                }
+                Step::Judge(ask) => {
+                    let verdict = self.host.judge(ask);
+                    self.execution.verdict(verdict, clock::now());
+                }
+                Step::Wait { until } => {
+                    let span = clock::now().until(until);
+                    if let Some((call, result)) = self.next_end(span).await {
+                        match self.host.keep(call, result) {
+                            Outcome::Stream(ticket) => self.execution.opened(call, ticket),
+                            outcome => self.execution.ended(call, outcome),
+                        }
+                    }
+                }
+                Step::Deliver(ticket) => return Turn::Delivered(ticket),
+                Step::Done(outcome) => return Turn::Done(outcome),
+            }
+        }
+    }
+
+    /// The next call to end, or nothing once `span` has passed.
+    async fn next_end(&mut self, span: Option<Duration>) -> Option<(CallId, H::Result)> {
+        let running = &mut self.running;
+        let ended = poll_fn(|cx| {
+            for at in 0..running.len() {
+                if let Poll::Ready(result) = running[at].1.as_mut().poll(cx) {
+                    let (call, _) = running.swap_remove(at);
+                    return Poll::Ready((call, result));
+                }
+            }
+            Poll::Pending
+        });
+        match span {
+            None => Some(ended.await),
+            Some(span) => tokio::select! {
+                biased;
+                end = ended => Some(end),
+                () = tokio::time::sleep(span) => None,
+            },
+        }
+    }
+}
+
+impl<H: Host> Drop for Drive<H> {
+    fn drop(&mut self) {
+        self.execution.abandon(clock::now());
+    }
+}

@@ -73,6 +73,8 @@ pub struct Event {
     pub number: u32,
     /// The wait, or the time taken.
     pub span: Duration,
+    /// Since this passage began.
+    pub elapsed: Duration,
     /// What it is about.
     pub outcome: Option<Outcome>,
     /// Why, where an event has several reasons.
@@ -140,6 +142,15 @@ impl Cx<'_> {
 
     /// Reports something that happened here and now.
     pub fn emit(&mut self, name: &'static str, number: u32, span: Duration, outcome: Option<Outcome>, reason: &'static str) {
-        self.events.push(Event { at: self.now, stage: self.stage, name, number, span, outcome, reason });
+        self.events.push(Event {
+            at: self.now,
+            stage: self.stage,
+            name,
+            number,
+            span,
+            elapsed: self.now.since(self.begun),
+            outcome,
+            reason,
+        });
     }
 }

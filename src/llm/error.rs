@@ -121,6 +121,8 @@ pub struct Details {
     pub should_retry: Option<bool>,
     /// The text that a stream had given before it failed.
     pub partial: Option<String>,
+    /// What broke a stream after its first content.
+    pub cause: Option<ApiError>,
     class: Class,
 }
 
@@ -140,6 +142,7 @@ impl ApiError {
             retry_after: None,
             should_retry: None,
             partial: None,
+            cause: None,
             class: kind.class(),
         }))
     }
@@ -148,6 +151,22 @@ impl ApiError {
     pub fn with_class(mut self, class: Class) -> ApiError {
         self.class = class;
         self
+    }
+
+    /// The same failure as it is once content was handed out: the answer is broken off, and nothing restarts in silence.
+    pub fn interrupted(mut self, partial: &str) -> ApiError {
+        if self.kind == ErrorKind::StreamInterrupted {
+            self.partial = Some(partial.to_owned());
+            return self;
+        }
+        let message = format!("the stream broke off after {} characters: {}", partial.chars().count(), self.message);
+        let mut error = ApiError::new(ErrorKind::StreamInterrupted, message);
+        error.status = self.status;
+        error.code.clone_from(&self.code);
+        error.request_id.clone_from(&self.request_id);
+        error.partial = Some(partial.to_owned());
+        error.cause = Some(self);
+        error
     }
 
     /// What kind of failure it is for retry, fallback and breaker.

@@ -15,6 +15,8 @@ pub mod embeddings;
 pub mod endpoint;
 pub mod error;
 pub mod retry_after;
+pub mod route;
+pub mod runtime;
 pub mod secret;
 pub mod sse;
 pub mod stream;

@@ -2,15 +2,15 @@
 //! log and, at the end, what is returned or raised.
 
 use super::compiled::{Callee, Compiled};
-use super::errors::{self, ours};
+use super::errors;
 use super::judge::{Happened, Judge};
 use super::log;
+use super::state::{Told, retry_state};
 use crate::drive::clock;
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ pub struct Flight {
     values: Vec<PyResult<Py<PyAny>>>,
     /// Of the last `retry.exhausted`: attempts, time, reason.
     exhausted: Option<(u32, Duration, &'static str)>,
+    /// Of the pipeline or, where it has none, of the function.
     name: String,
 }
 
@@ -122,7 +123,7 @@ impl Flight {
         match &stage.judge {
             Judge::Retry(judge) => {
                 let after = clock::now().since(ask.begun);
-                judge.judge(&happened, || self.retry_state(py, ask.attempt, after, &ask.outcome, None))
+                judge.judge(&happened, || self.retry_state(py, ask.attempt, after, Some(&ask.outcome), None))
             }
             Judge::Breaker(judge) => {
                 let verdict = judge.judge(&happened)?;
@@ -148,29 +149,17 @@ impl Flight {
         &self,
         py: Python<'py>,
         attempt: u32,
-        since_start: Duration,
-        outcome: &Outcome,
+        since: Duration,
+        outcome: Option<&Outcome>,
         sleep: Option<Duration>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        static STATE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let fields = PyDict::new(py);
-        fields.set_item("fn", &self.function)?;
-        fields.set_item("args", &self.args)?;
-        fields.set_item("kwargs", self.kwargs.as_ref().map_or_else(|| PyDict::new(py), |k| k.bind(py).clone()))?;
-        fields.set_item("attempt_number", attempt)?;
-        fields.set_item("seconds_since_start", since_start.as_secs_f64())?;
-        match self.exception(py, outcome) {
-            Some(error) => fields.set_item("exception", error.into_value(py))?,
-            None => {
-                if let Outcome::Value(ticket) = outcome {
-                    fields.set_item("result", self.value(py, *ticket))?;
-                }
-            }
-        }
-        if let Some(sleep) = sleep {
-            fields.set_item("upcoming_sleep", sleep.as_secs_f64())?;
-        }
-        ours(py, &STATE, "seawall._words", "retry_state")?.call((), Some(&fields))
+        let exception = outcome.and_then(|o| self.exception(py, o));
+        let result = match outcome {
+            Some(Outcome::Value(ticket)) => Some(self.value(py, *ticket).unbind()),
+            _ => None,
+        };
+        let told = Told { attempt, since, exception, result, sleep };
+        retry_state(py, Some(&self.function), Some(&self.args), self.kwargs.as_ref(), told)
     }
 
     /// Tells the log and the hooks what happened. Errors of hooks are logged, never raised; interrupts are passed on.
@@ -194,26 +183,16 @@ impl Flight {
 
     fn call_hooks(&self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
         let Some(hooks) = &self.compiled.stage(event.stage).hooks else { return Ok(()) };
-        let nothing = Outcome::Stream(Ticket(u32::MAX));
-        let outcome = event.outcome.as_ref().unwrap_or(&nothing);
-        let call = |hook: &Option<Py<PyAny>>, attempt: u32, sleep: Option<Duration>| -> Result<(), Interrupt> {
+        let call = |hook: &Option<Py<PyAny>>, sleep: Option<Duration>| -> Result<(), Interrupt> {
             let Some(hook) = hook else { return Ok(()) };
-            let told = self.retry_state(py, attempt, event.span, outcome, sleep).and_then(|state| hook.bind(py).call1((state,)));
-            match told {
+            let state = self.retry_state(py, event.number, event.elapsed, event.outcome.as_ref(), sleep);
+            match state.and_then(|state| hook.bind(py).call1((state,))) {
                 Err(error) if error.is_instance_of::<PyException>(py) => log::hook_failed(py, hook.bind(py), &error),
                 Err(interrupt) => Err(interrupt),
                 Ok(_) => Ok(()),
             }
         };
-        match event.name {
-            events::ATTEMPT_STARTED => call(&hooks.before, event.number, None),
-            events::RETRY_SCHEDULED => {
-                call(&hooks.after, event.number, None)?;
-                call(&hooks.before_sleep, event.number, Some(event.span))
-            }
-            events::RETRY_EXHAUSTED if event.reason != crate::policies::retry::reason::FINAL => call(&hooks.after, event.number, None),
-            _ => Ok(()),
-        }
+        hooks.told(event, call)
     }
 
     /// What the caller gets: the value, or the exception with its notes.

@@ -160,6 +160,12 @@ impl RetryJudge {
         Ok(Verdict::Failure { wait, branches: u64::MAX })
     }
 
+    /// Whether anything but the table and exception classes decides.
+    pub fn needs_python(&self) -> bool {
+        let listed = matches!(self.listed, Listed::Predicate(_) | Listed::Condition(_));
+        listed || self.stop.is_some() || self.wait.is_some() || self.giveup.is_some()
+    }
+
     fn wants<'py>(&self, error: &Bound<'py, PyAny>, state: &impl Fn() -> PyResult<Bound<'py, PyAny>>) -> PyResult<Option<WaitHint>> {
         static WANTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static TRANSIENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

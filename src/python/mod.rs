@@ -8,9 +8,11 @@ mod event_loop;
 mod flight;
 mod inline;
 mod judge;
+mod llm;
 mod log;
 mod pipeline;
 mod policies;
+mod state;
 mod waits;
 
 use pyo3::prelude::*;
@@ -25,5 +27,6 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<pipeline::Guarded>()?;
     m.add_class::<coroutine::Coroutine>()?;
     waits::register(m)?;
+    llm::register(m)?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! `Retry`.
 
+use crate::engine::Event;
+use crate::events;
 use crate::policies::retry::{self, Budget, backoff::Backoff};
 use crate::python::convert;
 use crate::python::judge::{Listed, RetryJudge};
@@ -14,6 +16,21 @@ pub struct Hooks {
     pub before: Option<Py<PyAny>>,
     pub after: Option<Py<PyAny>>,
     pub before_sleep: Option<Py<PyAny>>,
+}
+
+impl Hooks {
+    /// Calls the hooks that an event is for, by `call(hook, wait)`.
+    pub fn told<E>(&self, event: &Event, call: impl Fn(&Option<Py<PyAny>>, Option<Duration>) -> Result<(), E>) -> Result<(), E> {
+        match event.name {
+            events::ATTEMPT_STARTED => call(&self.before, None),
+            events::RETRY_SCHEDULED => {
+                call(&self.after, None)?;
+                call(&self.before_sleep, Some(event.span))
+            }
+            events::RETRY_EXHAUSTED if event.reason != retry::reason::FINAL => call(&self.after, None),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Call again what failed for a passing reason.
@@ -79,7 +96,11 @@ impl Retry {
         Listed::parse("on", on.as_ref())?;
         let wait = match wait.filter(|w| !w.is_none()) {
             Some(w) if w.is_callable() => Some(w),
-            Some(w) => Some(Py::new(w.py(), Wait::of(Backoff::Fixed { wait: convert::seconds("wait", &w)?.as_secs_f64() }))?.into_bound(w.py()).into_any()),
+            Some(w) => Some(
+                Py::new(w.py(), Wait::of(Backoff::Fixed { wait: convert::seconds("wait", &w)?.as_secs_f64() }))?
+                    .into_bound(w.py())
+                    .into_any(),
+            ),
             None => None,
         };
         let budget = convert::optional("budget", budget.as_ref(), convert::share)?;

@@ -1,0 +1,402 @@
+//! One protected call of a model API: targets, the plan around them, and the judges, as the tokio driver's host.
+
+use super::chat::{self, ChatReply};
+use super::client::{Client, Request};
+use super::delta::Delta;
+use super::embeddings::{self, EmbeddingsReply};
+use super::endpoint::Endpoint;
+use super::error::{ApiError, ErrorKind};
+use super::stream::{ChatStream, open_stream};
+use crate::drive::clock;
+use crate::drive::tokio::{Call, Host};
+use crate::engine::{Ask, CallId, Event, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint};
+use crate::events;
+use crate::policies::class::FallbackRule;
+use bytes::Bytes;
+use serde_json::{Map, Value, value::RawValue};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a route asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A whole chat completion.
+    Chat,
+    /// A chat completion in pieces.
+    Stream,
+    /// Vectors.
+    Embeddings,
+}
+
+/// One model at one place, with its parameters.
+pub struct Leg {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// Which model.
+    pub model: Arc<str>,
+    /// Parameters of every request to it.
+    pub params: Map<String, Value>,
+    /// The bound on a reply's size.
+    pub max_response_bytes: usize,
+}
+
+/// Which errors a rule is about: a bit for each `ErrorKind`.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinds {
+    /// Matched by a listed class.
+    pub matched: u32,
+    /// Matched by a listed class that is itself of a row that is not retried: asked for by name.
+    pub named: u32,
+}
+
+/// Whoever judges and listens in Python, where the user gave predicates or hooks.
+pub trait Foreign: Send + Sync {
+    /// A verdict on a failed attempt; `None` where the stage has no predicate.
+    fn judge(&self, ask: &Ask, error: &ApiError) -> Option<Verdict>;
+    /// What happened, with the error it is about.
+    fn publish(&self, event: &Event, error: Option<&Failure>);
+}
+
+/// How a stage judges.
+pub enum Rule {
+    /// It does not.
+    None,
+    /// Retry: `None` is what the table of classes says.
+    Retry(Option<Kinds>),
+    /// The breakers of models count what the table says.
+    Breaker,
+    /// Fallback: the kinds it handles (`None`: all), and the alternatives that lie elsewhere.
+    Fallback(Option<Kinds>, u64),
+}
+
+/// A plan with its targets and rules, shared by all its calls.
+pub struct Route {
+    /// The policies.
+    pub plan: Arc<Plan>,
+    /// What the plan's targets are.
+    pub legs: Vec<Arc<Leg>>,
+    /// How each stage judges.
+    pub rules: Vec<Rule>,
+    /// What each stage is called, for errors and logs.
+    pub names: Vec<String>,
+    /// Predicates and hooks.
+    pub foreign: Option<Arc<dyn Foreign>>,
+}
+
+/// What a call gives back.
+pub enum Answer {
+    /// A whole completion.
+    Chat(ChatReply),
+    /// An open stream and its pieces up to the first content.
+    Stream(Box<ChatStream>, Vec<Delta>),
+    /// Vectors.
+    Embeddings(EmbeddingsReply),
+}
+
+/// Why a call gives nothing back.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The API failed.
+    Api(ApiError),
+    /// A policy decided.
+    Rejected(Rejection),
+}
+
+/// What is known of one attempt.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Which target.
+    pub target: Target,
+    call: CallId,
+    /// Seconds after the call's beginning.
+    pub started: Instant,
+    /// How long it took.
+    pub took: Option<Duration>,
+    /// `ok`, or the error's class name.
+    pub outcome: &'static str,
+    /// HTTP status of a failure.
+    pub status: Option<u16>,
+    /// The provider's id.
+    pub request_id: Option<String>,
+    /// The wait that followed.
+    pub waited: Option<Duration>,
+}
+
+/// The parameters of one call.
+pub struct Order {
+    /// What is wanted.
+    pub task: Task,
+    /// `messages` or `input`, as JSON.
+    pub content: Box<RawValue>,
+    /// How many inputs there are, for embeddings.
+    pub inputs: usize,
+    /// Parameters of this call; they win over the leg's.
+    pub params: Map<String, Value>,
+}
+
+/// One call's values and story.
+pub struct Flight {
+    route: Arc<Route>,
+    order: Arc<Order>,
+    client: Client,
+    bodies: Vec<Option<Bytes>>,
+    kept: Vec<Result<Answer, ApiError>>,
+    /// The attempts, in order.
+    pub attempts: Vec<Attempt>,
+    /// When the call began.
+    pub begun: Instant,
+    /// Of the last `retry.exhausted`: attempts, time, reason.
+    pub exhausted: Option<(u32, Duration, &'static str)>,
+}
+
+impl Flight {
+    /// A call that has not begun.
+    pub fn new(route: Arc<Route>, order: Arc<Order>, client: Client) -> Flight {
+        let bodies = vec![None; route.legs.len()];
+        Flight { route, order, client, bodies, kept: Vec::new(), attempts: Vec::new(), begun: clock::now(), exhausted: None }
+    }
+
+    fn body(&mut self, target: Target) -> Bytes {
+        let at = target.0 as usize;
+        if let Some(body) = &self.bodies[at] {
+            return body.clone();
+        }
+        let (leg, order) = (&self.route.legs[at], &self.order);
+        let mut body = Vec::with_capacity(order.content.get().len() + 256);
+        body.extend_from_slice(b"{\"model\":");
+        // Writing strings and values to memory cannot fail.
+        let _ = serde_json::to_writer(&mut body, &*leg.model);
+        body.extend_from_slice(if order.task == Task::Embeddings { b",\"input\":" } else { b",\"messages\":" });
+        body.extend_from_slice(order.content.get().as_bytes());
+        let own = leg.params.iter().filter(|(name, _)| !order.params.contains_key(*name));
+        for (name, value) in own.chain(&order.params) {
+            body.push(b',');
+            let _ = serde_json::to_writer(&mut body, name);
+            body.push(b':');
+            let _ = serde_json::to_writer(&mut body, value);
+        }
+        body.push(b'}');
+        let body = Bytes::from(body);
+        self.bodies[at] = Some(body.clone());
+        body
+    }
+
+    /// What is behind an outcome. A stream or value can be taken once.
+    pub fn take(&mut self, outcome: &Outcome) -> Result<Answer, Failure> {
+        let gone = || Failure::Api(ApiError::new(ErrorKind::Api, "the answer was taken already"));
+        match outcome {
+            Outcome::Rejected(rejection) => Err(self.rejected(rejection)),
+            Outcome::Value(ticket) | Outcome::Error(ticket) | Outcome::Stream(ticket) => match self.kept.get_mut(ticket.0 as usize) {
+                Some(slot) => std::mem::replace(slot, Err(ApiError::new(ErrorKind::Api, "taken"))).map_err(Failure::Api),
+                None => Err(gone()),
+            },
+        }
+    }
+
+    /// The time limit of an attempt is the client's own timeout error; other rejections are the policies'.
+    fn rejected(&self, rejection: &Rejection) -> Failure {
+        if rejection.refusal != Refusal::TimedOut {
+            return Failure::Rejected(*rejection);
+        }
+        let name = &self.route.names[rejection.stage.0 as usize];
+        let limit = rejection.limit.as_secs_f64();
+        Failure::Api(ApiError::new(ErrorKind::Timeout, format!("Request timed out: no whole answer from {name} within {limit} s.")))
+    }
+
+    /// The error behind an outcome, for judges and logs.
+    pub fn failure(&self, outcome: &Outcome) -> Option<Failure> {
+        match outcome {
+            Outcome::Rejected(rejection) => Some(self.rejected(rejection)),
+            Outcome::Error(ticket) => self.kept.get(ticket.0 as usize)?.as_ref().err().cloned().map(Failure::Api),
+            Outcome::Value(_) | Outcome::Stream(_) => None,
+        }
+    }
+
+    /// Keeps how an open stream ended.
+    pub fn keep_end(&mut self, call: CallId, end: Result<(), ApiError>) -> Outcome {
+        let ticket = Ticket(self.kept.len() as u32);
+        match end {
+            Ok(()) => {
+                self.note_end(call, "ok", None);
+                // The pieces were handed out one by one: nothing is left to keep.
+                self.kept.push(Err(ApiError::new(ErrorKind::Api, "streamed")));
+                Outcome::Value(ticket)
+            }
+            Err(error) => {
+                self.note_end(call, error.kind.class_name(), Some(&error));
+                self.kept.push(Err(error));
+                Outcome::Error(ticket)
+            }
+        }
+    }
+
+    /// The call whose stream was delivered: the last attempt.
+    pub fn last_call(&self) -> Option<CallId> {
+        self.attempts.last().map(|a| a.call)
+    }
+
+    fn note_end(&mut self, call: CallId, outcome: &'static str, error: Option<&ApiError>) {
+        if let Some(attempt) = self.attempts.iter_mut().rfind(|a| a.call == call) {
+            attempt.took = Some(clock::now().since(attempt.started));
+            attempt.outcome = outcome;
+            if let Some(error) = error {
+                attempt.status = error.status;
+                attempt.request_id.clone_from(&error.request_id);
+            }
+        }
+    }
+}
+
+async fn opened(client: Client, endpoint: Endpoint, request: Request) -> Result<Answer, ApiError> {
+    let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
+    let mut first = Vec::new();
+    // A stream counts as begun with its first content; until then it may be tried again in silence.
+    while let Some(delta) = stream.next().await? {
+        let begun = delta.has_content();
+        first.push(delta);
+        if begun {
+            break;
+        }
+    }
+    Ok(Answer::Stream(stream, first))
+}
+
+async fn answered(client: Client, endpoint: Endpoint, request: Request, task: Task, inputs: usize) -> Result<Answer, ApiError> {
+    let reply = client.post_json(&endpoint, request).await?;
+    match task {
+        Task::Embeddings => embeddings::parse_reply(reply, inputs).map(Answer::Embeddings),
+        Task::Chat | Task::Stream => chat::parse_reply(reply).map(Answer::Chat),
+    }
+}
+
+impl Kinds {
+    /// A kind as a bit.
+    pub fn bit(kind: ErrorKind) -> u32 {
+        1 << (kind as u32)
+    }
+}
+
+/// Whether an error is retried under a rule; the server's `x-should-retry` decides where it is sent.
+fn retries(error: &ApiError, listed: Option<Kinds>) -> bool {
+    let bit = Kinds::bit(error.kind);
+    if listed.is_some_and(|k| k.matched & bit == 0) {
+        return false;
+    }
+    if let Some(said) = error.should_retry {
+        return said;
+    }
+    match error.class().row().retry {
+        Some(true) => true,
+        Some(false) => listed.is_some_and(|k| k.named & bit != 0),
+        None => listed.is_some(),
+    }
+}
+
+impl Host for Flight {
+    type Result = Result<Answer, ApiError>;
+
+    fn start(&mut self, call: CallId, target: Target, _deadline: Instant) -> Call<Self::Result> {
+        let body = self.body(target);
+        let leg = self.route.legs[target.0 as usize].clone();
+        self.attempts.push(Attempt {
+            target,
+            call,
+            started: clock::now(),
+            took: None,
+            outcome: "given up",
+            status: None,
+            request_id: None,
+            waited: None,
+        });
+        let path = if self.order.task == Task::Embeddings { "embeddings" } else { "chat/completions" };
+        let mut request = Request::new(path, body).for_model(leg.model.clone());
+        request.max_response_bytes = leg.max_response_bytes;
+        let (client, endpoint, task, inputs) = (self.client.clone(), leg.endpoint.clone(), self.order.task, self.order.inputs);
+        match task {
+            Task::Stream => Box::pin(opened(client, endpoint, request)),
+            Task::Chat | Task::Embeddings => Box::pin(answered(client, endpoint, request, task, inputs)),
+        }
+    }
+
+    fn keep(&mut self, call: CallId, result: Self::Result) -> Outcome {
+        let ticket = Ticket(self.kept.len() as u32);
+        let outcome = match &result {
+            Ok(Answer::Stream(..)) => Outcome::Stream(ticket),
+            Ok(_) => Outcome::Value(ticket),
+            Err(_) => Outcome::Error(ticket),
+        };
+        let request_id = match &result {
+            Ok(Answer::Chat(reply)) => reply.request_id.clone(),
+            Ok(Answer::Embeddings(reply)) => reply.request_id.clone(),
+            Ok(Answer::Stream(stream, _)) => stream.request_id().map(str::to_owned),
+            Err(_) => None,
+        };
+        if let Some(attempt) = self.attempts.iter_mut().rfind(|a| a.call == call) {
+            attempt.request_id = request_id;
+        }
+        match &result {
+            Err(error) => self.note_end(call, error.kind.class_name(), Some(error)),
+            Ok(_) => self.note_end(call, "ok", None),
+        }
+        self.kept.push(result);
+        outcome
+    }
+
+    fn cancelled(&mut self, call: CallId) {
+        self.note_end(call, ErrorKind::Timeout.class_name(), None);
+    }
+
+    fn judge(&mut self, ask: Ask) -> Verdict {
+        let rule = &self.route.rules[ask.stage.0 as usize];
+        let error = match self.failure(&ask.outcome) {
+            None => return Verdict::Success,
+            Some(Failure::Api(error)) => error,
+            // A policy further in turned the call away: the next alternative, and no evidence for anybody else.
+            Some(Failure::Rejected(_)) => return if matches!(rule, Rule::Fallback(..)) { Verdict::FAILURE } else { Verdict::Ignore },
+        };
+        if let Some(verdict) = self.route.foreign.as_ref().and_then(|f| f.judge(&ask, &error)) {
+            return verdict;
+        }
+        match rule {
+            Rule::Retry(listed) if retries(&error, *listed) => {
+                let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
+                Verdict::Failure { wait, branches: u64::MAX }
+            }
+            Rule::Retry(_) => Verdict::Final,
+            Rule::Breaker if error.class().row().breaker => Verdict::FAILURE,
+            Rule::Breaker | Rule::None => Verdict::Ignore,
+            Rule::Fallback(Some(kinds), _) if kinds.matched & Kinds::bit(error.kind) == 0 => Verdict::Final,
+            Rule::Fallback(kinds, elsewhere) => match error.class().row().fallback {
+                FallbackRule::Always => Verdict::FAILURE,
+                _ if kinds.is_some_and(|k| k.named & Kinds::bit(error.kind) != 0) => Verdict::FAILURE,
+                FallbackRule::OtherCredentials => Verdict::Failure { wait: WaitHint::None, branches: *elsewhere },
+                FallbackRule::Never => Verdict::Final,
+            },
+        }
+    }
+
+    fn publish(&mut self, happened: Vec<Event>) {
+        for event in happened {
+            match event.name {
+                events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
+                events::RETRY_SCHEDULED => {
+                    if let Some(attempt) = self.attempts.last_mut() {
+                        attempt.waited = Some(event.span);
+                    }
+                }
+                _ => {}
+            }
+            if let Some(foreign) = &self.route.foreign {
+                let error = event.outcome.as_ref().and_then(|o| self.failure(o));
+                foreign.publish(&event, error.as_ref());
+            }
+        }
+    }
+}
+
+impl Route {
+    /// The name of a stage.
+    pub fn name(&self, stage: StageId) -> &str {
+        self.names.get(stage.0 as usize).map_or("", String::as_str)
+    }
+}

@@ -1,0 +1,99 @@
+//! What the tokio driver has to ask Python: the user's predicates, stops, waits and hooks, and the log.
+//! Python is entered only where there is something to ask or tell; a call without trouble never does.
+
+use super::leg::Stage;
+use super::raise;
+use crate::drive::clock;
+use crate::engine::{Ask, Event, Refusal, Verdict};
+use crate::events::{self, Severity};
+use crate::llm::error::ApiError;
+use crate::llm::route::{Failure, Foreign};
+use crate::python::judge::{Happened, Judge};
+use crate::python::{errors, log, state};
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use std::time::Duration;
+
+/// The Python side of a route.
+pub struct Listeners {
+    stages: Vec<Stage>,
+    names: Vec<String>,
+    table: Py<PyAny>,
+    function: Option<Py<PyAny>>,
+}
+
+impl Listeners {
+    pub fn new(stages: Vec<Stage>, names: Vec<String>, table: Py<PyAny>, function: Option<Py<PyAny>>) -> Listeners {
+        Listeners { stages, names, table, function }
+    }
+
+    fn raised(&self, py: Python<'_>, failure: &Failure) -> PyErr {
+        match failure {
+            Failure::Api(error) => raise::api(py, error, self.table.bind(py), None),
+            Failure::Rejected(rejection) => errors::rejection(py, rejection, &self.names[rejection.stage.0 as usize], None),
+        }
+    }
+
+    fn state<'py>(
+        &self,
+        py: Python<'py>,
+        attempt: u32,
+        since: Duration,
+        error: Option<&PyErr>,
+        sleep: Option<Duration>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let told = state::Told { attempt, since, exception: error.map(|e| e.clone_ref(py)), result: None, sleep };
+        state::retry_state(py, self.function.as_ref(), None, None, told)
+    }
+
+    fn call_hooks(&self, py: Python<'_>, event: &Event, error: Option<&PyErr>) -> PyResult<()> {
+        let Some(hooks) = &self.stages[event.stage.0 as usize].hooks else { return Ok(()) };
+        hooks.told(event, |hook, sleep| {
+            let Some(hook) = hook else { return Ok(()) };
+            let state = self.state(py, event.number, event.elapsed, error, sleep);
+            match state.and_then(|state| hook.bind(py).call1((state,))) {
+                Err(failed) if failed.is_instance_of::<PyException>(py) => log::hook_failed(py, hook.bind(py), &failed),
+                Err(interrupt) => Err(interrupt),
+                Ok(_) => Ok(()),
+            }
+        })
+    }
+
+    fn is_heard(&self, event: &Event) -> bool {
+        let loud = events::kind(event.name).is_some_and(|k| k.severity != Severity::Debug);
+        loud || (event.name == events::ATTEMPT_STARTED && self.stages[event.stage.0 as usize].hooks.is_some())
+    }
+}
+
+impl Foreign for Listeners {
+    fn judge(&self, ask: &Ask, error: &ApiError) -> Option<Verdict> {
+        let Some(Judge::Retry(judge)) = &self.stages[ask.stage.0 as usize].judge else { return None };
+        // Without an interpreter (it is shutting down) nothing is tried again.
+        let verdict = Python::try_attach(|py| {
+            let raised = raise::api(py, error, self.table.bind(py), None);
+            let exception = raised.value(py).as_any().clone();
+            let since = clock::now().since(ask.begun);
+            let verdict = judge.judge(&Happened::Error(&exception), || self.state(py, ask.attempt, since, Some(&raised), None));
+            verdict.unwrap_or_else(|failed| {
+                // The caller's thread is elsewhere: a predicate's own error cannot be raised there, so it is shown and ends the retries.
+                failed.write_unraisable(py, None);
+                Verdict::Final
+            })
+        });
+        Some(verdict.unwrap_or(Verdict::Final))
+    }
+
+    fn publish(&self, event: &Event, error: Option<&Failure>) {
+        if !self.is_heard(event) {
+            return;
+        }
+        let _ = Python::try_attach(|py| {
+            let raised = error.filter(|e| !matches!(e, Failure::Rejected(r) if r.refusal == Refusal::TimedOut)).map(|e| self.raised(py, e));
+            let told = log::event(py, event, &self.names[event.stage.0 as usize], raised.as_ref())
+                .and_then(|()| self.call_hooks(py, event, raised.as_ref()));
+            if let Err(failed) = told {
+                failed.write_unraisable(py, None);
+            }
+        });
+    }
+}

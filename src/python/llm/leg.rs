@@ -1,0 +1,155 @@
+//! `Leg`: one model at one place with its own policies, and the builder of plans from legs.
+
+use super::raise;
+use super::route::kinds;
+use crate::engine::{Plan, PlanBuilder, Policy, StageId, Target};
+use crate::llm::endpoint::{Endpoint, EndpointOptions};
+use crate::llm::error::ErrorKind;
+use crate::llm::route::{Leg as Core, Rule};
+use crate::llm::secret::ApiKey;
+use crate::policies::timeout::Timeout;
+use crate::python::convert;
+use crate::python::errors::class;
+use crate::python::judge::{Judge, Listed};
+use crate::python::llm::json;
+use crate::python::policies::circuit_breaker::CircuitBreaker;
+use crate::python::policies::retry::{Hooks, Retry};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One model at one place.
+#[pyclass(frozen, module = "seawall")]
+pub struct Leg {
+    pub core: Arc<Core>,
+    place: String,
+    key: Option<ApiKey>,
+    retry: Option<Py<Retry>>,
+    breaker: Option<Py<CircuitBreaker>>,
+    timeout: Option<Duration>,
+}
+
+#[pymethods]
+impl Leg {
+    #[new]
+    #[pyo3(signature = (model, *, base_url, api_key=None, organization=None, project=None, headers=None, query=None, params=None,
+                        retry=None, breaker=None, timeout=None, max_response_bytes=67_108_864))]
+    #[allow(clippy::too_many_arguments)] // one per keyword argument
+    fn new(
+        py: Python<'_>,
+        model: &str,
+        base_url: String,
+        api_key: Option<String>,
+        organization: Option<String>,
+        project: Option<String>,
+        headers: Option<Vec<(String, String)>>,
+        query: Option<Vec<(String, String)>>,
+        params: Option<&Bound<'_, PyDict>>,
+        retry: Option<Py<Retry>>,
+        breaker: Option<Py<CircuitBreaker>>,
+        timeout: Option<Bound<'_, PyAny>>,
+        max_response_bytes: usize,
+    ) -> PyResult<Leg> {
+        let table = class(py, "APIError")?.getattr("__module__").and_then(|m| py.import(m.extract::<&str>()?))?;
+        let wrong = |error| raise::api(py, &error, table.as_any(), None);
+        let key = api_key.filter(|k| !k.is_empty()).map(ApiKey::new).transpose().map_err(wrong)?;
+        let options = EndpointOptions {
+            base_url,
+            api_key: key.clone(),
+            organization,
+            project,
+            headers: headers.unwrap_or_default(),
+            query: query.unwrap_or_default(),
+        };
+        let endpoint = Endpoint::new(options).map_err(wrong)?;
+        let place = endpoint.place();
+        let params = params.map(|p| json::map(p, "params")).transpose()?.unwrap_or_default();
+        let core = Core { endpoint, model: model.into(), params, max_response_bytes };
+        let timeout = convert::optional("timeout", timeout.as_ref(), convert::positive_seconds)?;
+        Ok(Leg { core: Arc::new(core), place, key, retry, breaker, timeout })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Leg {} at {}>", self.core.model, self.place)
+    }
+}
+
+impl Leg {
+    pub fn name(&self) -> String {
+        self.core.model.to_string()
+    }
+
+    /// Whether it has other credentials or another endpoint than the primary.
+    pub fn is_elsewhere(&self, primary: &Leg) -> bool {
+        let keys = (self.key.as_ref().map(ApiKey::expose), primary.key.as_ref().map(ApiKey::expose));
+        self.place != primary.place || keys.0 != keys.1
+    }
+}
+
+/// What the listeners know of a stage.
+#[derive(Default)]
+pub struct Stage {
+    pub judge: Option<Judge>,
+    pub hooks: Option<Hooks>,
+}
+
+/// Builds a plan with a rule, a name and a listener's entry per stage.
+#[derive(Default)]
+pub struct Builder {
+    plan: PlanBuilder,
+    rules: Vec<Rule>,
+    names: Vec<String>,
+    stages: Vec<Stage>,
+}
+
+impl Builder {
+    fn push(&mut self, id: StageId, rule: Rule, stage: Stage, name: String) -> StageId {
+        self.rules.push(rule);
+        self.stages.push(stage);
+        self.names.push(name);
+        id
+    }
+
+    /// A policy around what is inside.
+    pub fn layer(&mut self, policy: Arc<dyn Policy>, inner: Vec<StageId>, rule: Rule, stage: Option<Stage>, name: String) -> StageId {
+        let id = self.plan.layer(policy, inner);
+        self.push(id, rule, stage.unwrap_or_default(), name)
+    }
+
+    /// A leg with its policies: Retry, CircuitBreaker, Timeout, the call.
+    pub fn chain(&mut self, py: Python<'_>, leg: &Leg, target: Target, table: &Bound<'_, PyAny>) -> PyResult<StageId> {
+        let leaf = self.plan.leaf(target);
+        let mut inner = self.push(leaf, Rule::None, Stage::default(), leg.name());
+        if let Some(limit) = leg.timeout {
+            inner = self.layer(Arc::new(Timeout { limit }), vec![inner], Rule::None, None, leg.name());
+        }
+        if let Some(breaker) = &leg.breaker {
+            breaker.get().adopt_name(&leg.core.model);
+            let name = breaker.get().display_name();
+            inner = self.layer(Arc::new(breaker.get().policy()), vec![inner], Rule::Breaker, None, name);
+        }
+        if let Some(retry) = &leg.retry {
+            let retry = retry.get();
+            let judge = retry.judge(py)?;
+            let listed = match &judge.listed {
+                Listed::Types(types) => Some(kinds(table, types.bind(py))?),
+                _ => None,
+            };
+            let foreign = judge.needs_python();
+            let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py) };
+            inner = self.layer(Arc::new(retry.policy(py)), vec![inner], Rule::Retry(listed), Some(stage), leg.name());
+        }
+        Ok(inner)
+    }
+
+    /// The plan, and for each stage its rule, its name and its listener's entry.
+    pub fn finish(self, root: StageId) -> (Arc<Plan>, Vec<Rule>, Vec<String>, Vec<Stage>) {
+        (self.plan.build(root), self.rules, self.names, self.stages)
+    }
+}
+
+/// The kinds of error there are, for tests that walk the table.
+pub fn class_names() -> Vec<&'static str> {
+    crate::llm::error::KINDS.iter().map(|(kind, _, _): &(ErrorKind, _, _)| kind.class_name()).collect()
+}

@@ -1,0 +1,23 @@
+//! The native client's Python side.
+
+mod bridge;
+mod foreign;
+mod json;
+mod leg;
+mod raise;
+mod reply;
+mod route;
+mod stream;
+
+use pyo3::prelude::*;
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<bridge::Bridge>()?;
+    m.add_class::<leg::Leg>()?;
+    m.add_class::<route::Route>()?;
+    m.add_class::<route::Flying>()?;
+    m.add_class::<reply::Reply>()?;
+    m.add_class::<reply::Chunk>()?;
+    m.add_class::<stream::Stream>()?;
+    m.add("ERROR_CLASSES", leg::class_names())
+}

@@ -1,0 +1,232 @@
+//! What a model answered: whole, and in pieces.
+
+use crate::llm::chat::ChatReply;
+use crate::llm::delta::Delta;
+use crate::llm::usage::Usage;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+
+fn usage_dict<'py>(py: Python<'py>, usage: Option<&Usage>) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Some(usage) = usage else { return Ok(None) };
+    let dict = PyDict::new(py);
+    dict.set_item("prompt_tokens", usage.prompt_tokens)?;
+    dict.set_item("completion_tokens", usage.completion_tokens)?;
+    dict.set_item("total_tokens", usage.total_tokens)?;
+    if let Some(cached) = usage.cached_tokens {
+        dict.set_item("cached_tokens", cached)?;
+    }
+    if let Some(reasoning) = usage.reasoning_tokens {
+        dict.set_item("reasoning_tokens", reasoning)?;
+    }
+    Ok(Some(dict))
+}
+
+/// A model's whole answer.
+#[pyclass(frozen, module = "seawall.llm")]
+pub struct Reply {
+    pub reply: ChatReply,
+    /// The attempts made, in order; compares with a number as their count.
+    #[pyo3(get)]
+    pub attempts: Py<PyAny>,
+    /// Seconds from the call to the answer, retries and waits included.
+    #[pyo3(get)]
+    pub seconds: f64,
+    /// Which alternative answered: 0 is the primary.
+    #[pyo3(get)]
+    pub alternative: u16,
+    /// The model that was asked; `model` is what the server says.
+    #[pyo3(get)]
+    pub asked_model: String,
+}
+
+#[pymethods]
+impl Reply {
+    /// The text.
+    #[getter]
+    fn content(&self) -> &str {
+        &self.reply.content
+    }
+
+    /// What the model says of its reasoning, where it does.
+    #[getter]
+    fn reasoning(&self) -> Option<&str> {
+        self.reply.reasoning.as_deref()
+    }
+
+    /// The model's refusal, where it refused.
+    #[getter]
+    fn refusal(&self) -> Option<&str> {
+        self.reply.refusal.as_deref()
+    }
+
+    /// The model that answered, as the server names it.
+    #[getter]
+    fn model(&self) -> &str {
+        self.reply.model.as_deref().unwrap_or(&self.asked_model)
+    }
+
+    /// The answer's id.
+    #[getter]
+    fn id(&self) -> Option<&str> {
+        self.reply.id.as_deref()
+    }
+
+    /// The provider's id of the request.
+    #[getter]
+    fn request_id(&self) -> Option<&str> {
+        self.reply.request_id.as_deref()
+    }
+
+    /// `stop`, `length`, `tool_calls`, `content_filter`, …
+    #[getter]
+    fn finish_reason(&self) -> Option<&str> {
+        self.reply.finish_reason.as_deref()
+    }
+
+    #[getter]
+    fn system_fingerprint(&self) -> Option<&str> {
+        self.reply.system_fingerprint.as_deref()
+    }
+
+    #[getter]
+    fn service_tier(&self) -> Option<&str> {
+        self.reply.service_tier.as_deref()
+    }
+
+    /// Tokens: `prompt_tokens`, `completion_tokens`, `total_tokens`, and `cached_tokens` and `reasoning_tokens` if told.
+    #[getter]
+    fn usage<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        usage_dict(py, self.reply.usage.as_ref())
+    }
+
+    /// The tool calls: `(id, name, arguments)` each, arguments as the JSON text that the model wrote.
+    #[getter]
+    fn tool_calls(&self) -> Vec<(Option<String>, String, String)> {
+        self.reply.tool_calls.iter().map(|c| (c.id.clone(), c.name.clone(), c.arguments.clone())).collect()
+    }
+
+    /// The response's headers, names in lower case.
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        for (name, value) in &self.reply.headers {
+            dict.set_item(name.as_str(), String::from_utf8_lossy(value.as_bytes()))?;
+        }
+        Ok(dict)
+    }
+
+    /// The whole body, parsed: everything that the server said.
+    #[getter]
+    fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        parsed(py, &self.reply.raw)
+    }
+
+    fn __str__(&self) -> &str {
+        &self.reply.content
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let text: String = self.reply.content.chars().take(60).collect();
+        let attempts = self.attempts.bind(py).len()?;
+        Ok(format!(
+            "<Reply {text:?} from {} in {:.2} s, {attempts} attempt{}>",
+            self.model(),
+            self.seconds,
+            if attempts == 1 { "" } else { "s" }
+        ))
+    }
+}
+
+fn parsed<'py>(py: Python<'py>, body: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    crate::python::errors::ours(py, &LOADS, "json", "loads")?.call1((body,))
+}
+
+/// A piece of a streamed answer.
+#[pyclass(frozen, module = "seawall.llm")]
+pub struct Chunk {
+    pub delta: Delta,
+}
+
+#[pymethods]
+impl Chunk {
+    /// The text of this piece; may be empty.
+    #[getter]
+    fn content(&self) -> &str {
+        &self.delta.content
+    }
+
+    #[getter]
+    fn reasoning(&self) -> Option<&str> {
+        self.delta.reasoning.as_deref()
+    }
+
+    #[getter]
+    fn refusal(&self) -> Option<&str> {
+        self.delta.refusal.as_deref()
+    }
+
+    #[getter]
+    fn role(&self) -> Option<&str> {
+        self.delta.role.as_deref()
+    }
+
+    #[getter]
+    fn model(&self) -> Option<&str> {
+        self.delta.model.as_deref()
+    }
+
+    #[getter]
+    fn id(&self) -> Option<&str> {
+        self.delta.id.as_deref()
+    }
+
+    /// Set on the last piece: `stop`, `length`, …
+    #[getter]
+    fn finish_reason(&self) -> Option<&str> {
+        self.delta.finish_reason.as_deref()
+    }
+
+    #[getter]
+    fn system_fingerprint(&self) -> Option<&str> {
+        self.delta.system_fingerprint.as_deref()
+    }
+
+    #[getter]
+    fn service_tier(&self) -> Option<&str> {
+        self.delta.service_tier.as_deref()
+    }
+
+    /// Which choice it belongs to.
+    #[getter]
+    fn index(&self) -> u32 {
+        self.delta.index
+    }
+
+    /// Tokens, on the piece that tells them.
+    #[getter]
+    fn usage<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        usage_dict(py, self.delta.usage.as_ref())
+    }
+
+    /// Pieces of tool calls: `(index, id, name, arguments)` each.
+    #[getter]
+    fn tool_calls(&self) -> Vec<(u32, Option<String>, Option<String>, String)> {
+        self.delta.tool_calls.iter().map(|c| (c.index, c.id.clone(), c.name.clone(), c.arguments.clone())).collect()
+    }
+
+    /// The event, parsed.
+    #[getter]
+    fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        parsed(py, &self.delta.raw)
+    }
+
+    fn __str__(&self) -> &str {
+        &self.delta.content
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Chunk {:?}>", self.delta.content)
+    }
+}

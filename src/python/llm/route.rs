@@ -1,0 +1,372 @@
+//! `Route`: one or more models behind one plan, called from threads and event loops.
+
+use super::bridge;
+use super::foreign::Listeners;
+use super::raise;
+use super::reply::Reply;
+use super::stream::Stream;
+use super::{json, leg::Leg};
+use crate::drive::clock;
+use crate::drive::tokio::{Drive, Turn};
+use crate::engine::{Execution, Instant, Outcome, Target};
+use crate::llm::chat::ChatReply;
+use crate::llm::embeddings::EmbeddingsReply;
+use crate::llm::error::{ErrorKind, KINDS};
+use crate::llm::route::{Answer, Attempt, Failure, Flight, Kinds, Order, Route as Core, Rule, Task};
+use crate::llm::runtime;
+use crate::policies::fallback::Fallback;
+use crate::policies::timeout::Timeout;
+use crate::python::errors::{configuration, ours};
+use crate::python::judge::Listed;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use serde_json::value::RawValue;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+
+/// How a call of a route came out, before Python sees it.
+pub struct Finished {
+    result: Result<Answer, Failure>,
+    others: Vec<Failure>,
+    attempts: Vec<Attempt>,
+    begun: Instant,
+    took: Duration,
+    exhausted: Option<(u32, Duration, &'static str)>,
+}
+
+impl Finished {
+    /// Collects what there is to say at the end.
+    pub fn of(drive: &mut Drive<Flight>, outcome: &Outcome) -> Finished {
+        let attached: Vec<Outcome> = drive.execution().attached().to_vec();
+        let flight = &mut drive.host;
+        Finished {
+            result: flight.take(outcome),
+            others: attached.iter().filter_map(|o| flight.failure(o)).collect(),
+            attempts: std::mem::take(&mut flight.attempts),
+            begun: flight.begun,
+            took: clock::now().since(flight.begun),
+            exhausted: flight.exhausted,
+        }
+    }
+}
+
+impl Finished {
+    /// After the first content every failure is an interrupted stream.
+    pub fn broke_off(&mut self, text: &str) {
+        if let Err(Failure::Api(error)) = &self.result {
+            self.result = Err(Failure::Api(error.clone().interrupted(text)));
+        }
+    }
+}
+
+/// What all calls of a route share with Python.
+pub struct Shared {
+    pub core: Arc<Core>,
+    pub table: Py<PyAny>,
+}
+
+/// Which kinds of error the listed classes match, and which they name.
+pub fn kinds(table: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> PyResult<Kinds> {
+    static ROW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = table.py();
+    let mut kinds = Kinds { matched: 0, named: 0 };
+    for (kind, name, _) in KINDS {
+        let class = table.getattr(name)?.cast_into::<PyType>()?;
+        for listed in types {
+            let listed = listed.cast_into::<PyType>()?;
+            if class.is_subclass(&listed)? {
+                kinds.matched |= Kinds::bit(kind);
+                if ours(py, &ROW, "seawall._classify", "names_no_retry")?.call1((listed,))?.is_truthy()? {
+                    kinds.named |= Kinds::bit(kind);
+                }
+            }
+        }
+    }
+    Ok(kinds)
+}
+
+impl Shared {
+    /// The exception behind a finished call that failed.
+    fn raised(&self, py: Python<'_>, finished: &Finished, failure: &Failure) -> PyResult<PyErr> {
+        let table = self.table.bind(py);
+        let model = finished.attempts.first().and_then(|a| self.core.legs.get(a.target.0 as usize)).map(|l| &*l.model);
+        let error = raise::failure(py, failure, &self.core, table, model);
+        let others = finished.others.iter().map(|o| raise::failure(py, o, &self.core, table, None)).collect();
+        let attempts = raise::attempts(py, &finished.attempts, &self.core, finished.begun)?;
+        raise::tell(py, &error, others, &attempts, finished.exhausted, model.unwrap_or("the call"));
+        Ok(error)
+    }
+
+    fn reply(&self, py: Python<'_>, finished: &Finished, reply: ChatReply) -> PyResult<Py<PyAny>> {
+        let attempts = raise::attempts(py, &finished.attempts, &self.core, finished.begun)?.unbind();
+        let target = finished.attempts.last().map_or(0, |a| a.target.0);
+        let asked_model = self.core.legs.get(target as usize).map_or_else(String::new, |l| l.model.to_string());
+        let reply = Reply { reply, attempts, seconds: finished.took.as_secs_f64(), alternative: target, asked_model };
+        Ok(Py::new(py, reply)?.into_any())
+    }
+
+    fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: EmbeddingsReply) -> PyResult<Py<PyAny>> {
+        static EMBEDDED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let attempts = raise::attempts(py, &finished.attempts, &self.core, finished.begun)?;
+        let vectors = PyList::empty(py);
+        for vector in &reply.vectors {
+            vectors.append(PyList::new(py, vector.iter().map(|x| f64::from(*x)))?)?;
+        }
+        let tokens = reply.usage.as_ref().map_or(0, |u| u.prompt_tokens);
+        let fields = (vectors, reply.model, tokens, attempts, finished.took.as_secs_f64());
+        Ok(ours(py, &EMBEDDED, "seawall.llm", "EmbeddingsReply")?.call1(fields)?.unbind())
+    }
+
+    /// What Python gets for a finished call.
+    pub fn convert(&self, py: Python<'_>, mut finished: Finished) -> PyResult<Py<PyAny>> {
+        let unsaid = || Err(Failure::Api(crate::llm::error::ApiError::new(ErrorKind::Api, "the stream has ended")));
+        match std::mem::replace(&mut finished.result, unsaid()) {
+            Ok(Answer::Chat(reply)) => self.reply(py, &finished, reply),
+            Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, reply),
+            Ok(Answer::Stream(..)) => Ok(py.None()),
+            Err(failure) => Err(self.raised(py, &finished, &failure)?),
+        }
+    }
+
+    /// The exception of a failed stream.
+    pub fn stream_error(&self, py: Python<'_>, finished: &Finished) -> PyErr {
+        match &finished.result {
+            Err(failure) => self.raised(py, finished, failure).unwrap_or_else(|error| error),
+            Ok(_) => pyo3::exceptions::PyStopIteration::new_err(()),
+        }
+    }
+}
+
+/// Runs a call to its end.
+async fn run(core: Arc<Core>, order: Arc<Order>, client: crate::llm::client::Client) -> Finished {
+    let execution = Execution::new(core.plan.clone(), clock::seed(), clock::now());
+    let mut drive = Drive::new(execution, Flight::new(core, order, client));
+    loop {
+        if let Turn::Done(outcome) = drive.advance().await {
+            return Finished::of(&mut drive, &outcome);
+        }
+    }
+}
+
+/// A call on its way to an asyncio future. Dropping it, or `abort`, cuts the request.
+#[pyclass(frozen, module = "seawall")]
+pub struct Flying {
+    #[pyo3(get)]
+    future: Py<PyAny>,
+    abort: AbortHandle,
+}
+
+#[pymethods]
+impl Flying {
+    /// Gives the call up: the request is cut, permits go back, nothing counts.
+    fn abort(&self) {
+        self.abort.abort();
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
+/// Models behind one plan.
+#[pyclass(frozen, module = "seawall")]
+pub struct Route {
+    pub shared: Arc<Shared>,
+}
+
+fn broken(py: Python<'_>, table: &Py<PyAny>, error: &crate::llm::error::ApiError) -> PyErr {
+    raise::api(py, error, table.bind(py), None)
+}
+
+impl Route {
+    pub fn order(task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<Order>> {
+        let what = if task == Task::Embeddings { "input" } else { "messages" };
+        let value = json::value(content, what)?;
+        let inputs = value.as_array().map_or(1, Vec::len);
+        let raw = serde_json::value::to_raw_value(&value).map_err(|e| pyo3::exceptions::PyValueError::new_err(e.to_string()))?;
+        let raw: Box<RawValue> = raw;
+        let params = params.map(|p| json::map(p, "params")).transpose()?.unwrap_or_default();
+        Ok(Arc::new(Order { task, content: raw, inputs, params }))
+    }
+
+    pub fn live(&self, py: Python<'_>) -> PyResult<(tokio::runtime::Handle, crate::llm::client::Client)> {
+        runtime::get().map_err(|error| broken(py, &self.shared.table, &error))
+    }
+}
+
+fn task(name: &str) -> Task {
+    if name == "embeddings" { Task::Embeddings } else { Task::Chat }
+}
+
+#[pymethods]
+impl Route {
+    /// `legs` in the order in which they are tried; `handled` are the exception classes for which alternatives stand in;
+    /// `table` is where exception classes are looked up; `function` is what retry states and logs name.
+    #[new]
+    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None))]
+    fn new(
+        py: Python<'_>,
+        legs: Vec<Py<Leg>>,
+        table: Py<PyAny>,
+        handled: Option<Bound<'_, PyAny>>,
+        deadline: Option<f64>,
+        function: Option<Py<PyAny>>,
+    ) -> PyResult<Route> {
+        let Some(first) = legs.first() else { return Err(configuration(py, "a route needs a model")) };
+        let mut builder = super::leg::Builder::default();
+        let mut branches = Vec::new();
+        let mut elsewhere = 0u64;
+        for (at, leg) in legs.iter().enumerate() {
+            branches.push(builder.chain(py, leg.get(), Target(at as u16), table.bind(py))?);
+            if leg.get().is_elsewhere(first.get()) {
+                elsewhere |= 1 << at;
+            }
+        }
+        let mut root = branches[0];
+        if branches.len() > 1 {
+            let listed = match Listed::parse("exceptions_to_handle", handled.as_ref())? {
+                Listed::Table => None,
+                Listed::Types(types) => Some(kinds(table.bind(py), types.bind(py))?),
+                _ => return Err(configuration(py, "exceptions_to_handle of a model must be exception classes")),
+            };
+            root = builder.layer(
+                Arc::new(Fallback { judges_values: false }),
+                branches,
+                Rule::Fallback(listed, elsewhere),
+                None,
+                first.get().name(),
+            );
+        }
+        if let Some(deadline) = deadline {
+            root = builder.layer(
+                Arc::new(Timeout { limit: Duration::from_secs_f64(deadline) }),
+                vec![root],
+                Rule::None,
+                None,
+                first.get().name(),
+            );
+        }
+        let (plan, rules, names, stages) = builder.finish(root);
+        let foreign = Arc::new(Listeners::new(stages, names.clone(), table.clone_ref(py), function));
+        let legs = legs.iter().map(|l| l.get().core.clone()).collect();
+        let core = Arc::new(Core { plan, legs, rules, names, foreign: Some(foreign) });
+        Ok(Route { shared: Arc::new(Shared { core, table }) })
+    }
+
+    /// Calls and waits on this thread; Ctrl-C ends the wait and cuts the request.
+    #[pyo3(signature = (kind, content, params=None))]
+    fn call(&self, py: Python<'_>, kind: &str, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
+        let order = Route::order(task(kind), content, params)?;
+        let (runtime, client) = self.live(py)?;
+        let slot: Arc<Mutex<Option<Finished>>> = Arc::new(Mutex::new(None));
+        let mut abort = None;
+        let finished = bridge::wait(
+            py,
+            |parker| {
+                let (slot, core) = (slot.clone(), self.shared.core.clone());
+                let job = runtime.spawn(async move {
+                    let finished = run(core, order, client).await;
+                    *slot.lock().unwrap_or_else(|p| p.into_inner()) = Some(finished);
+                    parker.wake();
+                });
+                abort = Some(job.abort_handle());
+            },
+            || slot.lock().unwrap_or_else(|p| p.into_inner()).take(),
+        );
+        match finished {
+            Ok(finished) => self.shared.convert(py, finished),
+            Err(interrupt) => {
+                if let Some(job) = abort {
+                    job.abort();
+                }
+                Err(interrupt)
+            }
+        }
+    }
+
+    /// Begins a call whose result comes as a future of the running loop.
+    #[pyo3(signature = (kind, content, params=None))]
+    fn start(&self, py: Python<'_>, kind: &str, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Flying> {
+        let order = Route::order(task(kind), content, params)?;
+        let (runtime, client) = self.live(py)?;
+        let (future, sender) = bridge::future(py)?;
+        let (shared, core, told) = (self.shared.clone(), self.shared.core.clone(), future.clone_ref(py));
+        let job = runtime.spawn(async move {
+            let finished = run(core, order, client).await;
+            sender.complete(told, move |py| shared.convert(py, finished));
+        });
+        Ok(Flying { future, abort: job.abort_handle() })
+    }
+
+    /// Opens a stream; nothing is sent before its first piece is asked for.
+    #[pyo3(signature = (content, params=None))]
+    fn stream(&self, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Stream> {
+        let order = Route::order(Task::Stream, content, params)?;
+        Ok(Stream::new(self.shared.clone(), order))
+    }
+
+    /// Calls for each content, at most `concurrency` at a time; gives a list of results, an exception in place of one that
+    /// failed. Result i belongs to content i. `progress` is called with the number finished.
+    #[pyo3(signature = (kind, contents, params=None, *, concurrency=None, progress=None))]
+    fn batch(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        contents: Vec<Bound<'_, PyAny>>,
+        params: Option<&Bound<'_, PyDict>>,
+        concurrency: Option<usize>,
+        progress: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyList>> {
+        let orders = contents.iter().map(|c| Route::order(task(kind), c, params)).collect::<PyResult<Vec<_>>>()?;
+        let (runtime, client) = self.live(py)?;
+        let total = orders.len();
+        let results: Arc<Mutex<(Vec<Option<Finished>>, usize)>> = Arc::new(Mutex::new(((0..total).map(|_| None).collect(), 0)));
+        let mut jobs = Vec::with_capacity(total);
+        let mut shown = 0;
+        let waited = bridge::wait(
+            py,
+            |parker| {
+                let places = Arc::new(tokio::sync::Semaphore::new(concurrency.unwrap_or(total).max(1)));
+                for (at, order) in orders.into_iter().enumerate() {
+                    let (places, core, client) = (places.clone(), self.shared.core.clone(), client.clone());
+                    let (results, parker) = (results.clone(), parker.clone());
+                    jobs.push(runtime.spawn(async move {
+                        let _place = places.acquire().await;
+                        let finished = run(core, order, client).await;
+                        let mut results = results.lock().unwrap_or_else(|p| p.into_inner());
+                        results.0[at] = Some(finished);
+                        results.1 += 1;
+                        parker.wake();
+                    }));
+                }
+            },
+            || {
+                let done = results.lock().unwrap_or_else(|p| p.into_inner()).1;
+                if let (Some(progress), true) = (&progress, done > shown)
+                    && let Err(error) = progress.call1((done,))
+                {
+                    error.write_unraisable(py, Some(progress));
+                }
+                shown = done;
+                (done == total).then_some(())
+            },
+        );
+        if let Err(interrupt) = waited {
+            jobs.iter().for_each(|job| job.abort());
+            return Err(interrupt);
+        }
+        let finished = std::mem::take(&mut results.lock().unwrap_or_else(|p| p.into_inner()).0);
+        let list = PyList::empty(py);
+        for result in finished.into_iter().flatten() {
+            match self.shared.convert(py, result) {
+                Ok(value) => list.append(value)?,
+                Err(error) => list.append(error.into_value(py))?,
+            }
+        }
+        Ok(list.unbind())
+    }
+}

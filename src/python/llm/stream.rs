@@ -1,0 +1,235 @@
+//! `Stream`: a streamed answer, read from a thread or an event loop. A slow reader slows the request down.
+
+use super::bridge::{self, Parker, Sender};
+use super::raise;
+use super::reply::Chunk;
+use super::route::{Finished, Shared};
+use crate::drive::clock;
+use crate::drive::tokio::{Drive, Turn};
+use crate::engine::{Execution, Outcome};
+use crate::llm::client::Client;
+use crate::llm::delta::Delta;
+use crate::llm::route::{Answer, Flight, Order};
+use crate::llm::runtime;
+use pyo3::exceptions::PyStopIteration;
+use pyo3::prelude::*;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+/// Pieces held for a reader before the request is made to wait.
+const HELD: usize = 64;
+
+enum Reader {
+    Nobody,
+    Thread(Arc<Parker>),
+    Loop(Sender, Py<PyAny>),
+}
+
+struct Held {
+    pieces: VecDeque<Delta>,
+    end: Option<Finished>,
+    reader: Reader,
+}
+
+struct Pipe {
+    held: Mutex<Held>,
+    room: Notify,
+}
+
+impl Pipe {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn wake(reader: Reader) {
+        match reader {
+            Reader::Nobody => {}
+            Reader::Thread(parker) => parker.wake(),
+            Reader::Loop(sender, future) => sender.complete(future, |py| Ok(py.None())),
+        }
+    }
+
+    async fn push(&self, piece: Delta) {
+        let reader = {
+            let mut held = self.lock();
+            held.pieces.push_back(piece);
+            std::mem::replace(&mut held.reader, Reader::Nobody)
+        };
+        Pipe::wake(reader);
+        while self.lock().pieces.len() >= HELD {
+            self.room.notified().await;
+        }
+    }
+
+    fn end(&self, finished: Finished) {
+        let reader = {
+            let mut held = self.lock();
+            held.end = Some(finished);
+            std::mem::replace(&mut held.reader, Reader::Nobody)
+        };
+        Pipe::wake(reader);
+    }
+}
+
+/// Runs the call, handing each piece to the pipe.
+async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<Pipe>) {
+    let execution = Execution::new(shared.core.plan.clone(), clock::seed(), clock::now());
+    let mut drive = Drive::new(execution, Flight::new(shared.core.clone(), order, client));
+    let mut turn = drive.advance().await;
+    let mut delivered = None;
+    while let Turn::Delivered(ticket) = turn {
+        let call = drive.host.last_call();
+        let taken = drive.host.take(&Outcome::Stream(ticket));
+        let (Ok(Answer::Stream(mut stream, first)), Some(call)) = (taken, call) else { break };
+        for piece in first {
+            pipe.push(piece).await;
+        }
+        let end = loop {
+            let next = tokio::select! {
+                biased;
+                next = stream.next() => next,
+                () = drive.limit() => break None,
+            };
+            match next {
+                Ok(Some(piece)) => pipe.push(piece).await,
+                Ok(None) => break Some(Ok(())),
+                Err(error) => break Some(Err(error.interrupted(stream.text()))),
+            }
+        };
+        delivered = Some(stream.text().to_owned());
+        if let Some(end) = end {
+            let outcome = drive.host.keep_end(call, end);
+            drive.stream_ended(call, outcome);
+        }
+        turn = drive.advance().await;
+    }
+    if let Turn::Done(outcome) = turn {
+        let mut finished = Finished::of(&mut drive, &outcome);
+        if let Some(text) = delivered {
+            finished.broke_off(&text);
+        }
+        pipe.end(finished);
+    }
+}
+
+/// A streamed answer; an iterator and an asynchronous one.
+#[pyclass(frozen, module = "seawall.llm", weakref)]
+pub struct Stream {
+    shared: Arc<Shared>,
+    pipe: Arc<Pipe>,
+    /// The order, until the first piece is asked for; then the job.
+    job: Mutex<Result<Arc<Order>, AbortHandle>>,
+}
+
+impl Stream {
+    pub fn new(shared: Arc<Shared>, order: Arc<Order>) -> Stream {
+        let held = Held { pieces: VecDeque::new(), end: None, reader: Reader::Nobody };
+        Stream { shared, pipe: Arc::new(Pipe { held: Mutex::new(held), room: Notify::new() }), job: Mutex::new(Ok(order)) }
+    }
+
+    fn begin(&self, py: Python<'_>) -> PyResult<()> {
+        let mut job = self.job.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Ok(order) = &*job {
+            let (runtime, client) = runtime::get().map_err(|e| raise::api(py, &e, self.shared.table.bind(py), None))?;
+            let running = runtime.spawn(run(self.shared.clone(), order.clone(), client, self.pipe.clone()));
+            *job = Err(running.abort_handle());
+        }
+        Ok(())
+    }
+
+    /// The next piece, the end (`StopIteration` or the call's error), or nothing yet.
+    fn next_now(&self, py: Python<'_>) -> Option<PyResult<Chunk>> {
+        let mut held = self.pipe.lock();
+        if let Some(delta) = held.pieces.pop_front() {
+            let low = held.pieces.len() == HELD / 2;
+            drop(held);
+            if low {
+                self.pipe.room.notify_one();
+            }
+            return Some(Ok(Chunk { delta }));
+        }
+        let end = held.end.take()?;
+        drop(held);
+        let error = self.shared.stream_error(py, &end);
+        Some(Err(error))
+    }
+
+    fn is_over(&self) -> bool {
+        let job = self.job.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        job.as_ref().is_err_and(AbortHandle::is_finished)
+    }
+}
+
+#[pymethods]
+impl Stream {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Chunk> {
+        self.begin(py)?;
+        if let Some(next) = self.next_now(py) {
+            return next;
+        }
+        let next = bridge::wait(
+            py,
+            |parker| self.pipe.lock().reader = Reader::Thread(parker),
+            || match self.next_now(py) {
+                None if self.is_over() => Some(self.next_now(py).unwrap_or_else(|| Err(PyStopIteration::new_err(())))),
+                None => {
+                    let mut held = self.pipe.lock();
+                    if matches!(held.reader, Reader::Nobody) && held.pieces.is_empty() && held.end.is_none() {
+                        // Woken for a piece that somebody else took: nobody will wake this thread again.
+                        held.reader = Reader::Nobody;
+                    }
+                    None
+                }
+                next => next,
+            },
+        );
+        match next {
+            Ok(next) => next,
+            Err(interrupt) => {
+                self.close();
+                Err(interrupt)
+            }
+        }
+    }
+
+    /// For the asynchronous reader: the next piece, or a future that is done once there is one.
+    fn next_or_future(&self, py: Python<'_>) -> PyResult<(Option<Chunk>, Option<Py<PyAny>>)> {
+        self.begin(py)?;
+        match self.next_now(py) {
+            Some(next) => return next.map(|chunk| (Some(chunk), None)),
+            None if self.is_over() => {
+                return self.next_now(py).unwrap_or_else(|| Err(PyStopIteration::new_err(()))).map(|c| (Some(c), None));
+            }
+            None => {}
+        }
+        let (future, sender) = bridge::future(py)?;
+        let told = future.clone_ref(py);
+        let ready = {
+            let mut held = self.pipe.lock();
+            held.reader = Reader::Loop(sender, told);
+            if held.pieces.is_empty() && held.end.is_none() { Reader::Nobody } else { std::mem::replace(&mut held.reader, Reader::Nobody) }
+        };
+        Pipe::wake(ready);
+        Ok((None, Some(future)))
+    }
+
+    /// Gives the rest up: the request is cut and its connection freed.
+    fn close(&self) {
+        let job = self.job.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Err(running) = &*job {
+            running.abort();
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
