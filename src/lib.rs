@@ -3,4 +3,6 @@
 //! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `llm` and
 //! `simulator` talk HTTP; `python` is the only module that names pyo3.
 
+pub mod monitor;
 pub mod policies;
+pub mod stats;
