@@ -80,7 +80,7 @@ class Thresholds(dict[str, float]):
         self.update(other)
         return self
 
-    def setdefault(self, metric: str, default: float | None = None) -> float:  # type: ignore[override]
+    def setdefault(self, metric: str, default: float | None = None) -> float:
         """Return the limit; every metric has one, so a default is never used."""
         if metric not in self:
             self._check(metric, default)
@@ -162,7 +162,7 @@ class MonitoringSystem(_seawall.MonitoringSystem):
             "success_rate": f"{now['success_rate']:.2%}",
         }
 
-    def __getnewargs__(self) -> tuple[()]:  # type: ignore[override]
+    def __getnewargs__(self) -> tuple[()]:
         return ()
 
     def __getstate__(self) -> dict[str, Any]:

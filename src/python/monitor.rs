@@ -198,12 +198,13 @@ impl Monitor {
     ) -> PyResult<()> {
         let most = u64::from(u32::MAX);
         let retried = retried.map(|value| flag("retried", value)).transpose()?;
-        let retries = match retries.map(|value| whole("retries", value, 0, most)).transpose()? {
-            Some(0) if retried == Some(true) => {
-                return Err(PyValueError::new_err("retries is 0 although retried is True: leave one of them out"));
+        let retries = match (retries.map(|value| whole("retries", value, 0, most)).transpose()?, retried) {
+            (Some(count), Some(flag)) if flag != (count > 0) => {
+                let flag = if flag { "True" } else { "False" };
+                return Err(PyValueError::new_err(format!("retries is {count} although retried is {flag}: leave one of them out")));
             }
-            Some(count) => count as u32,
-            None => u32::from(retried.unwrap_or(false)),
+            (Some(count), _) => count as u32,
+            (None, retried) => u32::from(retried.unwrap_or(false)),
         };
         let given_seconds = latency.map_or(Ok(0.0), |value| seconds("latency", value))?;
         let record = Record {
@@ -349,7 +350,10 @@ impl Monitor {
     fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyDict>) -> PyResult<()> {
         let part =
             |key: &str| state.get_item(key)?.ok_or_else(|| PyValueError::new_err(format!("a pickled monitor without {key:?} is none")));
-        *slf.get().callbacks() = part("callbacks")?.extract()?;
+        let callbacks = part("callbacks")?.extract()?;
+        // What leaves is dropped after the lock: it may run Python code.
+        let dropped = std::mem::replace(&mut *slf.get().callbacks(), callbacks);
+        drop(dropped);
         let attributes = part("attributes")?;
         if !attributes.is_none() {
             slf.getattr("__dict__")?.call_method1("update", (attributes,))?;

@@ -71,9 +71,9 @@ impl Tally {
         share(self.fallbacks, self.total)
     }
 
-    /// Mean latency in seconds.
+    /// Mean latency in seconds, rounded once.
     pub fn mean_seconds(&self) -> Option<f64> {
-        (self.total > 0).then(|| self.latency_ns as f64 / 1e9 / self.total as f64)
+        (self.total > 0).then(|| self.latency_ns as f64 / (self.total as f64 * 1e9))
     }
 }
 
