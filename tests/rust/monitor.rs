@@ -222,6 +222,18 @@ fn what_hovers_at_a_limit_is_not_told_again_and_again() {
 }
 
 #[test]
+fn a_second_incident_knows_nothing_of_the_first() {
+    let monitor = Monitor::new(10);
+    feed(&monitor, 5, call(false));
+    feed(&monitor, 20, call(true));
+    let slow = Record { ok: true, latency_ns: 4 * SECOND, ..Record::default() };
+    let second = [feed(&monitor, 10, slow), feed(&monitor, 20, call(true))].concat();
+    assert_eq!(kinds(&second), [(Kind::Raised, Level::Warning), (Kind::Resolved, Level::Normal)]);
+    assert_eq!((second[1].incident, second[1].peak, second[1].since_ns), (2, Level::Warning, second[0].at_ns));
+    assert_eq!(second[1].readings.iter().map(|reading| reading.metric).collect::<Vec<_>>(), [Metric::AvgLatency]);
+}
+
+#[test]
 fn restarting_forgets_calls_and_incidents_but_not_the_rules() {
     let monitor = Monitor::new(100);
     monitor.set_limit(Metric::RetryRate, 0.9);
