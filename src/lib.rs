@@ -8,6 +8,8 @@ pub mod engine;
 pub mod events;
 #[cfg(feature = "net")]
 pub mod llm;
+pub mod monitor;
 pub mod policies;
 #[cfg(feature = "python")]
 mod python;
+pub mod stats;

@@ -10,6 +10,7 @@ mod inline;
 mod judge;
 mod llm;
 mod log;
+mod monitor;
 mod pipeline;
 mod policies;
 mod state;
@@ -28,5 +29,6 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<coroutine::Coroutine>()?;
     waits::register(m)?;
     llm::register(m)?;
+    monitor::register(m)?;
     Ok(())
 }

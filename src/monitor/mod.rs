@@ -1,0 +1,16 @@
+//! Health of something that is called: what the last calls were like, how bad that is, and when to say so.
+
+mod alert;
+mod core;
+mod incident;
+mod level;
+mod rules;
+mod text;
+
+pub use self::core::{Monitor, Snapshot};
+pub use alert::{Alert, Kind, Reading};
+pub use level::{Level, Metric};
+pub use rules::{Limits, Rules};
+pub use text::Language;
+
+pub use crate::stats::{Entry, Record, Tally};

@@ -1,0 +1,447 @@
+//! `Monitor`, and the native half of the document's `MonitoringSystem`.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDelta, PyDict, PyInt, PyTuple};
+
+use crate::monitor::{Alert, Entry, Language, Metric, Monitor as Core, Record, Tally};
+
+/// More than any machine will remember call by call.
+const MAX_WINDOW: usize = 10_000_000;
+/// Seconds, about 30 years: beyond it a latency is a mistake (a timestamp, a wrong unit).
+const MAX_LATENCY: f64 = 1e9;
+
+/// Adds the classes of this file to the extension module.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Monitor>()?;
+    m.add_class::<MonitoringSystem>()
+}
+
+fn unix_now_ns() -> u64 {
+    // A clock before 1970 stamps 0; stamps are labels, nothing is computed from them.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// A value as an error message shows it: its repr, cut short, and its type.
+fn shown(value: &Bound<'_, PyAny>) -> String {
+    let kind = value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
+    match value.repr() {
+        Ok(repr) => format!("{} ({kind})", repr.to_string_lossy().chars().take(60).collect::<String>()),
+        Err(_) => format!("an object of type {kind}"),
+    }
+}
+
+fn flag(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if let Ok(flag) = value.extract::<bool>() {
+        return Ok(flag);
+    }
+    match value.cast::<PyInt>().ok().and_then(|number| number.extract::<u8>().ok()) {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        _ => Err(PyTypeError::new_err(format!("{name} must be True or False, not {}", shown(value)))),
+    }
+}
+
+fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    let refused = || PyTypeError::new_err(format!("{name} must be a number of seconds or a timedelta, not {}", shown(value)));
+    let seconds = if let Ok(delta) = value.cast::<PyDelta>() {
+        delta.call_method0("total_seconds")?.extract::<f64>()?
+    } else if value.is_instance_of::<PyBool>() {
+        return Err(refused());
+    } else {
+        value.extract::<f64>().map_err(|_| refused())?
+    };
+    if (0.0..=MAX_LATENCY).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(PyValueError::new_err(format!("{name} must be a finite number of seconds, at least 0 and at most 1e9, not {}", shown(value))))
+}
+
+fn whole(name: &str, value: &Bound<'_, PyAny>, least: u64, most: u64) -> PyResult<u64> {
+    let refused = |kind: &str| format!("{name} must be {kind} from {least} to {most}, not {}", shown(value));
+    if value.is_instance_of::<PyBool>() || !value.hasattr("__index__")? {
+        return Err(PyTypeError::new_err(refused("a whole number")));
+    }
+    match value.extract::<u64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(PyValueError::new_err(refused("a whole number"))),
+    }
+}
+
+fn window_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    Ok(whole(name, value, 1, MAX_WINDOW as u64)? as usize)
+}
+
+/// Health of something that is called, over its last calls.
+///
+/// Args:
+///     window: how many of the last calls count, 1 to 10,000,000 (default 100).
+///     name: what is watched; shown in alerts and in the repr.
+///
+/// Recording costs the same at every window size and is safe from any thread. One incident gives one alert when it
+/// starts, one when it becomes worse and one when it is over: to the logger `seawall.monitor`, to `alerts` and to the
+/// callbacks of `on_alert`. The limits are 5 % (warning) and 10 % (critical) of errors, 3 % and 5 % of calls that were
+/// retried, 2 s and 5 s of mean latency, judged from 10 calls on; five failures in a row are an emergency.
+///
+/// A copy (pickle, deepcopy) has the same window size, name and callbacks, and starts empty: the counts belong
+/// to the object that saw the calls.
+///
+/// Raises TypeError and ValueError for arguments that cannot be meant.
+#[pyclass(frozen, subclass, module = "seawall")]
+pub struct Monitor {
+    core: Arc<Core>,
+    name: Option<String>,
+    language: Language,
+    callbacks: Mutex<Vec<Py<PyAny>>>,
+}
+
+impl Monitor {
+    fn with(window: usize, name: Option<String>, language: Language) -> Self {
+        Monitor { core: Arc::new(Core::new(window)), name, language, callbacks: Mutex::new(Vec::new()) }
+    }
+
+    /// What the engine feeds; alerts that it returns go to [`publish`].
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn callbacks(&self) -> MutexGuard<'_, Vec<Py<PyAny>>> {
+        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn callback_list(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.callbacks().iter().map(|callback| callback.clone_ref(py)).collect()
+    }
+
+    fn alert<'py>(&self, py: Python<'py>, alert: &Alert) -> PyResult<Bound<'py, PyAny>> {
+        let (metrics, limits) = (PyDict::new(py), PyDict::new(py));
+        for reading in &alert.readings {
+            metrics.set_item(reading.metric.name(), reading.value)?;
+            limits.set_item(reading.metric.name(), reading.limit)?;
+        }
+        let fields = PyDict::new(py);
+        fields.set_item("kind", alert.kind.name())?;
+        fields.set_item("level", alert.level.name())?;
+        fields.set_item("previous", alert.previous.name())?;
+        fields.set_item("peak", alert.peak.name())?;
+        fields.set_item("metrics", metrics)?;
+        fields.set_item("limits", limits)?;
+        fields.set_item("calls", alert.calls)?;
+        fields.set_item("incident", alert.incident)?;
+        fields.set_item("since", alert.since_ns as f64 / 1e9)?;
+        fields.set_item("timestamp", alert.at_ns as f64 / 1e9)?;
+        fields.set_item("name", self.name.as_deref())?;
+        fields.set_item("message", alert.text(self.language))?;
+        glue(py)?.getattr("Alert")?.call((), Some(&fields))
+    }
+}
+
+fn glue(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import("seawall._monitoring")
+}
+
+/// Logs an alert and hands it to the monitor's callbacks. Must be called with no lock held.
+pub fn publish(py: Python<'_>, monitor: &Monitor, alert: &Alert) -> PyResult<()> {
+    glue(py)?.call_method1("publish", (monitor.alert(py, alert)?, monitor.callback_list(py)))?;
+    Ok(())
+}
+
+fn sums<'py>(py: Python<'py>, tally: &Tally) -> PyResult<Bound<'py, PyDict>> {
+    let sums = PyDict::new(py);
+    sums.set_item("total", tally.total)?;
+    sums.set_item("errors", tally.errors)?;
+    sums.set_item("retried", tally.retried)?;
+    sums.set_item("retries", tally.retries)?;
+    sums.set_item("fallbacks", tally.fallbacks)?;
+    sums.set_item("tokens", tally.tokens)?;
+    sums.set_item("error_rate", tally.error_rate())?;
+    sums.set_item("retry_rate", tally.retry_rate())?;
+    sums.set_item("fallback_rate", tally.fallback_rate())?;
+    sums.set_item("success_rate", tally.success_rate())?;
+    sums.set_item("avg_latency", tally.mean_seconds())?;
+    Ok(sums)
+}
+
+#[pymethods]
+impl Monitor {
+    #[new]
+    #[pyo3(signature = (window=None, name=None))]
+    fn new(window: Option<&Bound<'_, PyAny>>, name: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let window = window.map_or(Ok(100), |window| window_of("window", window))?;
+        let refused = |name: &Bound<'_, PyAny>| PyTypeError::new_err(format!("name must be a str or None, not {}", shown(name)));
+        let name = name.map(|name| name.extract::<String>().map_err(|_| refused(name))).transpose()?;
+        Ok(Monitor::with(window, name, Language::English))
+    }
+
+    /// Counts one finished call.
+    ///
+    /// Args:
+    ///     success: whether it gave a usable result.
+    ///     retried: whether it needed more than one attempt.
+    ///     latency: how long it took, seconds or timedelta.
+    ///     retries: how many attempts after the first; if not given, 1 where `retried`.
+    ///     fallback: whether an alternative answered.
+    ///     tokens: tokens used.
+    #[pyo3(signature = (success, retried=None, latency=None, *, retries=None, fallback=None, tokens=None))]
+    fn record(
+        slf: &Bound<'_, Self>,
+        success: &Bound<'_, PyAny>,
+        retried: Option<&Bound<'_, PyAny>>,
+        latency: Option<&Bound<'_, PyAny>>,
+        retries: Option<&Bound<'_, PyAny>>,
+        fallback: Option<&Bound<'_, PyAny>>,
+        tokens: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let most = u64::from(u32::MAX);
+        let retried = retried.map(|value| flag("retried", value)).transpose()?;
+        let retries = match (retries.map(|value| whole("retries", value, 0, most)).transpose()?, retried) {
+            (Some(count), Some(flag)) if flag != (count > 0) => {
+                let flag = if flag { "True" } else { "False" };
+                return Err(PyValueError::new_err(format!("retries is {count} although retried is {flag}: leave one of them out")));
+            }
+            (Some(count), _) => count as u32,
+            (None, retried) => u32::from(retried.unwrap_or(false)),
+        };
+        let given_seconds = latency.map_or(Ok(0.0), |value| seconds("latency", value))?;
+        let record = Record {
+            ok: flag("success", success)?,
+            fallback: fallback.map_or(Ok(false), |value| flag("fallback", value))?,
+            retries,
+            tokens: tokens.map_or(Ok(0), |value| whole("tokens", value, 0, most))? as u32,
+            latency_ns: (given_seconds * 1e9).round() as u64,
+        };
+        take(slf.py(), slf.get(), record, given_seconds)
+    }
+
+    /// The numbers at this moment: sums and rates over the window, latencies in seconds (percentiles within 2 %),
+    /// `level`, and under `lifetime` the sums over all calls ever recorded. Rates and latencies are None without calls.
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let now = self.core.snapshot();
+        let numbers = sums(py, &now.window)?;
+        numbers.set_item("p50", now.p50)?;
+        numbers.set_item("p95", now.p95)?;
+        numbers.set_item("p99", now.p99)?;
+        numbers.set_item("consecutive_failures", now.failures_in_a_row)?;
+        numbers.set_item("level", now.level.name())?;
+        numbers.set_item("window", now.window_size)?;
+        numbers.set_item("lifetime", sums(py, &now.lifetime)?)?;
+        Ok(numbers)
+    }
+
+    /// Has every later alert given to `callback(alert)`, in the thread that recorded the call. What it raises is logged
+    /// and goes no further. Returns the callback, so that it can be used as a decorator.
+    fn on_alert(&self, callback: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        if !callback.is_callable() {
+            return Err(PyTypeError::new_err(format!(
+                "on_alert needs something that can be called with an alert, not {}",
+                shown(&callback)
+            )));
+        }
+        self.callbacks().push(callback.clone().unbind());
+        Ok(callback.unbind())
+    }
+
+    /// Forgets all calls, alerts and totals; limits and callbacks stay.
+    fn reset(&self) {
+        self.core.restart(self.core.snapshot().window_size);
+    }
+
+    /// How many of the last calls count.
+    #[getter]
+    fn window(&self) -> usize {
+        self.core.snapshot().window_size
+    }
+
+    /// What is watched.
+    #[getter]
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// How bad it is: `normal`, `warning`, `critical` or `emergency`.
+    #[getter]
+    fn level(&self) -> &'static str {
+        self.core.level().name()
+    }
+
+    /// The last 100 alerts, oldest first: a copy.
+    #[getter]
+    fn alerts<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.core.alerts().iter().map(|alert| self.alert(py, alert)).collect()
+    }
+
+    /// Share of the window's calls that failed, 0 to 1; None without calls.
+    #[getter]
+    fn error_rate(&self) -> Option<f64> {
+        self.core.snapshot().window.error_rate()
+    }
+
+    /// Share of the window's calls that succeeded.
+    #[getter]
+    fn success_rate(&self) -> Option<f64> {
+        self.core.snapshot().window.success_rate()
+    }
+
+    /// Share of the window's calls that needed a retry.
+    #[getter]
+    fn retry_rate(&self) -> Option<f64> {
+        self.core.snapshot().window.retry_rate()
+    }
+
+    /// Mean latency of the window's calls in seconds.
+    #[getter]
+    fn avg_latency(&self) -> Option<f64> {
+        self.core.snapshot().window.mean_seconds()
+    }
+
+    /// Median latency in seconds, within 2 %.
+    #[getter]
+    fn p50(&self) -> Option<f64> {
+        self.core.snapshot().p50
+    }
+
+    /// The latency in seconds that 95 % of the calls did not exceed, within 2 %.
+    #[getter]
+    fn p95(&self) -> Option<f64> {
+        self.core.snapshot().p95
+    }
+
+    /// The latency in seconds that 99 % of the calls did not exceed, within 2 %.
+    #[getter]
+    fn p99(&self) -> Option<f64> {
+        self.core.snapshot().p99
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let monitor = slf.get();
+        let now = monitor.core.snapshot();
+        let kind = slf.get_type().name()?.to_string();
+        let name = monitor.name.as_deref().map_or_else(String::new, |name| format!(" {name:?}"));
+        let numbers = match (now.window.error_rate(), now.window.retry_rate(), now.window.mean_seconds(), now.p95) {
+            (Some(errors), Some(retries), Some(mean), Some(p95)) => format!(
+                "{} of the last {} calls: errors {:.2}%, retried {:.2}%, mean {mean:.3}s, p95 {p95:.3}s",
+                now.window.total,
+                now.window_size,
+                errors * 100.0,
+                retries * 100.0
+            ),
+            _ => "no calls yet".to_owned(),
+        };
+        Ok(format!("<{kind}{name}: {}, {numbers}>", now.level.name()))
+    }
+
+    fn __getnewargs__(&self) -> (usize, Option<&str>) {
+        (self.core.snapshot().window_size, self.name.as_deref())
+    }
+
+    /// What a copy takes over besides the constructor's arguments.
+    fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let state = PyDict::new(slf.py());
+        state.set_item("callbacks", slf.get().callback_list(slf.py()))?;
+        // Only a subclass written in Python has attributes of its own.
+        state.set_item("attributes", slf.getattr_opt("__dict__")?)?;
+        Ok(state)
+    }
+
+    fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyDict>) -> PyResult<()> {
+        let part =
+            |key: &str| state.get_item(key)?.ok_or_else(|| PyValueError::new_err(format!("a pickled monitor without {key:?} is none")));
+        let callbacks = part("callbacks")?.extract()?;
+        // What leaves is dropped after the lock: it may run Python code.
+        let dropped = std::mem::replace(&mut *slf.get().callbacks(), callbacks);
+        drop(dropped);
+        let attributes = part("attributes")?;
+        if !attributes.is_none() {
+            slf.getattr("__dict__")?.call_method1("update", (attributes,))?;
+        }
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Held only for moments and never across Python code, so a busy lock is another thread's: skip this round.
+        let Ok(callbacks) = self.callbacks.try_lock() else { return Ok(()) };
+        callbacks.iter().try_for_each(|callback| visit.call(callback))
+    }
+
+    fn __clear__(&self) {
+        let dropped = std::mem::take(&mut *self.callbacks());
+        drop(dropped);
+    }
+}
+
+fn take(py: Python<'_>, monitor: &Monitor, record: Record, given_seconds: f64) -> PyResult<()> {
+    match monitor.core.record_entry(Entry { at_ns: unix_now_ns(), record, given_seconds }) {
+        Some(alert) => publish(py, monitor, &alert),
+        None => Ok(()),
+    }
+}
+
+/// The native half of `seawall.MonitoringSystem`: everything that counts.
+#[pyclass(frozen, subclass, extends = Monitor, module = "seawall._seawall")]
+pub struct MonitoringSystem;
+
+#[pymethods]
+impl MonitoringSystem {
+    // A subclass may take what it likes in its `__init__`, so nothing is looked at here.
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Monitor::with(100, None, Language::Chinese)).add_subclass(MonitoringSystem)
+    }
+
+    /// Counts one finished request.
+    ///
+    /// Args:
+    ///     success: whether it succeeded.
+    ///     retried: whether it needed more than one attempt.
+    ///     latency: how long it took, seconds or timedelta.
+    #[pyo3(signature = (success, retried, latency))]
+    fn record_request(
+        slf: &Bound<'_, Self>,
+        success: &Bound<'_, PyAny>,
+        retried: &Bound<'_, PyAny>,
+        latency: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let given_seconds = seconds("latency", latency)?;
+        let record = Record {
+            ok: flag("success", success)?,
+            retries: u32::from(flag("retried", retried)?),
+            latency_ns: (given_seconds * 1e9).round() as u64,
+            ..Record::default()
+        };
+        take(slf.py(), slf.as_super().get(), record, given_seconds)
+    }
+
+    /// The requests in the window, oldest first, as dicts with `timestamp`, `success`, `retried` and `latency`: a copy.
+    #[getter]
+    fn requests<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = slf.py();
+        let request = |entry: &Entry| {
+            let request = PyDict::new(py);
+            request.set_item("timestamp", entry.at_ns as f64 / 1e9)?;
+            request.set_item("success", entry.record.ok)?;
+            request.set_item("retried", entry.record.retries > 0)?;
+            request.set_item("latency", entry.seconds())?;
+            Ok(request)
+        };
+        let requests: Vec<_> = slf.as_super().get().core.entries().iter().map(request).collect::<PyResult<_>>()?;
+        PyTuple::new(py, requests)
+    }
+
+    /// Begins again, empty, with a window of that size.
+    fn _begin(slf: &Bound<'_, Self>, window_size: &Bound<'_, PyAny>) -> PyResult<()> {
+        slf.as_super().get().core.restart(window_of("window_size", window_size)?);
+        Ok(())
+    }
+
+    /// Moves the limit of a metric, from the next record on.
+    fn _set_limit(slf: &Bound<'_, Self>, metric: &str, limit: f64) -> PyResult<()> {
+        let metric = Metric::named(metric).ok_or_else(|| PyValueError::new_err(format!("there is no metric {metric:?}")))?;
+        slf.as_super().get().core.set_limit(metric, limit);
+        Ok(())
+    }
+}

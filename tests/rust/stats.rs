@@ -1,0 +1,140 @@
+//! Windows and quantiles against the naive way: keep everything, compute from scratch after every step.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use seawall::stats::{CountWindow, Entry, Histogram, Record, Ring, Tally, TimeWindow};
+
+pub fn record() -> impl Strategy<Value = Record> {
+    let latency = prop_oneof![0..100_u64, 1_000_000..9_000_000_000_u64, any::<u64>()];
+    (any::<bool>(), any::<bool>(), prop_oneof![Just(0), 0..5_u32, any::<u32>()], any::<u32>(), latency)
+        .prop_map(|(ok, fallback, retries, tokens, latency_ns)| Record { ok, fallback, retries, tokens, latency_ns })
+}
+
+fn tally_of(records: &[Record]) -> Tally {
+    let count = |what: fn(&Record) -> bool| records.iter().filter(|record| what(record)).count() as u64;
+    Tally {
+        total: records.len() as u64,
+        errors: count(|record| !record.ok),
+        retried: count(|record| record.retries != 0),
+        retries: records.iter().map(|record| u64::from(record.retries)).sum(),
+        fallbacks: count(|record| record.fallback),
+        tokens: records.iter().map(|record| u64::from(record.tokens)).sum(),
+        latency_ns: records.iter().map(|record| u128::from(record.latency_ns)).sum(),
+    }
+}
+
+fn nearest_rank(values: &[u64], per_mille: usize) -> Option<u64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let rank = (1..=sorted.len()).find(|rank| rank * 1000 >= per_mille * sorted.len())?;
+    sorted.get(rank - 1).copied()
+}
+
+fn assert_quantiles(histogram: &Histogram, values: &[u64]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(histogram.len(), values.len() as u64);
+    for per_mille in [0, 1, 500, 950, 990, 999, 1000] {
+        match (histogram.quantile(per_mille), nearest_rank(values, per_mille as usize)) {
+            (Some(got), Some(want)) => {
+                prop_assert!(got.abs_diff(want) as f64 <= 0.0162 * want as f64, "{per_mille}: got {got}, want {want}")
+            }
+            (got, want) => prop_assert_eq!(got, want),
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_ring_keeps_the_newest(capacity in 0..40_usize, values in vec(any::<u16>(), 0..150)) {
+        let mut ring = Ring::new(capacity);
+        let kept = capacity.max(1);
+        for (at, value) in values.iter().enumerate() {
+            prop_assert_eq!(ring.push(*value), at.checked_sub(kept).map(|left| values[left]));
+            let want = &values[(at + 1).saturating_sub(kept)..=at];
+            prop_assert_eq!(ring.iter().copied().collect::<Vec<_>>(), want.to_vec());
+            prop_assert_eq!(ring.len(), want.len());
+        }
+    }
+
+    #[test]
+    fn a_count_window_equals_a_list_that_is_summed_up_anew(size in 1..30_usize, records in vec(record(), 1..120)) {
+        let mut window = CountWindow::new(size);
+        for (at, record) in records.iter().enumerate() {
+            window.push(Entry { at_ns: at as u64, record: *record, given_seconds: f64::NAN });
+            let kept = &records[(at + 1).saturating_sub(size)..=at];
+            prop_assert_eq!(window.tally(), &tally_of(kept));
+            prop_assert_eq!(window.entries().map(|entry| entry.record).collect::<Vec<_>>(), kept.to_vec());
+            assert_quantiles(window.latencies(), &kept.iter().map(|record| record.latency_ns).collect::<Vec<_>>())?;
+        }
+    }
+
+    #[test]
+    fn a_time_window_equals_a_list_that_is_summed_up_anew(
+        span in 1..500_u64,
+        buckets in 1..12_usize,
+        steps in vec((prop_oneof![0..40_u64, 0..2_000_u64], record()), 1..80),
+        start in prop_oneof![Just(0), 0..10_000_u64],
+    ) {
+        let mut window = TimeWindow::<Tally>::new(span, buckets);
+        let width = span.div_ceil(buckets as u64);
+        let mut now = start;
+        let mut seen: Vec<(u64, Record)> = Vec::new();
+        for (pause, record) in steps {
+            now += pause;
+            window.add(now, &Tally::from(record));
+            seen.push((now, record));
+            let first_bucket = (now / width).saturating_sub(buckets as u64 - 1);
+            let kept: Vec<Record> = seen.iter().filter(|(at, _)| at / width >= first_bucket).map(|(_, record)| *record).collect();
+            prop_assert_eq!(window.sum(now), &tally_of(&kept));
+        }
+        prop_assert_eq!(window.sum(now + width * buckets as u64), &Tally::default());
+    }
+}
+
+#[test]
+fn a_time_window_sees_its_span_and_forgets_what_is_older() {
+    let mut window = TimeWindow::<Tally>::new(1_000, 10);
+    let one = Tally::from(Record::default());
+    window.add(50, &one);
+    assert_eq!(window.sum(999).total, 1);
+    assert_eq!(window.sum(1_000).total, 0);
+    window.add(u64::MAX, &one);
+    assert_eq!(window.sum(u64::MAX).total, 1);
+}
+
+#[test]
+fn a_record_with_an_older_time_counts_as_the_newest() {
+    let mut window = TimeWindow::<Tally>::new(1_000, 10);
+    let one = Tally::from(Record::default());
+    window.add(5_000, &one);
+    window.add(10, &one);
+    assert_eq!(window.sum(4_000).total, 2);
+    assert_eq!(window.sum(5_999).total, 2);
+    assert_eq!(window.sum(6_000).total, 0);
+}
+
+#[test]
+fn rates_of_nothing_are_unknown() {
+    let nothing = Tally::default();
+    assert_eq!((nothing.error_rate(), nothing.success_rate(), nothing.retry_rate()), (None, None, None));
+    assert_eq!((nothing.fallback_rate(), nothing.mean_seconds()), (None, None));
+}
+
+#[test]
+fn the_largest_latencies_overflow_nothing() {
+    let mut window = CountWindow::new(3);
+    let slow = Record { latency_ns: u64::MAX, tokens: u32::MAX, retries: u32::MAX, ..Record::default() };
+    for at_ns in 0..10 {
+        window.push(Entry { at_ns, record: slow, given_seconds: f64::NAN });
+    }
+    assert_eq!(window.tally().latency_ns, u128::from(u64::MAX) * 3);
+    assert_eq!(window.tally().tokens, u64::from(u32::MAX) * 3);
+}
+
+#[test]
+fn a_latency_given_in_seconds_comes_back_unchanged() {
+    let record = Record { latency_ns: 300_000_000, ..Record::default() };
+    let given = 0.1 + 0.2;
+    assert_eq!(Entry { at_ns: 0, record, given_seconds: given }.seconds(), given);
+    assert_eq!(Entry { at_ns: 0, record, given_seconds: f64::NAN }.seconds(), 0.3);
+}
