@@ -99,6 +99,9 @@ fn a_stream_that_just_ends_was_cut() {
             let (_, error) = failure(Answer::events(&[&pieces.concat()], Then::Keep)).await;
             assert_eq!((error.kind, error.class(), error.status), (ErrorKind::StreamInterrupted, Class::Malformed, Some(200)), "{error}");
         }
+        // Headers are part of an error, and may repeat a key.
+        let echo = format!("HTTP/1.1 200 OK\r\nx-echo: {KEY}\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: hi\n\n");
+        assert_eq!(failure(Answer::new(echo, Then::Close)).await.1.kind, ErrorKind::StreamInterrupted);
         // Of two choices only one was finished.
         let other = b"data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"x\"}}]}\n\n";
         let (deltas, end) = read(Answer::events(&[A, other, STOP], Then::Keep)).await;
