@@ -181,6 +181,7 @@ fn odd_but_sound_replies_are_read() {
         for (body, content) in [
             (r#"{"choices":[{"message":{"content":null}}],"usage":null,"error":null,"x":[1]}"#, ""),
             ("\u{feff}\n{\"choices\":[{\"message\":{\"content\":\"\\u00e9\\n\"}}]}", "é\n"),
+            (r#"{"choices":[{"message":{"content":"a"},"error":{}}],"error":""}"#, "a"),
             (r#"{"id":7,"created":1.5,"model":null,"choices":[{"index":"0","message":{"content":"a","annotations":[]}}]}"#, "a"),
             (r#"{"choices":[{"message":{"content":[{"type":"text","text":"a"},{"type":"x"},{"type":"text","text":"b"}]}}]}"#, "ab"),
             (r#"{"choices":[{"index":1,"message":{"content":"b"}},{"index":0,"message":{"content":"a"}}]}"#, "a"),
@@ -318,12 +319,16 @@ fn a_redirect_takes_the_request_along_only_within_its_origin() {
 #[test]
 fn a_connection_serves_the_next_request_after_answers_and_errors_alike() {
     run(async {
-        let error = Answer::whole("500 Internal Server Error", "", "{}");
-        let server = RawServer::start(vec![Answer::json(HELLO), error, Answer::json("{}"), Answer::json(HELLO)]).await;
+        let kinds = [Answer::json(HELLO), Answer::whole("500 Internal Server Error", "", "{}"), Answer::json("{}")];
+        let server = RawServer::start(std::iter::repeat_n(kinds, 12).flatten().collect()).await;
         let (client, endpoint) = (client(), server.endpoint());
-        for _ in 0..4 {
+        for _ in 0..36 {
             let _ = client.post_json(&endpoint, request()).await;
         }
-        assert_eq!(server.connections(), [0, 0, 0, 0]);
+        let reused = server.reused();
+        for kind in 0..3 {
+            let after: Vec<_> = reused.iter().skip(kind).step_by(3).collect();
+            assert!(after.contains(&&true), "after answers of kind {kind}: {after:?}");
+        }
     });
 }

@@ -6,7 +6,11 @@ use seawall::llm::error::{ApiError, ErrorKind};
 use seawall::llm::stream::{ChatStream, open_stream};
 use seawall::policies::class::Class;
 
-use crate::raw_server::{Answer, KEY, RawServer, Then, client, run};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::raw_server::{Answer, KEY, RawServer, Then, client, endpoint, run};
 
 const ROLE: &[u8] = b"data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 const A: &[u8] = "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"é\"}}]}\n\n".as_bytes();
@@ -59,7 +63,7 @@ async fn failure(answer: Answer) -> (String, ApiError) {
 #[test]
 fn a_stream_is_read_to_its_end_however_it_is_cut_into_chunks() {
     run(async {
-        let whole = [b": hello\r\n\r\n", ROLE, A, B, STOP, USAGE, DONE].concat();
+        let whole = [b": hello\r\n\r\n", ROLE, A, b"data:\n\n", B, STOP, USAGE, DONE].concat();
         for size in [whole.len(), 1, 7, 64] {
             let chunks: Vec<&[u8]> = whole.chunks(size).collect();
             let (deltas, end) = read(Answer::events(&chunks, Then::Keep)).await;
@@ -235,6 +239,12 @@ fn an_endless_stream_is_refused_at_the_limit_and_an_endless_event_too() {
         assert_eq!(error.kind, ErrorKind::MalformedResponse);
         assert!(error.message.contains("10000 bytes"), "{error}");
         assert_eq!(error.partial.as_deref(), Some(stream.text()));
+
+        let mut endless = Answer::events(&[ROLE, A, b"data: {"], Then::Repeat);
+        endless.0.push([b"100000\r\n", &[b' '; 0x100000][..], b"\r\n"].concat());
+        let (given, error) = failure(endless).await;
+        assert_eq!((error.kind, &*given), (ErrorKind::MalformedResponse, "é"));
+        assert!(error.message.contains("an event of more than"), "{error}");
     });
 }
 
@@ -243,11 +253,45 @@ fn a_finished_stream_leaves_its_connection_for_the_next() {
     run(async {
         let server = RawServer::start(vec![Answer::events(&[ROLE, A, STOP, DONE], Then::Keep)]).await;
         let (client, endpoint) = (client(), server.endpoint());
-        for _ in 0..3 {
+        for _ in 0..12 {
             let mut stream = open_stream(&client, &endpoint, request()).await.unwrap();
             while stream.next().await.unwrap().is_some() {}
         }
-        assert_eq!(server.connections(), [0, 0, 0]);
+        assert!(server.reused().contains(&true), "{:?}", server.reused());
+    });
+}
+
+#[test]
+fn what_comes_after_done_is_waited_for_a_moment() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = endpoint(&format!("http://{}/v1", listener.local_addr().unwrap()));
+        let over = Notify::new();
+        let server = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
+            let events = [A, DONE].concat();
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            socket.write_all(&[format!("{head}{:x}\r\n", events.len()).as_bytes(), &events, b"\r\n"].concat()).await.unwrap();
+            over.notified().await;
+            socket.write_all(b"0\r\n\r\n").await.unwrap();
+            // The next request, or the end of the connection.
+            socket.read(&mut [0; 4096]).await.unwrap_or(0)
+        };
+        let asking = async {
+            let client = client();
+            let mut stream = open_stream(&client, &endpoint, request()).await.unwrap();
+            assert!(stream.next().await.unwrap().unwrap().has_content());
+            // The end is asked for, and [DONE] is read, before the body is over.
+            let (end, ()) = tokio::join!(stream.next(), async { over.notify_one() });
+            assert!(end.unwrap().is_none());
+            // Nobody answers it; the server only looks where it comes in.
+            open_stream(&client, &endpoint, request()).await.unwrap_err();
+        };
+        tokio::select! {
+            read = server => assert!(read > 0, "the connection was given up"),
+            () = asking => {}
+        }
     });
 }
 
