@@ -331,3 +331,21 @@ fn asking_can_be_given_up_and_taken_up_again() {
         assert_eq!(stream.text(), "éb");
     });
 }
+
+#[test]
+fn an_attempt_can_move_between_threads() {
+    fn moves<T: Send + 'static>(future: T) -> T {
+        future
+    }
+    run(async {
+        let server = RawServer::start(vec![Answer::events(&[A, DONE], Then::Keep), Answer::json("{}")]).await;
+        let (client, endpoint) = (client(), server.endpoint());
+        let attempt = moves(async move {
+            let mut stream = open_stream(&client, &endpoint, request()).await.unwrap();
+            while stream.next().await.unwrap().is_some() {}
+            client.post_json(&endpoint, request()).await.unwrap();
+            stream.text().to_owned()
+        });
+        assert_eq!(attempt.await, "é");
+    });
+}
