@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::RawReply;
-use super::error::{ApiError, excerpt};
+use super::error::ApiError;
 use super::usage::{Usage, WireUsage};
 use super::wire::{WireToolCall, first_byte, lenient, real_error, text, without_mark};
 
@@ -112,7 +112,7 @@ pub fn parse_reply(reply: RawReply) -> Result<ChatReply, ApiError> {
     let mut choices = wire.choices.unwrap_or_default();
     let choices_count = choices.len();
     if choices_count == 0 {
-        return Err(reply.malformed(&format!("no choices: {}", excerpt(&reply.body))));
+        return Err(reply.malformed(&format!("no choices: {}", reply.excerpt(&reply.body))));
     }
     let first = choices.iter().position(|choice| choice.index == Some(0)).unwrap_or(0);
     let choice = choices.swap_remove(first);
@@ -123,13 +123,13 @@ pub fn parse_reply(reply: RawReply) -> Result<ChatReply, ApiError> {
         return Err(reply.ended_in_error());
     }
     let Some(message) = choice.message else {
-        return Err(reply.malformed(&format!("a choice without a message: {}", excerpt(&reply.body))));
+        return Err(reply.malformed(&format!("a choice without a message: {}", reply.excerpt(&reply.body))));
     };
     let mut tool_calls = Vec::new();
     for call in message.tool_calls.unwrap_or_default() {
         match call.into_parts() {
             Ok((id, Some(name), arguments)) => tool_calls.push(ToolCall { id, name, arguments }),
-            _ => return Err(reply.malformed(&format!("a tool call that names no tool: {}", excerpt(&reply.body)))),
+            _ => return Err(reply.malformed(&format!("a tool call that names no tool: {}", reply.excerpt(&reply.body)))),
         }
     }
     Ok(ChatReply {
@@ -158,10 +158,10 @@ pub(super) fn object<'a, T: Deserialize<'a>>(reply: &'a RawReply) -> Result<T, A
         None => "an empty body".to_owned(),
         Some(b'{') => match serde_json::from_slice(body) {
             Ok(read) => return Ok(read),
-            Err(error) => format!("broken or unexpected JSON ({error}): {}", excerpt(body)),
+            Err(error) => format!("broken or unexpected JSON ({error}): {}", reply.excerpt(body)),
         },
-        Some(b'<') => format!("an HTML page: {}; is base_url right?", excerpt(body)),
-        Some(_) => format!("something that is no JSON object: {}", excerpt(body)),
+        Some(b'<') => format!("an HTML page: {}; is base_url right?", reply.excerpt(body)),
+        Some(_) => format!("something that is no JSON object: {}", reply.excerpt(body)),
     };
     Err(reply.malformed(&what))
 }

@@ -4,11 +4,9 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::error::{ApiError, ErrorKind, cut, excerpt};
+use super::error::{ApiError, ErrorKind, excerpt};
+use super::secret::Secrets;
 use crate::policies::class::Class;
-
-/// The longest message taken over from a server, in bytes; the body has the rest.
-const MAX_MESSAGE: usize = 2000;
 
 /// Codes and types that say the account has nothing left: waiting does not help.
 const QUOTA: [&str; 5] =
@@ -143,15 +141,20 @@ fn judge(status: Option<u16>, told: &Told) -> (ErrorKind, Class) {
 
 /// The error for a response whose status is no success.
 pub fn from_status(status: u16, headers: &HeaderMap, body: &[u8]) -> ApiError {
+    status_error(status, headers, body, &Secrets::default())
+}
+
+/// The same where the server may have repeated a secret.
+pub(super) fn status_error(status: u16, headers: &HeaderMap, body: &[u8], secrets: &Secrets) -> ApiError {
     let json = serde_json::from_slice::<Value>(body).ok();
     let told = json.as_ref().map(Told::from_body).unwrap_or_default();
     let (kind, class) = judge(Some(status), &told);
     let what = match &told.message {
-        Some(message) => short(message),
+        Some(message) => message.trim().to_owned(),
         None if body.iter().all(u8::is_ascii_whitespace) => reason(status),
         None => match title(body) {
-            Some(title) => format!("an HTML page: {title}"),
-            None => excerpt(body),
+            Some(title) => format!("an HTML page: {}", excerpt(title.as_bytes(), secrets)),
+            None => excerpt(body, secrets),
         },
     };
     let mut error = ApiError::new(kind, format!("Error code: {status} - {what}")).with_class(class);
@@ -159,15 +162,18 @@ pub fn from_status(status: u16, headers: &HeaderMap, body: &[u8]) -> ApiError {
     fill(&mut error, told);
     error.take_headers(headers);
     error.take_body(body);
-    error
+    error.seal(secrets)
 }
 
 /// The error for an error object that came inside a success: the value of `"error"`, or the whole of an error event.
-pub fn from_object(object: &Value, headers: &HeaderMap, body: &[u8]) -> ApiError {
+pub(super) fn from_object(object: &Value, headers: &HeaderMap, body: &[u8], secrets: &Secrets) -> ApiError {
     let told = Told::from_body(object);
     let named = told.numeric_status();
     let (kind, class) = judge(named.or_else(|| told.implied_status()), &told);
-    let what = told.message.as_deref().map_or_else(|| excerpt(object.to_string().as_bytes()), short);
+    let what = match &told.message {
+        Some(message) => message.trim().to_owned(),
+        None => excerpt(object.to_string().as_bytes(), secrets),
+    };
     let message = match named {
         Some(status) => format!("Error code: {status} - {what}"),
         None => format!("the server sent an error inside a successful reply: {what}"),
@@ -177,22 +183,13 @@ pub fn from_object(object: &Value, headers: &HeaderMap, body: &[u8]) -> ApiError
     fill(&mut error, told);
     error.take_headers(headers);
     error.take_body(body);
-    error
+    error.seal(secrets)
 }
 
 fn fill(error: &mut ApiError, told: Told) {
     error.code = told.code;
     error.param = told.param;
     error.error_type = told.error_type;
-}
-
-fn short(message: &str) -> String {
-    let mut message = message.trim().to_owned();
-    if message.len() > MAX_MESSAGE {
-        cut(&mut message, MAX_MESSAGE);
-        message.push('…');
-    }
-    message
 }
 
 fn reason(status: u16) -> String {
@@ -206,7 +203,7 @@ fn title(body: &[u8]) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let start = lower.find("<title>")? + "<title>".len();
     let end = start + lower[start..].find("</title>")?;
-    Some(excerpt(text[start..end].as_bytes()))
+    Some(text[start..end].to_owned())
 }
 
 #[cfg(test)]
@@ -299,7 +296,7 @@ mod tests {
         ] {
             assert_eq!(status(500, body).message, format!("Error code: 500 - {message}"));
         }
-        assert!(status(500, &format!(r#"{{"error":"{}"}}"#, "é".repeat(9000))).message.len() < 2100);
+        assert!(status(500, &format!(r#"{{"error":"{}"}}"#, "é".repeat(9000))).message.len() < 5000);
     }
 
     #[test]
@@ -315,7 +312,7 @@ mod tests {
             (json!("m"), ErrorKind::Api, None),
             (json!({"code": 7, "message": "m"}), ErrorKind::Api, None),
         ] {
-            let error = from_object(&object, &HeaderMap::new(), b"");
+            let error = from_object(&object, &HeaderMap::new(), b"", &Secrets::default());
             assert_eq!((error.kind, error.status), (kind, status), "{object}");
             assert!(error.message.ends_with('m'), "{error}");
             assert_eq!(error.message.starts_with("Error code: "), status.is_some(), "{error}");

@@ -1,5 +1,6 @@
 //! One attempt: a request out, a bounded reply or one named error back.
 
+use std::fmt;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode, redirect};
 
 use super::classify;
-use super::endpoint::Endpoint;
-use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
+use super::endpoint::{Endpoint, note_credentials};
+use super::error::{ApiError, ErrorKind, MAX_BODY, excerpt, request_id};
+use super::secret::Secrets;
 use super::transport::{Origin, Phase};
 
 /// The longest reply held if nothing was said: a full request of embeddings fits.
@@ -43,7 +45,7 @@ pub struct Client {
 }
 
 /// One request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     /// The path under the base URL, such as `chat/completions`.
     pub path: Arc<str>,
@@ -79,6 +81,17 @@ impl Request {
     }
 }
 
+impl fmt::Debug for Request {
+    /// Without the body and the headers: they hold what the user says and who it is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("path", &self.path)
+            .field("model", &self.model)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// A reply whose status is a success, not looked into yet.
 #[derive(Clone, Debug)]
 pub struct RawReply {
@@ -106,7 +119,7 @@ impl RawReply {
         error.status = Some(self.status);
         error.take_headers(&self.headers);
         error.take_body(&self.body);
-        self.seal(error)
+        error.seal(&self.secrets())
     }
 
     /// The error that the model itself gave up, of which the server said no more.
@@ -116,18 +129,20 @@ impl RawReply {
 
     /// The error that this success holds an error object.
     pub(super) fn error_object(&self, object: &serde_json::Value) -> ApiError {
-        let error = classify::from_object(object, &self.headers, &self.body);
+        let error = classify::from_object(object, &self.headers, &self.body, &self.secrets());
         match &self.origin {
-            Some(origin) => origin.seal(origin.advise(error, &self.headers)),
-            None => self.seal(error),
+            Some(origin) => origin.advise(error, &self.headers),
+            None => error,
         }
     }
 
-    fn seal(&self, error: ApiError) -> ApiError {
-        match &self.origin {
-            Some(origin) => origin.seal(error),
-            None => error.seal(&Default::default()),
-        }
+    /// The beginning of what came, fit to be shown.
+    pub(super) fn excerpt(&self, bytes: &[u8]) -> String {
+        excerpt(bytes, &self.secrets())
+    }
+
+    pub(super) fn secrets(&self) -> Secrets {
+        self.origin.as_ref().map(|origin| origin.secrets.clone()).unwrap_or_default()
     }
 }
 
@@ -184,19 +199,20 @@ impl Client {
 
     /// Sends a request up to the response's head; a status that is no success is an error.
     pub(super) async fn send(&self, endpoint: &Endpoint, request: Request, accept: HeaderValue) -> Result<(Response, Origin), ApiError> {
-        let origin = Origin { endpoint: endpoint.clone(), path: request.path, model: request.model };
-        let mut url = endpoint.url(&origin.path);
+        let mut secrets = endpoint.secrets().clone();
+        let mut url = endpoint.url(&request.path);
         if !request.query.is_empty() {
             url.query_pairs_mut().extend_pairs(request.query);
         }
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, accept);
-        for more in [endpoint.headers(), request.headers] {
-            for (name, value) in &more {
-                headers.insert(name, value.clone());
-            }
+        let mut headers = endpoint.headers();
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+        headers.entry(ACCEPT).or_insert(accept);
+        for (name, value) in &request.headers {
+            let mut value = value.clone();
+            note_credentials(name, &mut value, &mut secrets);
+            headers.insert(name, value);
         }
+        let origin = Origin { endpoint: endpoint.clone(), path: request.path, model: request.model, secrets };
         let sent = self.http.post(url).headers(headers).body(request.body).send().await;
         let mut response = sent.map_err(|error| origin.failed(error, Phase::Sending))?;
         if response.status().is_success() {
@@ -205,8 +221,8 @@ impl Client {
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let body = error_body(&mut response, self.error_body_timeout).await;
-        let error = classify::from_status(status, &headers, &body);
-        Err(origin.seal(origin.advise(error, &headers)))
+        let error = classify::status_error(status, &headers, &body, &origin.secrets);
+        Err(origin.advise(error, &headers))
     }
 }
 

@@ -142,7 +142,7 @@ pub(super) enum Piece {
     /// One delta for each choice in it.
     Choices(Vec<Delta>),
     /// An event without choices: usage and the like.
-    Aside(Delta),
+    Aside(Box<Delta>),
     /// An error object.
     Error(serde_json::Value),
     /// A choice that ended with finish_reason "error" and says no more.
@@ -162,7 +162,7 @@ pub(super) fn read(data: &Bytes, tools: &mut ToolIndexes) -> Result<Piece, serde
     }
     let mut usage = wire.usage.take().and_then(WireUsage::into_usage);
     if choices.is_empty() {
-        return Ok(Piece::Aside(common(&wire, data, usage)));
+        return Ok(Piece::Aside(Box::new(common(&wire, data, usage))));
     }
     // Usage belongs to the event: it goes with the last of its deltas, once.
     let mut deltas = Vec::with_capacity(choices.len());
@@ -237,7 +237,7 @@ mod tests {
     fn deltas(json: &str, tools: &mut ToolIndexes) -> Vec<Delta> {
         match read(&Bytes::copy_from_slice(json.as_bytes()), tools).unwrap() {
             Piece::Choices(deltas) => deltas,
-            Piece::Aside(delta) => vec![delta],
+            Piece::Aside(delta) => vec![*delta],
             other => panic!("{other:?}"),
         }
     }

@@ -169,6 +169,8 @@ mod tests {
             let error = parse(json!({ "data": data }).to_string(), 2).unwrap_err();
             assert_eq!(error.kind, ErrorKind::MalformedResponse, "{data}");
         }
+        let twice = json!({"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]});
+        assert!(parse(twice.to_string(), 2).unwrap_err().message.contains("two embeddings of index 0"));
         assert_eq!(parse(r#"{"error":{"code":400,"message":"m"}}"#.into(), 2).unwrap_err().kind, ErrorKind::BadRequest);
     }
 

@@ -62,14 +62,7 @@ impl Endpoint {
         }
         for (name, value) in &options.headers {
             let (name, mut checked) = header(name, value)?;
-            if CREDENTIALS.contains(&name.as_str()) {
-                checked.set_sensitive(true);
-                // `Bearer x`: the secret is what follows the scheme.
-                let bare = value.trim().rsplit(' ').next().unwrap_or_default();
-                if let Ok(secret) = ApiKey::new(bare.to_owned()) {
-                    secrets.add(secret);
-                }
-            }
+            note_credentials(&name, &mut checked, &mut secrets);
             headers.insert(name, checked);
         }
         if options.api_key.is_none() && !CREDENTIALS.iter().any(|name| headers.contains_key(*name)) {
@@ -120,6 +113,19 @@ impl Endpoint {
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint").field("base_url", &self.shown()).finish_non_exhaustive()
+    }
+}
+
+/// If the header carries credentials: marks its value as not to be shown, and remembers the secret in it.
+pub(super) fn note_credentials(name: &HeaderName, value: &mut HeaderValue, secrets: &mut Secrets) {
+    if !CREDENTIALS.contains(&name.as_str()) {
+        return;
+    }
+    value.set_sensitive(true);
+    // `Bearer x`: the secret is what follows the scheme.
+    let bare = value.to_str().unwrap_or_default().trim().rsplit(' ').next().unwrap_or_default();
+    if let Ok(secret) = ApiKey::new(bare.to_owned()) {
+        secrets.add(secret);
     }
 }
 

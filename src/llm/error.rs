@@ -12,6 +12,12 @@ use crate::policies::class::Class;
 /// The longest excerpt of a response's body that an error holds, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
+/// The longest message, in bytes; the body has the rest.
+const MAX_MESSAGE: usize = 4000;
+
+/// No secret is longer than this, so that one that lies across a cut is seen whole before it.
+const SCRUB_MARGIN: usize = 8 * 1024;
+
 /// Which of the public error classes an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -190,9 +196,11 @@ impl ApiError {
             .collect();
     }
 
-    /// Takes the response's body; what is longer than an error may hold is cut by [`ApiError::seal`].
+    /// Takes the response's body, some more of it than an error may hold: [`ApiError::seal`] cuts the rest, after the
+    /// secrets, so that it can cut no secret in two.
     pub(super) fn take_body(&mut self, body: &[u8]) {
-        self.body = (!body.is_empty()).then(|| String::from_utf8_lossy(body).into_owned());
+        let start = &body[..body.len().min(MAX_BODY + SCRUB_MARGIN)];
+        self.body = (!body.is_empty()).then(|| String::from_utf8_lossy(start).into_owned());
     }
 
     /// Cuts every secret out, then cuts the texts to size: the last step before an error leaves this module.
@@ -204,6 +212,7 @@ impl ApiError {
                 *text = clean;
             }
         }
+        cut(&mut details.message, MAX_MESSAGE);
         if let Some(body) = &mut details.body {
             cut(body, MAX_BODY);
         }
@@ -224,10 +233,11 @@ pub(super) fn cut(text: &mut String, max: usize) {
     }
 }
 
-/// The beginning of something that came instead of an answer, on one line and without control characters.
-pub(super) fn excerpt(bytes: &[u8]) -> String {
+/// The beginning of something that came instead of an answer: without secrets, on one line, no control characters.
+pub(super) fn excerpt(bytes: &[u8], secrets: &Secrets) -> String {
     const CHARS: usize = 120;
-    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * (CHARS + 1))]);
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * CHARS + SCRUB_MARGIN)]);
+    let start = secrets.scrub(&start);
     let mut shown = String::new();
     for (count, character) in start.trim().chars().enumerate() {
         if count == CHARS {
@@ -301,8 +311,13 @@ mod tests {
 
     #[test]
     fn an_excerpt_is_short_and_on_one_line() {
-        assert_eq!(excerpt(b"  <html>\n\x1b[2J it's \"x\" \xff"), "<html>\\n\\u{1b}[2J it's \"x\" \u{fffd}");
-        assert_eq!(excerpt("字".repeat(500).as_bytes()).chars().count(), 121);
-        assert_eq!(excerpt(b""), "");
+        let mut secrets = Secrets::default();
+        assert_eq!(excerpt(b"  <html>\n\x1b[2J it's \"x\" \xff", &secrets), "<html>\\n\\u{1b}[2J it's \"x\" \u{fffd}");
+        assert_eq!(excerpt("字".repeat(500).as_bytes(), &secrets).chars().count(), 121);
+        assert_eq!(excerpt(b"", &secrets), "");
+        // Cut after 120 characters, a secret would show its beginning.
+        secrets.add(ApiKey::new("sk-very-secret".into()).unwrap());
+        let shown = excerpt(format!("{}sk-very-secret", "x".repeat(110)).as_bytes(), &secrets);
+        assert!(!shown.contains("sk-"), "{shown}");
     }
 }

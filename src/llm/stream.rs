@@ -1,6 +1,7 @@
 //! A chat completion as it is written: pieces until the end, and an error if the end never came.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +12,7 @@ use super::chat;
 use super::client::{Client, RawReply, Request};
 use super::delta::{self, Delta, Piece, ToolIndexes};
 use super::endpoint::Endpoint;
-use super::error::{ApiError, ErrorKind, MAX_BODY, excerpt, request_id};
+use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
 use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
 use super::transport::Phase;
 use super::wire::first_byte;
@@ -50,7 +51,6 @@ pub async fn open_stream(client: &Client, endpoint: &Endpoint, request: Request)
 }
 
 /// A stream that has begun. Dropping it gives up the request.
-#[derive(Debug)]
 pub struct ChatStream {
     /// Gone once the stream has ended.
     response: Option<Response>,
@@ -67,6 +67,12 @@ pub struct ChatStream {
     max: usize,
     overlong: Option<TooLong>,
     failed: Option<ApiError>,
+}
+
+impl fmt::Debug for ChatStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatStream").field("status", &self.head.status).field("bytes", &self.received).finish_non_exhaustive()
+    }
 }
 
 /// What the body turns out to be; its first byte tells, since content types lie.
@@ -189,21 +195,20 @@ impl ChatStream {
             return Ok(true);
         }
         if event.name.as_deref() == Some("error") {
-            let object = serde_json::from_slice(&data).unwrap_or_else(|_| serde_json::Value::String(excerpt(&data)));
+            let object = serde_json::from_slice(&data).unwrap_or_else(|_| serde_json::Value::String(self.head.excerpt(&data)));
             return Err(self.with_body(data).error_object(&object));
         }
         let read = match first_byte(&data) {
             // Some servers keep the connection alive with empty events.
             None => return Ok(false),
-            Some(b'{') => {
-                delta::read(&data, &mut self.tools).map_err(|error| format!("broken JSON in the stream ({error}): {}", excerpt(&data)))
-            }
-            Some(_) => Err(format!("an event that is no JSON object: {}", excerpt(&data))),
+            Some(b'{') => delta::read(&data, &mut self.tools)
+                .map_err(|error| format!("broken JSON in the stream ({error}): {}", self.head.excerpt(&data))),
+            Some(_) => Err(format!("an event that is no JSON object: {}", self.head.excerpt(&data))),
         };
         let deltas = match read {
             Ok(Piece::Choices(deltas)) => deltas,
             Ok(Piece::Aside(delta)) => {
-                self.ready.push_back(delta);
+                self.ready.push_back(*delta);
                 return Ok(false);
             }
             Ok(Piece::Error(object)) => return Err(self.with_body(data).error_object(&object)),
@@ -284,7 +289,7 @@ impl ChatStream {
         let mut error = ApiError::new(ErrorKind::StreamInterrupted, message);
         error.status = Some(self.head.status);
         error.take_headers(&self.head.headers);
-        self.sealed(error)
+        error.seal(&self.head.secrets())
     }
 
     fn broken(&self, error: reqwest::Error) -> ApiError {
@@ -298,13 +303,6 @@ impl ChatStream {
         }
     }
 
-    fn sealed(&self, error: ApiError) -> ApiError {
-        match &self.head.origin {
-            Some(origin) => origin.seal(error),
-            None => error,
-        }
-    }
-
     fn with_body(&self, body: Bytes) -> RawReply {
         RawReply { body, ..self.head.clone() }
     }
@@ -315,7 +313,7 @@ impl ChatStream {
 
     fn content_type(&self) -> String {
         match self.head.headers.get(CONTENT_TYPE) {
-            Some(value) => format!(" (content type {})", excerpt(value.as_bytes())),
+            Some(value) => format!(" (content type {})", self.head.excerpt(value.as_bytes())),
             None => " (no content type)".to_owned(),
         }
     }

@@ -8,6 +8,7 @@ use reqwest::header::{HeaderMap, LOCATION};
 
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, excerpt};
+use super::secret::Secrets;
 
 /// Where a request went: what its errors name, and the secrets that they must not.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub(super) struct Origin {
     pub endpoint: Endpoint,
     pub path: Arc<str>,
     pub model: Option<Arc<str>>,
+    /// The endpoint's and those of this request's own headers.
+    pub secrets: Secrets,
 }
 
 /// When it broke.
@@ -28,11 +31,6 @@ impl Origin {
     /// The address as errors show it.
     pub fn shown(&self) -> String {
         format!("{}/{}", self.endpoint.shown(), self.path.trim_start_matches('/'))
-    }
-
-    /// The last step of every error: no secrets, nothing overlong.
-    pub fn seal(&self, error: ApiError) -> ApiError {
-        error.seal(self.endpoint.secrets())
     }
 
     /// Adds what to do to an error that the server sent.
@@ -49,7 +47,7 @@ impl Origin {
             Some(300..=399) => match headers.get(LOCATION).and_then(|to| to.to_str().ok()) {
                 Some(to) => {
                     let to = to.split(['?', '#']).next().unwrap_or(to);
-                    format!(" (redirected to {}: set base_url to where the service really is)", excerpt(to.as_bytes()))
+                    format!(" (redirected to {}: set base_url to where the service really is)", excerpt(to.as_bytes(), &self.secrets))
                 }
                 None => String::new(),
             },
@@ -64,7 +62,7 @@ impl Origin {
         // The address is named here, without its query, which may hold credentials.
         let error = error.without_url();
         let place = self.endpoint.place();
-        let cause = root_cause(&error);
+        let cause = excerpt(root_cause(&error).as_bytes(), &self.secrets);
         let io = find::<io::Error>(&error).map(io::Error::kind);
         let hyper = find::<hyper::Error>(&error);
         let (kind, message) = if error.is_builder() || error.is_redirect() {
@@ -98,7 +96,7 @@ impl Origin {
         } else {
             (ErrorKind::Connection, format!("the connection to {place} broke before it answered ({cause})"))
         };
-        self.seal(ApiError::new(kind, message))
+        ApiError::new(kind, message).seal(&self.secrets)
     }
 }
 
@@ -108,5 +106,5 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
 
 fn root_cause(error: &(dyn StdError + 'static)) -> String {
     let last = std::iter::successors(Some(error), |error| (*error).source()).last();
-    excerpt(last.map(ToString::to_string).unwrap_or_default().as_bytes())
+    last.map(ToString::to_string).unwrap_or_default()
 }

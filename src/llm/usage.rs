@@ -51,9 +51,7 @@ struct OutputDetails {
 impl WireUsage {
     /// The counts, unless the object held none.
     pub fn into_usage(self) -> Option<Usage> {
-        if self.prompt_tokens.or(self.completion_tokens).or(self.total_tokens).is_none() {
-            return None;
-        }
+        self.prompt_tokens.or(self.completion_tokens).or(self.total_tokens)?;
         let prompt_tokens = self.prompt_tokens.unwrap_or(0);
         let completion_tokens = self.completion_tokens.unwrap_or(0);
         Some(Usage {

@@ -89,6 +89,12 @@ fn a_server_that_repeats_the_key_does_not_bring_it_into_the_error() {
         assert_eq!(error.message, "Error code: 401 - Incorrect API key: [redacted] (check the API key given or OPENAI_API_KEY)");
         let error = failure(Answer::whole("200 OK", "", format!("<p>{KEY}"))).await;
         assert!(error.message.contains("[redacted]"), "{error}");
+        let mut request = request();
+        request.headers.insert("authorization", "Bearer another-secret".parse().unwrap());
+        let server = RawServer::start(vec![Answer::whole("400 Bad Request", "", "another-secret")]).await;
+        let error = client().post_json(&server.endpoint(), request.clone()).await.unwrap_err();
+        assert!(!format!("{error:?} {request:?}").contains("another-secret"), "{error:?}");
+        assert!(server.requests()[0].contains("another-secret") && !server.requests()[0].contains(KEY));
         let error = failure(Answer::whole("200 OK", "", format!(r#"{{"error":"{KEY}"}}"#))).await;
         assert!(error.message.contains("[redacted]"), "{error}");
     });
@@ -175,6 +181,7 @@ fn odd_but_sound_replies_are_read() {
         for (body, content) in [
             (r#"{"choices":[{"message":{"content":null}}],"usage":null,"error":null,"x":[1]}"#, ""),
             ("\u{feff}\n{\"choices\":[{\"message\":{\"content\":\"\\u00e9\\n\"}}]}", "é\n"),
+            (r#"{"choices":[{"message":{"content":"a"},"error":{}}],"error":""}"#, "a"),
             (r#"{"id":7,"created":1.5,"model":null,"choices":[{"index":"0","message":{"content":"a","annotations":[]}}]}"#, "a"),
             (r#"{"choices":[{"message":{"content":[{"type":"text","text":"a"},{"type":"x"},{"type":"text","text":"b"}]}}]}"#, "ab"),
             (r#"{"choices":[{"index":1,"message":{"content":"b"}},{"index":0,"message":{"content":"a"}}]}"#, "a"),
@@ -237,7 +244,6 @@ fn a_port_where_nothing_listens_is_named() {
 #[test]
 fn https_to_a_port_that_speaks_http_says_so() {
     run(async {
-        let server = RawServer::start(vec![Answer::json(HELLO)]).await;
         // TLS's first bytes look like no end of a request; the server must answer without one.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -249,7 +255,6 @@ fn https_to_a_port_that_speaks_http_says_so() {
         let error = client().post_json(&endpoint(&format!("https://{address}/v1")), request()).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Connection);
         assert!(error.message.contains("try http://"), "{error}");
-        assert!(server.requests().is_empty());
     });
 }
 
@@ -314,12 +319,16 @@ fn a_redirect_takes_the_request_along_only_within_its_origin() {
 #[test]
 fn a_connection_serves_the_next_request_after_answers_and_errors_alike() {
     run(async {
-        let error = Answer::whole("500 Internal Server Error", "", "{}");
-        let server = RawServer::start(vec![Answer::json(HELLO), error, Answer::json("{}"), Answer::json(HELLO)]).await;
+        let kinds = [Answer::json(HELLO), Answer::whole("500 Internal Server Error", "", "{}"), Answer::json("{}")];
+        let server = RawServer::start(std::iter::repeat_n(kinds, 12).flatten().collect()).await;
         let (client, endpoint) = (client(), server.endpoint());
-        for _ in 0..4 {
+        for _ in 0..36 {
             let _ = client.post_json(&endpoint, request()).await;
         }
-        assert_eq!(server.connections(), [0, 0, 0, 0]);
+        let reused = server.reused();
+        for kind in 0..3 {
+            let after: Vec<_> = reused.iter().skip(kind).step_by(3).collect();
+            assert!(after.contains(&&true), "after answers of kind {kind}: {after:?}");
+        }
     });
 }

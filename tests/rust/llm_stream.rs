@@ -6,7 +6,11 @@ use seawall::llm::error::{ApiError, ErrorKind};
 use seawall::llm::stream::{ChatStream, open_stream};
 use seawall::policies::class::Class;
 
-use crate::raw_server::{Answer, KEY, RawServer, Then, client, run};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::raw_server::{Answer, KEY, RawServer, Then, client, endpoint, run};
 
 const ROLE: &[u8] = b"data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 const A: &[u8] = "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"é\"}}]}\n\n".as_bytes();
@@ -59,7 +63,7 @@ async fn failure(answer: Answer) -> (String, ApiError) {
 #[test]
 fn a_stream_is_read_to_its_end_however_it_is_cut_into_chunks() {
     run(async {
-        let whole = [b": hello\r\n\r\n", ROLE, A, B, STOP, USAGE, DONE].concat();
+        let whole = [b": hello\r\n\r\n", ROLE, A, b"data:\n\n", B, STOP, USAGE, DONE].concat();
         for size in [whole.len(), 1, 7, 64] {
             let chunks: Vec<&[u8]> = whole.chunks(size).collect();
             let (deltas, end) = read(Answer::events(&chunks, Then::Keep)).await;
@@ -99,6 +103,9 @@ fn a_stream_that_just_ends_was_cut() {
             let (_, error) = failure(Answer::events(&[&pieces.concat()], Then::Keep)).await;
             assert_eq!((error.kind, error.class(), error.status), (ErrorKind::StreamInterrupted, Class::Malformed, Some(200)), "{error}");
         }
+        // Headers are part of an error, and may repeat a key.
+        let echo = format!("HTTP/1.1 200 OK\r\nx-echo: {KEY}\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: hi\n\n");
+        assert_eq!(failure(Answer::new(echo, Then::Close)).await.1.kind, ErrorKind::StreamInterrupted);
         // Of two choices only one was finished.
         let other = b"data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"x\"}}]}\n\n";
         let (deltas, end) = read(Answer::events(&[A, other, STOP], Then::Keep)).await;
@@ -232,6 +239,12 @@ fn an_endless_stream_is_refused_at_the_limit_and_an_endless_event_too() {
         assert_eq!(error.kind, ErrorKind::MalformedResponse);
         assert!(error.message.contains("10000 bytes"), "{error}");
         assert_eq!(error.partial.as_deref(), Some(stream.text()));
+
+        let mut endless = Answer::events(&[ROLE, A, b"data: {"], Then::Repeat);
+        endless.0.push([b"100000\r\n", &[b' '; 0x100000][..], b"\r\n"].concat());
+        let (given, error) = failure(endless).await;
+        assert_eq!((error.kind, &*given), (ErrorKind::MalformedResponse, "é"));
+        assert!(error.message.contains("an event of more than"), "{error}");
     });
 }
 
@@ -240,11 +253,45 @@ fn a_finished_stream_leaves_its_connection_for_the_next() {
     run(async {
         let server = RawServer::start(vec![Answer::events(&[ROLE, A, STOP, DONE], Then::Keep)]).await;
         let (client, endpoint) = (client(), server.endpoint());
-        for _ in 0..3 {
+        for _ in 0..12 {
             let mut stream = open_stream(&client, &endpoint, request()).await.unwrap();
             while stream.next().await.unwrap().is_some() {}
         }
-        assert_eq!(server.connections(), [0, 0, 0]);
+        assert!(server.reused().contains(&true), "{:?}", server.reused());
+    });
+}
+
+#[test]
+fn what_comes_after_done_is_waited_for_a_moment() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = endpoint(&format!("http://{}/v1", listener.local_addr().unwrap()));
+        let over = Notify::new();
+        let server = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
+            let events = [A, DONE].concat();
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            socket.write_all(&[format!("{head}{:x}\r\n", events.len()).as_bytes(), &events, b"\r\n"].concat()).await.unwrap();
+            over.notified().await;
+            socket.write_all(b"0\r\n\r\n").await.unwrap();
+            // The next request, or the end of the connection.
+            socket.read(&mut [0; 4096]).await.unwrap_or(0)
+        };
+        let asking = async {
+            let client = client();
+            let mut stream = open_stream(&client, &endpoint, request()).await.unwrap();
+            assert!(stream.next().await.unwrap().unwrap().has_content());
+            // The end is asked for, and [DONE] is read, before the body is over.
+            let (end, ()) = tokio::join!(stream.next(), async { over.notify_one() });
+            assert!(end.unwrap().is_none());
+            // Nobody answers it; the server only looks where it comes in.
+            open_stream(&client, &endpoint, request()).await.unwrap_err();
+        };
+        tokio::select! {
+            read = server => assert!(read > 0, "the connection was given up"),
+            () = asking => {}
+        }
     });
 }
 
@@ -282,5 +329,23 @@ fn asking_can_be_given_up_and_taken_up_again() {
         }
         assert_eq!(given, "éb");
         assert_eq!(stream.text(), "éb");
+    });
+}
+
+#[test]
+fn an_attempt_can_move_between_threads() {
+    fn moves<T: Send + 'static>(future: T) -> T {
+        future
+    }
+    run(async {
+        let server = RawServer::start(vec![Answer::events(&[A, DONE], Then::Keep), Answer::json("{}")]).await;
+        let (client, endpoint) = (client(), server.endpoint());
+        let attempt = moves(async move {
+            let mut stream = open_stream(&client, &endpoint, request()).await.unwrap();
+            while stream.next().await.unwrap().is_some() {}
+            client.post_json(&endpoint, request()).await.unwrap();
+            stream.text().to_owned()
+        });
+        assert_eq!(attempt.await, "é");
     });
 }
