@@ -1,0 +1,71 @@
+# `make demo` and `make test` set up everything they need in .venv; nothing has to be installed by hand
+# but a Rust toolchain, Python 3.10 or newer, and make.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.10 python3; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then echo $$p; break; fi; done)
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-rust test-python lint fmt build clean
+
+help: ## Show this help.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(VENV)/demo ## Run the five programs against the embedded simulator, with faults. LIVE=1: the real API, your key.
+	@$(BIN)/python examples/demo.py $(if $(LIVE),--live)
+
+test: lint test-rust test-python ## Check everything: formatting, lints, types, Rust tests, Python tests.
+
+test-rust: ## Run the Rust tests: the pure core alone, then with the network parts.
+	cargo test --quiet --no-default-features
+	cargo test --quiet --no-default-features --features net
+
+test-python: $(VENV)/dev ## Run the Python tests.
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/dev ## Check formatting, lints and types.
+	cargo fmt --check
+	cargo clippy --quiet --all-targets --no-default-features --features net -- -D warnings
+	cargo clippy --quiet --lib -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: $(VENV)/dev ## Format all code.
+	cargo fmt
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+test-all: ## Build and pass the Python tests on each Python 3.10 to 3.13 that is installed.
+	@for v in 3.10 3.11 3.12 3.13; do \
+		python$$v -c '' 2>/dev/null || { echo "no python$$v here"; continue; }; \
+		echo "== python$$v"; $(MAKE) --no-print-directory test-python PYTHON=python$$v VENV=.venv-$$v || exit 1; done
+
+build: $(VENV)/built ## Build the extension into .venv.
+
+clean: ## Remove everything that was built or installed.
+	rm -rf .venv .venv-* target .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/made:
+	@test -n "$(PYTHON)" || { echo "seawall needs Python 3.10 or newer, and none was found: install one, or say make PYTHON=/path/to/python"; exit 1; }
+	@cargo --version >/dev/null 2>&1 || { echo "seawall needs a Rust toolchain (cargo), and none was found: see rustup.rs"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q 'pip>=25.1' 'maturin>=1.9,<2'
+	@touch $@
+
+# The extension as the tests use it: the dev profile, optimised a little, built once.
+$(VENV)/built: $(VENV)/made $(SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --skip-install
+	$(BIN)/python -c "import pathlib, site; pathlib.Path(site.getsitepackages()[0], 'seawall-source.pth').write_text('$(abspath python)')"
+	@touch $@
+
+$(VENV)/demo: $(VENV)/built
+	$(BIN)/python -m pip install -q --group demo
+	@touch $@
+
+$(VENV)/dev: $(VENV)/built
+	$(BIN)/python -m pip install -q --group dev
+	@touch $@
