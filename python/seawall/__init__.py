@@ -2,13 +2,55 @@
 
 from seawall import errors, presets
 from seawall._circuits import CircuitBreakerMonitor
-from seawall._classify import register_classifier, transient
+from seawall._classify import classify, register_classifier, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
 from seawall._monitoring import Alert, MonitoringSystem
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
-from seawall._seawall import CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout
+from seawall._seawall import (
+    CircuitBreaker,
+    Fallback,
+    Monitor,
+    Pipeline,
+    Retry,
+    Timeout,
+    wait_chain,
+    wait_combine,
+    wait_decorrelated_jitter,
+    wait_equal_jitter,
+    wait_exponential,
+    wait_exponential_jitter,
+    wait_fixed,
+    wait_full_jitter,
+    wait_incrementing,
+    wait_none,
+    wait_random,
+    wait_random_exponential,
+)
+from seawall._words import (
+    after_log,
+    after_nothing,
+    before_log,
+    before_nothing,
+    before_sleep_log,
+    before_sleep_nothing,
+    retry_all,
+    retry_any,
+    retry_if_exception,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    retry_if_result,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_all,
+    stop_any,
+    stop_before_delay,
+    stop_never,
+    stop_when_event_set,
+)
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Alert",
@@ -26,11 +68,44 @@ __all__ = [
     "Retry",
     "SeawallError",
     "Timeout",
+    "after_log",
+    "after_nothing",
+    "before_log",
+    "before_nothing",
+    "before_sleep_log",
+    "before_sleep_nothing",
     "circuit",
+    "classify",
     "errors",
     "guard",
     "presets",
     "register_classifier",
     "retry",
+    "retry_all",
+    "retry_any",
+    "retry_if_exception",
+    "retry_if_exception_type",
+    "retry_if_not_exception_type",
+    "retry_if_result",
+    "stop_after_attempt",
+    "stop_after_delay",
+    "stop_all",
+    "stop_any",
+    "stop_before_delay",
+    "stop_never",
+    "stop_when_event_set",
     "transient",
+    "unregister_classifier",
+    "wait_chain",
+    "wait_combine",
+    "wait_decorrelated_jitter",
+    "wait_equal_jitter",
+    "wait_exponential",
+    "wait_exponential_jitter",
+    "wait_fixed",
+    "wait_full_jitter",
+    "wait_incrementing",
+    "wait_none",
+    "wait_random",
+    "wait_random_exponential",
 ]

@@ -71,7 +71,8 @@ impl Listed {
                 format!("{argument} must be an exception class, several of them, or a function of the exception, not {}", type_name(value));
             return Err(if value.is_instance_of::<PyType>() { configuration(py, &message) } else { PyTypeError::new_err(message) });
         }
-        if has_base(value, "retry_base") {
+        // tenacity's conditions and ours, by the name of their base class.
+        if has_base(value, "retry_base") || has_base(value, "_Retry") {
             return Ok(Listed::Condition(value.clone().unbind()));
         }
         Ok(Listed::Predicate(value.clone().unbind()))
