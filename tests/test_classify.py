@@ -327,6 +327,9 @@ def test_the_langchain_layer_of_an_error_does_not_hide_what_it_is() -> None:
     class OpenAIContextOverflowError(openai.APIError, lc.ContextOverflowError):  # as langchain-openai defines it
         pass
 
+    class OpenAIAPIContextOverflowError(openai.BadRequestError, lc.ContextOverflowError):
+        pass
+
     class OpenAIRateLimitError(openai.RateLimitError, lc.ModelRateLimitError):
         pass
 
@@ -334,6 +337,8 @@ def test_the_langchain_layer_of_an_error_does_not_hide_what_it_is() -> None:
         pass
 
     assert classify(OpenAIContextOverflowError("no", REQUEST, body={})) == "context_window"
+    refused = httpx2.Response(400, request=REQUEST)
+    assert classify(OpenAIAPIContextOverflowError("no", response=refused, body={})) == "context_window"
     quota = httpx2.Response(429, request=REQUEST)
     assert classify(OpenAIRateLimitError("no", response=quota, body={"code": "insufficient_quota"})) == "quota"
     assert classify(Ours("no")) == "rate_limited" and classify(Ours("no", code="insufficient_quota")) == "quota"
@@ -381,6 +386,11 @@ def test_an_exception_that_breaks_when_looked_at_is_unknown() -> None:
         def __init__(self) -> None:
             self.status_code = 400
 
+    class Mute(openai.APIConnectionError):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    assert classify(Mute(request=REQUEST)) == "unknown"
     assert classify(Hostile()) == "unknown" and retry_after(Hostile()) is None
     assert classify(Unread()) == "permanent" and should_retry_header(Unread()) is None
 

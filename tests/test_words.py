@@ -147,6 +147,11 @@ def test_words_are_values(value: Any) -> None:
     assert value != ours.stop_after_attempt(99) and value != 3
 
 
+def test_other_words_are_other_values() -> None:
+    assert ours.stop_after_delay(3) != ours.stop_before_delay(3)
+    assert copy.copy(ours.stop_never) is pickle.loads(pickle.dumps(ours.stop_never)) is ours.stop_never
+
+
 def test_reprs() -> None:
     assert repr(ours.stop_after_attempt(3) | ours.stop_never) == "stop_any(stop_after_attempt(3), stop_never)"
 

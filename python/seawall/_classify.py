@@ -300,7 +300,10 @@ def _by_text(exc: BaseException, body: Any, texts: tuple[tuple[str, str], ...]) 
 
 
 def _certificate(exc: BaseException) -> bool:
-    """Whether a certificate that was not accepted is behind a connection error; another try would meet the same one."""
+    """Whether a certificate that was not accepted is behind a connection error; another try would meet the same one.
+
+    It is a cause, or only in the text: requests and urllib repeat the text of what they wrap.
+    """
     todo: list[Any] = [exc]
     seen: set[int] = set()
     while todo and len(seen) < 16:
@@ -313,7 +316,7 @@ def _certificate(exc: BaseException) -> bool:
         words = str(inner)
         if "CERTIFICATE_VERIFY_FAILED" in words or "invalid peer certificate" in words:
             return True
-        todo += (inner.__cause__, inner.__context__, _response.get(inner, "reason"), *inner.args[:2])
+        todo += (inner.__cause__, inner.__context__)
     return False
 
 

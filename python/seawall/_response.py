@@ -19,7 +19,7 @@ def get(thing: Any, name: str) -> Any:
 
 
 def _status_in(value: Any) -> int | None:
-    return int(value) if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599 else None
+    return int(value) if isinstance(value, int) and 100 <= value <= 599 else None
 
 
 def status(exc: BaseException, *, code: bool = False) -> int | None:

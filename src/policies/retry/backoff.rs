@@ -203,6 +203,8 @@ mod tests {
             previous = Some(wait);
         }
         assert_eq!(got, [2.5, 5.875, 13.46875, 20.0]);
+        // A shorter wait before (another rule's, in a chain) does not pull it below `initial`.
+        assert!(rule.seconds(2, Some(0.1), &mut || 0.75) >= 1.0);
     }
 
     #[test]
