@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from seawall import errors
 from seawall.errors import (
     TABLE,
@@ -91,7 +92,9 @@ def test_both_timeouts_are_builtin_timeouts(kind: type[SeawallError]) -> None:
 
 def test_an_api_error_carries_what_the_server_sent() -> None:
     headers = {"X-Request-ID": "r1", "Retry-After": "3", "Authorization": "Bearer sk-secret"}
-    error = APIStatusError("no", status_code=418, code="c", param="p", type="t", request_id="r1", headers=headers, body={"a": 1}, model="m")
+    error = APIStatusError(
+        "no", status_code=418, code="c", param="p", type="t", request_id="r1", headers=headers, body={"a": 1}, model="m"
+    )
     assert (error.message, error.status_code, error.code, error.param, error.type) == ("no", 418, "c", "p", "t")
     assert (error.request_id, error.body, error.model, error.attempts) == ("r1", {"a": 1}, "m", [])
     assert error.headers == {"x-request-id": "r1", "retry-after": "3"}

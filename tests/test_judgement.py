@@ -15,6 +15,7 @@ import langchain_core.exceptions as lc
 import openai
 import pytest
 import requests
+
 from seawall import errors
 from seawall._classify import classify, register_classifier, row_of_class, unregister_classifier, wants_fallback, wants_retry
 
@@ -24,7 +25,9 @@ REQUEST = httpx2.Request("POST", "https://api.example/v1/chat/completions")
 
 def of_openai(status: int, body: object = None, headers: Mapping[str, str] | None = None) -> openai.APIStatusError:
     """What the OpenAI SDK itself makes of a response."""
-    response = httpx2.Response(status, json={"error": {"message": "no"}} if body is None else body, headers=headers, request=REQUEST)
+    response = httpx2.Response(
+        status, json={"error": {"message": "no"}} if body is None else body, headers=headers, request=REQUEST
+    )
     return OPENAI._make_status_error_from_response(response)
 
 
@@ -152,8 +155,12 @@ def registered() -> Iterator[list[Any]]:
 
 
 def test_a_registered_classifier_decides_first_or_last(registered: list[Any]) -> None:
-    registered.append(register_classifier(lambda exc: "transient" if isinstance(exc, (ValueError, openai.AuthenticationError)) else None))
-    registered.append(register_classifier(lambda exc: "quota" if isinstance(exc, (KeyError, TimeoutError)) else None, first=False))
+    registered.append(
+        register_classifier(lambda exc: "transient" if isinstance(exc, (ValueError, openai.AuthenticationError)) else None)
+    )
+    registered.append(
+        register_classifier(lambda exc: "quota" if isinstance(exc, (KeyError, TimeoutError)) else None, first=False)
+    )
     assert classify(ValueError()) == "transient" and classify(of_openai(401)) == "transient"
     assert classify(KeyError()) == "quota" and classify(TimeoutError()) == "transient"
     assert wants_retry(ValueError())

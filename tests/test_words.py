@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tenacity
+
 from seawall import _words as ours
 from seawall._words import NextAction, Outcome, RetryState
 from seawall.errors import ConfigurationError
@@ -90,13 +91,23 @@ RETRIES: list[Callable[[Any], Any]] = [
 
 @pytest.mark.parametrize("make", RETRIES)
 def test_predicates_say_what_tenacitys_say(make: Callable[[Any], Any]) -> None:
-    for at in (failed(ValueError("no")), failed(KeyError("yes")), failed(OSError("no")), returned(None), returned("text"), returned(0)):
+    for at in (
+        failed(ValueError("no")),
+        failed(KeyError("yes")),
+        failed(OSError("no")),
+        returned(None),
+        returned("text"),
+        returned(0),
+    ):
         assert make(ours)(at) is make(tenacity)(theirs(at)) is make(ours)(theirs(at))
 
 
 def test_ours_and_tenacitys_mix() -> None:
     at = failed(attempt_number=3)
-    for stop in (ours.stop_after_attempt(3) & tenacity.stop_after_attempt(2), tenacity.stop_after_attempt(3) & ours.stop_after_attempt(2)):
+    for stop in (
+        ours.stop_after_attempt(3) & tenacity.stop_after_attempt(2),
+        tenacity.stop_after_attempt(3) & ours.stop_after_attempt(2),
+    ):
         assert stop(at) is True
     for stop in (ours.stop_never | tenacity.stop_after_attempt(3), tenacity.stop_never | ours.stop_after_attempt(3)):
         assert stop(at) is True
@@ -227,7 +238,9 @@ def test_what_was_returned_or_sent_is_not_logged() -> None:
     assert secret not in repr(recorder.lines) + repr(partial)
 
 
-@pytest.mark.parametrize("key", ["sk-proj-abcdef123456", "gsk_abcdef123456", "AIzaSyA1234567890abcdefghij", "AKIAIOSFODNN7EXAMPLE"])
+@pytest.mark.parametrize(
+    "key", ["sk-proj-abcdef123456", "gsk_abcdef123456", "AIzaSyA1234567890abcdefghij", "AKIAIOSFODNN7EXAMPLE"]
+)
 def test_keys_in_an_errors_text_are_left_out(key: str) -> None:
     recorder = Recorder()
     error = ValueError(f"Incorrect API key provided: {key}. You sent 'Bearer {key[::-1]}'")

@@ -13,7 +13,18 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from seawall import _response
-from seawall._known_errors import AWS_CODES, CLASSES, CODES, GRPC_CODES, KNOWN, LIMIT_TEXTS, NARROW, REFUSAL_TEXTS, Known, of_status
+from seawall._known_errors import (
+    AWS_CODES,
+    CLASSES,
+    CODES,
+    GRPC_CODES,
+    KNOWN,
+    LIMIT_TEXTS,
+    NARROW,
+    REFUSAL_TEXTS,
+    Known,
+    of_status,
+)
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected
 
 Classifier = Callable[[BaseException], "str | None"]
@@ -128,7 +139,9 @@ def wants_retry(exc: BaseException, listed: tuple[type[BaseException], ...] | No
     return _named(matching)
 
 
-def wants_fallback(exc: BaseException, listed: tuple[type[BaseException], ...] | None = None) -> bool | Literal["other_credentials"]:
+def wants_fallback(
+    exc: BaseException, listed: tuple[type[BaseException], ...] | None = None
+) -> bool | Literal["other_credentials"]:
     """Whether Fallback tries an alternative after this exception.
 
     Args:

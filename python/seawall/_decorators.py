@@ -104,7 +104,17 @@ def retry(
 @overload
 def guard(preset: Callable[P, T]) -> Callable[P, T]: ...
 @overload
-def guard(preset: str | None = None, **parts: Any) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def guard(
+    preset: str | None = None,
+    *,
+    name: str | None = None,
+    retry: int | Retry | None = ...,
+    fallback: Any = ...,
+    timeout: Seconds | None = ...,
+    attempt_timeout: Seconds | None = ...,
+    deadline: Seconds | None = ...,
+    circuit: bool | CircuitBreaker | None = ...,
+) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 def guard(
     preset: Any = None,
     *,

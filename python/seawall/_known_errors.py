@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from seawall import errors
+from seawall import _seawall, errors
 
 Look = Literal["", "status", "http", "code", "certificate", "errno", "aws", "grpc", "group", "model"]
 
 
 class Row(NamedTuple):
-    """What a failure class means where nothing else was said. The native table (`policies/class.rs`) has the same rows."""
+    """What a failure class means where nothing else was said."""
 
     retry: bool | None
     """Retried by default; `None` where only a listed class decides."""
     fallback: bool | Literal["other_credentials"]
     """Which alternatives are tried: any, none, or those with other credentials or another endpoint."""
+    breaker: bool
+    """Counted by the breakers of guards and models."""
 
 
 CLASSES: dict[str, Row] = {
-    "transient": Row(True, True),
-    "rate_limited": Row(True, True),
-    "quota": Row(False, True),
-    "permanent": Row(False, False),
-    "auth": Row(False, "other_credentials"),
-    "not_found": Row(False, True),
-    "context_window": Row(False, True),
-    "content_filter": Row(False, True),
-    "malformed": Row(True, True),
-    "unknown": Row(None, True),
+    name: Row(retry, "other_credentials" if fallback is None else fallback, breaker)
+    for name, retry, fallback, breaker in _seawall.CLASSES
 }
 
 # Classes that a status alone cannot say: whoever claims one of them, by type or by code, is believed.
@@ -120,7 +114,11 @@ _TREES: dict[str, tuple[tuple[str | None, Look, str], ...]] = {
     "aiohttp": (
         (None, "http", "ClientResponseError"),
         ("transient", "certificate", "ClientConnectionError"),
-        ("permanent", "", "ClientConnectorCertificateError ServerFingerprintMismatch InvalidURL NonHttpUrlClientError TooManyRedirects"),
+        (
+            "permanent",
+            "",
+            "ClientConnectorCertificateError ServerFingerprintMismatch InvalidURL NonHttpUrlClientError TooManyRedirects",
+        ),
         ("malformed", "", "ClientPayloadError"),
         ("malformed", "http", "ContentTypeError"),
     ),

@@ -11,7 +11,9 @@ from seawall._word import Word
 from seawall.errors import ConfigurationError
 
 # What API keys look like, wherever an error's text repeats one.
-_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf|nvapi|ghp|pplx)[-_][\w-]{6,}|\bAIza[\w-]{20,}|\bAKIA[A-Z0-9]{12,}|(?<=Bearer )\S+", re.ASCII)
+_KEY = re.compile(
+    r"\b(?:sk|pk|rk|gsk|xai|hf|nvapi|ghp|pplx)[-_][\w-]{6,}|\bAIza[\w-]{20,}|\bAKIA[A-Z0-9]{12,}|(?<=Bearer )\S+", re.ASCII
+)
 _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 
 
@@ -53,7 +55,9 @@ class _Log(Word):
 
     def __init__(self, logger: Logger, log_level: int) -> None:
         if not callable(getattr(logger, "log", None)):
-            raise ConfigurationError(f"{type(self).__name__}: logger must have log(level, message), as logging's have; {logger!r} has not")
+            raise ConfigurationError(
+                f"{type(self).__name__}: logger must have log(level, message), as logging's have; {logger!r} has not"
+            )
         self.logger = logger
         self.log_level = log_level
 
@@ -105,7 +109,8 @@ class after_log(_Log):
         seconds = self.sec_format % (retry_state.seconds_since_start or 0.0)
         attempt = _ordinal(retry_state.attempt_number)
         self.logger.log(
-            self.log_level, f"Finished call to '{_name(retry_state.fn)}' after {seconds}(s), this was the {attempt} time calling it."
+            self.log_level,
+            f"Finished call to '{_name(retry_state.fn)}' after {seconds}(s), this was the {attempt} time calling it.",
         )
 
 

@@ -93,7 +93,9 @@ class Thresholds(dict[str, float]):
             raise TypeError(f"thresholds[{metric!r}] must be a number, not {limit!r} ({type(limit).__name__})")
         most, unit = (math.inf, "seconds") if metric == "avg_latency" else (1, "a share from 0 to 1: 0.10 is 10 %")
         if not (0 <= limit <= most or limit == math.inf):
-            raise ValueError(f"thresholds[{metric!r}] must be at least 0 ({unit}), not {limit!r}; float('inf') switches the alert off")
+            raise ValueError(
+                f"thresholds[{metric!r}] must be at least 0 ({unit}), not {limit!r}; float('inf') switches the alert off"
+            )
 
     def _keep(self, *args: object) -> Any:
         raise TypeError("a threshold cannot be removed; float('inf') as its value switches the alert off")

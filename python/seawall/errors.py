@@ -14,6 +14,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from typing_extensions import Self
+
 _E = TypeVar("_E", bound="SeawallError")
 
 # Headers that carry credentials. A response should hold none of them; if a server echoes one, it goes no further.
@@ -62,12 +64,12 @@ class SeawallError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.args), {key: _portable(value) for key, value in self._state().items()}
 
-    def __copy__(self: _E) -> _E:
+    def __copy__(self) -> Self:
         error = _restored(type(self), self.args)
         error.__setstate__(self._state())
         return error
 
-    def __deepcopy__(self: _E, memo: dict[int, Any]) -> _E:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         error = _restored(type(self), self.args)
         memo[id(self)] = error
         state = {}
@@ -242,7 +244,9 @@ class StreamInterruptedError(APIError):
         partial: the text delivered before the break. The cause is in `__cause__`.
     """
 
-    def __init__(self, message: str = "The stream broke off before it was finished.", *, partial: str = "", **details: Any) -> None:
+    def __init__(
+        self, message: str = "The stream broke off before it was finished.", *, partial: str = "", **details: Any
+    ) -> None:
         super().__init__(message, **details)
         self.partial = partial
 

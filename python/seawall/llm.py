@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, overload
 
+from typing_extensions import Self
+
 from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
 from seawall._seawall import Chunk, CircuitBreaker, Reply, Retry
@@ -80,7 +82,7 @@ class _Model:
         self._handled: Any = None
         if hasattr(api_key, "get_secret_value"):
             api_key = api_key.get_secret_value()
-        self._place = {
+        self._place: dict[str, Any] = {
             "base_url": environment(base_url, "OPENAI_BASE_URL", "OPENAI_API_BASE") or DEFAULT_BASE_URL,
             "api_key": environment(api_key, "OPENAI_API_KEY"),
             "organization": environment(organization, "OPENAI_ORG_ID", "OPENAI_ORGANIZATION"),
@@ -110,7 +112,7 @@ class _Model:
         function: Callable[..., Any] = type(self).invoke  # type: ignore[attr-defined]
         return function
 
-    def _but(self: _Self, **changes: Any) -> _Self:
+    def _but(self, **changes: Any) -> Self:
         """A copy with other policies."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
@@ -118,7 +120,7 @@ class _Model:
         return copy
 
     def with_retry(
-        self: _Self,
+        self,
         *,
         stop_after_attempt: int = 3,
         wait_exponential_jitter: bool = True,
@@ -127,7 +129,7 @@ class _Model:
         before_sleep: Any = None,
         after: Any = None,
         **more: Any,
-    ) -> _Self:
+    ) -> Self:
         """The same model with other retries: they replace those it had, they never multiply.
 
         Args:
@@ -148,7 +150,7 @@ class _Model:
         )
         return self._but(_retry=policy)
 
-    def with_fallbacks(self: _Self, fallbacks: Sequence[_Self], *, exceptions_to_handle: Any = None) -> _Self:
+    def with_fallbacks(self, fallbacks: Sequence[Self], *, exceptions_to_handle: Any = None) -> Self:
         """The same model with alternatives, tried in order, each under its own policies.
 
         Args:
@@ -292,7 +294,12 @@ class Chat(_Model):
 
     @overload
     def batch(
-        self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: Literal[False] = False, **params: Any
+        self,
+        inputs: Sequence[Any],
+        *,
+        max_concurrency: int | None = None,
+        return_exceptions: Literal[False] = False,
+        **params: Any,
     ) -> list[Reply]: ...
     @overload
     def batch(

@@ -128,8 +128,8 @@ fn judge(status: Option<u16>, told: &Told) -> (ErrorKind, Class) {
         Some(408) => (ErrorKind::Status, Class::Transient),
         Some(409) => own(ErrorKind::Conflict),
         Some(422) => own(ErrorKind::UnprocessableEntity),
-        // One request over the limit per minute by itself: no wait makes it smaller.
-        Some(429) if told.says(&["request too large"]) => (ErrorKind::RateLimit, Class::Permanent),
+        // One request over the limit per minute by itself: no wait makes it smaller, another model's limit may be larger.
+        Some(429) if told.says(&["request too large"]) => (ErrorKind::RateLimit, Class::Quota),
         Some(429) => own(ErrorKind::RateLimit),
         Some(503) => own(ErrorKind::ServiceUnavailable),
         Some(500..) => own(ErrorKind::InternalServer),
@@ -256,7 +256,7 @@ mod tests {
                 429,
                 json!({"code": "rate_limit_exceeded", "message": "Request too large for gpt-4 on tokens per min"}),
                 ErrorKind::RateLimit,
-                Class::Permanent,
+                Class::Quota,
             ),
             (400, json!({"code": "context_length_exceeded"}), ErrorKind::ContextWindowExceeded, Class::ContextWindow),
             (

@@ -86,9 +86,11 @@ pub struct Route {
 /// What a call gives back.
 pub enum Answer {
     /// A whole completion.
-    Chat(ChatReply),
+    Chat(Box<ChatReply>),
     /// An open stream and its pieces up to the first content.
     Stream(Box<ChatStream>, Vec<Delta>),
+    /// The end of a stream whose pieces were handed out one by one.
+    Streamed,
     /// Vectors.
     Embeddings(EmbeddingsReply),
 }
@@ -218,8 +220,7 @@ impl Flight {
         match end {
             Ok(()) => {
                 self.note_end(call, "ok", None);
-                // The pieces were handed out one by one: nothing is left to keep.
-                self.kept.push(Err(ApiError::new(ErrorKind::Api, "streamed")));
+                self.kept.push(Ok(Answer::Streamed));
                 Outcome::Value(ticket)
             }
             Err(error) => {
@@ -265,7 +266,7 @@ async fn answered(client: Client, endpoint: Endpoint, request: Request, task: Ta
     let reply = client.post_json(&endpoint, request).await?;
     match task {
         Task::Embeddings => embeddings::parse_reply(reply, inputs).map(Answer::Embeddings),
-        Task::Chat | Task::Stream => chat::parse_reply(reply).map(Answer::Chat),
+        Task::Chat | Task::Stream => chat::parse_reply(reply).map(|reply| Answer::Chat(Box::new(reply))),
     }
 }
 
@@ -329,7 +330,7 @@ impl Host for Flight {
             Ok(Answer::Chat(reply)) => reply.request_id.clone(),
             Ok(Answer::Embeddings(reply)) => reply.request_id.clone(),
             Ok(Answer::Stream(stream, _)) => stream.request_id().map(str::to_owned),
-            Err(_) => None,
+            Ok(Answer::Streamed) | Err(_) => None,
         };
         if let Some(attempt) = self.attempts.iter_mut().rfind(|a| a.call == call) {
             attempt.request_id = request_id;

@@ -58,7 +58,7 @@ const fn row(class: Class, name: &'static str, retry: Option<bool>, fallback: Fa
 /// Every class once, in the order of [`Class`].
 pub const CLASSES: [Row; 10] = [
     row(Class::Transient, "transient", Some(true), FallbackRule::Always, true),
-    row(Class::RateLimited, "rate_limited", Some(true), FallbackRule::Always, true),
+    row(Class::RateLimited, "rate_limited", Some(true), FallbackRule::Always, false),
     row(Class::Quota, "quota", Some(false), FallbackRule::Always, false),
     row(Class::Permanent, "permanent", Some(false), FallbackRule::Never, false),
     row(Class::Auth, "auth", Some(false), FallbackRule::OtherCredentials, false),

@@ -28,7 +28,7 @@ fn is_exception_class(value: &Bound<'_, PyAny>) -> bool {
 fn type_name(value: &Bound<'_, PyAny>) -> String {
     match value.cast::<PyType>() {
         Ok(t) => format!("the class {}", t.fully_qualified_name().map_or_else(|_| "?".into(), |n| n.to_string())),
-        Err(_) => format!("{}", value.repr().map_or_else(|_| "?".into(), |r| r.to_string())),
+        Err(_) => value.repr().map_or_else(|_| "?".into(), |r| r.to_string()),
     }
 }
 

@@ -44,7 +44,12 @@ pub fn event(py: Python<'_>, event: &Event, name: &str, error: Option<&PyErr>) -
         events::ATTEMPT_STARTED => format!("attempt {} of '{name}'", event.number),
         events::RETRY_SCHEDULED => format!("retry of '{name}' in {seconds:.2} s{after}, attempt {} failed", event.number),
         events::RETRY_EXHAUSTED => {
-            format!("no further retry of '{name}'{after}: {} ({} attempts, {seconds:.2} s)", event.reason, event.number)
+            format!(
+                "no further retry of '{name}'{after}: {} ({} attempt{}, {seconds:.2} s)",
+                event.reason,
+                event.number,
+                if event.number == 1 { "" } else { "s" }
+            )
         }
         events::CIRCUIT_OPENED => format!("circuit '{name}' opened, next attempt in {seconds:.1} s"),
         events::CIRCUIT_HALF_OPENED => format!("circuit '{name}' is half open"),

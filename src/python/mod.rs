@@ -16,7 +16,18 @@ mod policies;
 mod state;
 mod waits;
 
+use crate::policies::class::{CLASSES, FallbackRule};
 use pyo3::prelude::*;
+
+/// The table of failure classes: name, retried, alternatives (`None`: only with other credentials), counted by breakers.
+fn classes() -> Vec<(&'static str, Option<bool>, Option<bool>, bool)> {
+    let alternatives = |rule| match rule {
+        FallbackRule::Always => Some(true),
+        FallbackRule::Never => Some(false),
+        FallbackRule::OtherCredentials => None,
+    };
+    CLASSES.iter().map(|row| (row.name, row.retry, alternatives(row.fallback), row.breaker)).collect()
+}
 
 #[pymodule]
 fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -27,6 +38,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<pipeline::Pipeline>()?;
     m.add_class::<pipeline::Guarded>()?;
     m.add_class::<coroutine::Coroutine>()?;
+    m.add("CLASSES", classes())?;
     waits::register(m)?;
     llm::register(m)?;
     monitor::register(m)?;

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tenacity
+
 from seawall import _seawall as ours
 from seawall._words import RetryState
 from seawall.errors import ConfigurationError

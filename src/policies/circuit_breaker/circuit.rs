@@ -134,10 +134,11 @@ impl Circuit {
     }
 
     fn trips(&self, config: &Config, failed: bool, slow: bool, totals: Totals) -> bool {
-        let share = |part: u32| f64::from(part) / f64::from(totals.calls.max(1));
-        (failed && config.consecutive.is_some_and(|n| self.consecutive >= n))
-            || (failed && config.rate.is_some_and(|r| totals.calls >= config.minimum_calls && share(totals.failed) >= r))
-            || (slow && config.slow.is_some_and(|s| totals.calls >= config.minimum_calls && share(totals.slow) >= s.ratio))
+        let enough = totals.calls >= config.minimum_calls;
+        let reaches = |part: u32, limit: f64| enough && f64::from(part) >= limit * f64::from(totals.calls);
+        let by_failures =
+            config.consecutive.is_some_and(|n| self.consecutive >= n) || config.rate.is_some_and(|r| reaches(totals.failed, r));
+        (failed && by_failures) || (slow && config.slow.is_some_and(|s| reaches(totals.slow, s.ratio)))
     }
 
     /// Opens for the recovery time.

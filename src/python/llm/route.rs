@@ -123,9 +123,9 @@ impl Shared {
     pub fn convert(&self, py: Python<'_>, mut finished: Finished) -> PyResult<Py<PyAny>> {
         let unsaid = || Err(Failure::Api(crate::llm::error::ApiError::new(ErrorKind::Api, "the stream has ended")));
         match std::mem::replace(&mut finished.result, unsaid()) {
-            Ok(Answer::Chat(reply)) => self.reply(py, &finished, reply),
+            Ok(Answer::Chat(reply)) => self.reply(py, &finished, *reply),
             Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, reply),
-            Ok(Answer::Stream(..)) => Ok(py.None()),
+            Ok(Answer::Stream(..) | Answer::Streamed) => Ok(py.None()),
             Err(failure) => Err(self.raised(py, &finished, &failure)?),
         }
     }
