@@ -1,6 +1,6 @@
 //! The pure core's tests: neither pyo3 nor tokio is in this binary.
 
-#[path = "monitor.rs"]
+mod engine;
 mod monitor;
-#[path = "stats.rs"]
 mod stats;
+mod virtual_time;

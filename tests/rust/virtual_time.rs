@@ -1,0 +1,182 @@
+//! The virtual driver: runs executions against a scripted callee on a clock that jumps from event to event.
+
+use seawall::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Step, Target, Ticket, Verdict, WaitHint};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a scripted call comes out, after a while.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Answer {
+    Value(u32),
+    Error(&'static str),
+    /// An error whose server asks for a wait.
+    Busy(Duration),
+    /// Nothing ever comes.
+    Hang,
+    /// A stream opens, and ends so after a further while.
+    Stream(Duration, Result<(), &'static str>),
+}
+
+pub fn s(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+pub fn at(seconds: f64) -> Instant {
+    Instant(0).after(s(seconds))
+}
+
+/// A call under way.
+pub struct Running {
+    end: Instant,
+    call: CallId,
+    answer: Answer,
+    /// Its stream has been opened.
+    open: bool,
+}
+
+/// A callee, a clock and a record of what happened.
+pub struct World {
+    pub now: Instant,
+    /// Per target: how long each call takes and how it comes out. The last entry repeats.
+    script: Vec<VecDeque<(Duration, Answer)>>,
+    values: Vec<Answer>,
+    /// Target and time of each call.
+    pub calls: Vec<(u16, f64)>,
+    pub cancelled: usize,
+    pub delivered: Vec<f64>,
+    pub events: Vec<Event>,
+}
+
+/// How a guarded call came out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum End {
+    Value(u32),
+    Error(&'static str),
+    Busy,
+    Streamed,
+    Refused(Refusal),
+}
+
+impl World {
+    pub fn new(script: &[&[(f64, Answer)]]) -> World {
+        let script = script.iter().map(|t| t.iter().map(|(d, a)| (s(*d), *a)).collect()).collect();
+        World { now: at(1.0), script, values: Vec::new(), calls: Vec::new(), cancelled: 0, delivered: Vec::new(), events: Vec::new() }
+    }
+
+    fn keep(&mut self, answer: Answer) -> Outcome {
+        let ticket = Ticket(self.values.len() as u32);
+        self.values.push(answer);
+        match answer {
+            Answer::Value(_) | Answer::Stream(_, Ok(())) => Outcome::Value(ticket),
+            _ => Outcome::Error(ticket),
+        }
+    }
+
+    fn judge(&self, ask: Ask) -> Verdict {
+        match ask.outcome {
+            Outcome::Value(_) | Outcome::Stream(_) => Verdict::Success,
+            Outcome::Rejected(_) => Verdict::FAILURE,
+            Outcome::Error(ticket) => match self.values[ticket.0 as usize] {
+                Answer::Error(name) if name.starts_with("final") => Verdict::Final,
+                Answer::Error(name) if name.starts_with("neutral") => Verdict::Ignore,
+                Answer::Busy(wait) => Verdict::Failure { wait: WaitHint::RetryAfter(wait), branches: u64::MAX },
+                _ => Verdict::FAILURE,
+            },
+        }
+    }
+
+    pub fn end(&self, outcome: Outcome) -> End {
+        match outcome {
+            Outcome::Rejected(r) => End::Refused(r.refusal),
+            Outcome::Value(t) | Outcome::Error(t) | Outcome::Stream(t) => match self.values[t.0 as usize] {
+                Answer::Value(n) => End::Value(n),
+                Answer::Error(name) | Answer::Stream(_, Err(name)) => End::Error(name),
+                Answer::Busy(_) => End::Busy,
+                Answer::Stream(_, Ok(())) => End::Streamed,
+                Answer::Hang => unreachable!("a call that hangs does not end"),
+            },
+        }
+    }
+
+    /// Runs one call to its end.
+    pub fn run(&mut self, plan: &Arc<Plan>) -> (End, Execution) {
+        let mut execution = Execution::new(plan.clone(), 7, self.now);
+        let mut running = Vec::new();
+        let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
+        (self.end(outcome), execution)
+    }
+
+    /// Runs until the end, or until `stop`.
+    pub fn drive(&mut self, execution: &mut Execution, running: &mut Vec<Running>, stop: Instant) -> Option<Outcome> {
+        for _ in 0..100_000 {
+            let step = execution.step(self.now);
+            self.events.extend(execution.take_events());
+            match step {
+                Step::Start { call, target, .. } => {
+                    let script = &mut self.script[target.0 as usize];
+                    let (takes, answer) = if script.len() > 1 { script.pop_front().expect("not empty") } else { script[0] };
+                    self.calls.push((target.0, self.now.since(at(1.0)).as_secs_f64()));
+                    let end = if answer == Answer::Hang { Instant::NEVER } else { self.now.after(takes) };
+                    running.push(Running { end, call, answer, open: false });
+                }
+                Step::Cancel { call } => {
+                    running.retain(|r| r.call != call);
+                    self.cancelled += 1;
+                }
+                Step::Judge(ask) => {
+                    let verdict = self.judge(ask);
+                    execution.verdict(verdict, self.now);
+                }
+                Step::Wait { until } => {
+                    let first = running.iter().enumerate().min_by_key(|(_, r)| r.end).map(|(i, r)| (i, r.end));
+                    let next = first.map_or(until, |(_, end)| end.min(until));
+                    if next >= stop {
+                        self.now = stop;
+                        return None;
+                    }
+                    self.now = next;
+                    if let Some((i, end)) = first
+                        && end <= until
+                    {
+                        self.come_out(execution, running, i);
+                    }
+                }
+                Step::Deliver(_) => self.delivered.push(self.now.since(at(1.0)).as_secs_f64()),
+                Step::Done(outcome) => return Some(outcome),
+            }
+        }
+        panic!("the machine does not come to an end");
+    }
+
+    /// A call ends, or opens its stream.
+    fn come_out(&mut self, execution: &mut Execution, running: &mut Vec<Running>, i: usize) {
+        let Running { call, answer, open, .. } = running.remove(i);
+        let outcome = self.keep(answer);
+        match (answer, outcome) {
+            (Answer::Stream(then, _), Outcome::Value(ticket) | Outcome::Error(ticket)) if !open => {
+                execution.opened(call, ticket);
+                running.push(Running { end: self.now.after(then), call, answer, open: true });
+            }
+            _ => execution.ended(call, outcome),
+        }
+    }
+
+    pub fn names(&self) -> Vec<&'static str> {
+        self.events.iter().map(|e| e.name).filter(|n| *n != "attempt.started").collect()
+    }
+
+    pub fn elapsed(&self) -> f64 {
+        self.now.since(at(1.0)).as_secs_f64()
+    }
+}
+
+/// Builders of plans, outermost last: `around(leaf, [inner, …, outer])`.
+pub fn plan(policies: Vec<Arc<dyn seawall::engine::Policy>>) -> Arc<Plan> {
+    let mut builder = seawall::engine::PlanBuilder::default();
+    let mut inner = builder.leaf(Target(0));
+    for policy in policies.into_iter().rev() {
+        inner = builder.layer(policy, vec![inner]);
+    }
+    builder.build(inner)
+}
