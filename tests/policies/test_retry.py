@@ -1,0 +1,257 @@
+"""Retry through its Python names."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import tenacity
+
+import seawall
+from seawall import Pipeline, Retry, errors, retry, wait_exponential, wait_fixed
+from seawall.errors import ConfigurationError
+
+
+def failing(*results: Any) -> Callable[..., Any]:
+    """A function that raises or returns these in turn, the last one for ever; `.calls` counts."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        function.calls += 1  # type: ignore[attr-defined]
+        result = results[min(function.calls, len(results)) - 1]  # type: ignore[attr-defined]
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    function.calls = 0  # type: ignore[attr-defined]
+    return function
+
+
+def test_attempts_are_calls_all_told() -> None:
+    function = failing(ConnectionError("x"))
+    with pytest.raises(ConnectionError) as raised:
+        retry(3, wait=0)(function)()
+    assert function.calls == 3
+    assert [note for note in raised.value.__notes__ if "3 attempts" in note and "function" in note]
+
+
+def test_notes_do_not_pile_up_on_one_exception_object() -> None:
+    error = ConnectionError("the same each time")
+    guarded = retry(2, wait=0)(failing(error))
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            guarded()
+    assert len(error.__notes__) == 1
+
+
+def test_only_what_is_transient_is_retried_by_default() -> None:
+    for error, calls in (
+        (ValueError("x"), 1),
+        (TimeoutError(), 3),
+        (errors.AuthenticationError("x"), 1),
+        (errors.RateLimitError("x"), 3),
+    ):
+        function = failing(error)
+        with pytest.raises(type(error)):
+            retry(3, wait=0)(function)()
+        assert function.calls == calls, error
+
+
+def test_a_broad_class_does_not_retry_what_cannot_be_mended_and_its_own_class_does() -> None:
+    quota = errors.QuotaExceededError("x", status_code=429, code="insufficient_quota")
+    for listed, calls in ((Exception, 1), (errors.APIError, 1), (errors.RateLimitError, 1), (errors.QuotaExceededError, 2)):
+        function = failing(quota)
+        with pytest.raises(errors.QuotaExceededError):
+            retry(2, on=listed, wait=0)(function)()
+        assert function.calls == calls, listed
+
+
+def test_a_predicate_says_whether_and_how_long() -> None:
+    function = failing(KeyError("a"), KeyError("b"), 5)
+    assert retry(5, on=lambda error: 0.0 if isinstance(error, KeyError) else False)(function)() == 5
+    function = failing(KeyError("a"), 5)
+    with pytest.raises(KeyError):
+        retry(5, on=lambda error: False)(function)()
+
+
+def test_bad_results_are_retried_where_asked() -> None:
+    assert retry(3, wait=0, on_result=lambda value: value is None)(failing(None, None, 4))() == 4
+    assert retry(2, wait=0, on_result=lambda value: value is None)(failing(None))() is None
+
+
+def test_methods_keep_their_instance_and_arguments_arrive() -> None:
+    class Client:
+        tries = 0
+
+        @retry(2, wait=0)
+        def ask(self, a: int, *, b: int) -> tuple[int, int]:
+            self.tries += 1
+            if self.tries == 1:
+                raise ConnectionError
+            return a, b
+
+    assert Client().ask(1, b=2) == (1, 2)
+
+
+async def test_coroutines_are_retried_in_their_own_task() -> None:
+    tasks = []
+
+    @retry(3, wait=0.001)
+    async def ask() -> str:
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(0)
+        if len(tasks) < 3:
+            raise ConnectionError
+        return "there"
+
+    assert await ask() == "there"
+    assert set(tasks) == {asyncio.current_task()}
+
+
+class _Response:
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
+        self.status_code = 429
+
+
+class _Limited(Exception):
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__("slow down")
+        self.response = _Response(headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after-ms": "150"},
+        {"Retry-After": "0.15"},
+        {
+            "retry-after": email.utils.formatdate(time.time() + 2, usegmt=True),
+            "date": email.utils.formatdate(time.time(), usegmt=True),
+        },
+    ],
+)
+def test_retry_after_on_any_exception_with_a_response_is_waited_out(headers: dict[str, str]) -> None:
+    times: list[float] = []
+
+    @retry(2, on=_Limited, wait=0)
+    def ask() -> None:
+        times.append(time.monotonic())
+        raise _Limited(headers)
+
+    with pytest.raises(_Limited):
+        ask()
+    wanted = 1.0 if len(headers) == 2 else 0.15
+    assert len(times) == 2
+    assert times[1] - times[0] >= wanted
+
+
+def test_a_retry_after_that_is_too_long_ends_the_retries_at_once() -> None:
+    function = failing(_Limited({"retry-after": "121"}))
+    with pytest.raises(_Limited) as raised:
+        retry(3, on=_Limited)(function)()
+    assert function.calls == 1
+    assert "longer wait" in raised.value.__notes__[0]
+
+
+def test_one_limit_over_all_attempts_and_waits() -> None:
+    function = failing(ConnectionError("x"))
+    with pytest.raises(ConnectionError) as raised:
+        retry(10, wait=60, timeout=timedelta(seconds=30))(function)()
+    assert function.calls == 1
+    assert "no time left" in raised.value.__notes__[0]
+
+
+def test_hooks_see_what_tenacitys_see(caplog: pytest.LogCaptureFixture) -> None:
+    seen = []
+    policy = Retry(
+        3,
+        wait=wait_fixed(0.001),
+        before=lambda state: seen.append(("before", state.attempt_number)),
+        after=lambda state: seen.append(("after", state.attempt_number, state.outcome.failed)),
+        before_sleep=lambda state: seen.append(
+            ("sleep", state.attempt_number, state.next_action.sleep, state.fn.__name__, state.args)
+        ),
+    )
+    with pytest.raises(ConnectionError):
+        Pipeline(policy).call(failing(ConnectionError("x")), 7)
+    assert seen == [
+        ("before", 1),
+        ("after", 1, True),
+        ("sleep", 1, 0.001, "function", (7,)),
+        ("before", 2),
+        ("after", 2, True),
+        ("sleep", 2, 0.001, "function", (7,)),
+        ("before", 3),
+        ("after", 3, True),
+    ]
+
+
+def test_a_hook_that_raises_is_logged_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    policy = Retry(2, wait=0, before_sleep=lambda state: 1 / 0)
+    assert Pipeline(policy).call(failing(ConnectionError("x"), 3)) == 3
+    assert any(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records)
+
+
+def test_tenacitys_own_objects_are_taken() -> None:
+    function = failing(KeyError("x"))
+    guarded = retry(
+        stop=tenacity.stop_after_attempt(4), wait=tenacity.wait_fixed(0), on=tenacity.retry_if_exception_type(KeyError)
+    )(function)
+    with pytest.raises(KeyError):
+        guarded()
+    assert function.calls == 4
+    function = failing(None, None, 1)
+    assert retry(5, wait=0, on=tenacity.retry_if_result(lambda value: value is None))(function)() == 1
+
+
+def test_ours_mean_the_same() -> None:
+    function = failing(None, KeyError("x"), 1)
+    condition = seawall.retry_if_result(lambda value: value is None) | seawall.retry_if_exception_type(KeyError)
+    assert retry(5, wait=wait_exponential(multiplier=0), on=condition)(function)() == 1
+
+
+def test_what_is_logged_names_the_kind_and_never_the_content(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "seawall")
+    with pytest.raises(errors.RateLimitError):
+        retry(2, wait=0, name="chat")(failing(errors.RateLimitError("the prompt was: secret", status_code=429)))()
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    assert "RateLimitError (429)" in text
+    assert "chat" in text
+    assert "secret" not in text
+    assert [record.seawall_event for record in caplog.records] == ["retry.scheduled", "retry.exhausted"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"attempts": 0}, "attempts"),
+        ({"attempts": -1}, "attempts"),
+        ({"attempts": "3"}, "attempts"),
+        ({"wait": -1}, "wait"),
+        ({"wait": "1"}, "wait"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"on": int}, "on"),
+        ({"on": 5}, "on"),
+        ({"on": [ValueError, "x"]}, "on"),
+        ({"budget": 2}, "budget"),
+        ({"before_sleep": 3}, "before_sleep"),
+    ],
+)
+def test_bad_configuration_is_refused_when_it_is_written(options: dict[str, Any], named: str) -> None:
+    with pytest.raises((ConfigurationError, TypeError), match=named):
+        Retry(**options)
+
+
+def test_a_clients_timeout_setting_is_no_exception_class_and_the_error_says_what_is() -> None:
+    class Timeout:
+        """Like the setting of that name in HTTP clients."""
+
+    with pytest.raises(ConfigurationError, match=r"seawall\.errors\.Timeout"):
+        retry(on=(errors.APIError, Timeout))

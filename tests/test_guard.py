@@ -1,0 +1,155 @@
+"""`guard`, presets, `Pipeline` and what guarded functions look like."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import signal
+import threading
+import warnings
+
+import pytest
+
+import seawall
+from seawall import CircuitBreaker, Fallback, Pipeline, PipelineOrderWarning, Retry, Timeout, circuit, guard, presets, retry
+from seawall.errors import ConfigurationError
+
+
+def kinds(guarded: object) -> list[str]:
+    return [type(policy).__name__ for policy in guarded.pipeline.policies]  # type: ignore[attr-defined]
+
+
+def test_bare_it_means_retries_and_a_breaker() -> None:
+    @guard
+    def ask() -> str:
+        return "answer"
+
+    assert ask() == "answer"
+    assert kinds(ask) == ["Retry", "CircuitBreaker"]
+    assert ask.pipeline.policies[0].attempts == 3  # type: ignore[attr-defined]
+
+
+def test_presets_are_the_documents() -> None:
+    assert kinds(guard("dev")(str)) == ["Retry"]
+    assert kinds(guard("test")(str)) == ["Retry", "CircuitBreaker"]
+    assert kinds(guard("prod", fallback="sorry")(str)) == ["Fallback", "Timeout", "Retry", "CircuitBreaker", "Timeout"]
+    assert [presets.get(name).retry for name in ("dev", "test", "prod")] == [2, 3, 5]
+
+
+def test_production_wants_its_fallback_said_aloud() -> None:
+    with pytest.raises(ConfigurationError, match="fallback="):
+        guard("prod")
+    assert "Fallback" not in kinds(guard("prod", fallback=None)(str))
+
+
+def test_an_unknown_preset_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"'staging'.*'prod'"):
+        guard("staging")
+
+
+def test_none_removes_a_part_and_objects_are_shared() -> None:
+    breaker = CircuitBreaker(9)
+    one, two = guard(retry=None, circuit=breaker)(str), guard(circuit=breaker, retry=2)(str)
+    assert kinds(one) == ["CircuitBreaker"]
+    assert one.pipeline.policies[0] is two.pipeline.policies[1]  # type: ignore[attr-defined]
+
+
+def test_its_own_breaker_does_not_open_on_one_bad_call() -> None:
+    @guard(retry=Retry(5, wait=0))
+    def ask() -> str:
+        raise ConnectionError
+
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            ask()
+    assert ask.pipeline.policies[1].state == "closed"  # type: ignore[attr-defined]
+    with pytest.raises(ConnectionError):
+        ask()
+    # The twentieth attempt was the last of the fourth call.
+    assert ask.pipeline.policies[1].state == "open"  # type: ignore[attr-defined]
+
+
+def test_pipelines_nest_and_describe_themselves() -> None:
+    inner = Pipeline(Retry(2), Timeout(5))
+    outer = Pipeline(Fallback("instead"), inner, name="chat")
+    assert [type(policy).__name__ for policy in outer.policies] == ["Fallback", "Retry", "Timeout"]
+    lines = outer.describe().splitlines()
+    assert "chat" in lines[0]
+    assert [line.strip(" └").split("(")[0] for line in lines[1:]] == ["Fallback", "Retry", "Timeout", "the call"]
+    with pytest.raises(TypeError, match="policies"):
+        Pipeline("Retry")
+
+
+def test_known_wrong_orders_warn() -> None:
+    for policies, text in (
+        ((CircuitBreaker(9), Fallback("x")), "outside the Fallback"),
+        ((Retry(3), Fallback("x")), "outside the Fallback"),
+        ((Retry(5), CircuitBreaker(5)), "one bad call opens"),
+    ):
+        with pytest.warns(PipelineOrderWarning, match=text):
+            Pipeline(*policies)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Pipeline(Fallback("x"), Timeout(60), Retry(3), CircuitBreaker(5), Timeout(20))
+
+
+@pytest.mark.parametrize("decorate", [circuit, retry, guard])
+def test_inspect_sees_what_it_saw(decorate: object) -> None:
+    def plain(a: int, *, b: str = "x") -> bytes:
+        """What it does."""
+        raise NotImplementedError
+
+    async def coroutine(a: int) -> bytes:
+        raise NotImplementedError
+
+    guarded = decorate(plain)  # type: ignore[operator]
+    assert inspect.signature(guarded) == inspect.signature(plain)
+    assert (guarded.__name__, guarded.__doc__, guarded.__wrapped__) == ("plain", "What it does.", plain)
+    assert guarded.__annotations__ == plain.__annotations__
+    assert not inspect.iscoroutinefunction(guarded)
+    assert inspect.iscoroutinefunction(decorate(coroutine))  # type: ignore[operator]
+
+
+async def test_partials_of_coroutine_functions_and_callable_objects() -> None:
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    class Adder:
+        async def __call__(self, a: int) -> int:
+            return a + 2
+
+    assert await retry(functools.partial(add, 1))(2) == 3
+    assert await retry(Adder())(1) == 3
+
+
+def test_a_generator_function_is_refused_with_advice() -> None:
+    def pieces() -> object:
+        yield 1
+
+    with pytest.raises(TypeError, match="pieces is a generator function"):
+        retry(pieces)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to a thread are Unix's")
+def test_ctrl_c_ends_a_wait_at_once() -> None:
+    main = threading.get_ident()
+    waiting = threading.Event()
+
+    @retry(2, wait=600, before_sleep=lambda state: waiting.set())
+    def ask() -> None:
+        raise ConnectionError
+
+    def interrupt() -> None:
+        assert waiting.wait(20)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    thread.join(20)
+
+
+def test_everything_promised_is_there() -> None:
+    for name in seawall.__all__:
+        assert hasattr(seawall, name), name
