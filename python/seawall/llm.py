@@ -209,6 +209,28 @@ async def _landed(flying: _seawall.Flying) -> Any:
         raise
 
 
+def _pieces(stream: _seawall.Stream) -> Iterator[Chunk]:
+    try:
+        yield from stream
+    finally:
+        stream.close()
+
+
+async def _apieces(stream: _seawall.Stream) -> AsyncIterator[Chunk]:
+    try:
+        while True:
+            try:
+                chunk, ready = stream.next_or_future()
+            except StopIteration:
+                return
+            if chunk is not None:
+                yield chunk
+            elif ready is not None:
+                await ready
+    finally:
+        stream.close()
+
+
 def _raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
     """The results of a batch; without `return_exceptions` the first failure, carrying all results."""
     if not return_exceptions:
@@ -270,27 +292,11 @@ class Chat(_Model):
         Raises:
             StreamInterruptedError: the stream broke off after content was handed out; `partial` holds the text so far.
         """
-        stream = self._route.stream(_messages(input), {**params, "stream": True})
-        try:
-            yield from stream
-        finally:
-            stream.close()
+        return _pieces(self._route.stream(_messages(input), {**params, "stream": True}))
 
-    async def astream(self, input: Any, **params: Any) -> AsyncIterator[Chunk]:
+    def astream(self, input: Any, **params: Any) -> AsyncIterator[Chunk]:
         """As `stream`, for an event loop."""
-        stream = self._route.stream(_messages(input), {**params, "stream": True})
-        try:
-            while True:
-                try:
-                    chunk, ready = stream.next_or_future()
-                except StopIteration:
-                    return
-                if chunk is not None:
-                    yield chunk
-                elif ready is not None:
-                    await ready
-        finally:
-            stream.close()
+        return _apieces(self._route.stream(_messages(input), {**params, "stream": True}))
 
     @overload
     def batch(
@@ -371,8 +377,10 @@ class Embeddings(_Model):
         self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
     ) -> list[Any]:
         """One reply per input; result i belongs to input i."""
-        contents = [self._parts(input)[0] for input in inputs]
-        results = self._route.batch(self._kind, contents, params, concurrency=_concurrency(max_concurrency))
+        parts = [self._parts(input) for input in inputs]
+        flat = [part for each in parts for part in each]
+        replies = iter(self._route.batch(self._kind, flat, params, concurrency=_concurrency(max_concurrency)))
+        results = [self._joined_or_failed([next(replies) for _ in each]) for each in parts]
         return _raise_first(results, return_exceptions)
 
     async def abatch(
@@ -393,6 +401,11 @@ class Embeddings(_Model):
         if not texts:
             raise ValueError("there is nothing to embed: give at least one text")
         return [texts[start : start + self._largest] for start in range(0, len(texts), self._largest)]
+
+    @classmethod
+    def _joined_or_failed(cls, replies: list[Any]) -> Any:
+        failed = next((reply for reply in replies if isinstance(reply, BaseException)), None)
+        return cls._joined(replies) if failed is None else failed
 
     @staticmethod
     def _joined(replies: list[EmbeddingsReply]) -> EmbeddingsReply:

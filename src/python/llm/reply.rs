@@ -100,6 +100,12 @@ impl Reply {
         usage_dict(py, self.reply.usage.as_ref())
     }
 
+    /// How many choices the server sent; `content` is that of the first.
+    #[getter]
+    fn choices(&self) -> usize {
+        self.reply.choices_count
+    }
+
     /// The tool calls: `(id, name, arguments)` each, arguments as the JSON text that the model wrote.
     #[getter]
     fn tool_calls(&self) -> Vec<(Option<String>, String, String)> {

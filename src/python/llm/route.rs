@@ -100,10 +100,9 @@ impl Shared {
     }
 
     fn reply(&self, py: Python<'_>, finished: &Finished, reply: ChatReply) -> PyResult<Py<PyAny>> {
-        let attempts = raise::attempts(py, &finished.attempts, &self.core, finished.begun)?.unbind();
-        let target = finished.attempts.last().map_or(0, |a| a.target.0);
-        let asked_model = self.core.legs.get(target as usize).map_or_else(String::new, |l| l.model.to_string());
-        let reply = Reply { reply, attempts, seconds: finished.took.as_secs_f64(), alternative: target, asked_model };
+        let (attempts, alternative, seconds) = self.story(py, finished)?;
+        let asked_model = self.core.legs.get(alternative as usize).map_or_else(String::new, |l| l.model.to_string());
+        let reply = Reply { reply, attempts, seconds, alternative, asked_model };
         Ok(Py::new(py, reply)?.into_any())
     }
 
@@ -128,6 +127,13 @@ impl Shared {
             Ok(Answer::Stream(..) | Answer::Streamed) => Ok(py.None()),
             Err(failure) => Err(self.raised(py, &finished, &failure)?),
         }
+    }
+
+    /// The attempts, the alternative that came last, and the seconds.
+    pub fn story(&self, py: Python<'_>, finished: &Finished) -> PyResult<(Py<PyAny>, u16, f64)> {
+        let attempts = raise::attempts(py, &finished.attempts, &self.core, finished.begun)?.unbind();
+        let alternative = finished.attempts.last().map_or(0, |a| a.target.0);
+        Ok((attempts, alternative, finished.took.as_secs_f64()))
     }
 
     /// The exception of a failed stream.

@@ -121,12 +121,25 @@ pub struct Stream {
     pipe: Arc<Pipe>,
     /// The order, until the first piece is asked for; then the job.
     job: Mutex<Result<Arc<Order>, AbortHandle>>,
+    story: Mutex<Option<Story>>,
+}
+
+/// What there is to tell once a stream is over.
+struct Story {
+    attempts: Py<PyAny>,
+    alternative: u16,
+    seconds: f64,
 }
 
 impl Stream {
     pub fn new(shared: Arc<Shared>, order: Arc<Order>) -> Stream {
         let held = Held { pieces: VecDeque::new(), end: None, reader: Reader::Nobody };
-        Stream { shared, pipe: Arc::new(Pipe { held: Mutex::new(held), room: Notify::new() }), job: Mutex::new(Ok(order)) }
+        Stream {
+            shared,
+            pipe: Arc::new(Pipe { held: Mutex::new(held), room: Notify::new() }),
+            job: Mutex::new(Ok(order)),
+            story: Mutex::new(None),
+        }
     }
 
     fn begin(&self, py: Python<'_>) -> PyResult<()> {
@@ -153,7 +166,15 @@ impl Stream {
         let end = held.end.take()?;
         drop(held);
         let error = self.shared.stream_error(py, &end);
+        match self.shared.story(py, &end) {
+            Ok((attempts, alternative, seconds)) => *self.lock_story() = Some(Story { attempts, alternative, seconds }),
+            Err(failed) => return Some(Err(failed)),
+        }
         Some(Err(error))
+    }
+
+    fn lock_story(&self) -> MutexGuard<'_, Option<Story>> {
+        self.story.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn is_over(&self) -> bool {
@@ -166,6 +187,24 @@ impl Stream {
 impl Stream {
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
+    }
+
+    /// The attempts made, once the stream is over; `None` before.
+    #[getter]
+    fn attempts(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.lock_story().as_ref().map(|s| s.attempts.clone_ref(py))
+    }
+
+    /// Which alternative answered (0 is the primary), once the stream is over.
+    #[getter]
+    fn alternative(&self) -> Option<u16> {
+        self.lock_story().as_ref().map(|s| s.alternative)
+    }
+
+    /// Seconds from the first piece asked for to the end, once the stream is over.
+    #[getter]
+    fn seconds(&self) -> Option<f64> {
+        self.lock_story().as_ref().map(|s| s.seconds)
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Chunk> {

@@ -54,6 +54,13 @@ impl Fallback {
         PyTuple::new(py, &self.alternatives)
     }
 
+    /// The same rules with other alternatives.
+    fn replaced(&self, py: Python<'_>, alternatives: &Bound<'_, PyAny>) -> PyResult<Fallback> {
+        let alternatives = PyTuple::new(py, alternatives.try_iter()?.collect::<PyResult<Vec<_>>>()?)?;
+        let bound = |held: &Option<Py<PyAny>>| held.as_ref().map(|h| h.bind(py).clone());
+        Fallback::new(py, &alternatives, bound(&self.on), bound(&self.on_result), self.only_when_open)
+    }
+
     fn __repr__(&self, py: Python<'_>) -> String {
         let shown: Vec<String> = self.alternatives.iter().map(|a| super::circuit_breaker::short_repr(a.bind(py))).collect();
         format!("Fallback({})", shown.join(", "))

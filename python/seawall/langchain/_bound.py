@@ -1,0 +1,149 @@
+"""Chat models with bound arguments or a schema, whose `with_retry` and `with_fallbacks` still reach the model's pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, Literal
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough, RunnableSequence
+from langchain_core.runnables.base import RunnableBinding
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from seawall._seawall import Pipeline
+from seawall.errors import ConfigurationError
+from seawall.langchain._resilient import Resilient, resilient_fallbacks, without_retries
+from seawall.llm import retry_policy
+
+
+class BoundChat(RunnableBinding[LanguageModelInput, AIMessage]):
+    """A `ChatOpenAI` with arguments or a config bound to each call."""
+
+    def _around(self, bound: Any) -> BoundChat:
+        return self.model_copy(update={"bound": bound})
+
+    def with_retry(self, **policy: Any) -> BoundChat:
+        """As `ChatOpenAI.with_retry`, keeping what is bound."""
+        return self._around(self.bound.with_retry(**policy))
+
+    def with_fallbacks(self, fallbacks: Sequence[Any], **how: Any) -> Any:
+        """As `ChatOpenAI.with_fallbacks`; what is bound here is this model's own, the alternatives have theirs."""
+        model: Any = self.bound
+        whole = model.with_own_params(model._call_params(None, dict(self.kwargs))).with_fallbacks(fallbacks, **how)
+        return whole.with_config(self.config) if self.config else whole
+
+    def without_retries(self) -> BoundChat:
+        """The same with one attempt a call."""
+        return self._around(without_retries(self.bound))
+
+    def bind_tools(self, tools: Sequence[Any], **how: Any) -> BoundChat:
+        """As `ChatOpenAI.bind_tools`, keeping what is bound."""
+        bound: Any = self.bound
+        both: BoundChat = self.model_copy(update={"kwargs": {**self.kwargs, **bound.bind_tools(tools, **how).kwargs}})
+        return both
+
+    def with_structured_output(self, schema: Any = None, **how: Any) -> Runnable[Any, Any]:
+        """As `ChatOpenAI.with_structured_output`, keeping what is bound."""
+        return structured(self, schema, **how)
+
+
+class StructuredChat(RunnableSequence[Any, Any]):
+    """A chat model and the parser of its answers. Retries around it are for both: one call of the model an attempt."""
+
+    def with_retry(self, **policy: Any) -> Resilient:
+        """As `ChatOpenAI.with_retry`; an answer that does not parse is a failure as well."""
+        return Resilient(without_retries(self), Pipeline(retry_policy(**policy)))
+
+    def with_fallbacks(
+        self, fallbacks: Sequence[Any], *, exceptions_to_handle: Any = None, exception_key: str | None = None
+    ) -> Any:
+        """Alternatives for the model and its parser together."""
+        if exception_key is not None:
+            handled = (Exception,) if exceptions_to_handle is None else exceptions_to_handle
+            return super().with_fallbacks(fallbacks, exceptions_to_handle=handled, exception_key=exception_key)
+        return resilient_fallbacks(self, fallbacks, exceptions_to_handle)
+
+
+def _sequence(*steps: Any) -> StructuredChat:
+    made: Callable[..., StructuredChat] = StructuredChat
+    return made(*steps)
+
+
+def _unanswered(result: Any) -> OutputParserException:
+    message = result[0].message if result else None
+    text = getattr(message, "additional_kwargs", {}).get("refusal") or getattr(message, "text", "")
+    return OutputParserException(f"the model did not answer in the form asked for; it said: {str(text)[:200]!r}")
+
+
+class _ObjectParser(PydanticToolsParser):
+    """Says so when there is nothing to parse, where `None` would pass for an answer."""
+
+    def parse_result(self, result: Any, *, partial: bool = False) -> Any:
+        parsed = super().parse_result(result, partial=partial)
+        if parsed is None and not partial:
+            raise _unanswered(result)
+        return parsed
+
+
+class _DictParser(JsonOutputKeyToolsParser):
+    """Says so when there is nothing to parse, where `None` would pass for an answer."""
+
+    def parse_result(self, result: Any, *, partial: bool = False) -> Any:
+        parsed = super().parse_result(result, partial=partial)
+        if parsed is None and not partial:
+            raise _unanswered(result)
+        return parsed
+
+
+def structured(
+    model: Any,
+    schema: Any = None,
+    *,
+    include_raw: bool = False,
+    method: Literal["function_calling", "json_schema", "json_mode"] = "function_calling",
+    strict: bool | None = None,
+    **more: Any,
+) -> Runnable[Any, Any]:
+    """A chat model that answers with objects of the schema."""
+    if more:
+        raise ConfigurationError(f"with_structured_output takes no {', '.join(sorted(more))}")
+    if schema is None and method != "json_mode":
+        raise ConfigurationError(f"with_structured_output(method={method!r}) needs a schema")
+    is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+    parser: Any
+    if method == "function_calling":
+        tool = convert_to_openai_tool(schema, strict=strict)
+        llm = model.bind_tools(
+            [tool],
+            tool_choice="any",
+            ls_structured_output_format={"kwargs": {"method": method, "strict": strict}, "schema": tool},
+        )
+        name = tool["function"]["name"]
+        if is_class:
+            parser = _ObjectParser(tools=[schema], first_tool_only=True)
+        else:
+            parser = _DictParser(key_name=name, first_tool_only=True)
+    elif method in ("json_schema", "json_mode"):
+        response_format: dict[str, Any] = {"type": "json_object"}
+        if method == "json_schema":
+            described = convert_to_json_schema(schema, strict=strict)
+            form = {"name": described.get("title", "answer"), "schema": described}
+            response_format = {"type": "json_schema", "json_schema": form if strict is None else {**form, "strict": strict}}
+        llm = model.bind(
+            response_format=response_format,
+            ls_structured_output_format={"kwargs": {"method": method, "strict": strict}, "schema": schema},
+        )
+        parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+    else:
+        raise ConfigurationError(f"method must be 'function_calling', 'json_schema' or 'json_mode', not {method!r}")
+    if not include_raw:
+        return _sequence(llm, parser)
+    parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+    unparsed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return _sequence(RunnableMap(raw=llm), parsed.with_fallbacks([unparsed], exception_key="parsing_error"))

@@ -1,0 +1,469 @@
+"""`ChatOpenAI`: a real langchain-core chat model on the native client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
+from typing_extensions import Self
+
+from seawall._seawall import CircuitBreaker, Retry
+from seawall.errors import ConfigurationError
+from seawall.langchain import _batch, errors
+from seawall.langchain._bound import BoundChat, structured
+from seawall.langchain._messages import last_chunk, to_chunk, to_result, to_wire
+from seawall.langchain._resilient import resilient_fallbacks
+from seawall.llm import Chat, _apieces, _landed, _pieces, retry_policy
+
+# What goes into the request under another name than the field's.
+_SENT_AS = {"max_tokens": "max_completion_tokens"}
+_REQUEST_FIELDS = (
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_tokens",
+    "n",
+    "presence_penalty",
+    "reasoning_effort",
+    "seed",
+    "service_tier",
+    "stop",
+    "temperature",
+    "top_logprobs",
+    "top_p",
+    "verbosity",
+)
+# Arguments of other clients that mean their own transport; each with what to use here.
+_ELSEWHERE = {
+    "http_client": "the native client has its own pooled transport; proxies come from the environment",
+    "http_async_client": "the native client has its own pooled transport; proxies come from the environment",
+    "use_responses_api": "seawall speaks the chat completions API",
+    "output_version": "seawall speaks the chat completions API",
+}
+
+
+class ChatOpenAI(BaseChatModel):
+    """A chat model behind an OpenAI-compatible API, on the native client.
+
+    Retries, waits and fallbacks are one pipeline: `with_retry` and `with_fallbacks` return chat models again, in any
+    order and together with `bind_tools`, `bind` and `with_structured_output`. `response_metadata` says which model
+    answered (`served_by`) after how many `attempts`.
+
+    Args:
+        model: the model's name.
+        api_key: default: the environment's OPENAI_API_KEY.
+        base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
+        timeout: seconds for one attempt, to the last byte (60); `None` for none.
+        max_retries: attempts after the first (2), unless `with_retry` says otherwise.
+        streaming: read the answer as a stream for `invoke` too.
+        stream_usage: ask for token counts in streams (true).
+        circuit: a `seawall.CircuitBreaker` to look after this model.
+        model_kwargs, extra_body: further parameters of every request.
+
+    Raises:
+        ConfigurationError: no key, a base URL that is none.
+    """
+
+    model_config = ConfigDict(
+        populate_by_name=True, protected_namespaces=(), hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
+
+    model_name: str = Field(default="gpt-3.5-turbo", alias="model")
+    openai_api_key: SecretStr | None = Field(default=None, alias="api_key")
+    openai_api_base: str | None = Field(default=None, alias="base_url")
+    openai_organization: str | None = Field(default=None, alias="organization")
+    request_timeout: float | timedelta | None = Field(default=60, alias="timeout")
+    max_retries: int | None = None
+    default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
+    default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
+    circuit: CircuitBreaker | None = Field(default=None, exclude=True)
+    streaming: bool = False
+    stream_usage: bool = True
+    frequency_penalty: float | None = None
+    logit_bias: dict[int, int] | None = None
+    logprobs: bool | None = None
+    max_tokens: int | None = Field(default=None, alias="max_completion_tokens")
+    n: int | None = None
+    presence_penalty: float | None = None
+    reasoning_effort: str | None = None
+    seed: int | None = None
+    service_tier: str | None = None
+    stop: list[str] | str | None = Field(default=None, alias="stop_sequences")
+    temperature: float | None = None
+    top_logprobs: int | None = None
+    top_p: float | None = None
+    verbosity: str | None = None
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    extra_body: Mapping[str, Any] | None = Field(default=None, repr=False, exclude=True)
+
+    _retry: Retry | None = PrivateAttr(default=None)
+    _retries_off: bool = PrivateAttr(default=False)
+    _own_params: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _others: tuple[ChatOpenAI, ...] = PrivateAttr(default=())
+    _handled: Any = PrivateAttr(default=None)
+    _built: Chat | None = PrivateAttr(default=None)
+
+    def __init__(self, **arguments: Any) -> None:
+        for name, instead in _ELSEWHERE.items():
+            if arguments.get(name) is not None:
+                raise ConfigurationError(f"{name} is not taken: {instead}")
+        known = _argument_names(type(self))
+        # As langchain-openai does: what is no field is a parameter of the request.
+        more = {name: arguments.pop(name) for name in list(arguments) if name not in known}
+        if more:
+            arguments["model_kwargs"] = {**arguments.get("model_kwargs", {}), **more}
+        super().__init__(**arguments)
+        self._built = self._chat()
+
+    # --- policies
+
+    def with_retry(
+        self,
+        *,
+        retry_if_exception_type: Any = (Exception,),
+        wait_exponential_jitter: bool = True,
+        exponential_jitter_params: Any = None,
+        stop_after_attempt: int = 3,
+        wait: Any = None,
+        before_sleep: Any = None,
+        after: Any = None,
+        **more: Any,
+    ) -> Self:
+        """The same chat model with other retries: they replace those it had, they never multiply.
+
+        Args:
+            retry_if_exception_type: exception classes. Errors that no retry can mend (401, 400, an exhausted quota) are
+                not retried unless their own class is named.
+            wait_exponential_jitter: wait 1, 2, 4 … s, at most 60, plus up to one second; else 0.5 s doubling to 8 s.
+            exponential_jitter_params: `initial`, `max`, `exp_base`, `jitter` of that wait.
+            stop_after_attempt: requests, all told (3).
+            wait, before_sleep, after, more: what `seawall.Retry` takes.
+        """
+        policy = retry_policy(
+            stop_after_attempt,
+            wait_exponential_jitter=wait_exponential_jitter,
+            exponential_jitter_params=exponential_jitter_params,
+            retry_if_exception_type=retry_if_exception_type,
+            wait=wait,
+            before_sleep=before_sleep,
+            after=after,
+            **more,
+        )
+        return self._but(_retry=policy, _retries_off=False)
+
+    def with_fallbacks(
+        self,
+        fallbacks: Sequence[Any],
+        *,
+        exceptions_to_handle: Any = None,
+        exception_key: str | None = None,
+    ) -> Any:
+        """The same chat model with alternatives, tried in order, each under its own policies.
+
+        If all are `ChatOpenAI`s of seawall (bound to tools or not), the result is one too and everything runs natively.
+        Any other runnable, function, prompt or text makes it a `Resilient` around this model.
+
+        Args:
+            fallbacks: the alternatives.
+            exceptions_to_handle: exception classes for which they stand in; by default all but errors that would be the
+                same anywhere.
+            exception_key: put the exception into the (dict) input of the alternatives under this key, as langchain-core.
+        """
+        if exception_key is not None:
+            handled = (Exception,) if exceptions_to_handle is None else exceptions_to_handle
+            return super().with_fallbacks(fallbacks, exceptions_to_handle=handled, exception_key=exception_key)
+        natives = [_native(fallback) for fallback in fallbacks]
+        others = [native for native in natives if native is not None]
+        if len(others) < len(natives):
+            return resilient_fallbacks(self, fallbacks, exceptions_to_handle)
+        return self._but(
+            _others=(*self._others, *(each for other in others for each in (other, *other._others))),
+            _handled=exceptions_to_handle,
+        )
+
+    def without_retries(self) -> Self:
+        """The same chat model with one attempt a call, for those who retry around it."""
+        return self._but(_retry=None, _retries_off=True, _others=tuple(other.without_retries() for other in self._others))
+
+    def _but(self, **changes: Any) -> Self:
+        copy = self.model_copy()
+        for name, value in changes.items():
+            setattr(copy, name, value)
+        copy._built = None
+        return copy
+
+    def with_own_params(self, params: Mapping[str, Any]) -> Self:
+        """The same chat model with parameters of its own requests, that its alternatives do not get."""
+        return self._but(_own_params={**self._own_params, **params}) if params else self
+
+    # --- tools and output
+
+    def bind(self, **kwargs: Any) -> BoundChat:  # type: ignore[override]
+        """The same chat model with arguments bound to each call; it keeps `with_retry` and `with_fallbacks`."""
+        return BoundChat(bound=self, kwargs=kwargs)
+
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> BoundChat:
+        """The same chat model with a config bound to each call."""
+        return BoundChat(bound=self, config={**(config or {}), **kwargs})  # type: ignore[typeddict-item]
+
+    def bind_tools(
+        self,
+        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: Mapping[str, Any] | str | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> BoundChat:
+        """The same chat model with tools that it may call.
+
+        Args:
+            tools: functions, pydantic classes, `BaseTool`s or the API's own dicts.
+            tool_choice: a tool's name, `"auto"`, `"none"`, `"any"` or `"required"`, `True` for the only tool.
+            strict: have the arguments follow the schema to the letter, where the server can.
+            parallel_tool_calls: whether several tools may be called at once.
+        """
+        wire = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        choice = _tool_choice(tool_choice, wire)
+        if choice is not None:
+            kwargs["tool_choice"] = choice
+        if parallel_tool_calls is not None:
+            kwargs["parallel_tool_calls"] = parallel_tool_calls
+        return self.bind(tools=wire, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: Any = None,
+        *,
+        include_raw: bool = False,
+        method: Literal["function_calling", "json_schema", "json_mode"] = "function_calling",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[Any, Any]:
+        """A runnable that answers with objects of `schema`; its `with_retry` retries answers that do not parse, too.
+
+        Args:
+            schema: a pydantic class, a TypedDict, or a JSON schema with a title.
+            include_raw: answer with a dict of `raw`, `parsed` and `parsing_error`.
+            method: `"function_calling"` works with most servers; `"json_schema"` and `"json_mode"` use `response_format`.
+            strict: have the answer follow the schema to the letter, where the server can.
+        """
+        return structured(self, schema, include_raw=include_raw, method=method, strict=strict, **kwargs)
+
+    # --- calls
+
+    @property
+    def _chat_model(self) -> Chat:
+        if self._built is None:
+            self._built = self._chat()
+        return self._built
+
+    def _chat(self) -> Chat:
+        chat = Chat(
+            self.model_name,
+            api_key=self.openai_api_key,
+            base_url=self.openai_api_base,
+            organization=self.openai_organization,
+            timeout=self.request_timeout,
+            max_retries=2 if self.max_retries is None else self.max_retries,
+            default_headers=self.default_headers,
+            default_query=self.default_query,
+            circuit=self.circuit,
+            **self._request_params(),
+        )
+        changes: dict[str, Any] = {
+            "_table": errors,
+            "_others": tuple(other._chat_model for other in self._others),
+            "_handled": self._handled,
+        }
+        if self._retry is not None or self._retries_off:
+            changes["_retry"] = self._retry
+        return chat._but(**changes)
+
+    def _request_params(self) -> dict[str, Any]:
+        set_fields = {_SENT_AS.get(name, name): getattr(self, name) for name in _REQUEST_FIELDS}
+        params = {name: value for name, value in set_fields.items() if value is not None}
+        return {**params, **self.model_kwargs, **(self.extra_body or {}), **self._own_params}
+
+    @staticmethod
+    def _call_params(stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        params = {_SENT_AS.get(name, name): value for name, value in kwargs.items() if name not in ("stream", "stream_usage")}
+        params.pop("ls_structured_output_format", None)
+        extra = params.pop("extra_body", None) or {}
+        return {**params, **extra, **({} if stop is None else {"stop": stop})}
+
+    def _wants_logprobs(self, params: Mapping[str, Any]) -> bool:
+        return bool(params.get("logprobs", self.logprobs))
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        params = self._call_params(stop, kwargs)
+        reply = self._chat_model._route.call("chat", to_wire(messages), params)
+        return to_result(reply, logprobs=self._wants_logprobs(params))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        params = self._call_params(stop, kwargs)
+        reply = await _landed(self._chat_model._route.start("chat", to_wire(messages), params))
+        return to_result(reply, logprobs=self._wants_logprobs(params))
+
+    def _stream_params(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        params = {**self._call_params(stop, kwargs), "stream": True}
+        if kwargs.get("stream_usage", self.stream_usage):
+            params.setdefault("stream_options", {"include_usage": True})
+        return params
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
+        try:
+            for piece in _pieces(stream):
+                chunk = to_chunk(piece)
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(piece.content, chunk=chunk)
+                yield chunk
+            if stream.attempts is not None:
+                yield last_chunk(stream.attempts, stream.alternative or 0, stream.seconds or 0.0)
+        finally:
+            stream.close()
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
+        try:
+            async for piece in _apieces(stream):
+                chunk = to_chunk(piece)
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(piece.content, chunk=chunk)
+                yield chunk
+            if stream.attempts is not None:
+                yield last_chunk(stream.attempts, stream.alternative or 0, stream.seconds or 0.0)
+        finally:
+            stream.close()
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Invokes for each input, at most `max_concurrency` (64) at a time. Result i belongs to input i.
+
+        Raises:
+            APIError: the first failure, unless `return_exceptions`; its `.results` holds every finished answer.
+        """
+        return _batch.batch(self.invoke, inputs, config, return_exceptions, kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """As `batch`, for an event loop."""
+        return await _batch.abatch(self.ainvoke, inputs, config, return_exceptions, kwargs)
+
+    # --- what langchain-core asks of a model
+
+    @property
+    def _llm_type(self) -> str:
+        return "openai-chat"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_name": self.model_name, **self._request_params()}
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Which fields are secrets, and which environment variables hold them."""
+        return {"openai_api_key": "OPENAI_API_KEY"}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = "openai"
+        params["ls_model_name"] = self.model_name
+        return params
+
+    # --- copies
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if not name.startswith("_"):
+            self._built = None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, with fields changed as `update` says."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._built = None
+        return copy
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        bare = super().__copy__()
+        bare._built = None
+        return super(ChatOpenAI, bare).__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        private = state.get("__pydantic_private__")
+        return {**state, "__pydantic_private__": {**private, "_built": None}} if private else state
+
+
+def _argument_names(model: type[ChatOpenAI]) -> set[str]:
+    fields = model.model_fields
+    return {*fields, *(str(field.alias) for field in fields.values() if field.alias)}
+
+
+def _native(fallback: Any) -> ChatOpenAI | None:
+    """The fallback as a chat model of ours with its own parameters, if it is one."""
+    if isinstance(fallback, BoundChat) and not fallback.config and isinstance(fallback.bound, ChatOpenAI):
+        return fallback.bound.with_own_params(ChatOpenAI._call_params(None, dict(fallback.kwargs)))
+    return fallback if isinstance(fallback, ChatOpenAI) else None
+
+
+def _tool_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
+    """The API's form of a choice."""
+    names = [tool.get("function", {}).get("name") for tool in tools]
+    if choice in (None, False):
+        return None
+    if choice is True:
+        if len(names) != 1:
+            raise ValueError(f"tool_choice=True means the only tool, and there are {len(names)}: name one")
+        choice = names[0]
+    if choice in names:
+        return {"type": "function", "function": {"name": choice}}
+    if isinstance(choice, str) and choice not in ("auto", "none", "any", "required"):
+        raise ValueError(f"tool_choice={choice!r} is no tool; there are {', '.join(map(repr, names))}")
+    return "required" if choice == "any" else choice

@@ -1,0 +1,160 @@
+"""`OpenAIEmbeddings`: real langchain-core embeddings on the native client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from langchain_core.embeddings import Embeddings as BaseEmbeddings
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
+from typing_extensions import Self
+
+from seawall._seawall import CircuitBreaker, Retry
+from seawall.errors import ConfigurationError
+from seawall.langchain import errors
+from seawall.llm import Embeddings, retry_policy
+
+# The API takes no more inputs in one request.
+_LARGEST = 2048
+
+
+class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
+    """Embeddings from an OpenAI-compatible API, on the native client, with `with_retry` and `with_fallbacks`.
+
+    Args:
+        model: the model's name.
+        dimensions: the vectors' length, where the model leaves a choice.
+        api_key: default: the environment's OPENAI_API_KEY.
+        base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
+        timeout: seconds for one attempt (60); `None` for none.
+        max_retries: attempts after the first (2), unless `with_retry` says otherwise.
+        chunk_size: texts per request, 2048 at most (1000).
+
+    Raises:
+        ConfigurationError: no key, a base URL that is none.
+    """
+
+    model_config = ConfigDict(
+        populate_by_name=True, protected_namespaces=(), hide_input_in_errors=True, arbitrary_types_allowed=True, extra="forbid"
+    )
+
+    model: str = "text-embedding-ada-002"
+    dimensions: int | None = None
+    openai_api_key: SecretStr | None = Field(default=None, alias="api_key")
+    openai_api_base: str | None = Field(default=None, alias="base_url")
+    openai_organization: str | None = Field(default=None, alias="organization")
+    request_timeout: float | timedelta | None = Field(default=60, alias="timeout")
+    max_retries: int | None = None
+    chunk_size: int = Field(default=1000, ge=1, le=_LARGEST)
+    default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
+    default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
+    circuit: CircuitBreaker | None = Field(default=None, exclude=True)
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    _retry: Retry | None = PrivateAttr(default=None)
+    _others: tuple[OpenAIEmbeddings, ...] = PrivateAttr(default=())
+    _handled: Any = PrivateAttr(default=None)
+    _built: Embeddings | None = PrivateAttr(default=None)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._built = self._client()
+
+    def with_retry(self, *, stop_after_attempt: int = 3, **policy: Any) -> Self:
+        """The same embeddings with other retries: they replace those they had. Arguments as for `ChatOpenAI.with_retry`."""
+        return self._but(_retry=retry_policy(stop_after_attempt, **policy))
+
+    def with_fallbacks(self, fallbacks: Sequence[OpenAIEmbeddings], *, exceptions_to_handle: Any = None) -> Self:
+        """The same embeddings with alternatives, tried in order, each under its own policies.
+
+        Vectors of different models do not compare: give the same model at another place.
+
+        Raises:
+            ConfigurationError: an alternative of another model, or of another length.
+        """
+        for place, other in enumerate(fallbacks):
+            if not isinstance(other, OpenAIEmbeddings):
+                raise ConfigurationError(f"fallbacks[{place}] must be OpenAIEmbeddings, not {other!r}")
+            if (other.model, other.dimensions) != (self.model, self.dimensions):
+                raise ConfigurationError(
+                    f"fallbacks[{place}] makes vectors of {other.model!r}, which do not compare with those of {self.model!r}: "
+                    "give the same model and dimensions, at another base_url or with another key"
+                )
+        others = tuple(each for other in fallbacks for each in (other, *other._others))
+        return self._but(_others=(*self._others, *others), _handled=exceptions_to_handle)
+
+    def embed_documents(self, texts: list[str], chunk_size: int | None = None) -> list[list[float]]:
+        """One vector per text, in their order."""
+        parts = self._parts(texts, chunk_size)
+        return [vector for reply in self._embedder.batch(parts) for vector in reply.vectors] if parts else []
+
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of a text."""
+        return self._embedder.invoke(text).vectors[0]
+
+    async def aembed_documents(self, texts: list[str], chunk_size: int | None = None) -> list[list[float]]:
+        """As `embed_documents`, for an event loop."""
+        parts = self._parts(texts, chunk_size)
+        return [vector for reply in await self._embedder.abatch(parts) for vector in reply.vectors] if parts else []
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """As `embed_query`, for an event loop."""
+        return (await self._embedder.ainvoke(text)).vectors[0]
+
+    def _parts(self, texts: Sequence[str], chunk_size: int | None) -> list[list[str]]:
+        size = self.chunk_size if chunk_size is None else chunk_size
+        if not 1 <= size <= _LARGEST:
+            raise ConfigurationError(f"chunk_size must be from 1 to {_LARGEST}, not {size!r}")
+        return [list(texts[start : start + size]) for start in range(0, len(texts), size)]
+
+    @property
+    def _embedder(self) -> Embeddings:
+        if self._built is None:
+            self._built = self._client()
+        return self._built
+
+    def _client(self) -> Embeddings:
+        params = {**self.model_kwargs, **({} if self.dimensions is None else {"dimensions": self.dimensions})}
+        client = Embeddings(
+            self.model,
+            api_key=self.openai_api_key,
+            base_url=self.openai_api_base,
+            organization=self.openai_organization,
+            timeout=self.request_timeout,
+            max_retries=2 if self.max_retries is None else self.max_retries,
+            default_headers=self.default_headers,
+            default_query=self.default_query,
+            circuit=self.circuit,
+            **params,
+        )
+        changes: dict[str, Any] = {
+            "_table": errors,
+            "_others": tuple(other._embedder for other in self._others),
+            "_handled": self._handled,
+        }
+        if self._retry is not None:
+            changes["_retry"] = self._retry
+        return client._but(**changes)
+
+    def _but(self, **changes: Any) -> Self:
+        copy = self.model_copy()
+        for name, value in changes.items():
+            setattr(copy, name, value)
+        copy._built = None
+        return copy
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if not name.startswith("_"):
+            self._built = None
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        bare = super().__copy__()
+        bare._built = None
+        return super(OpenAIEmbeddings, bare).__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        private = state.get("__pydantic_private__")
+        return {**state, "__pydantic_private__": {**private, "_built": None}} if private else state

@@ -1,0 +1,342 @@
+"""`resilient`: any Runnable behind a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableParallel, RunnableSequence
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import ensure_config, patch_config
+from langchain_core.runnables.fallbacks import RunnableWithFallbacks
+from typing_extensions import Self
+
+from seawall._prompt import Prompt
+from seawall._seawall import Fallback, Pipeline, Retry
+from seawall.errors import ConfigurationError, StreamInterruptedError
+from seawall.langchain import _batch
+from seawall.llm import retry_policy
+
+_END: Any = object()
+
+
+def without_retries(runnable: Any) -> Any:
+    """A copy whose clients retry nothing by themselves; the caller's object is not changed.
+
+    Clients' own `max_retries` are meant, at any depth of a sequence, binding, map or fallback. Retries that somebody wrote
+    down (`with_retry` of langchain-core) stay.
+    """
+    if hasattr(runnable, "without_retries"):
+        return runnable.without_retries()
+    if isinstance(runnable, RunnableSequence):
+        return type(runnable)(*(without_retries(step) for step in runnable.steps), name=runnable.name)
+    if isinstance(runnable, RunnableParallel):
+        return RunnableParallel({name: without_retries(step) for name, step in runnable.steps__.items()})
+    if isinstance(runnable, RunnableWithFallbacks):
+        others = [without_retries(other) for other in runnable.fallbacks]
+        return runnable.model_copy(update={"runnable": without_retries(runnable.runnable), "fallbacks": others})
+    if isinstance(runnable, RunnableBindingBase):
+        return runnable.model_copy(update={"bound": without_retries(runnable.bound)})
+    if "max_retries" in getattr(type(runnable), "model_fields", {}):
+        return _once(runnable)
+    return runnable
+
+
+def _once(client: Any) -> Any:
+    """A copy of a foreign client that tries once."""
+    copy = client.model_copy(update={"max_retries": 0})
+    # Clients that were made with the old number: the OpenAI SDK makes others from them, with the same connections.
+    for root, part, path in (
+        ("root_client", "client", ("chat", "completions")),
+        ("root_async_client", "async_client", ("chat", "completions")),
+    ):
+        made = getattr(client, root, None)
+        if made is None or not hasattr(made, "with_options"):
+            continue
+        made = made.with_options(max_retries=0)
+        object.__setattr__(copy, root, made)
+        for name in path:
+            made = getattr(made, name)
+        object.__setattr__(copy, part, made)
+    for name in ("_client", "_async_client"):
+        # A cached client is made anew, with the new number.
+        copy.__dict__.pop(name, None)
+    return copy
+
+
+def _is_chat(runnable: Any) -> bool:
+    while isinstance(runnable, RunnableBindingBase):
+        runnable = runnable.bound
+    return isinstance(runnable, BaseChatModel) or (isinstance(runnable, Resilient) and _is_chat(runnable.runnable))
+
+
+def _alternative(alternative: Any, chat: bool) -> Any:
+    """An alternative that can be invoked with an input and a config; a plain value stays one."""
+    if isinstance(alternative, (Runnable, Prompt)):
+        return alternative
+    if callable(alternative):
+        return RunnableLambda(alternative)
+    if chat and isinstance(alternative, str):
+        # Who asks a chat model reads `.content`.
+        return AIMessage(content=alternative, response_metadata={"served_by": None})
+    return alternative
+
+
+def alternatives(fallbacks: Sequence[Any], runnable: Any) -> list[Any]:
+    """The alternatives as a `Fallback` around `runnable` takes them."""
+    if isinstance(fallbacks, (str, bytes)) or not isinstance(fallbacks, Sequence):
+        fallbacks = [fallbacks]
+    return [_alternative(each, _is_chat(runnable)) for each in fallbacks]
+
+
+def resilient_fallbacks(runnable: Any, fallbacks: Sequence[Any], handled: Any) -> Resilient:
+    """A runnable with alternatives of any kind."""
+    return Resilient(runnable, Pipeline(Fallback(*alternatives(fallbacks, runnable), on=handled)))
+
+
+class _Opener:
+    """Opens a stream and holds back what comes before its first content."""
+
+    def __init__(self, runnable: Any) -> None:
+        self._runnable = runnable
+
+    def invoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> tuple[list[Any], Iterator[Any]]:
+        pieces = self._runnable.stream(input, config, **kwargs)
+        held: list[Any] = []
+        for piece in pieces:
+            held.append(piece)
+            if _has_content(piece):
+                break
+        return held, pieces
+
+    async def ainvoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> tuple[list[Any], AsyncIterator[Any]]:
+        pieces = self._runnable.astream(input, config, **kwargs)
+        held: list[Any] = []
+        async for piece in pieces:
+            held.append(piece)
+            if _has_content(piece):
+                break
+        return held, pieces
+
+
+def _has_content(piece: Any) -> bool:
+    """Whether a reader would see it: an empty message that only names a role is nothing yet."""
+    content = getattr(piece, "content", _END)
+    return content is _END or bool(content) or bool(getattr(piece, "tool_call_chunks", None))
+
+
+def _text(piece: Any) -> str:
+    content = getattr(piece, "content", piece)
+    return content if isinstance(content, str) else ""
+
+
+class Resilient(Runnable[Any, Any]):
+    """A Runnable behind a pipeline of seawall's policies. Made by `resilient`.
+
+    Attributes:
+        runnable: what is protected, without hidden retries of its own.
+        pipeline: the policies around it.
+    """
+
+    def __init__(self, runnable: Any, pipeline: Pipeline, name: str | None = None) -> None:
+        self.runnable = runnable
+        self.pipeline = pipeline
+        self.name = name
+        self._streams = self._with_alternatives(_opening)
+
+    def __repr__(self) -> str:
+        return f"Resilient({self.runnable!r}, {self.pipeline!r})"
+
+    @property
+    def InputType(self) -> Any:
+        """That of the protected runnable."""
+        return self.runnable.InputType
+
+    @property
+    def OutputType(self) -> Any:
+        """That of the protected runnable."""
+        return self.runnable.OutputType
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """`Resilient` and the protected runnable's name, if it was given none."""
+        own = name or self.name or f"Resilient<{self.runnable.get_name()}>"
+        return f"{own}{suffix.title()}" if suffix else own
+
+    # --- calls
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Calls the runnable through the pipeline."""
+
+        def run(input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+            child = patch_config(config, callbacks=run_manager.get_child())
+            return self.pipeline.call(self.runnable.invoke, input, child, **kwargs)
+
+        return self._call_with_config(run, input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Awaits the runnable through the pipeline."""
+
+        async def run(input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+            child = patch_config(config, callbacks=run_manager.get_child())
+            return await self.pipeline.acall(self.runnable.ainvoke, input, child, **kwargs)
+
+        return await self._acall_with_config(run, input, config, **kwargs)
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """The answer in pieces. Until the first content, retries and alternatives work as for `invoke`.
+
+        Raises:
+            StreamInterruptedError: the stream broke off after content was handed out; `partial` holds the text so far.
+        """
+        opener = _Opener(self.runnable)
+        opened = self._streams.call(opener.invoke, input, ensure_config(config), **kwargs)
+        held, rest = opened if isinstance(opened, tuple) else ([opened], iter(()))
+        partial = "".join(map(_text, held))
+        yield from held
+        try:
+            for piece in rest:
+                partial += _text(piece)
+                yield piece
+        except Exception as error:
+            raise _interrupted(error, partial) from error
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """As `stream`, for an event loop."""
+        opener = _Opener(self.runnable)
+        opened = await self._streams.acall(opener.ainvoke, input, ensure_config(config), **kwargs)
+        held, rest = opened if isinstance(opened, tuple) else ([opened], None)
+        partial = "".join(map(_text, held))
+        for piece in held:
+            yield piece
+        if rest is None:
+            return
+        try:
+            async for piece in rest:
+                partial += _text(piece)
+                yield piece
+        except Exception as error:
+            raise _interrupted(error, partial) from error
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Invokes for each input, at most `max_concurrency` (64) at a time. Result i belongs to input i.
+
+        Raises:
+            Exception: the first failure, unless `return_exceptions`; its `.results` holds every finished answer.
+        """
+        return _batch.batch(self.invoke, inputs, config, return_exceptions, kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """As `batch`, for an event loop."""
+        return await _batch.abatch(self.ainvoke, inputs, config, return_exceptions, kwargs)
+
+    # --- policies, and what a chat model offers beside
+
+    def with_retry(self, **policy: Any) -> Resilient:
+        """The same with other retries: they replace those of the pipeline."""
+        retry = retry_policy(**policy)
+        policies = list(self.pipeline.policies)
+        places = [place for place, each in enumerate(policies) if isinstance(each, Retry)]
+        if places:
+            policies[places[0]] = retry
+        else:
+            outer = [place for place, each in enumerate(policies) if isinstance(each, Fallback)]
+            policies.insert(outer[-1] + 1 if outer else 0, retry)
+        return type(self)(without_retries(self.runnable), Pipeline(*policies, name=self.pipeline.name), self.name)
+
+    def with_fallbacks(
+        self, fallbacks: Sequence[Any], *, exceptions_to_handle: Any = None, exception_key: str | None = None
+    ) -> Any:
+        """The same with alternatives around everything."""
+        if exception_key is not None:
+            handled = (Exception,) if exceptions_to_handle is None else exceptions_to_handle
+            return super().with_fallbacks(fallbacks, exceptions_to_handle=handled, exception_key=exception_key)
+        fallback = Fallback(*alternatives(fallbacks, self.runnable), on=exceptions_to_handle)
+        return type(self)(self.runnable, Pipeline(fallback, *self.pipeline.policies, name=self.pipeline.name), self.name)
+
+    def bind_tools(self, tools: Sequence[Any], **how: Any) -> Resilient:
+        """The same with tools bound to the model and to its alternatives."""
+        return self._each(lambda model: model.bind_tools(tools, **how))
+
+    def with_structured_output(self, schema: Any = None, **how: Any) -> Resilient:
+        """The same with the schema asked of the model and of its alternatives."""
+        return self._each(lambda model: model.with_structured_output(schema, **how))
+
+    def _each(self, change: Callable[[Any], Any]) -> Resilient:
+        def changed(alternative: Any) -> Any:
+            return change(alternative) if hasattr(alternative, "bind_tools") else alternative
+
+        return type(self)(change(self.runnable), self._with_alternatives(changed), self.name)
+
+    def without_retries(self) -> Self:
+        """The same without the pipeline's retries, for those who retry around it."""
+        policies = [each for each in self.pipeline.policies if not isinstance(each, Retry)]
+        return type(self)(without_retries(self.runnable), Pipeline(*policies, name=self.pipeline.name), self.name)
+
+    def _with_alternatives(self, change: Callable[[Any], Any]) -> Pipeline:
+        """The pipeline with its policies, that is with their state, and other alternatives."""
+
+        def changed(policy: Any) -> Any:
+            if not isinstance(policy, Fallback):
+                return policy
+            return policy.replaced([change(alternative) for alternative in policy.alternatives])
+
+        return Pipeline(*(changed(policy) for policy in self.pipeline.policies), name=self.pipeline.name)
+
+
+def _opening(alternative: Any) -> Any:
+    return _Opener(alternative) if isinstance(alternative, Runnable) else alternative
+
+
+def _interrupted(error: Exception, partial: str) -> Exception:
+    if isinstance(error, StreamInterruptedError):
+        return error
+    return StreamInterruptedError(f"the stream broke off: {error}", partial=partial)
+
+
+def resilient(runnable: Any, pipeline: Pipeline | None = None, **guard_arguments: Any) -> Resilient:
+    """Any Runnable behind a pipeline: a chat model of whatever provider, a chain, a function.
+
+    Hidden retries of the clients inside are switched off on a copy; the object given is not changed.
+
+    Args:
+        runnable: what to protect; a function becomes a `RunnableLambda`.
+        pipeline: the policies; by default what `seawall.guard(**guard_arguments)` makes.
+        guard_arguments: those of `seawall.guard`: `retry`, `fallback`, `timeout`, `circuit`, …; a first one `preset=`.
+
+    Raises:
+        ConfigurationError: both a pipeline and arguments, or wrong ones.
+        TypeError: not a runnable.
+    """
+    if not isinstance(runnable, Runnable):
+        if not callable(runnable):
+            raise TypeError(f"resilient protects a Runnable or a function, not {runnable!r}")
+        runnable = RunnableLambda(runnable)
+    if pipeline is not None:
+        if guard_arguments:
+            raise ConfigurationError("resilient takes a pipeline or the arguments of guard, not both")
+        if not isinstance(pipeline, Pipeline):
+            raise TypeError(f"pipeline must be a seawall.Pipeline, not {pipeline!r}")
+    else:
+        from seawall import guard
+
+        if guard_arguments.get("fallback") is not None:
+            guard_arguments["fallback"] = alternatives(guard_arguments["fallback"], runnable)
+        made: Any = guard(guard_arguments.pop("preset", None), **guard_arguments)
+        pipeline = made
+    return Resilient(without_retries(runnable), pipeline)
