@@ -173,9 +173,9 @@ def _policies(parts: dict[str, Any], deadline: Seconds | None, budget: float | N
         yield Timeout(parts["attempt_timeout"])
 
 
-def own_breaker(name: str | None = None) -> CircuitBreaker:
+def own_breaker(name: str | None = None, *, recovery_timeout: Seconds = 30) -> CircuitBreaker:
     """The breaker that guards and models make for themselves: at half of 20 attempts or more failing over 30 s."""
-    return CircuitBreaker(None, 30, transient, name, failure_rate=0.5, window=30.0, minimum_calls=20)
+    return CircuitBreaker(None, recovery_timeout, transient, name, failure_rate=0.5, window=30.0, minimum_calls=20)
 
 
 def _alternatives(fallback: Any) -> Sequence[Any]:

@@ -97,6 +97,11 @@ class _Model:
         self._leg()  # refuses what is wrong now, not at the first call
         self._built: _seawall.Route | None = None
 
+    @property
+    def _where(self) -> tuple[Any, ...]:
+        """What another model has to share to be at the same place: the server and the credentials."""
+        return tuple(self._place[name] for name in ("base_url", "api_key", "organization", "project"))
+
     def _leg(self) -> _seawall.Leg:
         return _seawall.Leg(self.model, retry=self._retry, **self._place)
 

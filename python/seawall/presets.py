@@ -36,13 +36,22 @@ PRESETS = {
 }
 
 
+# The document's own words for them.
+ALIASES = {"development": "dev", "testing": "test", "production": "prod"}
+
+
 def get(name: str | None) -> Preset:
     """The preset of that name; `None` is the default one."""
     try:
-        return PRESETS[name or "default"]
+        return PRESETS[ALIASES.get(name or "default", name or "default")]
     except (KeyError, TypeError):
-        known = ", ".join(repr(key) for key in PRESETS)
+        known = ", ".join(repr(key) for key in (*PRESETS, *ALIASES))
         raise ConfigurationError(f"there is no preset {name!r}; there are {known}") from None
+
+
+development = PRESETS["dev"]
+testing = PRESETS["test"]
+production = PRESETS["prod"]
 
 
 def show() -> str:

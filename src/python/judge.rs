@@ -226,7 +226,7 @@ pub struct FallbackJudge {
     pub on_result: Option<Py<PyAny>>,
     /// Only when an open circuit turned the call away.
     pub only_when_open: bool,
-    /// Bit `i`: alternative `i` has other credentials or another endpoint.
+    /// Bit `i`: branch `i` (0 is the primary) has other credentials or another endpoint.
     pub elsewhere: u64,
 }
 

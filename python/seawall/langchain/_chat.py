@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -181,14 +182,14 @@ class ChatOpenAI(BaseChatModel):
         if exception_key is not None:
             handled = (Exception,) if exceptions_to_handle is None else exceptions_to_handle
             return super().with_fallbacks(fallbacks, exceptions_to_handle=handled, exception_key=exception_key)
-        natives = [_native(fallback) for fallback in fallbacks]
-        others = [native for native in natives if native is not None]
-        if len(others) < len(natives):
-            return resilient_fallbacks(self, fallbacks, exceptions_to_handle)
-        return self._but(
-            _others=(*self._others, *(each for other in others for each in (other, *other._others))),
-            _handled=exceptions_to_handle,
-        )
+        if isinstance(fallbacks, str) or not isinstance(fallbacks, Sequence):
+            fallbacks = [fallbacks]
+        others = [native for native in map(_native, itertools.takewhile(_native, fallbacks)) if native is not None]
+        flat = (each for other in others for each in (other, *other._others))
+        native = self._but(_others=(*self._others, *flat), _handled=exceptions_to_handle)
+        if len(others) == len(fallbacks):
+            return native
+        return resilient_fallbacks(native, fallbacks[len(others) :], exceptions_to_handle)
 
     def without_retries(self) -> Self:
         """The same chat model with one attempt a call, for those who retry around it."""
@@ -451,6 +452,13 @@ def _native(fallback: Any) -> ChatOpenAI | None:
     if isinstance(fallback, BoundChat) and not fallback.config and isinstance(fallback.bound, ChatOpenAI):
         return fallback.bound.with_own_params(ChatOpenAI._call_params(None, dict(fallback.kwargs)))
     return fallback if isinstance(fallback, ChatOpenAI) else None
+
+
+def same_place(one: Any, other: Any) -> bool:
+    """Whether two chat models ask the same server with the same key; `False` where that cannot be told."""
+    models = [model.bound if isinstance(model, BoundChat) else model for model in (one, other)]
+    places = [model._chat_model._where for model in models if isinstance(model, ChatOpenAI)]
+    return len(places) == 2 and places[0] == places[1]
 
 
 def _tool_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:

@@ -77,8 +77,21 @@ impl Fallback {
             listed: Listed::parse("on", self.on.as_ref().map(|o| o.bind(py)))?,
             on_result: self.on_result.as_ref().map(|p| p.clone_ref(py)),
             only_when_open: self.only_when_open,
-            // Plain callables and values need no credentials of the primary's.
-            elsewhere: u64::MAX,
+            elsewhere: self.elsewhere(py)?,
         })
+    }
+
+    /// Plain callables and values need no credentials of the primary's; a prompt asks the primary itself again, and what
+    /// says so of itself (`_seawall_same_place`) asks the same server with the same key.
+    fn elsewhere(&self, py: Python<'_>) -> PyResult<u64> {
+        let mut branches = u64::MAX;
+        for (place, alternative) in self.alternatives.iter().enumerate() {
+            for mark in ["_seawall_prompt", "_seawall_same_place"] {
+                if alternative.bind(py).getattr_opt(mark)?.map_or(Ok(false), |m| m.is_truthy())? {
+                    branches &= !(1 << (place + 1));
+                }
+            }
+        }
+        Ok(branches)
     }
 }
