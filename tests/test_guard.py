@@ -153,3 +153,42 @@ def test_ctrl_c_ends_a_wait_at_once() -> None:
 def test_everything_promised_is_there() -> None:
     for name in seawall.__all__:
         assert hasattr(seawall, name), name
+
+
+def test_a_monitor_is_told_how_each_call_came_out():
+    monitor = seawall.Monitor()
+
+    @guard(retry=Retry(3, on=ValueError, wait=0), fallback=["instead"], circuit=None, monitor=monitor)
+    def work(fails):
+        if fails:
+            raise ValueError
+
+    work(False)
+    assert work(True) == "instead"
+    seen = monitor.snapshot()
+    assert (seen["total"], seen["errors"], seen["retried"], seen["retries"], seen["fallbacks"]) == (2, 0, 1, 2, 1)
+
+
+async def test_a_monitor_counts_asynchronous_calls_and_their_failures():
+    monitor = seawall.Monitor()
+
+    @guard(retry=None, circuit=None, monitor=monitor)
+    async def work(fails):
+        if fails:
+            raise ValueError
+
+    await work(False)
+    with pytest.raises(ValueError):
+        await work(True)
+    assert (monitor.snapshot()["total"], monitor.snapshot()["errors"]) == (2, 1)
+    cancelled = work(False)
+    cancelled.close()
+    assert monitor.snapshot()["total"] == 2
+
+
+def test_the_production_preset_watches_by_itself():
+    assert guard("prod", fallback=None)(lambda: 1).pipeline.monitor is not None
+    assert guard("production", fallback=None, monitor=None)(lambda: 1).pipeline.monitor is None
+    assert guard(lambda: 1).pipeline.monitor is None
+    with pytest.raises(TypeError, match=r"monitor must be a seawall\.Monitor, not 3"):
+        guard(monitor=3)

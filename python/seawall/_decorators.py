@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from seawall import presets
 from seawall._classify import transient
-from seawall._seawall import CircuitBreaker, Fallback, Pipeline, Retry, Timeout
+from seawall._seawall import CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout
 from seawall.errors import ConfigurationError
 
 P = ParamSpec("P")
@@ -114,6 +114,7 @@ def guard(
     attempt_timeout: Seconds | None = ...,
     deadline: Seconds | None = ...,
     circuit: bool | CircuitBreaker | None = ...,
+    monitor: bool | Monitor | None = ...,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 def guard(
     preset: Any = None,
@@ -125,6 +126,7 @@ def guard(
     attempt_timeout: Seconds | None = _UNSET,
     deadline: Seconds | None = _UNSET,
     circuit: bool | CircuitBreaker | None = _UNSET,
+    monitor: bool | Monitor | None = _UNSET,
 ) -> Any:
     """Everything at once, in the canonical order: a preset plus overrides, bare (`@guard`) or called.
 
@@ -138,6 +140,8 @@ def guard(
         deadline: seconds for everything, fallbacks included.
         circuit: `True` for a breaker of its own (opens at half of the attempts failing over 30 s, 20 seen at least), a
             `CircuitBreaker` to share one, `None` for none.
+        monitor: a `Monitor` that is told how each call came out; `True` for one of its own, that the guarded function's
+            `pipeline.monitor` is; `None` for none.
 
     Raises:
         ConfigurationError: for an unknown preset, or `"prod"` without `fallback=`.
@@ -151,7 +155,11 @@ def guard(
             f"guard({preset!r}) wants fallback= said aloud: a value, a list of alternatives, or None for none"
         )
     parts = {key: getattr(chosen, key) if value is _UNSET else value for key, value in given.items()}
-    return Pipeline(*_policies(parts, None if deadline is _UNSET else deadline, chosen.retry_budget), name=name)
+    watch = chosen.monitor if monitor is _UNSET else monitor
+    if isinstance(watch, bool):
+        watch = Monitor(name=name) if watch else None
+    policies = _policies(parts, None if deadline is _UNSET else deadline, chosen.retry_budget)
+    return Pipeline(*policies, name=name, monitor=watch)
 
 
 def _policies(parts: dict[str, Any], deadline: Seconds | None, budget: float | None) -> Iterable[Any]:

@@ -23,6 +23,7 @@ class Preset:
     timeout: float | None = None
     attempt_timeout: float | None = None
     retry_budget: float | None = None
+    monitor: bool = False
 
 
 PRESETS = {
@@ -31,7 +32,9 @@ PRESETS = {
         Preset("default", retry=3, circuit=True),
         Preset("dev", retry=2, circuit=False),
         Preset("test", retry=3, circuit=True),
-        Preset("prod", retry=5, circuit=True, fallback_required=True, timeout=120, attempt_timeout=60, retry_budget=0.2),
+        Preset(
+            "prod", retry=5, circuit=True, fallback_required=True, timeout=120, attempt_timeout=60, retry_budget=0.2, monitor=True
+        ),
     )
 }
 

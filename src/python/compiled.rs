@@ -1,6 +1,7 @@
 //! A pipeline made ready to run: the plan, and for each of its stages and targets what the driver has to know.
 
 use super::judge::Judge;
+use super::monitor::Monitor;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::policies::fallback::Fallback;
 use super::policies::retry::{Hooks, Retry};
@@ -40,6 +41,8 @@ pub struct Compiled {
     pub name: Option<String>,
     /// Somebody has to be told of each attempt.
     pub has_hooks: bool,
+    /// Counts the calls.
+    pub monitor: Option<Py<Monitor>>,
 }
 
 struct Builder {
@@ -116,11 +119,11 @@ impl Builder {
 
 impl Compiled {
     /// Compiles flat policies, outermost first.
-    pub fn new(py: Python<'_>, policies: &[Py<PyAny>], name: Option<String>) -> PyResult<Compiled> {
+    pub fn new(py: Python<'_>, policies: &[Py<PyAny>], name: Option<String>, monitor: Option<Py<Monitor>>) -> PyResult<Compiled> {
         let mut builder = Builder { plan: PlanBuilder::default(), stages: Vec::new(), callees: Vec::new() };
         let root = builder.around(py, policies)?;
         let has_hooks = builder.stages.iter().any(|s| s.hooks.is_some());
-        Ok(Compiled { plan: builder.plan.build(root), stages: builder.stages, callees: builder.callees, name, has_hooks })
+        Ok(Compiled { plan: builder.plan.build(root), stages: builder.stages, callees: builder.callees, name, has_hooks, monitor })
     }
 
     pub fn stage(&self, id: StageId) -> &Stage {

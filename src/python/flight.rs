@@ -5,10 +5,12 @@ use super::compiled::{Callee, Compiled};
 use super::errors;
 use super::judge::{Happened, Judge};
 use super::log;
+use super::monitor;
 use super::state::{Told, retry_state};
 use crate::drive::clock;
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
+use crate::stats::Record;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -24,6 +26,9 @@ pub struct Flight {
     values: Vec<PyResult<Py<PyAny>>>,
     /// Of the last `retry.exhausted`: attempts, time, reason.
     exhausted: Option<(u32, Duration, &'static str)>,
+    begun: Instant,
+    retries: u32,
+    fell_back: bool,
     /// Of the pipeline or, where it has none, of the function.
     name: String,
 }
@@ -46,6 +51,9 @@ impl Flight {
             kwargs: kwargs.map(|k| k.clone().unbind()),
             values: Vec::new(),
             exhausted: None,
+            begun: Instant(0),
+            retries: 0,
+            fell_back: false,
             name,
         }
     }
@@ -165,8 +173,11 @@ impl Flight {
     /// Tells the log and the hooks what happened. Errors of hooks are logged, never raised; interrupts are passed on.
     pub fn publish(&mut self, py: Python<'_>, happened: Vec<Event>) -> Result<(), Interrupt> {
         for event in happened {
-            if event.name == events::RETRY_EXHAUSTED {
-                self.exhausted = Some((event.number, event.span, event.reason));
+            match event.name {
+                events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
+                events::RETRY_SCHEDULED => self.retries += 1,
+                events::FALLBACK_USED => self.fell_back = true,
+                _ => {}
             }
             let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
             let name = match &self.compiled.stage(event.stage).breaker {
@@ -195,8 +206,18 @@ impl Flight {
         hooks.told(event, call)
     }
 
+    /// Tells the monitor how the call came out.
+    fn count(&self, py: Python<'_>, ok: bool) -> PyResult<()> {
+        let Some(monitor) = &self.compiled.monitor else { return Ok(()) };
+        let latency = clock::now().since(self.begun).as_nanos();
+        let latency_ns = u64::try_from(latency).unwrap_or(u64::MAX);
+        let record = Record { ok, retries: self.retries, fallback: ok && self.fell_back, latency_ns, tokens: 0 };
+        monitor::record(py, monitor.get(), record)
+    }
+
     /// What the caller gets: the value, or the exception with its notes.
     pub fn finish(&mut self, py: Python<'_>, outcome: Outcome, execution: &Execution) -> PyResult<Py<PyAny>> {
+        self.count(py, matches!(outcome, Outcome::Value(_) | Outcome::Stream(_)))?;
         let error = match outcome {
             Outcome::Value(ticket) | Outcome::Stream(ticket) => return Ok(self.value(py, ticket).unbind()),
             failed => match self.exception(py, &failed) {
@@ -235,7 +256,8 @@ impl Flight {
     }
 
     /// A fresh execution of this call.
-    pub fn execution(&self, now: Instant) -> Execution {
+    pub fn execution(&mut self, now: Instant) -> Execution {
+        self.begun = now;
         Execution::new(self.compiled.plan.clone(), clock::seed(), now)
     }
 

@@ -104,11 +104,6 @@ impl Monitor {
         Monitor { core: Arc::new(Core::new(window)), name, language, callbacks: Mutex::new(Vec::new()) }
     }
 
-    /// What the engine feeds; alerts that it returns go to [`publish`].
-    pub fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
     fn callbacks(&self) -> MutexGuard<'_, Vec<Py<PyAny>>> {
         self.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,7 +140,7 @@ fn glue(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
 }
 
 /// Logs an alert and hands it to the monitor's callbacks. Must be called with no lock held.
-pub fn publish(py: Python<'_>, monitor: &Monitor, alert: &Alert) -> PyResult<()> {
+fn publish(py: Python<'_>, monitor: &Monitor, alert: &Alert) -> PyResult<()> {
     glue(py)?.call_method1("publish", (monitor.alert(py, alert)?, monitor.callback_list(py)))?;
     Ok(())
 }
@@ -371,6 +366,11 @@ impl Monitor {
         let dropped = std::mem::take(&mut *self.callbacks());
         drop(dropped);
     }
+}
+
+/// Counts a call that the engine watched, and publishes the alert that it causes.
+pub fn record(py: Python<'_>, monitor: &Monitor, record: Record) -> PyResult<()> {
+    take(py, monitor, record, f64::NAN)
 }
 
 fn take(py: Python<'_>, monitor: &Monitor, record: Record, given_seconds: f64) -> PyResult<()> {

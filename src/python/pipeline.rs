@@ -5,6 +5,7 @@ use super::coroutine::Coroutine;
 use super::errors::ours;
 use super::flight::Flight;
 use super::inline::Inline;
+use super::monitor::Monitor;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use crate::drive::{clock, inline};
 use pyo3::exceptions::PyTypeError;
@@ -17,19 +18,24 @@ use std::sync::Arc;
 ///
 /// `Pipeline(a, b, c)` calls a(b(c(function))). It is a decorator, has `call` and `acall`, and is a policy itself: put
 /// into another pipeline, its policies stand there. A policy object is shared state: used in two pipelines, it is one.
+/// A `monitor` is told how each call came out; it is no policy, and the pipeline around has its own.
 #[pyclass(frozen, module = "seawall", subclass, weakref)]
 pub struct Pipeline {
     policies: Vec<Py<PyAny>>,
     compiled: Arc<Compiled>,
 }
 
+fn not_a_monitor(given: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!("monitor must be a seawall.Monitor, not {}", short_repr(given)))
+}
+
 impl Pipeline {
     /// A pipeline of these policies.
     pub fn of(py: Python<'_>, policies: Vec<Bound<'_, PyAny>>, name: Option<String>) -> PyResult<Py<Pipeline>> {
-        Py::new(py, Pipeline::build(py, policies, name)?)
+        Py::new(py, Pipeline::build(py, policies, name, None)?)
     }
 
-    fn build(py: Python<'_>, policies: Vec<Bound<'_, PyAny>>, name: Option<String>) -> PyResult<Pipeline> {
+    fn build(py: Python<'_>, policies: Vec<Bound<'_, PyAny>>, name: Option<String>, monitor: Option<Py<Monitor>>) -> PyResult<Pipeline> {
         let mut flat = Vec::new();
         for policy in policies {
             match policy.cast::<Pipeline>() {
@@ -37,7 +43,7 @@ impl Pipeline {
                 Err(_) => flat.push(policy.unbind()),
             }
         }
-        let compiled = Arc::new(Compiled::new(py, &flat, name)?);
+        let compiled = Arc::new(Compiled::new(py, &flat, name, monitor)?);
         Ok(Pipeline { policies: flat, compiled })
     }
 }
@@ -45,9 +51,10 @@ impl Pipeline {
 #[pymethods]
 impl Pipeline {
     #[new]
-    #[pyo3(signature = (*policies, name=None))]
-    fn new(py: Python<'_>, policies: &Bound<'_, PyTuple>, name: Option<String>) -> PyResult<Pipeline> {
-        let pipeline = Pipeline::build(py, policies.iter().collect(), name)?;
+    #[pyo3(signature = (*policies, name=None, monitor=None))]
+    fn new(py: Python<'_>, policies: &Bound<'_, PyTuple>, name: Option<String>, monitor: Option<Bound<'_, PyAny>>) -> PyResult<Pipeline> {
+        let monitor = monitor.map(|m| m.cast_into::<Monitor>().map_err(|e| not_a_monitor(&e.into_inner()))).transpose()?;
+        let pipeline = Pipeline::build(py, policies.iter().collect(), name, monitor.map(Bound::unbind))?;
         static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let flat = PyTuple::new(py, &pipeline.policies)?;
         ours(py, &CHECK, "seawall._order", "check")?.call1((flat,))?;
@@ -64,6 +71,12 @@ impl Pipeline {
     #[getter]
     fn name(&self) -> Option<String> {
         self.compiled.name.clone()
+    }
+
+    /// The monitor that counts its calls.
+    #[getter]
+    fn monitor(&self, py: Python<'_>) -> Option<Py<Monitor>> {
+        self.compiled.monitor.as_ref().map(|m| m.clone_ref(py))
     }
 
     /// Calls `function(*args, **kwargs)` through the policies.

@@ -257,7 +257,7 @@ class Resilient(Runnable[Any, Any]):
         else:
             outer = [place for place, each in enumerate(policies) if isinstance(each, Fallback)]
             policies.insert(outer[-1] + 1 if outer else 0, retry)
-        return type(self)(without_retries(self.runnable), Pipeline(*policies, name=self.pipeline.name), self.name)
+        return type(self)(without_retries(self.runnable), self._pipeline(policies), self.name)
 
     def with_fallbacks(
         self, fallbacks: Sequence[Any], *, exceptions_to_handle: Any = None, exception_key: str | None = None
@@ -267,7 +267,7 @@ class Resilient(Runnable[Any, Any]):
             handled = (Exception,) if exceptions_to_handle is None else exceptions_to_handle
             return super().with_fallbacks(fallbacks, exceptions_to_handle=handled, exception_key=exception_key)
         fallback = Fallback(*alternatives(fallbacks, self.runnable), on=exceptions_to_handle)
-        return type(self)(self.runnable, Pipeline(fallback, *self.pipeline.policies, name=self.pipeline.name), self.name)
+        return type(self)(self.runnable, self._pipeline([fallback, *self.pipeline.policies]), self.name)
 
     def bind_tools(self, tools: Sequence[Any], **how: Any) -> Resilient:
         """The same with tools bound to the model and to its alternatives."""
@@ -286,7 +286,10 @@ class Resilient(Runnable[Any, Any]):
     def without_retries(self) -> Self:
         """The same without the pipeline's retries, for those who retry around it."""
         policies = [each for each in self.pipeline.policies if not isinstance(each, Retry)]
-        return type(self)(without_retries(self.runnable), Pipeline(*policies, name=self.pipeline.name), self.name)
+        return type(self)(without_retries(self.runnable), self._pipeline(policies), self.name)
+
+    def _pipeline(self, policies: Sequence[Any]) -> Pipeline:
+        return Pipeline(*policies, name=self.pipeline.name, monitor=self.pipeline.monitor)
 
     def _with_alternatives(self, change: Callable[[Any], Any]) -> Pipeline:
         """The pipeline with its policies, that is with their state, and other alternatives."""
@@ -296,7 +299,7 @@ class Resilient(Runnable[Any, Any]):
                 return policy
             return policy.replaced([change(alternative) for alternative in policy.alternatives])
 
-        return Pipeline(*(changed(policy) for policy in self.pipeline.policies), name=self.pipeline.name)
+        return self._pipeline([changed(policy) for policy in self.pipeline.policies])
 
 
 def _opening(alternative: Any) -> Any:
