@@ -12,4 +12,6 @@ pub mod monitor;
 pub mod policies;
 #[cfg(feature = "python")]
 mod python;
+#[cfg(feature = "net")]
+pub mod simulator;
 pub mod stats;

@@ -13,6 +13,7 @@ mod log;
 mod monitor;
 mod pipeline;
 mod policies;
+mod simulator;
 mod state;
 mod waits;
 
@@ -42,5 +43,6 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     waits::register(m)?;
     llm::register(m)?;
     monitor::register(m)?;
+    m.add_class::<simulator::SimulatedServer>()?;
     Ok(())
 }

@@ -1,0 +1,259 @@
+"""What can go wrong: each function makes a `Fault` for `Simulator.on`.
+
+All take `latency=`: seconds before anything is answered, or a pair of the least and the most, seeded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+from seawall.errors import ConfigurationError
+
+Seconds = float | timedelta
+Latency = Seconds | tuple[Seconds, Seconds]
+
+_HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
+_CUTS = ("clean", "reset", "error", "json")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of trouble. Made by the functions of this module.
+
+    Attributes:
+        name: as the log of requests shows it.
+        kind: what happens.
+        details: the rest of it.
+        latency: least and most seconds before anything is answered.
+    """
+
+    name: str
+    kind: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    latency: tuple[float, float] = (0.0, 0.0)
+
+    def wire(self) -> str:
+        """As the native server reads it."""
+        return json.dumps({"name": self.name, "kind": self.kind, **self.details, "latency": self.latency})
+
+
+def seconds(name: str, value: Any) -> float:
+    """Seconds as a number or a timedelta.
+
+    Raises:
+        TypeError, ConfigurationError: it is neither, or negative.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be seconds (a number or a timedelta), not {value!r}")
+    if not 0 <= value <= 1e9 or math.isnan(value):
+        raise ConfigurationError(f"{name} must be zero seconds or more, not {value!r}")
+    return float(value)
+
+
+def _latency(value: Latency) -> tuple[float, float]:
+    if isinstance(value, tuple):
+        if len(value) != 2:
+            raise ConfigurationError(f"latency must be seconds or a pair of the least and the most, not {value!r}")
+        least, most = (seconds("latency", each) for each in value)
+        if least > most:
+            raise ConfigurationError(f"latency must be a pair of the least and the most, not {value!r}")
+        return least, most
+    both = seconds("latency", value)
+    return both, both
+
+
+def _pieces(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigurationError(f"{name} must be a whole number from 0 on, not {value!r}")
+    return value
+
+
+def ok(*, latency: Latency = 0) -> Fault:
+    """No trouble: a healthy answer."""
+    return Fault("ok", "ok", {"text": None}, _latency(latency))
+
+
+def latency(time: Latency) -> Fault:
+    """A healthy answer that takes its time: seconds, or a pair of the least and the most."""
+    return Fault("latency", "ok", {"text": None}, _latency(time))
+
+
+def reply(text: str, *, latency: Latency = 0) -> Fault:
+    """A healthy answer with this text."""
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a str, not {text!r}")
+    return Fault("reply", "ok", {"text": text}, _latency(latency))
+
+
+def status(
+    code: int,
+    message: str | None = None,
+    *,
+    error_code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: str | Mapping[str, Any] | None = None,
+    content_type: str | None = None,
+    latency: Latency = 0,
+) -> Fault:
+    """An HTTP status with OpenAI's error object, or with any body and headers.
+
+    Args:
+        code: 200 to 599.
+        message, error_code: what the error object says.
+        headers: sent along; they replace the server's own of that name.
+        body: sent instead of the error object: a text, or a dict that becomes JSON.
+        content_type: default `application/json`.
+    """
+    if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
+        raise ConfigurationError(f"code must be an HTTP status from 200 to 599, not {code!r}")
+    details: dict[str, Any] = {
+        "code": code,
+        "message": message,
+        "error_code": error_code,
+        "body": body if body is None or isinstance(body, str) else json.dumps(body),
+        "content_type": content_type,
+        "headers": [_header(name, value) for name, value in (headers or {}).items()],
+    }
+    return Fault(f"status {code}", "status", details, _latency(latency))
+
+
+def _header(name: Any, value: Any) -> tuple[str, str]:
+    name, value = str(name), str(value)
+    if not name or not name.isascii() or not all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in name):
+        raise ConfigurationError(f"{name!r} is no header's name")
+    if not value.isascii() or not (value.isprintable() or not value):
+        raise ConfigurationError(f"{value!r} cannot be the value of header {name!r}")
+    return name, value
+
+
+def rate_limit(
+    retry_after: Seconds | None = None,
+    *,
+    retry_after_ms: float | None = None,
+    date: bool = False,
+    latency: Latency = 0,
+) -> Fault:
+    """429, with `Retry-After` in seconds, `retry-after-ms`, or (with `date`) `Retry-After` as an HTTP date."""
+    if date:
+        ahead = seconds("retry_after", 0 if retry_after is None else retry_after)
+        return Fault("rate limit", "retry_after_date", {"seconds": ahead}, _latency(latency))
+    headers = {}
+    if retry_after is not None:
+        headers["retry-after"] = f"{seconds('retry_after', retry_after):g}"
+    if retry_after_ms is not None:
+        headers["retry-after-ms"] = f"{retry_after_ms:g}"
+    made = status(429, headers=headers, latency=latency)
+    return Fault("rate limit", made.kind, made.details, made.latency)
+
+
+def _named(name: str, made: Fault) -> Fault:
+    return Fault(name, made.kind, made.details, made.latency)
+
+
+def quota(*, latency: Latency = 0) -> Fault:
+    """429 `insufficient_quota`: no waiting helps."""
+    error = {
+        "message": "You exceeded your current quota, please check your plan and billing details.",
+        "type": "insufficient_quota",
+        "param": None,
+        "code": "insufficient_quota",
+    }
+    return _named("quota", status(429, body={"error": error}, latency=latency))
+
+
+def context_window(*, latency: Latency = 0) -> Fault:
+    """400 `context_length_exceeded`: the input is too long for the model."""
+    message = "This model's maximum context length is 8192 tokens. Please reduce the length of the messages."
+    return _named("context window", status(400, message, error_code="context_length_exceeded", latency=latency))
+
+
+def content_filter(*, latency: Latency = 0) -> Fault:
+    """400 `content_filter`: the input was refused for what it says."""
+    message = "The response was filtered due to the prompt triggering the content management policy."
+    return _named("content filter", status(400, message, error_code="content_filter", latency=latency))
+
+
+def unknown_model(*, latency: Latency = 0) -> Fault:
+    """404 `model_not_found`."""
+    return _named("unknown model", status(404, error_code="model_not_found", latency=latency))
+
+
+def hang() -> Fault:
+    """No answer, ever."""
+    return Fault("hang", "hang")
+
+
+def reset(*, latency: Latency = 0) -> Fault:
+    """The connection is reset before any byte."""
+    return Fault("reset", "reset", {}, _latency(latency))
+
+
+def broken_json(*, latency: Latency = 0) -> Fault:
+    """200 with JSON that breaks off."""
+    return Fault("broken json", "broken_json", {}, _latency(latency))
+
+
+def html(*, latency: Latency = 0) -> Fault:
+    """200 with an HTML page, as a gateway in between sends it."""
+    return _named("html", status(200, body=_HTML, content_type="text/html", latency=latency))
+
+
+def empty_choices(*, latency: Latency = 0) -> Fault:
+    """200 with `choices: []` (embeddings: `data: []`)."""
+    return Fault("empty choices", "empty_choices", {}, _latency(latency))
+
+
+def empty_body(*, latency: Latency = 0) -> Fault:
+    """200 without a body."""
+    return Fault("empty body", "empty_body", {}, _latency(latency))
+
+
+def cut(after: int = 3, how: Literal["clean", "reset", "error", "json"] = "clean", *, latency: Latency = 0) -> Fault:
+    """A stream that breaks off after so many pieces of content; a plain body in its middle.
+
+    Args:
+        after: pieces of content that come.
+        how: `"clean"`: it just ends, without `finish_reason` and `[DONE]` (a plain body before its announced length);
+            `"reset"`: the connection is reset; `"error"`: an error object takes the place of the rest; `"json"`: in the
+            midst of an event's JSON.
+    """
+    if how not in _CUTS:
+        raise ConfigurationError(f"how must be one of {', '.join(map(repr, _CUTS))}, not {how!r}")
+    return Fault(f"cut {how}", "cut", {"after": _pieces("after", after), "how": how}, _latency(latency))
+
+
+def no_done(*, latency: Latency = 0) -> Fault:
+    """A stream with its `finish_reason` and without `[DONE]`."""
+    return Fault("no done", "no_done", {}, _latency(latency))
+
+
+def done_only(*, latency: Latency = 0) -> Fault:
+    """A stream with `[DONE]` and without a `finish_reason`."""
+    return Fault("done only", "done_only", {}, _latency(latency))
+
+
+def drip(interval: Seconds, pieces: int | None = None, *, latency: Latency = 0) -> Fault:
+    """The answer comes in pieces, `interval` seconds apart.
+
+    Args:
+        pieces: how many; default an event each of a stream, ten of a plain body.
+    """
+    details = {"interval": seconds("interval", interval), "pieces": None if pieces is None else _pieces("pieces", pieces)}
+    return Fault("drip", "drip", details, _latency(latency))
+
+
+def stall(after: int = 3, keepalive: Seconds | None = None, *, latency: Latency = 0) -> Fault:
+    """A stream that falls silent after so many pieces of content.
+
+    Args:
+        keepalive: comments, that are no content, come so many seconds apart.
+    """
+    every = None if keepalive is None else seconds("keepalive", keepalive)
+    return Fault("stall", "stall", {"after": _pieces("after", after), "keepalive": every}, _latency(latency))

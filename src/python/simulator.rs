@@ -1,0 +1,157 @@
+//! The simulator's native half; `seawall.simulator.Simulator` is its face.
+
+use super::errors::configuration;
+use crate::simulator::faults::Fault;
+use crate::simulator::log::{Entry, Log};
+use crate::simulator::script::{Rule, Script};
+use crate::simulator::server::{Options, Server};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a wait goes on before signals are looked at.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// A server with OpenAI's API that misbehaves on command.
+#[pyclass(frozen, subclass, module = "seawall._seawall")]
+pub struct SimulatedServer {
+    options: Options,
+    script: Arc<Mutex<Script>>,
+    log: Arc<Log>,
+    server: Mutex<Option<Server>>,
+}
+
+/// A request's row: time, method, path, model, stream, headers, body, fault, aborted.
+type Row<'py> = (f64, String, String, Option<String>, bool, Vec<(String, String)>, Bound<'py, PyBytes>, String, bool);
+
+fn row<'py>(py: Python<'py>, entry: &Entry) -> Row<'py> {
+    (
+        entry.time,
+        entry.method.clone(),
+        entry.path.clone(),
+        entry.model.clone(),
+        entry.stream,
+        entry.headers.clone(),
+        PyBytes::new(py, &entry.body),
+        entry.fault.clone(),
+        entry.aborted(),
+    )
+}
+
+impl SimulatedServer {
+    fn server(&self) -> MutexGuard<'_, Option<Server>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl SimulatedServer {
+    #[new]
+    fn new(
+        seed: u64,
+        models: Option<BTreeSet<String>>,
+        keys: Option<BTreeSet<String>>,
+        host: String,
+        port: u16,
+        log_limit: usize,
+    ) -> SimulatedServer {
+        SimulatedServer {
+            options: Options { seed, models, keys, host, port, log_limit },
+            script: Arc::new(Mutex::new(Script::new(seed))),
+            log: Arc::new(Log::new(log_limit)),
+            server: Mutex::new(None),
+        }
+    }
+
+    /// Listens from now on; nothing if it does already.
+    fn listen(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| {
+            let mut server = self.server();
+            if server.is_none() {
+                *server = Some(Server::start(self.options.clone(), self.script.clone(), self.log.clone())?);
+            }
+            Ok(())
+        })
+        .map_err(|error: std::io::Error| {
+            let Options { host, port, .. } = &self.options;
+            PyOSError::new_err(format!("the simulator cannot listen at {host}:{port}: {error}"))
+        })
+    }
+
+    /// Ends it and every connection at once.
+    fn end(&self, py: Python<'_>) {
+        let server = self.server().take();
+        py.detach(|| drop(server));
+    }
+
+    /// Where it listens; `None` while it does not.
+    #[getter]
+    fn address(&self) -> Option<(String, u16)> {
+        self.server().as_ref().map(|s| (s.address.ip().to_string(), s.address.port()))
+    }
+
+    /// Adds a rule; the fault as JSON.
+    #[allow(clippy::too_many_arguments)] // one per part of a rule
+    fn rule(
+        &self,
+        py: Python<'_>,
+        model: String,
+        fault: &str,
+        times: Option<u64>,
+        probability: f64,
+        path: Option<String>,
+        after: u64,
+    ) -> PyResult<()> {
+        let fault: Fault = serde_json::from_str(fault).map_err(|e| configuration(py, &format!("this is no fault: {e}")))?;
+        self.script().push(Rule { model, fault, times, probability, path, after });
+        Ok(())
+    }
+
+    /// Takes away a model's rules, or all.
+    fn unrule(&self, model: Option<&str>) {
+        self.script().clear(model);
+    }
+
+    /// The requests in the log, a row each.
+    fn rows<'py>(&self, py: Python<'py>) -> Vec<Row<'py>> {
+        self.log.entries().iter().map(|entry| row(py, entry)).collect()
+    }
+
+    /// All requests since the log was last emptied.
+    #[pyo3(signature = (model=None, path=None))]
+    fn tally(&self, model: Option<&str>, path: Option<&str>) -> u64 {
+        self.log.count(model, path)
+    }
+
+    /// Empties the log.
+    fn forget(&self) {
+        self.log.forget();
+    }
+
+    /// Waits until so many requests have come (or been aborted), at most so many seconds; the number there is then.
+    fn wait(&self, py: Python<'_>, count: u64, aborted: bool, timeout: f64) -> PyResult<u64> {
+        let until = Instant::now() + Duration::from_secs_f64(timeout.clamp(0.0, 1e9));
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let seen = py.detach(|| self.log.wait(count, aborted, left.min(GLANCE)));
+            if seen >= count || left.is_zero() {
+                return Ok(seen);
+            }
+            py.check_signals()?;
+        }
+    }
+
+    /// Connections open now.
+    #[getter]
+    fn open_connections(&self) -> usize {
+        self.server().as_ref().map_or(0, |s| s.shared().connections.load(Ordering::Acquire))
+    }
+}

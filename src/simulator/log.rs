@@ -1,0 +1,122 @@
+//! Every request that arrived, in order.
+
+use bytes::Bytes;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// A request.
+pub struct Entry {
+    /// Seconds since the server's start.
+    pub time: f64,
+    pub method: String,
+    pub path: String,
+    pub model: Option<String>,
+    pub stream: bool,
+    /// Names in lower case; credentials are left out.
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+    /// The name of what it met.
+    pub fault: String,
+    aborted: AtomicBool,
+}
+
+impl Entry {
+    #[allow(clippy::too_many_arguments)] // one per field
+    pub fn new(
+        time: f64,
+        method: String,
+        path: String,
+        model: Option<String>,
+        stream: bool,
+        headers: Vec<(String, String)>,
+        body: Bytes,
+        fault: String,
+    ) -> Entry {
+        Entry { time, method, path, model, stream, headers, body, fault, aborted: AtomicBool::new(false) }
+    }
+
+    /// The client went away before its answer was whole.
+    pub fn aborted(&self) -> bool {
+        self.aborted.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Default)]
+struct Held {
+    entries: VecDeque<Arc<Entry>>,
+    counts: HashMap<(Option<String>, String), u64>,
+    total: u64,
+    aborted: u64,
+}
+
+/// The requests, the oldest dropped when there are too many. Counts go on counting.
+pub struct Log {
+    held: Mutex<Held>,
+    changed: Condvar,
+    limit: usize,
+}
+
+impl Log {
+    pub fn new(limit: usize) -> Log {
+        Log { held: Mutex::default(), changed: Condvar::new(), limit }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn push(&self, entry: Entry) -> Arc<Entry> {
+        let entry = Arc::new(entry);
+        let mut held = self.lock();
+        *held.counts.entry((entry.model.clone(), entry.path.clone())).or_default() += 1;
+        held.total += 1;
+        if held.entries.len() >= self.limit {
+            held.entries.pop_front();
+        }
+        if self.limit > 0 {
+            held.entries.push_back(entry.clone());
+        }
+        drop(held);
+        self.changed.notify_all();
+        entry
+    }
+
+    pub fn abort(&self, entry: &Entry) {
+        if !entry.aborted.swap(true, Ordering::AcqRel) {
+            self.lock().aborted += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        self.lock().entries.iter().cloned().collect()
+    }
+
+    /// All requests since the log was last emptied, the dropped ones too.
+    pub fn count(&self, model: Option<&str>, path: Option<&str>) -> u64 {
+        let held = self.lock();
+        let fits =
+            |(seen, at): &(Option<String>, String)| model.is_none_or(|m| seen.as_deref() == Some(m)) && path.is_none_or(|p| at.contains(p));
+        held.counts.iter().filter(|(key, _)| fits(key)).map(|(_, count)| count).sum()
+    }
+
+    pub fn forget(&self) {
+        *self.lock() = Held::default();
+    }
+
+    /// Waits until so many requests have come (or been aborted); the number there is at the end.
+    pub fn wait(&self, count: u64, aborted: bool, limit: Duration) -> u64 {
+        let until = Instant::now() + limit;
+        let mut held = self.lock();
+        loop {
+            let now = if aborted { held.aborted } else { held.total };
+            let left = until.saturating_duration_since(Instant::now());
+            if now >= count || left.is_zero() {
+                return now;
+            }
+            held = self.changed.wait_timeout(held, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The listening thread: it accepts, and it ends everything at once when it is told to.
+
+use super::log::Log;
+use super::script::Script;
+use super::service::{self, Service};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{SocketAddr, TcpListener as Blocking, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+/// How a server is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub seed: u64,
+    /// The models there are; `None` is every name.
+    pub models: Option<BTreeSet<String>>,
+    /// The keys that are right; `None` is every key.
+    pub keys: Option<BTreeSet<String>>,
+    pub host: String,
+    /// 0 is any that is free.
+    pub port: u16,
+    /// Requests kept in the log.
+    pub log_limit: usize,
+}
+
+/// What the listening thread, its connections and the outside share.
+pub struct Shared {
+    pub options: Options,
+    pub script: Arc<Mutex<Script>>,
+    pub log: Arc<Log>,
+    pub began: Instant,
+    pub number: AtomicU64,
+    pub connections: AtomicUsize,
+    pub seen: Mutex<BTreeSet<String>>,
+    pub stopping: Arc<AtomicBool>,
+}
+
+impl Shared {
+    pub fn script(&self) -> std::sync::MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A server that listens. Dropping it ends it.
+pub struct Server {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens; `script` and `log` outlive it, so that it can be started again.
+    pub fn start(options: Options, script: Arc<Mutex<Script>>, log: Arc<Log>) -> io::Result<Server> {
+        let mut addresses = (options.host.as_str(), options.port).to_socket_addrs()?;
+        let wanted = addresses.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))?;
+        let socket = socket2::Socket::new(socket2::Domain::for_address(wanted), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&wanted.into())?;
+        socket.listen(4096)?;
+        socket.set_nonblocking(true)?;
+        let listener = Blocking::from(socket);
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            options,
+            script,
+            log,
+            began: Instant::now(),
+            number: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            seen: Mutex::default(),
+            stopping: Arc::new(AtomicBool::new(false)),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let inner = shared.clone();
+        let thread = std::thread::Builder::new().name("seawall-simulator".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, inner) => {}
+                    _ = stopped => {}
+                }
+            });
+            // Dropping the runtime drops every connection where it stands.
+        })?;
+        Ok(Server { address, shared, stop: Some(stop), thread: Some(thread) })
+    }
+
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        if let Some(stop) = self.stop.take() {
+            // Whoever does not listen any more has ended already.
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: Blocking, shared: Arc<Shared>) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+            // Out of file descriptors, mostly: others are about to be closed.
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let reset = Arc::new(AtomicBool::new(false));
+    let socket = Socket::new(stream, reset.clone(), shared.clone());
+    let service = Service { shared, reset };
+    let http = http1::Builder::new().timer(TokioTimer::new()).max_buf_size(1 << 20).half_close(false).clone();
+    // A connection that ends badly is what the simulator is for.
+    let _ = http.serve_connection(TokioIo::new(socket), service_fn(move |request| service::answer(service.clone(), request))).await;
+}
+
+/// A connection that can end with a reset.
+struct Socket {
+    stream: TcpStream,
+    reset: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+impl Socket {
+    fn new(stream: TcpStream, reset: Arc<AtomicBool>, shared: Arc<Shared>) -> Socket {
+        shared.connections.fetch_add(1, Ordering::AcqRel);
+        Socket { stream, reset, shared }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.reset.load(Ordering::Acquire) || self.shared.stopping.load(Ordering::Acquire) {
+            // Closing without lingering sends RST. Where that fails the connection just closes.
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        }
+        self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.reset.load(Ordering::Acquire) {
+            // A tidy end would be sent before the reset.
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
