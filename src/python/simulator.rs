@@ -19,7 +19,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// A server with OpenAI's API that misbehaves on command.
 #[pyclass(frozen, subclass, module = "seawall._seawall")]
 pub struct SimulatedServer {
-    options: Options,
+    options: Mutex<Options>,
     script: Arc<Mutex<Script>>,
     log: Arc<Log>,
     server: Mutex<Option<Server>>,
@@ -64,7 +64,7 @@ impl SimulatedServer {
         log_limit: usize,
     ) -> SimulatedServer {
         SimulatedServer {
-            options: Options { seed, models, keys, host, port, log_limit },
+            options: Mutex::new(Options { seed, models, keys, host, port, log_limit }),
             script: Arc::new(Mutex::new(Script::new(seed))),
             log: Arc::new(Log::new(log_limit)),
             server: Mutex::new(None),
@@ -76,12 +76,16 @@ impl SimulatedServer {
         py.detach(|| {
             let mut server = self.server();
             if server.is_none() {
-                *server = Some(Server::start(self.options.clone(), self.script.clone(), self.log.clone())?);
+                let mut options = self.options.lock().unwrap_or_else(PoisonError::into_inner);
+                let begun = Server::start(options.clone(), self.script.clone(), self.log.clone())?;
+                // Started again, it is found where it was.
+                options.port = begun.address.port();
+                *server = Some(begun);
             }
             Ok(())
         })
         .map_err(|error: std::io::Error| {
-            let Options { host, port, .. } = &self.options;
+            let Options { host, port, .. } = &*self.options.lock().unwrap_or_else(PoisonError::into_inner);
             PyOSError::new_err(format!("the simulator cannot listen at {host}:{port}: {error}"))
         })
     }

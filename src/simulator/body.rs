@@ -49,6 +49,8 @@ pub struct Watch {
     pub entry: Arc<Entry>,
     /// Nobody is to blame: the answer is whole, was cut on purpose, or the server stops.
     pub over: bool,
+    /// Whatever the answer, its body is not asked for.
+    pub bodiless: bool,
     pub stopping: Arc<AtomicBool>,
 }
 
@@ -69,7 +71,7 @@ struct State {
 /// A body of these pieces. `reset` is the connection's: whether it ends with a reset.
 pub fn body(pieces: Vec<Piece>, mut watch: Watch, reset: Arc<AtomicBool>) -> Body {
     // Nobody asks for the pieces of an empty body.
-    watch.over = pieces.is_empty();
+    watch.over = pieces.is_empty() || watch.bodiless;
     let state = State { pieces: pieces.into(), watch, reset };
     let frames = stream::unfold(Some(state), |state| async move {
         let mut state = state?;

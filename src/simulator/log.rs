@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ pub struct Entry {
     /// The name of what it met.
     pub fault: String,
     aborted: AtomicBool,
+    /// Which log it is in: one that was emptied since does not count it any more.
+    emptied: AtomicU64,
 }
 
 impl Entry {
@@ -34,7 +36,7 @@ impl Entry {
         body: Bytes,
         fault: String,
     ) -> Entry {
-        Entry { time, method, path, model, stream, headers, body, fault, aborted: AtomicBool::new(false) }
+        Entry { time, method, path, model, stream, headers, body, fault, aborted: AtomicBool::new(false), emptied: AtomicU64::new(0) }
     }
 
     /// The client went away before its answer was whole.
@@ -49,6 +51,7 @@ struct Held {
     counts: HashMap<(Option<String>, String), u64>,
     total: u64,
     aborted: u64,
+    emptied: u64,
 }
 
 /// The requests, the oldest dropped when there are too many. Counts go on counting.
@@ -70,6 +73,7 @@ impl Log {
     pub fn push(&self, entry: Entry) -> Arc<Entry> {
         let entry = Arc::new(entry);
         let mut held = self.lock();
+        entry.emptied.store(held.emptied, Ordering::Release);
         *held.counts.entry((entry.model.clone(), entry.path.clone())).or_default() += 1;
         held.total += 1;
         if held.entries.len() >= self.limit {
@@ -85,7 +89,9 @@ impl Log {
 
     pub fn abort(&self, entry: &Entry) {
         if !entry.aborted.swap(true, Ordering::AcqRel) {
-            self.lock().aborted += 1;
+            let mut held = self.lock();
+            held.aborted += u64::from(held.emptied == entry.emptied.load(Ordering::Acquire));
+            drop(held);
             self.changed.notify_all();
         }
     }
@@ -103,7 +109,8 @@ impl Log {
     }
 
     pub fn forget(&self) {
-        *self.lock() = Held::default();
+        let mut held = self.lock();
+        *held = Held { emptied: held.emptied + 1, ..Held::default() };
     }
 
     /// Waits until so many requests have come (or been aborted); the number there is at the end.

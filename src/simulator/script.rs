@@ -24,65 +24,58 @@ pub struct Rule {
     pub after: u64,
 }
 
-/// All rules, and the chance that they use.
+/// All rules, each with a chance of its own: what happens to one model changes nothing for another.
 pub struct Script {
-    rules: VecDeque<Rule>,
-    random: Random,
+    rules: VecDeque<(Rule, Random)>,
+    seed: u64,
+    made: u64,
 }
 
 impl Script {
     /// No rules.
     pub fn new(seed: u64) -> Script {
-        Script { rules: VecDeque::new(), random: Random::seeded(seed) }
+        Script { rules: VecDeque::new(), seed, made: 0 }
     }
 
     /// Adds a rule before those that are there.
     pub fn push(&mut self, rule: Rule) {
-        self.rules.push_front(rule);
+        self.made += 1;
+        let random = Random::seeded(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.made));
+        self.rules.push_front((rule, random));
     }
 
     /// Takes away a model's rules, or all.
     pub fn clear(&mut self, model: Option<&str>) {
-        self.rules.retain(|r| model.is_some_and(|m| m != r.model));
-    }
-
-    /// How many rules there are.
-    pub fn len(&self) -> usize {
-        self.rules.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.rules.retain(|(r, _)| model.is_some_and(|m| m != r.model));
     }
 
     /// The fault for a request, and its latency in seconds. Rules of the model itself come before those for all.
     pub fn deal(&mut self, model: &str, path: &str) -> (Fault, f64) {
-        let mut fault = Fault::ok();
-        'found: for exact in [true, false] {
-            for rule in &mut self.rules {
-                let for_it = if exact { rule.model == model } else { rule.model == EVERY_MODEL };
-                if !for_it || rule.times == Some(0) || rule.path.as_ref().is_some_and(|p| !path.contains(p.as_str())) {
+        let mut dealt = None;
+        for exact in [true, false] {
+            for (rule, random) in &mut self.rules {
+                let for_it = if exact { rule.model == model } else { rule.model == EVERY_MODEL && model != EVERY_MODEL };
+                if !for_it || rule.path.as_ref().is_some_and(|p| !path.contains(p.as_str())) {
                     continue;
                 }
+                // Whoever begins later counts every request for it, also those that met something else.
                 if rule.after > 0 {
                     rule.after -= 1;
                     continue;
                 }
-                if rule.probability < 1.0 && self.random.unit() >= rule.probability {
+                if dealt.is_some() || rule.times == Some(0) || (rule.probability < 1.0 && random.unit() >= rule.probability) {
                     continue;
                 }
                 if let Some(left) = &mut rule.times {
                     *left -= 1;
                 }
-                fault = rule.fault.clone();
-                break 'found;
+                let (least, most) = rule.fault.latency;
+                let latency = if most > least { least + (most - least) * random.unit() } else { least };
+                dealt = Some((rule.fault.clone(), latency));
             }
         }
-        self.rules.retain(|r| r.times != Some(0));
-        let (least, most) = fault.latency;
-        let latency = if most > least { least + (most - least) * self.random.unit() } else { least };
-        (fault, latency)
+        self.rules.retain(|(r, _)| r.times != Some(0));
+        dealt.unwrap_or_else(|| (Fault::ok(), 0.0))
     }
 }
 
@@ -113,6 +106,31 @@ mod tests {
         assert_eq!(dealt(&mut script, "a"), "all");
         script.clear(None);
         assert_eq!(dealt(&mut script, "a"), "ok");
+    }
+
+    #[test]
+    fn who_begins_later_counts_the_requests_that_met_something_else() {
+        let mut script = Script::new(0);
+        script.push(Rule { after: 3, ..rule("a", "later") });
+        script.push(Rule { times: Some(2), ..rule("a", "twice") });
+        let names: Vec<String> = (0..5).map(|_| dealt(&mut script, "a")).collect();
+        assert_eq!(names, ["twice", "twice", "ok", "later", "later"]);
+    }
+
+    #[test]
+    fn requests_for_one_model_change_nothing_for_another() {
+        let met = |others: usize| {
+            let mut script = Script::new(7);
+            script.push(Rule { probability: 0.5, ..rule("a", "hit") });
+            script.push(Rule { probability: 0.5, ..rule("b", "hit") });
+            (0..50)
+                .map(|_| {
+                    (0..others).for_each(|_| drop(script.deal("b", "")));
+                    dealt(&mut script, "a")
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(met(0), met(3));
     }
 
     #[test]

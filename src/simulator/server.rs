@@ -58,6 +58,8 @@ pub struct Server {
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Threads are not taken along by a fork.
+    process: u32,
 }
 
 impl Server {
@@ -94,7 +96,7 @@ impl Server {
             });
             // Dropping the runtime drops every connection where it stands.
         })?;
-        Ok(Server { address, shared, stop: Some(stop), thread: Some(thread) })
+        Ok(Server { address, shared, stop: Some(stop), thread: Some(thread), process: std::process::id() })
     }
 
     pub fn shared(&self) -> &Shared {
@@ -109,7 +111,7 @@ impl Drop for Server {
             // Whoever does not listen any more has ended already.
             let _ = stop.send(());
         }
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take().filter(|_| self.process == std::process::id()) {
             let _ = thread.join();
         }
     }

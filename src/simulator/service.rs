@@ -5,7 +5,7 @@ use super::body::{self, Abort, Body, Piece, Watch};
 use super::faults::{Cut, Fault, Kind, Status, overloaded};
 use super::log::{Entry, Log};
 use super::server::Shared;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
@@ -20,6 +20,7 @@ const EVENTS: &str = "text/event-stream; charset=utf-8";
 const LONGEST: usize = 64 << 20;
 /// What was sent before a reset is given so long to arrive: the reset would overtake it.
 const BEFORE_RESET: Duration = Duration::from_millis(30);
+const BEFORE_END: Duration = Duration::from_millis(1);
 /// Pieces of a plain body that drips.
 const DRIPS: usize = 10;
 
@@ -76,8 +77,8 @@ fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
 
 impl Service {
     fn authorised(&self, headers: &HeaderMap) -> Result<(), Status> {
-        let bearer = headers.get("authorization").and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
-        let key = bearer.or_else(|| headers.get("api-key").and_then(|v| v.to_str().ok())).unwrap_or("").trim();
+        let given = headers.get("authorization").and_then(|v| v.to_str().ok()).and_then(|v| v.split_once(' '));
+        let key = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, key)| key.trim());
         if key.is_empty() {
             return Err(Status::of(401, "You did not provide an API key.", None));
         }
@@ -112,7 +113,7 @@ impl Service {
             Route::Chat if !given.as_array().is_some_and(|m| !m.is_empty() && m.iter().all(Value::is_object)) => {
                 return Err(wrong("Invalid value for 'messages': expected an array of objects with at least one.".into()));
             }
-            Route::Embeddings if !(given.is_string() || given.as_array().is_some_and(|i| !i.is_empty())) => {
+            Route::Embeddings if !embeddable(given) => {
                 return Err(wrong("'$.input' is invalid. Please check the API reference.".into()));
             }
             _ => {}
@@ -126,6 +127,13 @@ impl Service {
             None => self.shared.seen.lock().unwrap_or_else(|p| p.into_inner()).iter().cloned().collect(),
         }
     }
+}
+
+/// A text, texts, tokens, or lists of tokens.
+fn embeddable(input: &Value) -> bool {
+    let tokens = |value: &Value| value.as_array().is_some_and(|t| !t.is_empty() && t.iter().all(Value::is_u64));
+    let items = || input.as_array().filter(|i| !i.is_empty() && i.len() <= 2048);
+    input.is_string() || tokens(input) || items().is_some_and(|i| i.iter().all(Value::is_string) || i.iter().all(tokens))
 }
 
 fn described(model: &str) -> Value {
@@ -196,9 +204,8 @@ fn half(text: &str) -> String {
 }
 
 fn breaking(mut pieces: Vec<Piece>, reset: bool) -> Vec<Piece> {
-    if reset {
-        pieces.push(Piece::Wait(BEFORE_RESET));
-    }
+    // Nothing is flushed but while the body waits; and a reset overtakes what has not arrived.
+    pieces.push(Piece::Wait(if reset { BEFORE_RESET } else { BEFORE_END }));
     pieces.push(Piece::Break { reset });
     pieces
 }
@@ -264,7 +271,13 @@ fn plain(mut value: Value, kind: &Kind) -> (Head, Vec<Piece>) {
 pub async fn answer(service: Service, request: Request<Incoming>) -> Result<Response<Body>, Abort> {
     let shared = service.shared.clone();
     let (head, incoming) = request.into_parts();
-    let text = Limited::new(incoming, LONGEST).collect().await.map_err(|_| Abort)?.to_bytes();
+    let collected = Limited::new(incoming, LONGEST).collect().await;
+    let too_long = collected.as_ref().is_err_and(|e| e.is::<LengthLimitError>());
+    let text = match collected {
+        Ok(body) => body.to_bytes(),
+        Err(_) if too_long => Bytes::new(),
+        Err(_) => return Err(Abort),
+    };
     let began = Instant::now();
     let number = shared.number.fetch_add(1, Ordering::Relaxed) + 1;
     let parsed: Option<Map<String, Value>> = serde_json::from_slice(&text).ok();
@@ -278,6 +291,7 @@ pub async fn answer(service: Service, request: Request<Incoming>) -> Result<Resp
     let stream = field("stream").and_then(Value::as_bool).unwrap_or(false);
     let refused = match &asked {
         Err(status) => Some(status.clone()),
+        Ok(_) if too_long => Some(Status::of(413, "The request is too large.", None)),
         Ok(route) => service.authorised(&head.headers).and_then(|()| service.refusal(route, parsed.as_ref(), model.as_deref())).err(),
     };
     let (fault, latency) = match &refused {
@@ -288,7 +302,8 @@ pub async fn answer(service: Service, request: Request<Incoming>) -> Result<Resp
         shared.seen.lock().unwrap_or_else(|p| p.into_inner()).insert(model.clone());
     }
     let entry = log(&shared.log, &shared, &head, path, &model, stream, text, fault.name.clone());
-    let mut watch = Watch { log: shared.log.clone(), entry, over: false, stopping: shared.stopping.clone() };
+    let mut watch =
+        Watch { log: shared.log.clone(), entry, over: false, bodiless: head.method == Method::HEAD, stopping: shared.stopping.clone() };
     if latency > 0.0 {
         tokio::time::sleep(seconds(latency)).await;
     }
@@ -325,6 +340,7 @@ pub async fn answer(service: Service, request: Request<Incoming>) -> Result<Resp
         }
         (_, Err(refused)) => status(&refused),
     };
+    watch.bodiless |= matches!(answer.status, 204 | 304);
     Ok(response(answer, number, began, body::body(pieces, watch, service.reset)))
 }
 

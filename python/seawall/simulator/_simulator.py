@@ -56,7 +56,13 @@ class Request:
 def _whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} must be a whole number from {least} on, not {value!r}")
-    return value
+    return int(value)
+
+
+def _count(name: str, value: Any) -> int:
+    if _whole(name, value, 0) >= 2**64:
+        raise ConfigurationError(f"{name} must be less than 2**64, not {value!r}")
+    return int(value)
 
 
 def _names(name: str, value: Iterable[str] | None) -> set[str] | None:
@@ -98,10 +104,8 @@ class Simulator:
     ) -> None:
         if _whole("port", port, 0) > 65_535:
             raise ConfigurationError(f"port must be at most 65535, not {port!r}")
-        if _whole("seed", seed, 0) >= 2**64:
-            raise ConfigurationError(f"seed must be less than 2**64, not {seed!r}")
         models, keys = _names("models", models), _names("api_keys", api_keys)
-        self._server = _seawall.SimulatedServer(seed, models, keys, host, port, _whole("log_limit", log_limit, 0))
+        self._server = _seawall.SimulatedServer(_count("seed", seed), models, keys, host, port, _count("log_limit", log_limit))
 
     def start(self) -> Self:
         """Listens from now on. Nothing happens if it does already."""
@@ -109,7 +113,7 @@ class Simulator:
         return self
 
     def stop(self) -> None:
-        """Resets every connection, hung ones too, and ends. Rules and log stay; it can be started again."""
+        """Resets every connection, hung ones too, and ends. Rules and log stay; it can be started again, at the same place."""
         self._server.end()
 
     def __enter__(self) -> Self:
@@ -164,8 +168,8 @@ class Simulator:
             raise ConfigurationError(f"probability must be a share from 0 to 1, not {probability!r}")
         if path is not None and not isinstance(path, str):
             raise TypeError(f"path must be a part of a path, not {path!r}")
-        count = None if times is None else _whole("times", times, 0)
-        self._server.rule(model, fault.wire(), count, float(probability), path, _whole("after", after, 0))
+        count = None if times is None else _count("times", times)
+        self._server.rule(model, fault.wire(), count, float(probability), path, _count("after", after))
         return self
 
     def clear(self, model: str | None = None) -> None:
@@ -194,7 +198,7 @@ class Simulator:
         Raises:
             TimeoutError: fewer came within `timeout` seconds.
         """
-        self._wait(count, timeout, aborted=False)
+        self._wait(_count("count", count), timeout, aborted=False)
 
     def wait_aborted(self, count: int = 1, timeout: float | timedelta = 10) -> None:
         """Waits until so many clients have gone away before their answer was whole.
@@ -202,11 +206,11 @@ class Simulator:
         Raises:
             TimeoutError: fewer did within `timeout` seconds.
         """
-        self._wait(count, timeout, aborted=True)
+        self._wait(_count("count", count), timeout, aborted=True)
 
     def _wait(self, count: int, timeout: float | timedelta, *, aborted: bool) -> None:
         limit = seconds("timeout", timeout)
-        seen = self._server.wait(_whole("count", count, 0), aborted, limit)
+        seen = self._server.wait(count, aborted, limit)
         if seen < count:
             what = "were aborted" if aborted else "arrived"
             raise TimeoutError(f"{seen} of {count} requests {what} within {limit:g} s")

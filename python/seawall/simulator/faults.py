@@ -37,6 +37,9 @@ class Fault:
     details: Mapping[str, Any] = field(default_factory=dict)
     latency: tuple[float, float] = (0.0, 0.0)
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.latency))
+
     def wire(self) -> str:
         """As the native server reads it."""
         return json.dumps({"name": self.name, "kind": self.kind, **self.details, "latency": self.latency})
@@ -126,6 +129,8 @@ def status(
 
 def _header(name: Any, value: Any) -> tuple[str, str]:
     name, value = str(name), str(value)
+    if name.lower() in ("content-length", "transfer-encoding", "connection"):
+        raise ConfigurationError(f"{name} is the server's own; to cut an answer short use faults.cut()")
     if not name or not name.isascii() or not all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in name):
         raise ConfigurationError(f"{name!r} is no header's name")
     if not value.isascii() or not (value.isprintable() or not value):
