@@ -39,10 +39,10 @@ enum Route {
     Model(String),
 }
 
-fn route(method: &Method, path: &str) -> Result<Route, Status> {
+fn route(method: &Method, path: &str) -> Result<Route, Box<Status>> {
     let wrong = |allowed: &str| {
         let message = format!("{method} is not allowed here, only {allowed}.");
-        Status { headers: vec![("allow".into(), allowed.into())], ..Status::of(405, &message, None) }
+        Box::new(Status { headers: vec![("allow".into(), allowed.into())], ..Status::of(405, &message, None) })
     };
     let (route, allowed) = match path.strip_prefix("/v1/") {
         Some("chat/completions") => (Route::Chat, Method::POST),
@@ -54,7 +54,7 @@ fn route(method: &Method, path: &str) -> Result<Route, Status> {
             if !path.starts_with("/v1/") {
                 status.message = Some(format!("Invalid URL ({method} {path}): the base URL ends with /v1"));
             }
-            return Err(status);
+            return Err(Box::new(status));
         }
     };
     if *method == allowed { Ok(route) } else { Err(wrong(allowed.as_str())) }
@@ -76,36 +76,36 @@ fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 impl Service {
-    fn authorised(&self, headers: &HeaderMap) -> Result<(), Status> {
+    fn authorised(&self, headers: &HeaderMap) -> Result<(), Box<Status>> {
         let given = headers.get("authorization").and_then(|v| v.to_str().ok()).and_then(|v| v.split_once(' '));
         let key = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, key)| key.trim());
         if key.is_empty() {
-            return Err(Status::of(401, "You did not provide an API key.", None));
+            return Err(Box::new(Status::of(401, "You did not provide an API key.", None)));
         }
         match &self.shared.options.keys {
-            Some(keys) if !keys.contains(key) => Err(Status::of(401, "Incorrect API key provided.", None)),
+            Some(keys) if !keys.contains(key) => Err(Box::new(Status::of(401, "Incorrect API key provided.", None))),
             _ => Ok(()),
         }
     }
 
-    fn known(&self, model: &str) -> Result<(), Status> {
+    fn known(&self, model: &str) -> Result<(), Box<Status>> {
         match &self.shared.options.models {
             Some(models) if !models.contains(model) => {
-                Err(Status::of(404, &format!("The model `{model}` does not exist or you do not have access to it."), None))
+                Err(Box::new(Status::of(404, &format!("The model `{model}` does not exist or you do not have access to it."), None)))
             }
             _ => Ok(()),
         }
     }
 
     /// What is wrong with a request, if anything is.
-    fn refusal(&self, route: &Route, body: Option<&Map<String, Value>>, model: Option<&str>) -> Result<(), Status> {
+    fn refusal(&self, route: &Route, body: Option<&Map<String, Value>>, model: Option<&str>) -> Result<(), Box<Status>> {
         let needs = match route {
             Route::Models => return Ok(()),
             Route::Model(name) => return self.known(name),
             Route::Chat => "messages",
             Route::Embeddings => "input",
         };
-        let wrong = |message: String| Status::of(400, &message, None);
+        let wrong = |message: String| Box::new(Status::of(400, &message, None));
         let body = body.ok_or_else(|| wrong("We could not parse the JSON body of your request.".into()))?;
         let model = model.ok_or_else(|| wrong("you must provide a model parameter".into()))?;
         let given = body.get(needs).ok_or_else(|| wrong(format!("Missing required parameter: '{needs}'.")))?;
@@ -291,11 +291,11 @@ pub async fn answer(service: Service, request: Request<Incoming>) -> Result<Resp
     let stream = field("stream").and_then(Value::as_bool).unwrap_or(false);
     let refused = match &asked {
         Err(status) => Some(status.clone()),
-        Ok(_) if too_long => Some(Status::of(413, "The request is too large.", None)),
+        Ok(_) if too_long => Some(Box::new(Status::of(413, "The request is too large.", None))),
         Ok(route) => service.authorised(&head.headers).and_then(|()| service.refusal(route, parsed.as_ref(), model.as_deref())).err(),
     };
     let (fault, latency) = match &refused {
-        Some(status) => (Fault { name: format!("refused {}", status.code), kind: Kind::Status(status.clone()), latency: (0.0, 0.0) }, 0.0),
+        Some(status) => (Fault { name: format!("refused {}", status.code), kind: Kind::Status(*status.clone()), latency: (0.0, 0.0) }, 0.0),
         None => shared.script().deal(model.as_deref().unwrap_or(""), &path),
     };
     if let (None, Some(model)) = (&refused, &model) {
