@@ -2,10 +2,15 @@
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDelta, PyDeltaAccess};
+use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyString};
 use std::time::Duration;
 
 use super::errors::configuration;
+
+/// A text as Python writes it, in quotes.
+pub fn quoted(py: Python<'_>, text: &str) -> String {
+    PyString::new(py, text).repr().map_or_else(|_| "?".into(), |r| r.to_string())
+}
 
 fn shown(value: &Bound<'_, PyAny>) -> String {
     let text = value.repr().map_or_else(|_| "?".into(), |r| r.to_string());

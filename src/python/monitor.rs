@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::convert::quoted;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -315,7 +316,7 @@ impl Monitor {
         let monitor = slf.get();
         let now = monitor.core.snapshot();
         let kind = slf.get_type().name()?.to_string();
-        let name = monitor.name.as_deref().map_or_else(String::new, |name| format!(" {name:?}"));
+        let name = monitor.name.as_deref().map_or_else(String::new, |name| format!(" {}", quoted(slf.py(), name)));
         let numbers = match (now.window.error_rate(), now.window.retry_rate(), now.window.mean_seconds(), now.p95) {
             (Some(errors), Some(retries), Some(mean), Some(p95)) => format!(
                 "{} of the last {} calls: errors {:.2}%, retried {:.2}%, mean {mean:.3}s, p95 {p95:.3}s",
@@ -344,7 +345,7 @@ impl Monitor {
 
     fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyDict>) -> PyResult<()> {
         let part =
-            |key: &str| state.get_item(key)?.ok_or_else(|| PyValueError::new_err(format!("a pickled monitor without {key:?} is none")));
+            |key: &str| state.get_item(key)?.ok_or_else(|| PyValueError::new_err(format!("a pickled monitor without '{key}' is none")));
         let callbacks = part("callbacks")?.extract()?;
         // What leaves is dropped after the lock: it may run Python code.
         let dropped = std::mem::replace(&mut *slf.get().callbacks(), callbacks);
@@ -440,7 +441,7 @@ impl MonitoringSystem {
 
     /// Moves the limit of a metric, from the next record on.
     fn _set_limit(slf: &Bound<'_, Self>, metric: &str, limit: f64) -> PyResult<()> {
-        let metric = Metric::named(metric).ok_or_else(|| PyValueError::new_err(format!("there is no metric {metric:?}")))?;
+        let metric = Metric::named(metric).ok_or_else(|| PyValueError::new_err(format!("there is no metric '{metric}'")))?;
         slf.as_super().get().core.set_limit(metric, limit);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `Pipeline` and the functions it guards.
 
 use super::compiled::Compiled;
+use super::convert::quoted;
 use super::coroutine::Coroutine;
 use super::errors::ours;
 use super::flight::Flight;
@@ -120,7 +121,7 @@ impl Pipeline {
     fn __repr__(&self, py: Python<'_>) -> String {
         let mut parts: Vec<String> =
             self.policies.iter().map(|p| p.bind(py).repr().map_or_else(|_| "?".into(), |r| r.to_string())).collect();
-        parts.extend(self.compiled.name.as_ref().map(|n| format!("name={n:?}")));
+        parts.extend(self.compiled.name.as_ref().map(|n| format!("name={}", quoted(py, n))));
         format!("Pipeline({})", parts.join(", "))
     }
 }

@@ -55,7 +55,7 @@ def test_the_repr_says_how_things_are():
     for call in range(8):
         monitor.record(call % 2 == 0, latency=0.064)
     assert repr(monitor) == (
-        '<Monitor "gpt-4": normal, 8 of the last 10 calls: errors 50.00%, retried 0.00%, mean 0.064s, p95 0.064s>'
+        "<Monitor 'gpt-4': normal, 8 of the last 10 calls: errors 50.00%, retried 0.00%, mean 0.064s, p95 0.064s>"
     )
 
 

@@ -3,6 +3,7 @@
 use crate::llm::chat::ChatReply;
 use crate::llm::delta::Delta;
 use crate::llm::usage::Usage;
+use crate::python::convert::quoted;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
@@ -136,7 +137,8 @@ impl Reply {
         let text: String = self.reply.content.chars().take(60).collect();
         let attempts = self.attempts.bind(py).len()?;
         Ok(format!(
-            "<Reply {text:?} from {} in {:.2} s, {attempts} attempt{}>",
+            "<Reply {} from {} in {:.2} s, {attempts} attempt{}>",
+            quoted(py, &text),
             self.model(),
             self.seconds,
             if attempts == 1 { "" } else { "s" }
@@ -232,7 +234,7 @@ impl Chunk {
         &self.delta.content
     }
 
-    fn __repr__(&self) -> String {
-        format!("<Chunk {:?}>", self.delta.content)
+    fn __repr__(&self, py: Python<'_>) -> String {
+        format!("<Chunk {}>", quoted(py, &self.delta.content))
     }
 }

@@ -205,7 +205,8 @@ impl CircuitBreaker {
             "disabled" => State::Disabled,
             "metrics_only" => State::MetricsOnly,
             other => {
-                let message = format!("state must be open, closed, forced_open, disabled or metrics_only, not {other:?}");
+                let message =
+                    format!("state must be open, closed, forced_open, disabled or metrics_only, not {}", convert::quoted(py, other));
                 return Err(configuration(py, &message));
             }
         };
