@@ -37,6 +37,27 @@ pub enum Transition {
     Closed,
 }
 
+/// A circuit's shadow in one word: the generation, whether calls pass unasked, and whether a success would change anything.
+#[derive(Clone, Copy)]
+pub struct Gate(pub u64);
+
+const PASSES: u64 = 1;
+const COUNTS: u64 = 2;
+const GENERATION: u32 = 2;
+
+impl Gate {
+    /// A permit of a circuit that everybody passes.
+    pub fn permit(self, now: Instant) -> Option<Permit> {
+        (self.0 & PASSES != 0).then_some(Permit { generation: self.0 >> GENERATION, probe: 0, at: now })
+    }
+
+    /// Whether the evidence would change nothing: it is none, of an earlier era, or a success where no failure is counted.
+    pub fn ignores(self, permit: Permit, evidence: Evidence) -> bool {
+        let plain = permit.probe == 0 && (evidence == Evidence::None || evidence == Evidence::Success && self.0 & COUNTS == 0);
+        plain || permit.generation != self.0 >> GENERATION
+    }
+}
+
 /// Everything that changes.
 #[derive(Debug)]
 pub struct Circuit {
@@ -51,6 +72,8 @@ pub struct Circuit {
     probes: Vec<(u32, Instant)>,
     next_probe: u32,
     probe_successes: u32,
+    /// Calls turned away, ever.
+    rejected: u64,
 }
 
 impl Circuit {
@@ -66,6 +89,25 @@ impl Circuit {
             probes: Vec::new(),
             next_probe: 1,
             probe_successes: 0,
+            rejected: 0,
+        }
+    }
+
+    /// The shadow of the state as it is now.
+    pub fn gate(&self) -> u64 {
+        let passes = matches!(self.mode, State::Closed | State::Disabled | State::MetricsOnly);
+        let counts = match self.mode {
+            State::Closed | State::MetricsOnly => self.consecutive != 0 || self.window.is_some(),
+            State::Disabled => false,
+            _ => true,
+        };
+        (self.generation << GENERATION) | if passes { PASSES } else { 0 } | if counts { COUNTS } else { 0 }
+    }
+
+    /// Another configuration: the state stays, a window of another span begins empty.
+    pub fn reconfigure(&mut self, old: &Config, new: &Config) {
+        if old.window() != new.window() {
+            self.window = new.window().map(Window::new);
         }
     }
 
@@ -82,16 +124,21 @@ impl Circuit {
         let mut transition = None;
         if self.mode == State::Open {
             if now < self.open_until {
+                self.rejected += 1;
                 return Err(Some(self.open_until.since(now)));
             }
             self.enter(State::HalfOpen);
             transition = Some(Transition::HalfOpened);
         }
         match self.mode {
-            State::ForcedOpen => Err(None),
+            State::ForcedOpen => {
+                self.rejected += 1;
+                Err(None)
+            }
             State::HalfOpen => {
                 self.probes.retain(|(_, given)| now.since(*given) < config.max_half_open_time);
                 if self.probes.len() >= config.half_open_max_calls as usize {
+                    self.rejected += 1;
                     return Err(None);
                 }
                 let probe = self.next_probe;
@@ -186,6 +233,8 @@ impl Circuit {
             openings: self.openings,
             opens_in: (self.mode == State::Open).then(|| self.open_until.since(now)),
             open_until: self.open_until,
+            probes: self.probes.len() as u32,
+            rejected: self.rejected,
         }
     }
 }

@@ -9,8 +9,9 @@ pub use window::{Span, Totals};
 use crate::engine::{Cx, Flow, Input, Instant, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
 use crate::events;
 use crate::policies::retry::backoff::Backoff;
-use circuit::Circuit;
-use std::sync::{Arc, Mutex, MutexGuard};
+use circuit::{Circuit, Gate};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What callers meet.
@@ -99,69 +100,106 @@ pub struct Outlook {
     pub opens_in: Option<Duration>,
     /// The end of the last opening.
     pub open_until: Instant,
+    /// Probes that are out.
+    pub probes: u32,
+    /// Calls turned away, ever.
+    pub rejected: u64,
 }
 
 /// A breaker: configuration and the one state that all its users share.
 #[derive(Debug)]
 pub struct CircuitBreaker {
+    /// The state's shadow, written under the lock and read without it, so that a call without trouble takes no lock.
+    gate: AtomicU64,
+    /// From how many nanoseconds on a call is slow; `u64::MAX` for never. Written under the lock.
+    slow_from: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     config: Config,
-    circuit: Mutex<Circuit>,
+    circuit: Circuit,
 }
 
 impl CircuitBreaker {
     /// A closed breaker.
     pub fn new(config: Config) -> CircuitBreaker {
-        CircuitBreaker { circuit: Mutex::new(Circuit::new(&config)), config }
+        let circuit = Circuit::new(&config);
+        let (gate, slow_from) = (AtomicU64::new(circuit.gate()), AtomicU64::new(slow_from(&config)));
+        CircuitBreaker { gate, slow_from, inner: Mutex::new(Inner { config, circuit }) }
     }
 
-    /// Its configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Circuit> {
+    /// Runs `change` under the lock and renews the shadow. Nothing but arithmetic happens in there.
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         // Nothing panics under this lock; if it ever did, the state is still a valid one.
-        self.circuit.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let result = change(&mut inner);
+        self.gate.store(inner.circuit.gate(), Ordering::Release);
+        result
+    }
+
+    /// A copy of its configuration.
+    pub fn config(&self) -> Config {
+        self.change(|inner| inner.config.clone())
+    }
+
+    /// Another configuration from now on. The state stays; a window of another span begins empty.
+    pub fn reconfigure(&self, config: Config) {
+        self.change(|inner| {
+            inner.circuit.reconfigure(&inner.config, &config);
+            self.slow_from.store(slow_from(&config), Ordering::Release);
+            inner.config = config;
+        });
     }
 
     /// A permit, or the time until one may be had.
     pub fn admit(&self, now: Instant) -> Result<(Permit, Option<Transition>), Option<Duration>> {
-        self.lock().admit(&self.config, now)
+        match Gate(self.gate.load(Ordering::Acquire)).permit(now) {
+            Some(permit) => Ok((permit, None)),
+            None => self.change(|inner| inner.circuit.admit(&inner.config, now)),
+        }
     }
 
     /// Takes a permit back; `chance` in `[0, 1)` feeds the jitter of a growing recovery time.
     pub fn settle(&self, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
-        self.lock().settle(&self.config, permit, evidence, now, chance)
+        if Gate(self.gate.load(Ordering::Acquire)).ignores(permit, evidence) {
+            return None;
+        }
+        self.change(|inner| inner.circuit.settle(&inner.config, permit, evidence, now, chance))
     }
 
     /// The state callers meet at `now`.
     pub fn state(&self, now: Instant) -> State {
-        self.lock().state(now)
+        self.change(|inner| inner.circuit.state(now))
     }
 
     /// Counts at `now`.
     pub fn outlook(&self, now: Instant) -> Outlook {
-        self.lock().outlook(now)
+        self.change(|inner| inner.circuit.outlook(now))
     }
 
-    /// Closes and forgets.
+    /// Closes and forgets. Calls in flight tell nothing any more.
     pub fn reset(&self) {
-        self.lock().close();
+        self.change(|inner| inner.circuit.close());
     }
 
     /// Puts it into a state by hand; calls in flight tell nothing any more.
     pub fn force(&self, state: State, now: Instant) {
-        let mut circuit = self.lock();
-        match state {
+        self.change(|inner| match state {
             State::Open => {
-                circuit.open(&self.config, now, 0.5);
+                inner.circuit.open(&inner.config, now, 0.5);
             }
             State::Closed => {
-                circuit.close();
+                inner.circuit.close();
             }
-            other => circuit.force(other),
-        }
+            other => inner.circuit.force(other),
+        });
     }
+}
+
+fn slow_from(config: &Config) -> u64 {
+    config.slow.map_or(u64::MAX, |slow| u64::try_from(slow.duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// A breaker in a plan. `judges_values`: a predicate on results was given.

@@ -80,7 +80,9 @@ impl Window {
                 if buckets.is_empty() {
                     buckets.resize(BUCKETS as usize, (u64::MAX, Totals::default()));
                 }
-                let epoch = now.0 / *width;
+                // A caller that read its clock long ago counts among the newest: its own bucket may be another's by now.
+                let newest = buckets.iter().map(|b| b.0).filter(|at| *at != u64::MAX).max().unwrap_or(0);
+                let epoch = (now.0 / *width).max(newest);
                 forget_old(buckets, totals, epoch);
                 let bucket = &mut buckets[(epoch % BUCKETS) as usize];
                 if bucket.0 != epoch {
@@ -135,6 +137,16 @@ fn forget_old(buckets: &mut [(u64, Totals)], totals: &mut Totals, epoch: u64) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_clock_that_was_read_long_ago_leaves_the_totals_true() {
+        let mut window = Window::new(Span::Time(Duration::from_nanos(100)));
+        window.record(Instant(1000), true, false);
+        // The same bucket, eras ago: it was read before a long pause of the thread.
+        window.record(Instant(0), true, false);
+        assert_eq!(window.totals(Instant(1000)), Totals { calls: 2, failed: 2, slow: 0 });
+        assert_eq!(window.totals(Instant(2000)), Totals::default());
+    }
 
     proptest! {
         #[test]
