@@ -1,5 +1,6 @@
 //! One guarded call: a small tree of passages, driven from outside.
 
+use super::lane::Pass;
 use super::layer::{Cx, Event, Flow, Input, Layer};
 use super::outcome::{Outcome, Ticket};
 use super::plan::{Plan, Stage, StageId};
@@ -53,6 +54,7 @@ pub struct Execution {
     attached: Vec<Outcome>,
     random: Random,
     calls: u32,
+    announces: bool,
 }
 
 impl Execution {
@@ -63,8 +65,56 @@ impl Execution {
 
     /// A call that has to be over by `deadline`, as its caller has to.
     pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
-        let root = plan.root;
-        let mut execution = Execution {
+        let mut execution = Execution::empty(plan, seed);
+        execution.spawn(None, execution.plan.root, now, deadline);
+        execution
+    }
+
+    /// A call that began on the fast lane and has met trouble there. Where every policy let it in, its call of the
+    /// primary is [`CallId::FIRST`] and has been started already.
+    pub fn resumed(plan: Arc<Plan>, seed: u64, pass: &Pass, deadline: Instant) -> Execution {
+        let mut execution = Execution::empty(plan, seed);
+        let mut permits = pass.permits().iter();
+        let (mut parent, mut stage, mut deadline) = (None, execution.plan.root, deadline);
+        loop {
+            let (layer, inner) = match &execution.plan.stages[stage.0 as usize] {
+                Stage::Layer { policy, inner } if execution.plan.watches(stage) => match permits.next() {
+                    Some(permit) => (policy.enter_with(*permit, pass.begun), inner[0]),
+                    None => break,
+                },
+                Stage::Layer { policy, inner } => (policy.enter(), inner[0]),
+                Stage::Leaf(_) => break,
+            };
+            execution.nodes.push(Node {
+                parent,
+                stage,
+                kind: Kind::Layer(layer),
+                life: Life::Running,
+                begun: pass.begun,
+                deadline,
+                wake: None,
+            });
+            let node = execution.nodes.len() - 1;
+            let flow = execution.on(node, Input::Begin, pass.begun);
+            debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
+            (parent, stage, deadline) = (Some(node), inner, execution.nodes[node].deadline);
+        }
+        execution.spawn(parent, stage, pass.begun, deadline);
+        if pass.complete {
+            // The driver has called the primary already.
+            execution.out.clear();
+        }
+        execution
+    }
+
+    /// Tells of each attempt as well.
+    pub fn announcing(mut self) -> Execution {
+        self.announces = true;
+        self
+    }
+
+    fn empty(plan: Arc<Plan>, seed: u64) -> Execution {
+        Execution {
             plan,
             nodes: Vec::with_capacity(8),
             pending: VecDeque::with_capacity(4),
@@ -74,9 +124,8 @@ impl Execution {
             attached: Vec::new(),
             random: Random::seeded(seed),
             calls: 0,
-        };
-        execution.spawn(None, root, now, deadline);
-        execution
+            announces: false,
+        }
     }
 
     /// What to do next. Repeats an unanswered [`Step::Judge`].
@@ -283,6 +332,7 @@ impl Execution {
             events: &mut self.events,
             attached: &mut self.attached,
             branches,
+            announces: self.announces,
         };
         layer.on(input, &mut cx)
     }

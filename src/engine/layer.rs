@@ -18,6 +18,45 @@ pub trait Policy: Send + Sync {
     fn kind(&self) -> &'static str;
     /// A new passage.
     fn enter(&self) -> Box<dyn Layer>;
+
+    /// How a call without trouble passes.
+    fn lane(&self) -> Lane {
+        Lane::Machine
+    }
+    /// On a watched lane: a permit, if that changes no state that anybody has to be told of.
+    fn admit(&self, now: Instant) -> Option<u64> {
+        let _ = now;
+        None
+    }
+    /// On a watched lane: whether a success after `begun` is all that has to be settled.
+    fn is_plain(&self, begun: Instant, now: &dyn Fn() -> Instant) -> bool {
+        let _ = (begun, now);
+        true
+    }
+    /// On a watched lane: takes the permit of a plain success back.
+    fn settle(&self, permit: u64, begun: Instant, now: &dyn Fn() -> Instant) {
+        let _ = (permit, begun, now);
+    }
+    /// On a watched lane: takes a permit back without evidence.
+    fn release(&self, permit: u64) {
+        let _ = permit;
+    }
+    /// The passage of a call that was admitted at `begun`: as [`Policy::enter`], with the permit in its hands.
+    fn enter_with(&self, permit: u64, begun: Instant) -> Box<dyn Layer> {
+        let _ = (permit, begun);
+        self.enter()
+    }
+}
+
+/// How a call that meets no trouble passes a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// By the machine: every outcome has to be judged or told.
+    Machine,
+    /// Freely: a success is none of its business.
+    Free,
+    /// By `admit` and `settle`.
+    Watched,
 }
 
 /// One call's passage through a policy.
@@ -92,6 +131,7 @@ pub struct Cx<'a> {
     pub(super) events: &'a mut Vec<Event>,
     pub(super) attached: &'a mut Vec<Outcome>,
     pub(super) branches: usize,
+    pub(super) announces: bool,
 }
 
 impl Cx<'_> {
@@ -128,6 +168,11 @@ impl Cx<'_> {
     /// A number in `[0, 1)`.
     pub fn random(&mut self) -> f64 {
         self.random.unit()
+    }
+
+    /// Whether somebody wants to be told of each attempt.
+    pub fn announces(&self) -> bool {
+        self.announces
     }
 
     /// How many branches are inside.

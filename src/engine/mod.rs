@@ -11,6 +11,7 @@
 //! ```
 
 mod execution;
+mod lane;
 mod layer;
 mod outcome;
 mod plan;
@@ -19,7 +20,8 @@ mod step;
 mod time;
 
 pub use execution::Execution;
-pub use layer::{Cx, Event, Flow, Input, Layer, Policy};
+pub use lane::Pass;
+pub use layer::{Cx, Event, Flow, Input, Lane, Layer, Policy};
 pub use outcome::{Outcome, Refusal, Rejection, Ticket};
 pub use plan::{Plan, PlanBuilder, StageId, Target};
 pub use random::Random;

@@ -1,5 +1,6 @@
 //! The fixed shape of a guarded call: which policies, in which order, around which targets.
 
+use super::lane::Way;
 use super::layer::Policy;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub(super) enum Stage {
 pub struct Plan {
     pub(super) stages: Vec<Stage>,
     pub(super) root: StageId,
+    /// The fast lane, if every policy on the primary's way has one.
+    pub(super) way: Option<Way>,
 }
 
 impl Plan {
@@ -62,7 +65,8 @@ impl PlanBuilder {
 
     /// The plan whose outermost stage is `root`.
     pub fn build(self, root: StageId) -> Arc<Plan> {
-        Arc::new(Plan { stages: self.stages, root })
+        let way = Way::along(&self.stages, root);
+        Arc::new(Plan { stages: self.stages, root, way })
     }
 
     fn push(&mut self, stage: Stage) -> StageId {

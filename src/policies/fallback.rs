@@ -1,6 +1,6 @@
 //! Fallback: ordered alternatives, each with its own policies inside its branch.
 
-use crate::engine::{Cx, Flow, Input, Layer, Outcome, Policy, Verdict};
+use crate::engine::{Cx, Flow, Input, Lane, Layer, Outcome, Policy, Verdict};
 use crate::events;
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ impl Policy for Fallback {
 
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { config: *self, branch: 0, first: None })
+    }
+
+    fn lane(&self) -> Lane {
+        if self.judges_values { Lane::Machine } else { Lane::Free }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Timeout: one policy, at two places of a pipeline the total and the attempt limit.
 
-use crate::engine::{Cx, Flow, Input, Layer, Outcome, Policy, Refusal, Rejection};
+use crate::engine::{Cx, Flow, Input, Lane, Layer, Outcome, Policy, Refusal, Rejection};
 use crate::events;
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ impl Policy for Timeout {
 
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(*self)
+    }
+
+    fn lane(&self) -> Lane {
+        Lane::Free
     }
 }
 

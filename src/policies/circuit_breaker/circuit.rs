@@ -15,6 +15,18 @@ pub struct Permit {
     pub at: Instant,
 }
 
+impl Permit {
+    /// The permit of a call that passed a closed circuit.
+    pub fn passed(generation: u64, at: Instant) -> Permit {
+        Permit { generation, probe: 0, at }
+    }
+
+    /// The era in which it was given.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
 /// What a call told about the callee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {

@@ -6,7 +6,7 @@ mod window;
 pub use circuit::{Evidence, Permit, Transition};
 pub use window::{Span, Totals};
 
-use crate::engine::{Cx, Flow, Input, Instant, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
+use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
 use crate::events;
 use crate::policies::retry::backoff::Backoff;
 use circuit::{Circuit, Gate};
@@ -139,6 +139,10 @@ impl CircuitBreaker {
         result
     }
 
+    fn gate(&self) -> Gate {
+        Gate(self.gate.load(Ordering::Acquire))
+    }
+
     /// A copy of its configuration.
     pub fn config(&self) -> Config {
         self.change(|inner| inner.config.clone())
@@ -155,7 +159,7 @@ impl CircuitBreaker {
 
     /// A permit, or the time until one may be had.
     pub fn admit(&self, now: Instant) -> Result<(Permit, Option<Transition>), Option<Duration>> {
-        match Gate(self.gate.load(Ordering::Acquire)).permit(now) {
+        match self.gate().permit(now) {
             Some(permit) => Ok((permit, None)),
             None => self.change(|inner| inner.circuit.admit(&inner.config, now)),
         }
@@ -163,7 +167,7 @@ impl CircuitBreaker {
 
     /// Takes a permit back; `chance` in `[0, 1)` feeds the jitter of a growing recovery time.
     pub fn settle(&self, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
-        if Gate(self.gate.load(Ordering::Acquire)).ignores(permit, evidence) {
+        if self.gate().ignores(permit, evidence) {
             return None;
         }
         self.change(|inner| inner.circuit.settle(&inner.config, permit, evidence, now, chance))
@@ -218,6 +222,34 @@ impl Policy for Guarded {
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { breaker: self.breaker.clone(), judges_values: self.judges_values, permit: None })
     }
+
+    fn lane(&self) -> Lane {
+        if self.judges_values { Lane::Machine } else { Lane::Watched }
+    }
+
+    fn admit(&self, now: Instant) -> Option<u64> {
+        self.breaker.gate().permit(now).map(|permit| permit.generation())
+    }
+
+    fn is_plain(&self, begun: Instant, now: &dyn Fn() -> Instant) -> bool {
+        match self.breaker.slow_from.load(Ordering::Acquire) {
+            u64::MAX => true,
+            slow => now().0.saturating_sub(begun.0) < slow,
+        }
+    }
+
+    fn settle(&self, permit: u64, begun: Instant, now: &dyn Fn() -> Instant) {
+        let permit = Permit::passed(permit, begun);
+        if !self.breaker.gate().ignores(permit, Evidence::Success) {
+            // A success that was not slow trips nothing: there is nothing to tell.
+            self.breaker.settle(permit, Evidence::Success, now(), 0.0);
+        }
+    }
+
+    fn enter_with(&self, permit: u64, begun: Instant) -> Box<dyn Layer> {
+        let permit = Some(Permit::passed(permit, begun));
+        Box::new(Passage { breaker: self.breaker.clone(), judges_values: self.judges_values, permit })
+    }
 }
 
 struct Passage {
@@ -268,6 +300,7 @@ impl Layer for Passage {
 
     fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
         match input {
+            Input::Begin if self.permit.is_some() => Flow::Inward(0),
             Input::Begin => match self.breaker.admit(cx.now()) {
                 Ok((permit, transition)) => {
                     self.permit = Some(permit);

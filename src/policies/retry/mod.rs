@@ -5,7 +5,7 @@ mod budget;
 
 pub use budget::Budget;
 
-use crate::engine::{Cx, Flow, Input, Instant, Layer, Outcome, Policy, Refusal, Verdict, WaitHint};
+use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Verdict, WaitHint};
 use crate::events;
 use backoff::Backoff;
 use std::sync::Arc;
@@ -34,13 +34,34 @@ impl Policy for Retry {
     }
 
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(Passage { config: self.clone(), attempt: 0, waited: None, last: None })
+        Box::new(Passage { config: self.clone(), attempt: 0, deposited: false, waited: None, last: None })
+    }
+
+    fn lane(&self) -> Lane {
+        match (&self.budget, self.judges_values) {
+            (_, true) => Lane::Machine,
+            (Some(_), false) => Lane::Watched,
+            (None, false) => Lane::Free,
+        }
+    }
+
+    fn admit(&self, now: Instant) -> Option<u64> {
+        if let Some(budget) = &self.budget {
+            budget.deposit(now);
+        }
+        Some(0)
+    }
+
+    fn enter_with(&self, _permit: u64, _begun: Instant) -> Box<dyn Layer> {
+        Box::new(Passage { config: self.clone(), attempt: 0, deposited: true, waited: None, last: None })
     }
 }
 
 struct Passage {
     config: Retry,
     attempt: u32,
+    /// The budget knows of this call already.
+    deposited: bool,
     waited: Option<Duration>,
     last: Option<Outcome>,
 }
@@ -105,10 +126,13 @@ impl Passage {
 
     fn go(&mut self, cx: &mut Cx<'_>) -> Flow {
         self.attempt += 1;
-        cx.emit(events::ATTEMPT_STARTED, self.attempt, cx.now().since(cx.begun()), None, "");
-        if let (1, Some(budget)) = (self.attempt, &self.config.budget) {
+        if cx.announces() {
+            cx.emit(events::ATTEMPT_STARTED, self.attempt, cx.now().since(cx.begun()), None, "");
+        }
+        if let (false, Some(budget)) = (self.deposited, &self.config.budget) {
             budget.deposit(cx.now());
         }
+        self.deposited = true;
         Flow::Inward(0)
     }
 }

@@ -1,2 +1,3 @@
+mod lane;
 mod pairs;
 mod policies;

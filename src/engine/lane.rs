@@ -1,0 +1,124 @@
+//! The fast lane: a call that meets no trouble builds no machine.
+//!
+//! The policies on the primary's way are asked for permits; a success gives them back. Whatever else happens, a refusal,
+//! a failure, a wait, a stream, is the machine's: [`Execution::resumed`](super::Execution::resumed) builds it from the
+//! permits already taken, as if it had been there from the beginning.
+
+use super::layer::{Lane, Policy};
+use super::plan::{Plan, Stage, StageId};
+use super::time::Instant;
+use std::cell::Cell;
+use std::sync::Arc;
+
+/// So many policies on a way may be watched; more are left to the machine.
+const WATCHED: usize = 4;
+
+/// The primary's way through a plan.
+pub(super) struct Way {
+    /// The policies that want to be asked, outermost first.
+    watched: Vec<(StageId, Arc<dyn Policy>)>,
+}
+
+impl Way {
+    /// The way from the root to the primary, if it is open to all that pass it.
+    pub(super) fn along(stages: &[Stage], root: StageId) -> Option<Way> {
+        let mut watched = Vec::new();
+        let mut at = root;
+        while let Stage::Layer { policy, inner } = &stages[at.0 as usize] {
+            match policy.lane() {
+                Lane::Machine => return None,
+                Lane::Free => {}
+                Lane::Watched => watched.push((at, policy.clone())),
+            }
+            at = inner[0];
+        }
+        (watched.len() <= WATCHED).then_some(Way { watched })
+    }
+}
+
+/// A call on the fast lane: when it began and the permits it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    pub(super) begun: Instant,
+    permits: [u64; WATCHED],
+    taken: u8,
+    /// Every policy let it in.
+    pub(super) complete: bool,
+}
+
+impl Pass {
+    /// When the call began.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Whether every policy let it in; if not, the machine has to go on from here.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The permits taken, outermost first.
+    pub(super) fn permits(&self) -> &[u64] {
+        &self.permits[..self.taken as usize]
+    }
+}
+
+impl Plan {
+    /// Whether calls may take the fast lane.
+    pub fn has_lane(&self) -> bool {
+        self.way.is_some()
+    }
+
+    /// Asks the policies on the way, outermost first, until one refuses. `None` if there is no lane.
+    #[inline]
+    pub fn admit(&self, begun: Instant) -> Option<Pass> {
+        let way = self.way.as_ref()?;
+        let mut pass = Pass { begun, permits: [0; WATCHED], taken: 0, complete: true };
+        for (_, policy) in &way.watched {
+            match policy.admit(begun) {
+                Some(permit) => {
+                    pass.permits[pass.taken as usize] = permit;
+                    pass.taken += 1;
+                }
+                None => {
+                    pass.complete = false;
+                    break;
+                }
+            }
+        }
+        Some(pass)
+    }
+
+    /// Settles a success, innermost first. `false`: nothing has changed, and the machine has to settle it.
+    #[inline]
+    pub fn settle(&self, pass: &Pass, now: &dyn Fn() -> Instant) -> bool {
+        let Some(way) = &self.way else { return false };
+        // Read once, if at all: all policies judge and settle by the same time.
+        let read = Cell::new(None);
+        let now = || {
+            let time = read.get().unwrap_or_else(now);
+            read.set(Some(time));
+            time
+        };
+        if !way.watched.iter().all(|(_, policy)| policy.is_plain(pass.begun, &now)) {
+            return false;
+        }
+        for ((_, policy), permit) in way.watched.iter().zip(pass.permits()).rev() {
+            policy.settle(*permit, pass.begun, &now);
+        }
+        true
+    }
+
+    /// The caller went away: permits back, no evidence.
+    pub fn release(&self, pass: &Pass) {
+        let Some(way) = &self.way else { return };
+        for ((_, policy), permit) in way.watched.iter().zip(pass.permits()).rev() {
+            policy.release(*permit);
+        }
+    }
+
+    /// Whether the lane asks the policy at that stage.
+    pub(super) fn watches(&self, stage: StageId) -> bool {
+        self.way.as_ref().is_some_and(|way| way.watched.iter().any(|(at, _)| *at == stage))
+    }
+}
