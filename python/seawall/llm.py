@@ -7,13 +7,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, overload
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
 from seawall._seawall import Chunk, CircuitBreaker, Reply, Retry
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Attempt", "Attempts", "Chat", "Chunk", "Embeddings", "EmbeddingsReply", "Reply"]
 

@@ -39,8 +39,12 @@ pub struct Compiled {
     pub stages: Vec<Stage>,
     pub callees: Vec<Callee>,
     pub name: Option<String>,
-    /// Somebody has to be told of each attempt.
+    /// Some retry has hooks.
     pub has_hooks: bool,
+    /// Somebody has to be told of each attempt.
+    pub announces: bool,
+    /// Something limits the time of a call.
+    pub has_limits: bool,
     /// Counts the calls.
     pub monitor: Option<Py<Monitor>>,
 }
@@ -123,7 +127,16 @@ impl Compiled {
         let mut builder = Builder { plan: PlanBuilder::default(), stages: Vec::new(), callees: Vec::new() };
         let root = builder.around(py, policies)?;
         let has_hooks = builder.stages.iter().any(|s| s.hooks.is_some());
-        Ok(Compiled { plan: builder.plan.build(root), stages: builder.stages, callees: builder.callees, name, has_hooks, monitor })
+        let announces = builder.stages.iter().any(|s| s.hooks.as_ref().is_some_and(|h| h.before.is_some()));
+        let has_limits = builder.stages.iter().any(|s| s.kind == "timeout");
+        let plan = builder.plan.build(root);
+        Ok(Compiled { plan, stages: builder.stages, callees: builder.callees, name, has_hooks, announces, has_limits, monitor })
+    }
+
+    /// Whether calls may pass without a machine.
+    #[inline]
+    pub fn has_lane(&self) -> bool {
+        !self.announces && self.plan.has_lane()
     }
 
     pub fn stage(&self, id: StageId) -> &Stage {

@@ -3,14 +3,20 @@
 //! It awaits the guarded coroutine itself, so the task, its context variables and tracebacks are the caller's. A time
 //! limit ends the await by cancelling what the task waits for, not the task: an outer cancellation stays visible.
 
+use super::compiled::Compiled;
 use super::event_loop::{self, Timer};
 use super::flight::Flight;
+use super::guarded::record;
+use super::slots;
 use crate::drive::clock;
-use crate::engine::{CallId, Execution, Instant, Step};
+use crate::engine::{CallId, Execution, Instant, Pass, Step};
 use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
-use std::sync::{Mutex, MutexGuard};
+use pyo3::types::{PyDict, PyTuple, PyType};
+use std::ptr::null_mut;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What is being awaited.
 enum Awaited {
@@ -27,7 +33,19 @@ struct Running {
     timer: Option<Timer>,
 }
 
+/// A call on the fast lane: its coroutine, and what the machine would need to take over.
+struct Light {
+    compiled: Arc<Compiled>,
+    function: Py<PyAny>,
+    args: Py<PyTuple>,
+    kwargs: Option<Py<PyDict>>,
+    inner: Py<PyAny>,
+    /// Of a call that has begun.
+    pass: Option<Pass>,
+}
+
 enum State {
+    Light(Light),
     Fresh(Box<Running>),
     Suspended(Box<Running>),
     /// On some frame's stack right now.
@@ -57,13 +75,28 @@ impl Coroutine {
         Coroutine { state: Mutex::new(State::Fresh(Box::new(running))) }
     }
 
+    /// A call that may pass without a machine; `inner` is the function's own coroutine, not begun.
+    pub fn light<'py>(
+        compiled: Arc<Compiled>,
+        function: &Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+        kwargs: Option<Bound<'py, PyDict>>,
+        inner: Bound<'py, PyAny>,
+    ) -> Coroutine {
+        let function = function.clone().unbind();
+        let (args, kwargs, inner) = (args.unbind(), kwargs.map(Bound::unbind), inner.unbind());
+        Coroutine { state: Mutex::new(State::Light(Light { compiled, function, args, kwargs, inner, pass: None })) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn take(&self) -> PyResult<Box<Running>> {
+    fn take(&self, py: Python<'_>) -> PyResult<Box<Running>> {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, State::Busy) {
+            State::Light(light) if light.pass.is_some() => Ok(light.under_way(py)),
+            State::Light(light) => Ok(light.refused(py)),
             State::Fresh(running) | State::Suspended(running) => Ok(running),
             State::Busy => Err(PyRuntimeError::new_err("this coroutine is already being awaited")),
             State::Done => {
@@ -73,25 +106,115 @@ impl Coroutine {
         }
     }
 
-    fn resume(&self, py: Python<'_>, input: Resume) -> PyResult<Py<PyAny>> {
-        let mut running = self.take()?;
+    fn resume(&self, py: Python<'_>, input: Resume) -> PyResult<Turn> {
+        let running = self.take(py)?;
+        self.go_on(py, running, input)
+    }
+
+    /// Runs until the call suspends or ends, and keeps what is left of it.
+    fn go_on(&self, py: Python<'_>, mut running: Box<Running>, input: Resume) -> PyResult<Turn> {
         let turn = running.run(py, input);
-        if let Ok(Turn::Yield(value)) = turn {
+        if let Ok(Turn::Yield(_)) = turn {
             *self.lock() = State::Suspended(running);
-            return Ok(value);
+            return turn;
         }
         *self.lock() = State::Done;
         running.disarm(py);
-        match turn {
-            Ok(Turn::Return(value)) => Err(PyStopIteration::new_err((value,))),
-            Ok(Turn::Yield(value)) => Ok(value),
-            Err(error) => {
-                if let Some(execution) = &mut running.execution {
-                    execution.abandon(clock::now());
+        if let (Err(_), Some(execution)) = (&turn, &mut running.execution) {
+            execution.abandon(clock::now());
+        }
+        turn
+    }
+
+    /// One send: on the fast lane as long as there is no trouble.
+    fn send_value(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<Turn> {
+        let taken = {
+            let mut state = self.lock();
+            match &*state {
+                State::Light(_) => match std::mem::replace(&mut *state, State::Busy) {
+                    State::Light(light) => Some(light),
+                    other => {
+                        *state = other;
+                        None
+                    }
+                },
+                _ => None,
+            }
+        };
+        let Some(mut light) = taken else { return self.resume(py, Resume::Send(value.unbind())) };
+        let pass = match light.pass {
+            Some(pass) => pass,
+            None => match light.compiled.plan.admit(clock::now()) {
+                Some(pass) if pass.is_complete() => pass,
+                refused => {
+                    light.pass = refused;
+                    return self.go_on(py, light.refused(py), Resume::Send(value.unbind()));
                 }
-                Err(error)
+            },
+        };
+        light.pass = Some(pass);
+        match send(light.inner.bind(py), &value) {
+            Ok(Turn::Yield(yielded)) if light.compiled.has_limits => {
+                let mut running = light.under_way(py);
+                let armed = running.arm(py, &yielded);
+                *self.lock() = State::Suspended(running);
+                armed.map(|()| Turn::Yield(yielded))
+            }
+            Ok(Turn::Yield(yielded)) => {
+                *self.lock() = State::Light(light);
+                Ok(Turn::Yield(yielded))
+            }
+            Ok(Turn::Return(value)) if light.compiled.plan.settle(&pass, &clock::now) => {
+                *self.lock() = State::Done;
+                record(py, &light.compiled, &pass)?;
+                Ok(Turn::Return(value))
+            }
+            Err(interrupt) if !interrupt.is_instance_of::<PyException>(py) => {
+                *self.lock() = State::Done;
+                light.compiled.plan.release(&pass);
+                Err(interrupt)
+            }
+            ended => {
+                let mut running = light.under_way(py);
+                running.current = None;
+                let result = ended.map(|turn| match turn {
+                    Turn::Return(value) | Turn::Yield(value) => value,
+                });
+                match running.ended(py, Awaited::Call { call: CallId::FIRST, given_up: false }, result) {
+                    Ok(()) => self.go_on(py, running, Resume::Send(py.None())),
+                    Err(error) => {
+                        *self.lock() = State::Done;
+                        Err(error)
+                    }
+                }
             }
         }
+    }
+}
+
+impl Light {
+    fn flight(&self, py: Python<'_>) -> Flight {
+        let (args, kwargs) = (self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)));
+        Flight::new(self.compiled.clone(), self.function.bind(py), args, kwargs)
+    }
+
+    /// The machine's view of a call whose first attempt is under way.
+    fn under_way(self, py: Python<'_>) -> Box<Running> {
+        let mut flight = self.flight(py);
+        let execution = self.pass.map(|pass| flight.resume(&pass));
+        let current = Some((self.inner, Awaited::Call { call: CallId::FIRST, given_up: false }));
+        Box::new(Running { flight, execution, current, timer: None })
+    }
+
+    /// The machine's view of a call that has not begun, or that some policy did not let in: its coroutine will not run.
+    fn refused(self, py: Python<'_>) -> Box<Running> {
+        let mut flight = self.flight(py);
+        let execution = self.pass.map(|pass| flight.resume(&pass));
+        // Closed, so that nobody is warned of a coroutine that was never awaited.
+        if let Err(error) = self.inner.call_method0(py, "close") {
+            error.write_unraisable(py, Some(self.inner.bind(py)));
+        }
+        Box::new(Running { flight, execution, current: None, timer: None })
     }
 }
 
@@ -235,29 +358,92 @@ impl Running {
     }
 }
 
-/// The iterator behind an awaitable; `None` if the value is none.
+/// What an awaitable is driven by: itself if it is a coroutine, else its iterator; `None` if the value is none.
 fn awaitable<'py>(value: &Bound<'py, PyAny>) -> Option<PyResult<Bound<'py, PyAny>>> {
+    if value.is_exact_instance_of::<Coroutine>() || event_loop::is_coroutine(value) {
+        return Some(Ok(value.clone()));
+    }
     if let Ok(method) = value.get_type().getattr("__await__") {
         return Some(method.call1((value,)));
     }
     None
 }
 
+/// Sends a value into what is awaited.
+fn send(awaitable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
+    let py = awaitable.py();
+    let mut result = null_mut();
+    // SAFETY: both are live; the result is a new reference, or null with the exception set.
+    unsafe {
+        match ffi::PyIter_Send(awaitable.as_ptr(), value.as_ptr(), &raw mut result) {
+            ffi::PySendResult::PYGEN_NEXT => Ok(Turn::Yield(Bound::from_owned_ptr(py, result).unbind())),
+            ffi::PySendResult::PYGEN_RETURN => Ok(Turn::Return(Bound::from_owned_ptr(py, result).unbind())),
+            ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
+        }
+    }
+}
+
 fn advance(awaitable: &Bound<'_, PyAny>, input: Resume) -> PyResult<Turn> {
     let py = awaitable.py();
-    let result = match input {
-        Resume::Send(value) if value.is_none(py) => awaitable.call_method0("__next__"),
-        Resume::Send(value) => awaitable.call_method1("send", (value,)),
-        Resume::Throw(error) => match awaitable.getattr("throw") {
-            Ok(throw) => throw.call1((error.into_value(py),)),
-            Err(_) => Err(error),
-        },
+    let error = match input {
+        Resume::Send(value) => return send(awaitable, value.bind(py)),
+        Resume::Throw(error) => error,
     };
-    match result {
+    let Ok(throw) = awaitable.getattr("throw") else { return Err(error) };
+    match throw.call1((error.into_value(py),)) {
         Ok(value) => Ok(Turn::Yield(value.unbind())),
         Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(Turn::Return(error.value(py).getattr("value")?.unbind())),
         Err(error) => Err(error),
     }
+}
+
+/// What a generator's methods give: the value, or `StopIteration` at the end.
+fn yielded(turn: Turn) -> PyResult<Py<PyAny>> {
+    match turn {
+        Turn::Yield(value) => Ok(value),
+        Turn::Return(value) => Err(PyStopIteration::new_err((value,))),
+    }
+}
+
+fn drive(py: Python<'_>, slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> PyResult<Turn> {
+    // SAFETY: the interpreter calls these slots with instances of their type and live values.
+    let (coroutine, value) = unsafe { (slots::contents::<Coroutine>(slf), Bound::from_borrowed_ptr(py, value)) };
+    coroutine.send_value(py, value)
+}
+
+/// The slot that `await` uses.
+pub unsafe extern "C" fn am_send(slf: *mut ffi::PyObject, value: *mut ffi::PyObject, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
+    let (status, object) = slots::entered((ffi::PySendResult::PYGEN_ERROR, null_mut()), |py| match drive(py, slf, value) {
+        Ok(Turn::Yield(value)) => (ffi::PySendResult::PYGEN_NEXT, value.into_ptr()),
+        Ok(Turn::Return(value)) => (ffi::PySendResult::PYGEN_RETURN, value.into_ptr()),
+        Err(error) => {
+            error.restore(py);
+            (ffi::PySendResult::PYGEN_ERROR, null_mut())
+        }
+    });
+    // SAFETY: the interpreter's own variable.
+    unsafe { *result = object };
+    status
+}
+
+/// The slot that `await` uses from Python 3.12 on: null without an exception is the end with `None`.
+pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    slots::entered(null_mut(), |py| {
+        let ended = match drive(py, slf, py.None().as_ptr()) {
+            Ok(Turn::Yield(value)) => return value.into_ptr(),
+            Ok(Turn::Return(value)) if value.is_none(py) => return null_mut(),
+            Ok(Turn::Return(value)) => PyStopIteration::new_err((value,)),
+            Err(error) => error,
+        };
+        ended.restore(py);
+        null_mut()
+    })
+}
+
+/// An awaitable that is its own iterator.
+pub unsafe extern "C" fn itself(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter hands in a live object.
+    unsafe { ffi::Py_NewRef(slf) }
 }
 
 #[pymethods]
@@ -271,11 +457,11 @@ impl Coroutine {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.resume(py, Resume::Send(py.None()))
+        self.send_value(py, py.None().into_bound(py)).and_then(yielded)
     }
 
-    fn send(&self, py: Python<'_>, value: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        self.resume(py, Resume::Send(value))
+    fn send(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.send_value(py, value).and_then(yielded)
     }
 
     #[pyo3(signature = (kind, value=None, traceback=None))]
@@ -298,17 +484,27 @@ impl Coroutine {
         if let Some(traceback) = traceback.filter(|t| !t.is_none()) {
             exception.setattr("__traceback__", traceback)?;
         }
-        self.resume(py, Resume::Throw(PyErr::from_value(exception)))
+        self.resume(py, Resume::Throw(PyErr::from_value(exception))).and_then(yielded)
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if matches!(*self.lock(), State::Fresh(_) | State::Done) {
-            let old = std::mem::replace(&mut *self.lock(), State::Done);
-            drop(old);
-            return Ok(());
+        let not_begun = {
+            let mut state = self.lock();
+            let begun = match &*state {
+                State::Fresh(_) | State::Done => false,
+                State::Light(light) => light.pass.is_some(),
+                State::Suspended(_) | State::Busy => true,
+            };
+            (!begun).then(|| std::mem::replace(&mut *state, State::Done))
+        };
+        match not_begun {
+            Some(State::Light(light)) => return light.inner.call_method0(py, "close").map(drop),
+            Some(_) => return Ok(()),
+            None => {}
         }
         match self.resume(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
-            Ok(_) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
+            Ok(Turn::Return(_)) => Ok(()),
+            Ok(Turn::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
             Err(error) if error.is_instance_of::<PyGeneratorExit>(py) || error.is_instance_of::<PyStopIteration>(py) => Ok(()),
             Err(error) => Err(error),
         }
@@ -316,10 +512,30 @@ impl Coroutine {
 
     fn __repr__(&self) -> &'static str {
         match *self.lock() {
-            State::Fresh(_) => "<guarded call, not awaited yet>",
-            State::Suspended(_) => "<guarded call, waiting>",
+            State::Fresh(_) | State::Light(Light { pass: None, .. }) => "<guarded call, not awaited yet>",
+            State::Suspended(_) | State::Light(_) => "<guarded call, waiting>",
             State::Busy => "<guarded call, running>",
             State::Done => "<guarded call, done>",
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Locked only while it is being changed, by somebody who holds it: then it is no garbage.
+        let Ok(state) = self.state.try_lock() else { return Ok(()) };
+        match &*state {
+            State::Light(light) => {
+                visit.call(&light.function)?;
+                visit.call(&light.args)?;
+                visit.call(&light.kwargs)?;
+                visit.call(&light.inner)
+            }
+            State::Fresh(running) | State::Suspended(running) => {
+                if let Some((awaited, _)) = &running.current {
+                    visit.call(awaited)?;
+                }
+                running.flight.traverse(&visit)
+            }
+            State::Busy | State::Done => Ok(()),
         }
     }
 }
@@ -327,11 +543,15 @@ impl Coroutine {
 impl Drop for Coroutine {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let State::Suspended(running) = state
-            && let Some(execution) = &mut running.execution
-        {
-            // Dropped in the middle: nobody will ever tell how it came out.
-            execution.abandon(clock::now());
+        // Dropped in the middle: nobody will ever tell how it came out.
+        match state {
+            State::Suspended(running) => {
+                if let Some(execution) = &mut running.execution {
+                    execution.abandon(clock::now());
+                }
+            }
+            State::Light(Light { compiled, pass: Some(pass), .. }) => compiled.plan.release(pass),
+            _ => {}
         }
     }
 }

@@ -24,6 +24,12 @@ pub fn sleep(py: Python<'_>, span: Duration) -> PyResult<Bound<'_, PyAny>> {
     coroutine.call_method0("__await__")
 }
 
+/// Whether a value is a coroutine of an `async def`.
+pub fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: reads the type of a live object.
+    unsafe { pyo3::ffi::PyCoro_CheckExact(value.as_ptr()) != 0 }
+}
+
 fn cancelled_error(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static CANCELLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     ours(py, &CANCELLED, "asyncio", "CancelledError")

@@ -8,10 +8,11 @@ use super::log;
 use super::monitor;
 use super::state::{Told, retry_state};
 use crate::drive::clock;
-use crate::engine::{Ask, Event, Execution, Instant, Outcome, Rejection, StageId, Target, Ticket, Verdict};
+use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
 use crate::stats::Record;
 use pyo3::exceptions::PyException;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::Arc;
@@ -29,8 +30,6 @@ pub struct Flight {
     begun: Instant,
     retries: u32,
     fell_back: bool,
-    /// Of the pipeline or, where it has none, of the function.
-    name: String,
 }
 
 /// An interrupt, or an error of a user's own predicate: the call is abandoned and this is raised.
@@ -43,7 +42,6 @@ impl Flight {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> Flight {
-        let name = compiled.name.clone().unwrap_or_else(|| super::policies::circuit_breaker::short_repr(function));
         Flight {
             compiled,
             function: function.clone().unbind(),
@@ -54,8 +52,20 @@ impl Flight {
             begun: Instant(0),
             retries: 0,
             fell_back: false,
-            name,
         }
+    }
+
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.function)?;
+        visit.call(&self.args)?;
+        visit.call(&self.kwargs)?;
+        self.values.iter().flatten().try_for_each(|value| visit.call(value))
+    }
+
+    /// Of the pipeline or, where it has none, of the function.
+    fn name(&self, py: Python<'_>) -> String {
+        self.compiled.name.clone().unwrap_or_else(|| super::policies::circuit_breaker::short_repr(self.function.bind(py)))
     }
 
     /// Calls a target; for an asynchronous call the result is an awaitable. `asynchronous` picks `ainvoke` over `invoke`.
@@ -92,7 +102,7 @@ impl Flight {
     fn rejected(&self, py: Python<'_>, rejection: &Rejection) -> PyErr {
         let (name, last) = match &self.compiled.stage(rejection.stage).breaker {
             Some(breaker) => (breaker.get().display_name(), breaker.get().last_failure(py)),
-            None => (self.name.clone(), None),
+            None => (self.name(py), None),
         };
         errors::rejection(py, rejection, &name, last.as_ref())
     }
@@ -182,7 +192,7 @@ impl Flight {
             let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
             let name = match &self.compiled.stage(event.stage).breaker {
                 Some(breaker) => breaker.get().display_name(),
-                None => self.name.clone(),
+                None => self.name(py),
             };
             log::event(py, &event, &name, error.as_ref())?;
             if self.compiled.has_hooks {
@@ -232,7 +242,7 @@ impl Flight {
             && (attempts > 1 || reason != crate::policies::retry::reason::FINAL)
         {
             let plural = if attempts == 1 { "" } else { "s" };
-            notes.push(format!("{attempts} attempt{plural} in {:.1} s, pipeline '{}' ({reason})", span.as_secs_f64(), self.name));
+            notes.push(format!("{attempts} attempt{plural} in {:.1} s, pipeline '{}' ({reason})", span.as_secs_f64(), self.name(py)));
         }
         if !others.is_empty() {
             let kinds: Vec<String> =
@@ -258,7 +268,14 @@ impl Flight {
     /// A fresh execution of this call.
     pub fn execution(&mut self, now: Instant) -> Execution {
         self.begun = now;
-        Execution::new(self.compiled.plan.clone(), clock::seed(), now)
+        let execution = Execution::new(self.compiled.plan.clone(), clock::seed(), now);
+        if self.compiled.announces { execution.announcing() } else { execution }
+    }
+
+    /// The execution of a call that met trouble on the fast lane.
+    pub fn resume(&mut self, pass: &Pass) -> Execution {
+        self.begun = pass.begun();
+        Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, Instant::NEVER)
     }
 
     /// Whether the target's result has to be awaited in an asynchronous call.

@@ -6,6 +6,7 @@ mod coroutine;
 mod errors;
 mod event_loop;
 mod flight;
+mod guarded;
 mod inline;
 mod judge;
 mod llm;
@@ -14,6 +15,7 @@ mod monitor;
 mod pipeline;
 mod policies;
 mod simulator;
+mod slots;
 mod state;
 mod waits;
 
@@ -37,12 +39,13 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::timeout::Timeout>()?;
     m.add_class::<policies::fallback::Fallback>()?;
     m.add_class::<pipeline::Pipeline>()?;
-    m.add_class::<pipeline::Guarded>()?;
+    m.add_class::<guarded::Guarded>()?;
     m.add_class::<coroutine::Coroutine>()?;
     m.add("CLASSES", classes())?;
     waits::register(m)?;
     llm::register(m)?;
     monitor::register(m)?;
     m.add_class::<simulator::SimulatedServer>()?;
+    slots::set(m.py())?;
     Ok(())
 }

@@ -1,14 +1,13 @@
-//! `Pipeline` and the functions it guards.
+//! `Pipeline`.
 
 use super::compiled::Compiled;
 use super::convert::quoted;
 use super::coroutine::Coroutine;
 use super::errors::ours;
 use super::flight::Flight;
-use super::inline::Inline;
+use super::guarded::fly;
 use super::monitor::Monitor;
-use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
-use crate::drive::{clock, inline};
+use super::policies::circuit_breaker::short_repr;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -31,6 +30,11 @@ fn not_a_monitor(given: &Bound<'_, PyAny>) -> PyErr {
 }
 
 impl Pipeline {
+    /// What it was made into.
+    pub fn compiled(&self) -> Arc<Compiled> {
+        self.compiled.clone()
+    }
+
     /// A pipeline of these policies.
     pub fn of(py: Python<'_>, policies: Vec<Bound<'_, PyAny>>, name: Option<String>) -> PyResult<Py<Pipeline>> {
         Py::new(py, Pipeline::build(py, policies, name, None)?)
@@ -89,7 +93,7 @@ impl Pipeline {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        call(py, &self.compiled, function, args, kwargs)
+        fly(py, Flight::new(self.compiled.clone(), function, args, kwargs))
     }
 
     /// `await`s `function(*args, **kwargs)` through the policies.
@@ -118,91 +122,10 @@ impl Pipeline {
         lines.join("\n")
     }
 
-    fn __repr__(&self, py: Python<'_>) -> String {
+    pub fn __repr__(&self, py: Python<'_>) -> String {
         let mut parts: Vec<String> =
             self.policies.iter().map(|p| p.bind(py).repr().map_or_else(|_| "?".into(), |r| r.to_string())).collect();
         parts.extend(self.compiled.name.as_ref().map(|n| format!("name={}", quoted(py, n))));
         format!("Pipeline({})", parts.join(", "))
     }
-}
-
-fn call<'py>(
-    py: Python<'py>,
-    compiled: &Arc<Compiled>,
-    function: &Bound<'py, PyAny>,
-    args: &Bound<'py, PyTuple>,
-    kwargs: Option<&Bound<'py, PyDict>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let mut flight = Flight::new(compiled.clone(), function, args, kwargs);
-    let mut execution = flight.execution(clock::now());
-    let outcome = inline::run(&mut execution, &mut Inline { py, flight: &mut flight })?;
-    flight.finish(py, outcome, &execution).map(|v| v.into_bound(py))
-}
-
-/// A function behind a pipeline. Looks to `inspect` like the function.
-#[pyclass(frozen, module = "seawall", dict, weakref)]
-pub struct Guarded {
-    function: Py<PyAny>,
-    pipeline: Py<Pipeline>,
-    compiled: Arc<Compiled>,
-    asynchronous: bool,
-}
-
-#[pymethods]
-impl Guarded {
-    #[new]
-    fn new(py: Python<'_>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, asynchronous: bool) -> PyResult<Guarded> {
-        let compiled = pipeline.get().compiled.clone();
-        for stage in &compiled.stages {
-            if let Some(breaker) = &stage.breaker {
-                breaker.get().adopt_name(compiled.name.as_deref().unwrap_or(name));
-                register(breaker.bind(py))?;
-            }
-        }
-        Ok(Guarded { function, pipeline, compiled, asynchronous })
-    }
-
-    /// The pipeline that guards it.
-    #[getter]
-    fn pipeline(&self, py: Python<'_>) -> Py<Pipeline> {
-        self.pipeline.clone_ref(py)
-    }
-
-    #[pyo3(signature = (*args, **kwargs))]
-    fn __call__<'py>(
-        &self,
-        py: Python<'py>,
-        args: &Bound<'py, PyTuple>,
-        kwargs: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let function = self.function.bind(py);
-        if self.asynchronous {
-            let coroutine = Coroutine::new(Flight::new(self.compiled.clone(), function, args, kwargs));
-            return Ok(Bound::new(py, coroutine)?.into_any());
-        }
-        call(py, &self.compiled, function, args, kwargs)
-    }
-
-    fn __get__<'py>(
-        slf: &Bound<'py, Self>,
-        instance: Option<&Bound<'py, PyAny>>,
-        _owner: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let py = slf.py();
-        match instance.filter(|i| !i.is_none()) {
-            None => Ok(slf.clone().into_any()),
-            Some(instance) => ours(py, &METHOD, "types", "MethodType")?.call1((slf, instance)),
-        }
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> String {
-        format!("<guarded {} by {}>", short_repr(self.function.bind(py)), self.pipeline.get().__repr__(py))
-    }
-}
-
-fn register(breaker: &Bound<'_, CircuitBreaker>) -> PyResult<()> {
-    static REGISTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    ours(breaker.py(), &REGISTER, "seawall._circuits", "register")?.call1((breaker,))?;
-    Ok(())
 }

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from types import TracebackType
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 from seawall import _seawall
 from seawall.errors import ConfigurationError
 from seawall.simulator.faults import Fault, seconds
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 EVERY_MODEL = "*"
 

@@ -147,7 +147,7 @@ impl Shared {
 
 /// Runs a call to its end.
 async fn run(core: Arc<Core>, order: Arc<Order>, client: crate::llm::client::Client) -> Finished {
-    let execution = Execution::new(core.plan.clone(), clock::seed(), clock::now());
+    let execution = Execution::new(core.plan.clone(), clock::seed(), clock::now()).announcing();
     let mut drive = Drive::new(execution, Flight::new(core, order, client));
     loop {
         if let Turn::Done(outcome) = drive.advance().await {

@@ -75,7 +75,7 @@ impl Pipe {
 
 /// Runs the call, handing each piece to the pipe.
 async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<Pipe>) {
-    let execution = Execution::new(shared.core.plan.clone(), clock::seed(), clock::now());
+    let execution = Execution::new(shared.core.plan.clone(), clock::seed(), clock::now()).announcing();
     let mut drive = Drive::new(execution, Flight::new(shared.core.clone(), order, client));
     let mut turn = drive.advance().await;
     let mut delivered = None;

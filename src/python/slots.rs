@@ -1,0 +1,52 @@
+//! The type slots that PyO3 has no word for: vectorcall, and the send that `await` uses. Set once, when the module is
+//! made and nobody can have an instance or a subclass yet.
+
+use super::coroutine::{self, Coroutine};
+use super::guarded::{self, Guarded};
+use pyo3::PyClass;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs `body` with the interpreter attached; a panic becomes an exception and `failed` is returned.
+pub fn entered<T>(failed: T, body: impl FnOnce(Python<'_>) -> T) -> T {
+    Python::attach(|py| {
+        catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or_else(|_| {
+            PyRuntimeError::new_err("seawall met a state that it does not know; please report this").restore(py);
+            failed
+        })
+    })
+}
+
+/// The contents of an instance whose type is known.
+///
+/// # Safety
+/// `object` is an instance of `T` and lives as long as the result is used.
+pub unsafe fn contents<'a, T: PyClass<Frozen = pyo3::pyclass::boolean_struct::True> + Sync>(object: *mut ffi::PyObject) -> &'a T {
+    // SAFETY: the caller's promise; a frozen class is never borrowed mutably.
+    unsafe { &*std::ptr::from_ref(Borrowed::from_ptr(Python::assume_attached(), object).cast_unchecked::<T>().get()) }
+}
+
+/// Sets the slots of our types.
+pub fn set(py: Python<'_>) -> PyResult<()> {
+    let sample = Guarded::sample(py)?;
+    let kind = py.get_type::<Guarded>().as_type_ptr();
+    let field = std::ptr::from_ref(sample.get().vectorcall()).cast::<u8>();
+    // SAFETY: the field lies inside the object, and the type is ours and in nobody else's hands yet.
+    unsafe {
+        (*kind).tp_vectorcall_offset = field.offset_from(sample.as_ptr().cast::<u8>());
+        (*kind).tp_call = Some(ffi::PyVectorcall_Call);
+        (*kind).tp_flags |= ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
+        (*kind).tp_descr_get = Some(guarded::bind);
+        ffi::PyType_Modified(kind);
+        let kind = py.get_type::<Coroutine>().as_type_ptr();
+        (*kind).tp_iternext = Some(coroutine::iternext);
+        if let Some(methods) = (*kind).tp_as_async.as_mut() {
+            methods.am_await = Some(coroutine::itself);
+            methods.am_send = Some(coroutine::am_send);
+        }
+        ffi::PyType_Modified(kind);
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+"""The package as it is installed: alone, light, and true to what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "python"
+# Everything that is not seawall and not of the standard library, as a bare interpreter sees it.
+FOREIGN = """
+import json, sys
+sys.path.insert(0, {source!r})
+before = set(sys.modules)
+import {module}
+new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(json.dumps(sorted(new - set(sys.stdlib_module_names) - {{"seawall"}})))
+"""
+
+
+@pytest.mark.parametrize("module", ["seawall", "seawall.llm", "seawall.simulator", "seawall.errors", "seawall.presets"])
+def test_it_needs_nothing_but_python(module: str):
+    # -S: no site-packages, as in a fresh environment into which only seawall was installed.
+    ended = subprocess.run(
+        [sys.executable, "-S", "-c", FOREIGN.format(source=str(SOURCE), module=module)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == []
