@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-from seawall import _response
+from seawall import _response, _seawall
 from seawall._known_errors import (
     AWS_CODES,
     CLASSES,
@@ -73,6 +73,23 @@ def classify(exc: BaseException) -> str:
     if _last and failure == "unknown":
         return _ask(_last, exc) or failure
     return failure
+
+
+# Whatever `_response` and `_look` read of an exception; a type without these says all there is to say.
+_TELLING = (
+    "body", "code", "details", "error_code", "exceptions", "headers", "http_status", "is_retryable", "response", "status",
+    "status_code", "type",
+)  # fmt: skip
+
+
+def bare(kind: type[BaseException]) -> str | None:
+    """The failure class of every exception of that type that has no attributes of its own, if the type alone decides."""
+    known = _known(kind)
+    if issubclass(kind, Rejected) or known.look not in ("", "status") or (known.look == "status" and known is not _UNKNOWN):
+        return None
+    if any(hasattr(kind, name) for name in _TELLING) or "__getattr__" in dir(kind):
+        return None
+    return known.failure or "unknown"
 
 
 def transient(exc: BaseException) -> bool:
@@ -191,6 +208,7 @@ def register_classifier(fn: _C, *, first: bool = True) -> _C:
             _first = (fn, *_first)
         else:
             _last = (*_last, fn)
+        _seawall.ask_always(True)
     return fn
 
 
@@ -206,6 +224,7 @@ def unregister_classifier(fn: Classifier) -> None:
             raise ConfigurationError(f"unregister_classifier: {fn!r} is not registered")
         _first = tuple(other for other in _first if other != fn)
         _last = tuple(other for other in _last if other != fn)
+        _seawall.ask_always(bool(_first or _last))
 
 
 def _ask(classifiers: tuple[Classifier, ...], exc: BaseException) -> str | None:

@@ -292,6 +292,8 @@ class SimulatedServer:
     @property
     def open_connections(self) -> int: ...
 
+def ask_always(yes: bool) -> None: ...
+
 ERROR_CLASSES: list[str]
 CLASSES: list[tuple[str, bool | None, bool | None, bool]]
 

@@ -6,6 +6,7 @@
 use crate::engine::Instant;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A moment on both clocks.
 #[derive(Clone, Copy)]
@@ -92,6 +93,19 @@ fn ticks() -> u64 {
 #[cfg(not(target_arch = "x86_64"))]
 fn ticks() -> u64 {
     0
+}
+
+/// The Unix time in nanoseconds at `now`, for labels: the system's time of day is asked about once a second.
+pub fn unix(now: Instant) -> u64 {
+    static AHEAD: AtomicU64 = AtomicU64::new(0);
+    static UNTIL: AtomicU64 = AtomicU64::new(0);
+    if now.0 >= UNTIL.load(Ordering::Acquire) {
+        // A time of day before 1970 stamps 0; stamps are labels, nothing is computed from them.
+        let day = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        AHEAD.store(day.wrapping_sub(now.0), Ordering::Release);
+        UNTIL.store(now.0.saturating_add(1_000_000_000), Ordering::Release);
+    }
+    now.0.wrapping_add(AHEAD.load(Ordering::Acquire))
 }
 
 /// A seed that differs from call to call and from process to process.

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 /// So many policies on a way may be watched; more are left to the machine.
-const WATCHED: usize = 4;
+const WATCHED: usize = 3;
 
 /// The primary's way through a plan.
 pub(super) struct Way {
@@ -41,72 +41,62 @@ impl Way {
 pub struct Pass {
     pub(super) begun: Instant,
     permits: [u64; WATCHED],
-    taken: u8,
-    /// Every policy let it in.
-    pub(super) complete: bool,
+    taken: u32,
 }
 
 impl Pass {
+    /// Of a call that begins now and holds nothing.
+    #[inline]
+    pub fn new(begun: Instant) -> Pass {
+        Pass { begun, permits: [0; WATCHED], taken: 0 }
+    }
+
     /// When the call began.
+    #[inline]
     pub fn begun(&self) -> Instant {
         self.begun
     }
 
-    /// Whether every policy let it in; if not, the machine has to go on from here.
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
-
     /// The permits taken, outermost first.
+    #[inline]
     pub(super) fn permits(&self) -> &[u64] {
-        &self.permits[..self.taken as usize]
+        &self.permits[..(self.taken as usize).min(WATCHED)]
     }
 }
 
 impl Plan {
     /// Whether calls may take the fast lane.
+    #[inline]
     pub fn has_lane(&self) -> bool {
         self.way.is_some()
     }
 
-    /// Asks the policies on the way, outermost first, until one refuses. `None` if there is no lane.
+    /// Asks the policies on the way, outermost first, until one refuses. `true`: the call may go ahead; `false`: the
+    /// machine has to go on from here.
     #[inline]
-    pub fn admit(&self, begun: Instant) -> Option<Pass> {
-        let way = self.way.as_ref()?;
-        let mut pass = Pass { begun, permits: [0; WATCHED], taken: 0, complete: true };
-        for (_, policy) in &way.watched {
-            match policy.admit(begun) {
-                Some(permit) => {
-                    pass.permits[pass.taken as usize] = permit;
-                    pass.taken += 1;
-                }
-                None => {
-                    pass.complete = false;
-                    break;
-                }
+    pub fn admit(&self, pass: &mut Pass) -> bool {
+        let Some(way) = &self.way else { return false };
+        for ((_, policy), place) in way.watched.iter().zip(&mut pass.permits) {
+            match policy.admit(pass.begun) {
+                Some(permit) => *place = permit,
+                None => return false,
             }
+            pass.taken += 1;
         }
-        Some(pass)
+        true
     }
 
     /// Settles a success, innermost first. `false`: nothing has changed, and the machine has to settle it.
     #[inline]
     pub fn settle(&self, pass: &Pass, now: &dyn Fn() -> Instant) -> bool {
-        let Some(way) = &self.way else { return false };
-        // Read once, if at all: all policies judge and settle by the same time.
-        let read = Cell::new(None);
-        let now = || {
-            let time = read.get().unwrap_or_else(now);
-            read.set(Some(time));
-            time
-        };
-        if !way.watched.iter().all(|(_, policy)| policy.is_plain(pass.begun, &now)) {
-            return false;
+        match &self.way {
+            None => false,
+            Some(way) => match (&*way.watched, pass.permits()) {
+                ([], []) => true,
+                ([(_, policy)], [permit]) => policy.settle(*permit, pass.begun, now),
+                (watched, permits) => settle_all(watched, permits, pass.begun, now),
+            },
         }
-        for ((_, policy), permit) in way.watched.iter().zip(pass.permits()).rev() {
-            policy.settle(*permit, pass.begun, &now);
-        }
-        true
     }
 
     /// The caller went away: permits back, no evidence.
@@ -121,4 +111,22 @@ impl Plan {
     pub(super) fn watches(&self, stage: StageId) -> bool {
         self.way.as_ref().is_some_and(|way| way.watched.iter().any(|(at, _)| *at == stage))
     }
+}
+
+/// All or none: a policy that has settled cannot take it back.
+fn settle_all(watched: &[(StageId, Arc<dyn Policy>)], permits: &[u64], begun: Instant, now: &dyn Fn() -> Instant) -> bool {
+    // Read once, if at all: all policies judge and settle by the same time.
+    let read = Cell::new(None);
+    let now = || {
+        let time = read.get().unwrap_or_else(now);
+        read.set(Some(time));
+        time
+    };
+    if !watched.iter().all(|(_, policy)| policy.is_plain(begun, &now)) {
+        return false;
+    }
+    for ((_, policy), permit) in watched.iter().zip(permits).rev() {
+        policy.settle(*permit, begun, &now);
+    }
+    true
 }

@@ -28,14 +28,15 @@ pub trait Policy: Send + Sync {
         let _ = now;
         None
     }
-    /// On a watched lane: whether a success after `begun` is all that has to be settled.
+    /// On a watched lane: whether a success of a call that began at `begun` would be settled without anything to tell.
     fn is_plain(&self, begun: Instant, now: &dyn Fn() -> Instant) -> bool {
         let _ = (begun, now);
         true
     }
-    /// On a watched lane: takes the permit of a plain success back.
-    fn settle(&self, permit: u64, begun: Instant, now: &dyn Fn() -> Instant) {
+    /// On a watched lane: takes the permit of a plain success back; `false`, and nothing changed, if it is not plain.
+    fn settle(&self, permit: u64, begun: Instant, now: &dyn Fn() -> Instant) -> bool {
         let _ = (permit, begun, now);
+        true
     }
     /// On a watched lane: takes a permit back without evidence.
     fn release(&self, permit: u64) {

@@ -37,6 +37,9 @@ impl Incident {
 
     /// Judges the newest record.
     pub fn observe(&mut self, moment: &Moment<'_>) -> Option<Alert> {
+        if self.level == Level::Normal && moment.failures_in_a_row == 0 && moment.rules.is_calm(moment.window) {
+            return None;
+        }
         let open = self.level > Level::Normal;
         // What began with few calls (an outage) must not be called over because calls are few.
         let enough = open || moment.window.total >= moment.rules.minimum.min(moment.window_size as u64);

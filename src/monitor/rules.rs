@@ -61,6 +61,18 @@ impl Rules {
         self.limits[metric as usize] = Limits { warning, critical };
     }
 
+    /// Whether no rule can find fault with calls that all succeeded at once, were never tried again and were fast enough:
+    /// the common case, told without a division.
+    pub(super) fn is_calm(&self, window: &Tally) -> bool {
+        let slow = self.limits(Metric::AvgLatency);
+        let limit_ns = slow.warning.min(slow.critical) * 1e9;
+        window.errors == 0
+            && window.retried == 0
+            && self.limits.iter().all(|limits| limits.warning > 0.0 && limits.critical > 0.0)
+            // A cast saturates, so that an infinite limit is the greatest number.
+            && window.latency_ns <= u128::from(limit_ns as u64) * u128::from(window.total)
+    }
+
     /// The value of a metric; `None` where there is none.
     pub(super) fn value(metric: Metric, window: &Tally, failures_in_a_row: u64) -> Option<f64> {
         match metric {

@@ -6,7 +6,7 @@
 use super::compiled::Compiled;
 use super::event_loop::{self, Timer};
 use super::flight::Flight;
-use super::guarded::record;
+use super::guarded::settle;
 use super::slots;
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Pass, Step};
@@ -144,15 +144,16 @@ impl Coroutine {
         let Some(mut light) = taken else { return self.resume(py, Resume::Send(value.unbind())) };
         let pass = match light.pass {
             Some(pass) => pass,
-            None => match light.compiled.plan.admit(clock::now()) {
-                Some(pass) if pass.is_complete() => pass,
-                refused => {
-                    light.pass = refused;
+            None => {
+                let mut pass = Pass::new(clock::now());
+                let admitted = light.compiled.plan.admit(&mut pass);
+                light.pass = Some(pass);
+                if !admitted {
                     return self.go_on(py, light.refused(py), Resume::Send(value.unbind()));
                 }
-            },
+                pass
+            }
         };
-        light.pass = Some(pass);
         match send(light.inner.bind(py), &value) {
             Ok(Turn::Yield(yielded)) if light.compiled.has_limits => {
                 let mut running = light.under_way(py);
@@ -164,9 +165,8 @@ impl Coroutine {
                 *self.lock() = State::Light(light);
                 Ok(Turn::Yield(yielded))
             }
-            Ok(Turn::Return(value)) if light.compiled.plan.settle(&pass, &clock::now) => {
+            Ok(Turn::Return(value)) if settle(&light.compiled, &pass) => {
                 *self.lock() = State::Done;
-                record(py, &light.compiled, &pass)?;
                 Ok(Turn::Return(value))
             }
             Err(interrupt) if !interrupt.is_instance_of::<PyException>(py) => {

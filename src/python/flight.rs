@@ -217,17 +217,17 @@ impl Flight {
     }
 
     /// Tells the monitor how the call came out.
-    fn count(&self, py: Python<'_>, ok: bool) -> PyResult<()> {
+    fn count(&self, ok: bool) -> PyResult<()> {
         let Some(monitor) = &self.compiled.monitor else { return Ok(()) };
-        let latency = clock::now().since(self.begun).as_nanos();
-        let latency_ns = u64::try_from(latency).unwrap_or(u64::MAX);
+        let now = clock::now();
+        let latency_ns = now.0.saturating_sub(self.begun.0);
         let record = Record { ok, retries: self.retries, fallback: ok && self.fell_back, latency_ns, tokens: 0 };
-        monitor::record(py, monitor.get(), record)
+        monitor::record(monitor.get(), record, now)
     }
 
     /// What the caller gets: the value, or the exception with its notes.
     pub fn finish(&mut self, py: Python<'_>, outcome: Outcome, execution: &Execution) -> PyResult<Py<PyAny>> {
-        self.count(py, matches!(outcome, Outcome::Value(_) | Outcome::Stream(_)))?;
+        self.count(matches!(outcome, Outcome::Value(_) | Outcome::Stream(_)))?;
         let error = match outcome {
             Outcome::Value(ticket) | Outcome::Stream(ticket) => return Ok(self.value(py, ticket).unbind()),
             failed => match self.exception(py, &failed) {

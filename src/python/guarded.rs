@@ -152,7 +152,7 @@ unsafe extern "C" fn vectorcall(
     nargsf: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slots::entered(null_mut(), |py| {
+    slots::guarded(null_mut(), || {
         // SAFETY: the slot is that of this type, and the caller holds the callable.
         let guarded = unsafe { slots::contents::<Guarded>(callable) };
         // SAFETY: a count with a flag in it, as the protocol has it.
@@ -160,71 +160,80 @@ unsafe extern "C" fn vectorcall(
         let function = guarded.function.as_ptr();
         // SAFETY: hands on what the interpreter handed in, unchanged.
         let call = || unsafe { ffi::PyObject_Vectorcall(function, args, nargsf, names) };
-        let result = if guarded.asynchronous { begin(py, guarded, &handed, call) } else { run(py, guarded, &handed, call) };
-        result.unwrap_or_else(|error| {
-            error.restore(py);
-            null_mut()
-        })
+        if guarded.asynchronous { begin(guarded, &handed, call) } else { run(guarded, &handed, call) }
     })
 }
 
-/// A synchronous call.
+/// A synchronous call. The fast lane owns no reference that pyo3 would have to count.
 #[inline]
-fn run(py: Python<'_>, guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> PyResult<*mut ffi::PyObject> {
-    let compiled = &guarded.compiled;
-    let pass = if compiled.has_lane() { compiled.plan.admit(clock::now()) } else { None };
-    let first = match &pass {
-        Some(pass) if pass.is_complete() => {
-            let value = call();
-            if !value.is_null() && compiled.plan.settle(pass, &clock::now) {
-                if let Err(error) = record(py, compiled, pass) {
-                    // SAFETY: the reference was ours.
-                    unsafe { ffi::Py_DECREF(value) };
-                    return Err(error);
-                }
-                return Ok(value);
-            }
-            // SAFETY: a new reference, or null with the exception set.
-            Some(unsafe { Bound::from_owned_ptr_or_err(py, value) })
-        }
-        _ => None,
-    };
-    trouble(py, guarded, handed, pass, first)
+fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
+    let compiled = &*guarded.compiled;
+    if !compiled.has_lane() {
+        return trouble(guarded, handed, None, None);
+    }
+    let mut pass = Pass::new(clock::now());
+    if !compiled.plan.admit(&mut pass) {
+        return trouble(guarded, handed, Some(&pass), None);
+    }
+    let value = call();
+    if !value.is_null() && settle(compiled, &pass) { value } else { trouble(guarded, handed, Some(&pass), Some(value)) }
 }
 
-/// Tells the monitor of a call that met no trouble.
+/// Settles a success on the fast lane and tells the monitor; `false`: the machine has to do both.
 #[inline]
-pub fn record(py: Python<'_>, compiled: &Compiled, pass: &Pass) -> PyResult<()> {
-    let Some(watch) = &compiled.monitor else { return Ok(()) };
-    let latency_ns = clock::now().0.saturating_sub(pass.begun().0);
-    monitor::record(py, watch.get(), Record { ok: true, retries: 0, fallback: false, latency_ns, tokens: 0 })
+pub fn settle(compiled: &Compiled, pass: &Pass) -> bool {
+    let Some(watch) = &compiled.monitor else { return compiled.plan.settle(pass, &clock::now) };
+    let now = clock::now();
+    if !compiled.plan.settle(pass, &|| now) {
+        return false;
+    }
+    let latency_ns = now.0.saturating_sub(pass.begun().0);
+    let record = Record { ok: true, retries: 0, fallback: false, latency_ns, tokens: 0 };
+    if let Err(error) = monitor::record(watch.get(), record, now) {
+        // The call has succeeded; what could not be told of it does not take its answer away.
+        Python::attach(|py| error.write_unraisable(py, None));
+    }
+    true
 }
 
-/// The machine takes over: from the beginning, from a refusal, or with what the first call gave.
+/// The machine takes over: from the beginning, from a refusal, or with what the first call gave (null: it raised).
 #[cold]
-fn trouble(
+fn trouble(guarded: &Guarded, handed: &Handed, pass: Option<&Pass>, first: Option<*mut ffi::PyObject>) -> *mut ffi::PyObject {
+    Python::attach(|py| {
+        // SAFETY: a new reference, or null with the exception set.
+        let first = first.map(|value| unsafe { Bound::from_owned_ptr_or_err(py, value) });
+        taken_over(py, guarded, handed, pass, first).map_or_else(
+            |error| {
+                error.restore(py);
+                null_mut()
+            },
+            Py::into_ptr,
+        )
+    })
+}
+
+fn taken_over(
     py: Python<'_>,
     guarded: &Guarded,
     handed: &Handed,
-    pass: Option<Pass>,
+    pass: Option<&Pass>,
     first: Option<PyResult<Bound<'_, PyAny>>>,
-) -> PyResult<*mut ffi::PyObject> {
-    if let (Some(pass), Some(Err(error))) = (&pass, &first)
-        && !error.is_instance_of::<PyException>(py)
-    {
+) -> PyResult<Py<PyAny>> {
+    let interrupted = matches!(&first, Some(Err(error)) if !error.is_instance_of::<PyException>(py));
+    if let (true, Some(pass), Some(Err(error))) = (interrupted, pass, &first) {
         guarded.compiled.plan.release(pass);
         return Err(error.clone_ref(py));
     }
     let (args, kwargs) = handed.keep(py)?;
     let mut flight = Flight::new(guarded.compiled.clone(), guarded.function.bind(py), &args, kwargs.as_ref());
-    let Some(pass) = pass else { return fly(py, flight).map(Bound::into_ptr) };
-    let mut execution = flight.resume(&pass);
+    let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };
+    let mut execution = flight.resume(pass);
     if let Some(result) = first {
         let outcome = flight.keep(py, result.map(Bound::unbind))?;
         execution.ended(CallId::FIRST, outcome);
     }
     let outcome = inline::run(&mut execution, &mut Inline { py, flight: &mut flight })?;
-    flight.finish(py, outcome, &execution).map(Py::into_ptr)
+    flight.finish(py, outcome, &execution)
 }
 
 /// Runs a call by the machine from its beginning.
@@ -235,15 +244,23 @@ pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// An asynchronous call: the function's own coroutine is made at once, as without a guard; nothing runs yet.
-fn begin(py: Python<'_>, guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> PyResult<*mut ffi::PyObject> {
-    let (args, kwargs) = handed.keep(py)?;
-    let (compiled, function) = (guarded.compiled.clone(), guarded.function.bind(py));
-    let coroutine = if compiled.has_lane() {
-        // SAFETY: a new reference, or null with the exception set.
-        let inner = unsafe { Bound::from_owned_ptr_or_err(py, call())? };
-        Coroutine::light(compiled, function, args, kwargs, inner)
-    } else {
-        Coroutine::new(Flight::new(compiled, function, &args, kwargs.as_ref()))
-    };
-    Ok(Bound::new(py, coroutine)?.into_ptr())
+fn begin(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
+    Python::attach(|py| {
+        let begun = || -> PyResult<*mut ffi::PyObject> {
+            let (compiled, function) = (guarded.compiled.clone(), guarded.function.bind(py));
+            let (args, kwargs) = handed.keep(py)?;
+            let coroutine = if compiled.has_lane() {
+                // SAFETY: a new reference, or null with the exception set.
+                let inner = unsafe { Bound::from_owned_ptr_or_err(py, call())? };
+                Coroutine::light(compiled, function, args, kwargs, inner)
+            } else {
+                Coroutine::new(Flight::new(compiled, function, &args, kwargs.as_ref()))
+            };
+            Ok(Bound::new(py, coroutine)?.into_ptr())
+        };
+        begun().unwrap_or_else(|error| {
+            error.restore(py);
+            null_mut()
+        })
+    })
 }

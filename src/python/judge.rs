@@ -1,8 +1,10 @@
 //! What an outcome is to a stage: exception types, predicates and the table of classes, turned into verdicts.
 //! Runs between steps of the machine, so no user code runs under a lock.
 
+use super::bare;
 use super::errors::{configuration, ours};
 use crate::engine::{Verdict, WaitHint};
+use crate::policies::class::FallbackRule;
 use pyo3::exceptions::{PyBaseException, PyException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -115,6 +117,9 @@ fn truth_or_seconds(answer: &Bound<'_, PyAny>) -> PyResult<Option<WaitHint>> {
 /// The wait that the server asked for, if it did.
 pub fn server_wait(error: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     static RETRY_AFTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if bare::row(error)?.is_some() {
+        return Ok(None);
+    }
     let asked = ours(error.py(), &RETRY_AFTER, "seawall._classify", "retry_after")?.call1((error,))?;
     Ok(asked.extract::<Option<f64>>()?.filter(|s| s.is_finite() && *s > 0.0).map(|s| Duration::from_secs_f64(s.min(1.6e10))))
 }
@@ -171,11 +176,16 @@ impl RetryJudge {
         static WANTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static TRANSIENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = error.py();
+        let row = if matches!(self.listed, Listed::Table | Listed::Types(_)) { bare::row(error)? } else { None };
         match &self.listed {
+            Listed::Table if row.is_some() => Ok(row.and_then(|row| row.retry).unwrap_or(false).then_some(WaitHint::None)),
             Listed::Table => truth_or_seconds(&ours(py, &TRANSIENT, "seawall._classify", "transient")?.call1((error,))?),
             Listed::Types(types) => {
                 if !error.is_instance(types.bind(py).as_any())? {
                     return Ok(None);
+                }
+                if row.is_some_and(|row| row.retry != Some(false)) {
+                    return Ok(Some(WaitHint::None));
                 }
                 truth_or_seconds(&ours(py, &WANTS, "seawall._classify", "wants_retry")?.call1((error, types))?)
             }
@@ -209,7 +219,10 @@ impl BreakerJudge {
         };
         let py = error.py();
         let counts = match &self.listed {
-            Listed::Table => ours(py, &COUNTS, "seawall._classify", "counts_for_breaker")?.call1((error,))?.is_truthy()?,
+            Listed::Table => match bare::row(error)? {
+                Some(row) => row.breaker,
+                None => ours(py, &COUNTS, "seawall._classify", "counts_for_breaker")?.call1((error,))?.is_truthy()?,
+            },
             Listed::Types(types) => error.is_instance(types.bind(py).as_any())?,
             Listed::Predicate(p) | Listed::Condition(p) if self.two_arguments => {
                 p.bind(py).call1((error.get_type(), error))?.is_truthy()?
@@ -252,6 +265,9 @@ impl FallbackJudge {
             Some(types) => types.clone(),
             None => PyTuple::new(py, [py.get_type::<PyException>()])?,
         };
+        if let Some(FallbackRule::Always) = bare::row(error)?.map(|row| row.fallback) {
+            return Ok(if error.is_instance(&listed)? { Verdict::FAILURE } else { Verdict::Final });
+        }
         let answer = ours(py, &WANTS, "seawall._classify", "wants_fallback")?.call1((error, listed))?;
         if answer.extract::<&str>().is_ok_and(|a| a == "other_credentials") {
             return Ok(Verdict::Failure { wait: WaitHint::None, branches: self.elsewhere });

@@ -1,5 +1,6 @@
 //! The extension module `seawall._seawall`: the only place that names pyo3. It converts, it never decides.
 
+mod bare;
 mod compiled;
 mod convert;
 mod coroutine;
@@ -41,6 +42,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<pipeline::Pipeline>()?;
     m.add_class::<guarded::Guarded>()?;
     m.add_class::<coroutine::Coroutine>()?;
+    m.add_function(wrap_pyfunction!(bare::ask_always, m)?)?;
     m.add("CLASSES", classes())?;
     waits::register(m)?;
     llm::register(m)?;

@@ -1,7 +1,6 @@
 //! `Monitor`, and the native half of the document's `MonitoringSystem`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::convert::quoted;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -9,6 +8,8 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyDict, PyInt, PyTuple};
 
+use crate::drive::clock;
+use crate::engine::Instant;
 use crate::monitor::{Alert, Entry, Language, Metric, Monitor as Core, Record, Tally};
 
 /// More than any machine will remember call by call.
@@ -20,11 +21,6 @@ const MAX_LATENCY: f64 = 1e9;
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Monitor>()?;
     m.add_class::<MonitoringSystem>()
-}
-
-fn unix_now_ns() -> u64 {
-    // A clock before 1970 stamps 0; stamps are labels, nothing is computed from them.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// A value as an error message shows it: its repr, cut short, and its type.
@@ -210,7 +206,7 @@ impl Monitor {
             tokens: tokens.map_or(Ok(0), |value| whole("tokens", value, 0, most))? as u32,
             latency_ns: (given_seconds * 1e9).round() as u64,
         };
-        take(slf.py(), slf.get(), record, given_seconds)
+        take(slf.get(), record, given_seconds, clock::now())
     }
 
     /// The numbers at this moment: sums and rates over the window, latencies in seconds (percentiles within 2 %),
@@ -369,14 +365,14 @@ impl Monitor {
     }
 }
 
-/// Counts a call that the engine watched, and publishes the alert that it causes.
-pub fn record(py: Python<'_>, monitor: &Monitor, record: Record) -> PyResult<()> {
-    take(py, monitor, record, f64::NAN)
+/// Counts a call that the engine watched until `now`, and publishes the alert that it causes.
+pub fn record(monitor: &Monitor, record: Record, now: Instant) -> PyResult<()> {
+    take(monitor, record, f64::NAN, now)
 }
 
-fn take(py: Python<'_>, monitor: &Monitor, record: Record, given_seconds: f64) -> PyResult<()> {
-    match monitor.core.record_entry(Entry { at_ns: unix_now_ns(), record, given_seconds }) {
-        Some(alert) => publish(py, monitor, &alert),
+fn take(monitor: &Monitor, record: Record, given_seconds: f64, now: Instant) -> PyResult<()> {
+    match monitor.core.record_entry(Entry { at_ns: clock::unix(now), record, given_seconds }) {
+        Some(alert) => Python::attach(|py| publish(py, monitor, &alert)),
         None => Ok(()),
     }
 }
@@ -414,7 +410,7 @@ impl MonitoringSystem {
             latency_ns: (given_seconds * 1e9).round() as u64,
             ..Record::default()
         };
-        take(slf.py(), slf.as_super().get(), record, given_seconds)
+        take(slf.as_super().get(), record, given_seconds, clock::now())
     }
 
     /// The requests in the window, oldest first, as dicts with `timestamp`, `success`, `retried` and `latency`: a copy.

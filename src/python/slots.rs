@@ -2,21 +2,28 @@
 //! made and nobody can have an instance or a subclass yet.
 
 use super::coroutine::{self, Coroutine};
-use super::guarded::{self, Guarded};
+use super::guarded::{self as function, Guarded};
 use pyo3::PyClass;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `body` with the interpreter attached; a panic becomes an exception and `failed` is returned.
+/// Runs `body`; a panic becomes an exception and `failed` is returned.
+#[inline]
+pub fn guarded<T>(failed: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| panicked(failed))
+}
+
+#[cold]
+fn panicked<T>(failed: T) -> T {
+    Python::attach(|py| PyRuntimeError::new_err("seawall met a state that it does not know; please report this").restore(py));
+    failed
+}
+
+/// [`guarded`], with the interpreter attached as pyo3 counts it.
 pub fn entered<T>(failed: T, body: impl FnOnce(Python<'_>) -> T) -> T {
-    Python::attach(|py| {
-        catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or_else(|_| {
-            PyRuntimeError::new_err("seawall met a state that it does not know; please report this").restore(py);
-            failed
-        })
-    })
+    guarded(failed, || Python::attach(body))
 }
 
 /// The contents of an instance whose type is known.
@@ -38,7 +45,7 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
         (*kind).tp_vectorcall_offset = field.offset_from(sample.as_ptr().cast::<u8>());
         (*kind).tp_call = Some(ffi::PyVectorcall_Call);
         (*kind).tp_flags |= ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
-        (*kind).tp_descr_get = Some(guarded::bind);
+        (*kind).tp_descr_get = Some(function::bind);
         ffi::PyType_Modified(kind);
         let kind = py.get_type::<Coroutine>().as_type_ptr();
         (*kind).tp_iternext = Some(coroutine::iternext);

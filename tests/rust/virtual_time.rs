@@ -1,6 +1,6 @@
 //! The virtual driver: runs executions against a scripted callee on a clock that jumps from event to event.
 
-use seawall::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Step, Target, Ticket, Verdict, WaitHint};
+use seawall::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Pass, Plan, Refusal, Step, Target, Ticket, Verdict, WaitHint};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,9 +110,12 @@ impl World {
     /// Runs one call by the fast lane, as drivers do: a machine is built only for trouble. `patient`: nothing in the plan
     /// limits the call's time, so that it may suspend without one. Says whether it passed without a machine.
     pub fn run_by_lane(&mut self, plan: &Arc<Plan>, patient: bool) -> (End, bool) {
-        let Some(pass) = plan.admit(self.now) else { return (self.run(plan).0, false) };
+        if !plan.has_lane() {
+            return (self.run(plan).0, false);
+        }
+        let mut pass = Pass::new(self.now);
         let mut running = Vec::new();
-        if pass.is_complete() {
+        if plan.admit(&mut pass) {
             let (takes, answer) = self.next_answer(0);
             let opens = matches!(answer, Answer::Stream(..) | Answer::Hang);
             if opens || !patient && !takes.is_zero() {

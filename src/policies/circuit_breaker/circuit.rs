@@ -17,11 +17,13 @@ pub struct Permit {
 
 impl Permit {
     /// The permit of a call that passed a closed circuit.
+    #[inline]
     pub fn passed(generation: u64, at: Instant) -> Permit {
         Permit { generation, probe: 0, at }
     }
 
     /// The era in which it was given.
+    #[inline]
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -59,11 +61,13 @@ const GENERATION: u32 = 2;
 
 impl Gate {
     /// A permit of a circuit that everybody passes.
+    #[inline]
     pub fn permit(self, now: Instant) -> Option<Permit> {
         (self.0 & PASSES != 0).then_some(Permit { generation: self.0 >> GENERATION, probe: 0, at: now })
     }
 
     /// Whether the evidence would change nothing: it is none, of an earlier era, or a success where no failure is counted.
+    #[inline]
     pub fn ignores(self, permit: Permit, evidence: Evidence) -> bool {
         let plain = permit.probe == 0 && (evidence == Evidence::None || evidence == Evidence::Success && self.0 & COUNTS == 0);
         plain || permit.generation != self.0 >> GENERATION

@@ -139,6 +139,7 @@ impl CircuitBreaker {
         result
     }
 
+    #[inline]
     fn gate(&self) -> Gate {
         Gate(self.gate.load(Ordering::Acquire))
     }
@@ -238,12 +239,19 @@ impl Policy for Guarded {
         }
     }
 
-    fn settle(&self, permit: u64, begun: Instant, now: &dyn Fn() -> Instant) {
+    #[inline]
+    fn settle(&self, permit: u64, begun: Instant, now: &dyn Fn() -> Instant) -> bool {
         let permit = Permit::passed(permit, begun);
-        if !self.breaker.gate().ignores(permit, Evidence::Success) {
-            // A success that was not slow trips nothing: there is nothing to tell.
-            self.breaker.settle(permit, Evidence::Success, now(), 0.0);
+        if self.breaker.gate().ignores(permit, Evidence::Success) {
+            return true;
         }
+        let now = now();
+        if !self.is_plain(begun, &|| now) {
+            return false;
+        }
+        // A success that was not slow trips nothing: there is nothing to tell.
+        self.breaker.settle(permit, Evidence::Success, now, 0.0);
+        true
     }
 
     fn enter_with(&self, permit: u64, begun: Instant) -> Box<dyn Layer> {
