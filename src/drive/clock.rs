@@ -108,12 +108,13 @@ pub fn unix(now: Instant) -> u64 {
     now.0.wrapping_add(AHEAD.load(Ordering::Acquire))
 }
 
-/// A seed that differs from call to call and from process to process.
+/// A seed that differs from call to call and, by the time of the first reading, from process to process.
 pub fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     static NEXT: OnceLock<AtomicU64> = OnceLock::new();
     let next = NEXT.get_or_init(|| AtomicU64::new(std::collections::hash_map::RandomState::new().build_hasher().finish()));
-    next.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed) ^ u64::from(std::process::id())
+    // The time sets a forked child apart from its parent, whose counter it begins with.
+    next.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed) ^ now().0.rotate_left(32)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::compiled::Compiled;
 use super::event_loop::{self, Timer};
 use super::flight::Flight;
 use super::guarded::settle;
-use super::slots;
+use super::slots::{self, Held};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Pass, Step};
 use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopIteration, PyTypeError};
@@ -15,8 +15,10 @@ use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
+use std::cell::UnsafeCell;
 use std::ptr::null_mut;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is being awaited.
 enum Awaited {
@@ -36,10 +38,10 @@ struct Running {
 /// A call on the fast lane: its coroutine, and what the machine would need to take over.
 struct Light {
     compiled: Arc<Compiled>,
-    function: Py<PyAny>,
-    args: Py<PyTuple>,
-    kwargs: Option<Py<PyDict>>,
-    inner: Py<PyAny>,
+    function: Held,
+    args: Held,
+    kwargs: Option<Held>,
+    inner: Held,
     /// Of a call that has begun.
     pass: Option<Pass>,
 }
@@ -48,15 +50,34 @@ enum State {
     Light(Light),
     Fresh(Box<Running>),
     Suspended(Box<Running>),
-    /// On some frame's stack right now.
-    Busy,
     Done,
 }
 
 /// One asynchronous guarded call.
 #[pyclass(frozen, module = "seawall", weakref)]
 pub struct Coroutine {
-    state: Mutex<State>,
+    /// On some frame's stack right now. Whoever sets it owns the state until it is cleared.
+    busy: AtomicBool,
+    state: UnsafeCell<State>,
+}
+
+// SAFETY: the state is touched only by whoever has set `busy`.
+unsafe impl Sync for Coroutine {}
+
+/// The right to the state.
+struct Entered<'a>(&'a Coroutine);
+
+impl Entered<'_> {
+    fn state(&mut self) -> &mut State {
+        // SAFETY: there is one of these at a time, as `busy` says.
+        unsafe { &mut *self.0.state.get() }
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Release);
+    }
 }
 
 enum Resume {
@@ -72,7 +93,7 @@ enum Turn {
 impl Coroutine {
     pub fn new(flight: Flight) -> Coroutine {
         let running = Running { flight, execution: None, current: None, timer: None };
-        Coroutine { state: Mutex::new(State::Fresh(Box::new(running))) }
+        Coroutine { busy: AtomicBool::new(false), state: UnsafeCell::new(State::Fresh(Box::new(running))) }
     }
 
     /// A call that may pass without a machine; `inner` is the function's own coroutine, not begun.
@@ -83,42 +104,68 @@ impl Coroutine {
         kwargs: Option<Bound<'py, PyDict>>,
         inner: Bound<'py, PyAny>,
     ) -> Coroutine {
-        let function = function.clone().unbind();
-        let (args, kwargs, inner) = (args.unbind(), kwargs.map(Bound::unbind), inner.unbind());
-        Coroutine { state: Mutex::new(State::Light(Light { compiled, function, args, kwargs, inner, pass: None })) }
+        let (function, inner) = (Held::new(function.clone()), Held::new(inner));
+        let (args, kwargs) = (Held::new(args.into_any()), kwargs.map(|k| Held::new(k.into_any())));
+        let light = Light { compiled, function, args, kwargs, inner, pass: None };
+        Coroutine { busy: AtomicBool::new(false), state: UnsafeCell::new(State::Light(light)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn try_enter(&self) -> Option<Entered<'_>> {
+        (!self.busy.swap(true, Ordering::Acquire)).then_some(Entered(self))
     }
 
-    fn take(&self, py: Python<'_>) -> PyResult<Box<Running>> {
-        let mut state = self.lock();
-        match std::mem::replace(&mut *state, State::Busy) {
-            State::Light(light) if light.pass.is_some() => Ok(light.under_way(py)),
-            State::Light(light) => Ok(light.refused(py)),
-            State::Fresh(running) | State::Suspended(running) => Ok(running),
-            State::Busy => Err(PyRuntimeError::new_err("this coroutine is already being awaited")),
-            State::Done => {
-                *state = State::Done;
-                Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"))
-            }
-        }
+    fn enter(&self) -> PyResult<Entered<'_>> {
+        self.try_enter().ok_or_else(|| PyRuntimeError::new_err("this coroutine is already being awaited"))
     }
 
     fn resume(&self, py: Python<'_>, input: Resume) -> PyResult<Turn> {
-        let running = self.take(py)?;
-        self.go_on(py, running, input)
+        let mut entered = self.enter()?;
+        let running = match std::mem::replace(entered.state(), State::Done) {
+            State::Light(light) if light.pass.is_some() => light.under_way(py),
+            State::Light(light) => light.refused(py),
+            State::Fresh(running) | State::Suspended(running) => running,
+            State::Done => return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine")),
+        };
+        entered.go_on(py, running, input)
     }
 
+    /// One send: on the fast lane as long as there is no trouble.
+    fn send_value(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
+        let mut entered = self.enter()?;
+        let State::Light(light) = entered.state() else {
+            drop(entered);
+            return Python::attach(|py| self.resume(py, Resume::Send(value.clone().unbind())));
+        };
+        let mut pass = match light.pass {
+            Some(pass) => pass,
+            None => Pass::new(clock::now()),
+        };
+        if light.pass.is_none() {
+            let admitted = light.compiled.plan.admit(&mut pass);
+            light.pass = Some(pass);
+            if !admitted {
+                return entered.trouble(py, None);
+            }
+        }
+        match send(light.inner.bind(py), value) {
+            Ok(Turn::Yield(yielded)) if !light.compiled.has_limits => Ok(Turn::Yield(yielded)),
+            Ok(Turn::Return(result)) if settle(&light.compiled, &pass) => {
+                *entered.state() = State::Done;
+                Ok(Turn::Return(result))
+            }
+            trouble => entered.trouble(py, Some(trouble)),
+        }
+    }
+}
+
+impl Entered<'_> {
     /// Runs until the call suspends or ends, and keeps what is left of it.
-    fn go_on(&self, py: Python<'_>, mut running: Box<Running>, input: Resume) -> PyResult<Turn> {
+    fn go_on(&mut self, py: Python<'_>, mut running: Box<Running>, input: Resume) -> PyResult<Turn> {
         let turn = running.run(py, input);
         if let Ok(Turn::Yield(_)) = turn {
-            *self.lock() = State::Suspended(running);
+            *self.state() = State::Suspended(running);
             return turn;
         }
-        *self.lock() = State::Done;
         running.disarm(py);
         if let (Err(_), Some(execution)) = (&turn, &mut running.execution) {
             execution.abandon(clock::now());
@@ -126,75 +173,47 @@ impl Coroutine {
         turn
     }
 
-    /// One send: on the fast lane as long as there is no trouble.
-    fn send_value(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<Turn> {
-        let taken = {
-            let mut state = self.lock();
-            match &*state {
-                State::Light(_) => match std::mem::replace(&mut *state, State::Busy) {
-                    State::Light(light) => Some(light),
-                    other => {
-                        *state = other;
-                        None
+    /// The machine takes over from the fast lane: from a refusal, or with what the call gave.
+    #[cold]
+    fn trouble(&mut self, _py: Python<'_>, turn: Option<PyResult<Turn>>) -> PyResult<Turn> {
+        Python::attach(|py| {
+            let State::Light(light) = std::mem::replace(self.state(), State::Done) else {
+                return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
+            };
+            let Some(turn) = turn else {
+                let running = light.refused(py);
+                return self.go_on(py, running, Resume::Send(py.None()));
+            };
+            let result = match turn {
+                Err(interrupt) if !interrupt.is_instance_of::<PyException>(py) => {
+                    if let Some(pass) = &light.pass {
+                        light.compiled.plan.release(pass);
                     }
-                },
-                _ => None,
-            }
-        };
-        let Some(mut light) = taken else { return self.resume(py, Resume::Send(value.unbind())) };
-        let pass = match light.pass {
-            Some(pass) => pass,
-            None => {
-                let mut pass = Pass::new(clock::now());
-                let admitted = light.compiled.plan.admit(&mut pass);
-                light.pass = Some(pass);
-                if !admitted {
-                    return self.go_on(py, light.refused(py), Resume::Send(value.unbind()));
+                    return Err(interrupt);
                 }
-                pass
-            }
-        };
-        match send(light.inner.bind(py), &value) {
-            Ok(Turn::Yield(yielded)) if light.compiled.has_limits => {
-                let mut running = light.under_way(py);
-                let armed = running.arm(py, &yielded);
-                *self.lock() = State::Suspended(running);
-                armed.map(|()| Turn::Yield(yielded))
-            }
-            Ok(Turn::Yield(yielded)) => {
-                *self.lock() = State::Light(light);
-                Ok(Turn::Yield(yielded))
-            }
-            Ok(Turn::Return(value)) if settle(&light.compiled, &pass) => {
-                *self.lock() = State::Done;
-                Ok(Turn::Return(value))
-            }
-            Err(interrupt) if !interrupt.is_instance_of::<PyException>(py) => {
-                *self.lock() = State::Done;
-                light.compiled.plan.release(&pass);
-                Err(interrupt)
-            }
-            ended => {
-                let mut running = light.under_way(py);
-                running.current = None;
-                let result = ended.map(|turn| match turn {
-                    Turn::Return(value) | Turn::Yield(value) => value,
-                });
-                match running.ended(py, Awaited::Call { call: CallId::FIRST, given_up: false }, result) {
-                    Ok(()) => self.go_on(py, running, Resume::Send(py.None())),
-                    Err(error) => {
-                        *self.lock() = State::Done;
-                        Err(error)
-                    }
+                Ok(Turn::Yield(yielded)) => {
+                    let mut running = light.under_way(py);
+                    let armed = running.arm(py, &yielded);
+                    *self.state() = State::Suspended(running);
+                    return armed.map(|()| Turn::Yield(yielded));
                 }
-            }
-        }
+                Ok(Turn::Return(value)) => Ok(value),
+                Err(error) => Err(error),
+            };
+            let mut running = light.under_way(py);
+            running.current = None;
+            running.ended(py, Awaited::Call { call: CallId::FIRST, given_up: false }, result)?;
+            self.go_on(py, running, Resume::Send(py.None()))
+        })
     }
 }
 
 impl Light {
     fn flight(&self, py: Python<'_>) -> Flight {
-        let (args, kwargs) = (self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)));
+        // SAFETY: made of a tuple and a dict.
+        let (args, kwargs) = unsafe {
+            (self.args.bind(py).cast_unchecked::<PyTuple>(), self.kwargs.as_ref().map(|k| k.bind(py).cast_unchecked::<PyDict>()))
+        };
         Flight::new(self.compiled.clone(), self.function.bind(py), args, kwargs)
     }
 
@@ -202,7 +221,7 @@ impl Light {
     fn under_way(self, py: Python<'_>) -> Box<Running> {
         let mut flight = self.flight(py);
         let execution = self.pass.map(|pass| flight.resume(&pass));
-        let current = Some((self.inner, Awaited::Call { call: CallId::FIRST, given_up: false }));
+        let current = Some((self.inner.bind(py).clone().unbind(), Awaited::Call { call: CallId::FIRST, given_up: false }));
         Box::new(Running { flight, execution, current, timer: None })
     }
 
@@ -211,7 +230,7 @@ impl Light {
         let mut flight = self.flight(py);
         let execution = self.pass.map(|pass| flight.resume(&pass));
         // Closed, so that nobody is warned of a coroutine that was never awaited.
-        if let Err(error) = self.inner.call_method0(py, "close") {
+        if let Err(error) = self.inner.bind(py).call_method0("close") {
             error.write_unraisable(py, Some(self.inner.bind(py)));
         }
         Box::new(Running { flight, execution, current: None, timer: None })
@@ -405,19 +424,21 @@ fn yielded(turn: Turn) -> PyResult<Py<PyAny>> {
     }
 }
 
-fn drive(py: Python<'_>, slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> PyResult<Turn> {
-    // SAFETY: the interpreter calls these slots with instances of their type and live values.
-    let (coroutine, value) = unsafe { (slots::contents::<Coroutine>(slf), Bound::from_borrowed_ptr(py, value)) };
-    coroutine.send_value(py, value)
+fn drive(slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> PyResult<Turn> {
+    // SAFETY: the interpreter calls these slots with its lock held, with instances of their type and live values.
+    let (py, coroutine) = unsafe { (Python::assume_attached(), slots::contents::<Coroutine>(slf)) };
+    // SAFETY: as above.
+    let value = unsafe { Bound::from_borrowed_ptr(py, value) };
+    coroutine.send_value(py, &value)
 }
 
 /// The slot that `await` uses.
 pub unsafe extern "C" fn am_send(slf: *mut ffi::PyObject, value: *mut ffi::PyObject, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
-    let (status, object) = slots::entered((ffi::PySendResult::PYGEN_ERROR, null_mut()), |py| match drive(py, slf, value) {
+    let (status, object) = slots::guarded((ffi::PySendResult::PYGEN_ERROR, null_mut()), || match drive(slf, value) {
         Ok(Turn::Yield(value)) => (ffi::PySendResult::PYGEN_NEXT, value.into_ptr()),
         Ok(Turn::Return(value)) => (ffi::PySendResult::PYGEN_RETURN, value.into_ptr()),
         Err(error) => {
-            error.restore(py);
+            slots::raise(error);
             (ffi::PySendResult::PYGEN_ERROR, null_mut())
         }
     });
@@ -428,14 +449,20 @@ pub unsafe extern "C" fn am_send(slf: *mut ffi::PyObject, value: *mut ffi::PyObj
 
 /// The slot that `await` uses from Python 3.12 on: null without an exception is the end with `None`.
 pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    slots::entered(null_mut(), |py| {
-        let ended = match drive(py, slf, py.None().as_ptr()) {
+    slots::guarded(null_mut(), || {
+        // SAFETY: None outlives everybody.
+        let ended = match drive(slf, unsafe { ffi::Py_None() }) {
             Ok(Turn::Yield(value)) => return value.into_ptr(),
-            Ok(Turn::Return(value)) if value.is_none(py) => return null_mut(),
+            // SAFETY: the interpreter calls with its lock held.
+            Ok(Turn::Return(value)) if value.is_none(unsafe { Python::assume_attached() }) => {
+                // SAFETY: the reference was ours.
+                unsafe { ffi::Py_DECREF(value.into_ptr()) };
+                return null_mut();
+            }
             Ok(Turn::Return(value)) => PyStopIteration::new_err((value,)),
             Err(error) => error,
         };
-        ended.restore(py);
+        slots::raise(ended);
         null_mut()
     })
 }
@@ -457,11 +484,11 @@ impl Coroutine {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.send_value(py, py.None().into_bound(py)).and_then(yielded)
+        self.send_value(py, &py.None().into_bound(py)).and_then(yielded)
     }
 
     fn send(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.send_value(py, value).and_then(yielded)
+        self.send_value(py, &value).and_then(yielded)
     }
 
     #[pyo3(signature = (kind, value=None, traceback=None))]
@@ -488,20 +515,21 @@ impl Coroutine {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let not_begun = {
-            let mut state = self.lock();
-            let begun = match &*state {
-                State::Fresh(_) | State::Done => false,
-                State::Light(light) => light.pass.is_some(),
-                State::Suspended(_) | State::Busy => true,
-            };
-            (!begun).then(|| std::mem::replace(&mut *state, State::Done))
+        let mut entered = self.enter()?;
+        let begun = match entered.state() {
+            State::Fresh(_) | State::Done => false,
+            State::Light(light) => light.pass.is_some(),
+            State::Suspended(_) => true,
         };
-        match not_begun {
-            Some(State::Light(light)) => return light.inner.call_method0(py, "close").map(drop),
-            Some(_) => return Ok(()),
-            None => {}
+        if !begun {
+            let state = std::mem::replace(entered.state(), State::Done);
+            drop(entered);
+            if let State::Light(light) = state {
+                light.inner.bind(py).call_method0("close")?;
+            }
+            return Ok(());
         }
+        drop(entered);
         match self.resume(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
             Ok(Turn::Return(_)) => Ok(()),
             Ok(Turn::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
@@ -511,23 +539,23 @@ impl Coroutine {
     }
 
     fn __repr__(&self) -> &'static str {
-        match *self.lock() {
+        let Some(mut entered) = self.try_enter() else { return "<guarded call, running>" };
+        match entered.state() {
             State::Fresh(_) | State::Light(Light { pass: None, .. }) => "<guarded call, not awaited yet>",
             State::Suspended(_) | State::Light(_) => "<guarded call, waiting>",
-            State::Busy => "<guarded call, running>",
             State::Done => "<guarded call, done>",
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Locked only while it is being changed, by somebody who holds it: then it is no garbage.
-        let Ok(state) = self.state.try_lock() else { return Ok(()) };
-        match &*state {
+        // What runs right now is no garbage.
+        let Some(mut entered) = self.try_enter() else { return Ok(()) };
+        match entered.state() {
             State::Light(light) => {
-                visit.call(&light.function)?;
-                visit.call(&light.args)?;
-                visit.call(&light.kwargs)?;
-                visit.call(&light.inner)
+                light.function.traverse(&visit)?;
+                light.args.traverse(&visit)?;
+                light.kwargs.as_ref().map_or(Ok(()), |kwargs| kwargs.traverse(&visit))?;
+                light.inner.traverse(&visit)
             }
             State::Fresh(running) | State::Suspended(running) => {
                 if let Some((awaited, _)) = &running.current {
@@ -535,14 +563,14 @@ impl Coroutine {
                 }
                 running.flight.traverse(&visit)
             }
-            State::Busy | State::Done => Ok(()),
+            State::Done => Ok(()),
         }
     }
 }
 
 impl Drop for Coroutine {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let state = self.state.get_mut();
         // Dropped in the middle: nobody will ever tell how it came out.
         match state {
             State::Suspended(running) => {

@@ -4,7 +4,7 @@ use crate::engine::{Refusal, Rejection};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyList, PyString, PyTuple, PyType};
 
 /// A class or function of a Python module of ours, looked up once.
 pub fn ours<'py>(py: Python<'py>, cell: &'static PyOnceLock<Py<PyAny>>, module: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -17,14 +17,6 @@ pub fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     MODULE.get_or_try_init(py, || Ok::<_, PyErr>(py.import("seawall.errors")?.into_any().unbind()))?.bind(py).getattr(name)
 }
 
-/// An instance of a class; without a message the class says what there is to say.
-fn raised(py: Python<'_>, name: &str, message: Option<&str>, fields: &Bound<'_, PyDict>) -> PyErr {
-    match class(py, name).and_then(|c| c.call((message,), Some(fields))) {
-        Ok(error) => PyErr::from_value(error),
-        Err(error) => error,
-    }
-}
-
 /// A `ConfigurationError`.
 pub fn configuration(py: Python<'_>, message: &str) -> PyErr {
     match class(py, "ConfigurationError").and_then(|c| c.call1((message,))) {
@@ -33,32 +25,51 @@ pub fn configuration(py: Python<'_>, message: &str) -> PyErr {
     }
 }
 
+/// An instance with these attributes, past `__init__`: a refusal has to stay cheap, and these set no more than this.
+fn filled<'py>(class: &Bound<'py, PyType>, fields: &[(&Bound<'py, PyString>, Bound<'py, PyAny>)]) -> PyResult<Bound<'py, PyAny>> {
+    let py = class.py();
+    let empty = PyTuple::empty(py);
+    let kind = class.as_type_ptr();
+    // SAFETY: what `type.__call__` does first; a class of exceptions has a `tp_new`.
+    let error = unsafe {
+        let Some(new) = (*kind).tp_new else { return class.call0() };
+        Bound::from_owned_ptr_or_err(py, new(kind, empty.as_ptr(), std::ptr::null_mut()))?
+    };
+    for (name, value) in fields {
+        error.setattr(*name, value)?;
+    }
+    Ok(error)
+}
+
+fn cached<'py>(py: Python<'py>, cell: &'static PyOnceLock<Py<PyType>>, name: &str) -> PyResult<&'py Bound<'py, PyType>> {
+    Ok(cell.get_or_try_init(py, || Ok::<_, PyErr>(class(py, name)?.cast_into::<PyType>()?.unbind()))?.bind(py))
+}
+
 /// What a rejection is raised as.
 pub fn rejection(py: Python<'_>, rejection: &Rejection, name: &str, last_failure: Option<&Py<PyAny>>) -> PyErr {
-    let fields = PyDict::new(py);
-    let retry_after = rejection.retry_after.map(|d| d.as_secs_f64());
-    let filled = (|| -> PyResult<&str> {
-        fields.set_item("name", name)?;
-        if rejection.refusal != Refusal::TimedOut {
-            fields.set_item("retry_after", retry_after)?;
+    made(py, rejection, name, last_failure).map_or_else(|failed| failed, PyErr::from_value)
+}
+
+fn made<'py>(py: Python<'py>, rejection: &Rejection, name: &str, last_failure: Option<&Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    static OPEN: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static TIMEOUT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static LIMITED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static FULL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let name = (intern!(py, "name"), PyString::new(py, name).into_any());
+    let after =
+        || Ok::<_, PyErr>((intern!(py, "retry_after"), rejection.retry_after.map(|d| d.as_secs_f64()).into_pyobject(py)?.into_any()));
+    match rejection.refusal {
+        Refusal::CircuitOpen => {
+            let last = (intern!(py, "last_failure"), last_failure.into_pyobject(py)?.into_any());
+            filled(cached(py, &OPEN, "CircuitBreakerError")?, &[name, after()?, last])
         }
-        Ok(match rejection.refusal {
-            Refusal::CircuitOpen => {
-                fields.set_item("last_failure", last_failure)?;
-                "CircuitBreakerError"
-            }
-            Refusal::TimedOut => {
-                fields.set_item("limit", rejection.limit.as_secs_f64())?;
-                fields.set_item("elapsed", rejection.limit.as_secs_f64())?;
-                "CallTimeoutError"
-            }
-            Refusal::RateLimited => "RateLimitExceededError",
-            Refusal::BulkheadFull => "BulkheadFullError",
-        })
-    })();
-    match filled {
-        Ok(class) => raised(py, class, None, &fields),
-        Err(error) => error,
+        Refusal::TimedOut => {
+            let limit = rejection.limit.as_secs_f64().into_pyobject(py)?.into_any();
+            let fields = [name, (intern!(py, "limit"), limit.clone()), (intern!(py, "elapsed"), limit)];
+            filled(cached(py, &TIMEOUT, "CallTimeoutError")?, &fields)
+        }
+        Refusal::RateLimited => filled(cached(py, &LIMITED, "RateLimitExceededError")?, &[name, after()?]),
+        Refusal::BulkheadFull => filled(cached(py, &FULL, "BulkheadFullError")?, &[name, after()?]),
     }
 }
 

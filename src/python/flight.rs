@@ -9,7 +9,7 @@ use super::monitor;
 use super::state::{Told, retry_state};
 use crate::drive::clock;
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
-use crate::events;
+use crate::events::{self, Severity};
 use crate::stats::Record;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -18,13 +18,22 @@ use pyo3::types::{PyDict, PyTuple};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How an attempt came out.
+enum Kept {
+    Value(Py<PyAny>),
+    /// The exception.
+    Error(Py<PyAny>),
+}
+
 /// One call's values and story.
 pub struct Flight {
     pub compiled: Arc<Compiled>,
     function: Py<PyAny>,
     args: Py<PyTuple>,
     kwargs: Option<Py<PyDict>>,
-    values: Vec<PyResult<Py<PyAny>>>,
+    values: Vec<Kept>,
+    /// Whether what happens in the course of a call is heard by the log; asked once.
+    heard: Option<bool>,
     /// Of the last `retry.exhausted`: attempts, time, reason.
     exhausted: Option<(u32, Duration, &'static str)>,
     begun: Instant,
@@ -48,6 +57,7 @@ impl Flight {
             args: args.clone().unbind(),
             kwargs: kwargs.map(|k| k.clone().unbind()),
             values: Vec::new(),
+            heard: None,
             exhausted: None,
             begun: Instant(0),
             retries: 0,
@@ -60,7 +70,9 @@ impl Flight {
         visit.call(&self.function)?;
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
-        self.values.iter().flatten().try_for_each(|value| visit.call(value))
+        self.values.iter().try_for_each(|kept| match kept {
+            Kept::Value(held) | Kept::Error(held) => visit.call(held),
+        })
     }
 
     /// Of the pipeline or, where it has none, of the function.
@@ -87,14 +99,13 @@ impl Flight {
 
     /// Keeps how a call came out; an exception that is none of the call's own (an interrupt) is passed on.
     pub fn keep(&mut self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> Result<Outcome, Interrupt> {
-        if let Err(error) = &result
-            && !error.is_instance_of::<PyException>(py)
-        {
-            return Err(result.err().unwrap_or_else(|| errors::configuration(py, "unreachable")));
-        }
         let ticket = Ticket(self.values.len() as u32);
-        let outcome = if result.is_ok() { Outcome::Value(ticket) } else { Outcome::Error(ticket) };
-        self.values.push(result);
+        let (outcome, kept) = match result {
+            Ok(value) => (Outcome::Value(ticket), Kept::Value(value)),
+            Err(error) if error.is_instance_of::<PyException>(py) => (Outcome::Error(ticket), Kept::Error(error.into_value(py).into_any())),
+            Err(interrupt) => return Err(interrupt),
+        };
+        self.values.push(kept);
         Ok(outcome)
     }
 
@@ -108,17 +119,20 @@ impl Flight {
     }
 
     /// The exception behind an outcome.
-    fn exception(&self, py: Python<'_>, outcome: &Outcome) -> Option<PyErr> {
+    fn exception<'py>(&self, py: Python<'py>, outcome: &Outcome) -> Option<Bound<'py, PyAny>> {
         match outcome {
-            Outcome::Error(ticket) => self.values.get(ticket.0 as usize)?.as_ref().err().map(|e| e.clone_ref(py)),
-            Outcome::Rejected(rejection) => Some(self.rejected(py, rejection)),
+            Outcome::Error(ticket) => match self.values.get(ticket.0 as usize)? {
+                Kept::Error(error) => Some(error.bind(py).clone()),
+                Kept::Value(_) => None,
+            },
+            Outcome::Rejected(rejection) => Some(self.rejected(py, rejection).into_value(py).into_bound(py).into_any()),
             Outcome::Value(_) | Outcome::Stream(_) => None,
         }
     }
 
     fn value<'py>(&self, py: Python<'py>, ticket: Ticket) -> Bound<'py, PyAny> {
         match self.values.get(ticket.0 as usize) {
-            Some(Ok(value)) => value.bind(py).clone(),
+            Some(Kept::Value(value)) => value.bind(py).clone(),
             _ => py.None().into_bound(py),
         }
     }
@@ -129,7 +143,7 @@ impl Flight {
         let held;
         let happened = match (&ask.outcome, self.exception(py, &ask.outcome)) {
             (_, Some(error)) => {
-                held = error.into_value(py).into_bound(py).into_any();
+                held = error;
                 Happened::Error(&held)
             }
             (Outcome::Value(ticket) | Outcome::Stream(ticket), None) => {
@@ -171,7 +185,7 @@ impl Flight {
         outcome: Option<&Outcome>,
         sleep: Option<Duration>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let exception = outcome.and_then(|o| self.exception(py, o));
+        let exception = outcome.and_then(|o| self.exception(py, o)).map(Bound::unbind);
         let result = match outcome {
             Some(Outcome::Value(ticket)) => Some(self.value(py, *ticket).unbind()),
             _ => None,
@@ -189,17 +203,32 @@ impl Flight {
                 events::FALLBACK_USED => self.fell_back = true,
                 _ => {}
             }
-            let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
-            let name = match &self.compiled.stage(event.stage).breaker {
-                Some(breaker) => breaker.get().display_name(),
-                None => self.name(py),
-            };
-            log::event(py, &event, &name, error.as_ref())?;
+            self.log(py, &event)?;
             if self.compiled.has_hooks {
                 self.call_hooks(py, &event)?;
             }
         }
         Ok(())
+    }
+
+    fn log(&mut self, py: Python<'_>, event: &Event) -> PyResult<()> {
+        let Some(kind) = events::kind(event.name) else { return Ok(()) };
+        let heard = match (kind.severity, self.heard) {
+            (Severity::Info, Some(heard)) => heard,
+            (severity, _) => log::is_heard(py, severity)?,
+        };
+        if kind.severity == Severity::Info {
+            self.heard = Some(heard);
+        }
+        if !heard {
+            return Ok(());
+        }
+        let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
+        let name = match &self.compiled.stage(event.stage).breaker {
+            Some(breaker) => breaker.get().display_name(),
+            None => self.name(py),
+        };
+        log::say(py, event, kind.severity, &name, error.as_ref())
     }
 
     fn call_hooks(&self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
@@ -235,8 +264,7 @@ impl Flight {
                 None => return Ok(py.None()),
             },
         };
-        let others: Vec<Py<PyAny>> =
-            execution.attached().iter().filter_map(|o| self.exception(py, o)).map(|e| e.into_value(py).into_any()).collect();
+        let others: Vec<Py<PyAny>> = execution.attached().iter().filter_map(|o| self.exception(py, o)).map(Bound::unbind).collect();
         let mut notes = Vec::new();
         if let Some((attempts, span, reason)) = self.exhausted
             && (attempts > 1 || reason != crate::policies::retry::reason::FINAL)
@@ -254,7 +282,7 @@ impl Flight {
                 kinds.join(", ")
             ));
         }
-        let exception = error.value(py).as_any();
+        let exception = &error;
         if !notes.is_empty() {
             errors::annotate(exception, &notes.join("; "));
         }
@@ -262,7 +290,7 @@ impl Flight {
             // An exception that takes no attributes goes without; the note names them.
             let _ = PyTuple::new(py, others).and_then(|others| exception.setattr("alternatives", others));
         }
-        Err(error)
+        Err(PyErr::from_value(error))
     }
 
     /// A fresh execution of this call.

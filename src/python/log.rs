@@ -2,6 +2,7 @@
 
 use crate::engine::Event;
 use crate::events::{self, Severity};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
@@ -21,24 +22,32 @@ fn level(severity: Severity) -> u8 {
 }
 
 /// The kind of an exception and its status: all that may be said of it.
-fn kind_of(py: Python<'_>, error: &PyErr) -> String {
-    let name = error.get_type(py).name().map_or_else(|_| "?".into(), |n| n.to_string());
-    let status = error.value(py).getattr("status_code").ok().and_then(|s| s.extract::<u16>().ok());
+fn kind_of(error: &Bound<'_, PyAny>) -> String {
+    let name = error.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string());
+    let status = error.getattr("status_code").ok().and_then(|s| s.extract::<u16>().ok());
     match status {
         Some(status) => format!("{name} ({status})"),
         None => name,
     }
 }
 
-/// Logs an event of the pipeline or breaker `name`.
-pub fn event(py: Python<'_>, event: &Event, name: &str, error: Option<&PyErr>) -> PyResult<()> {
-    let Some(kind) = events::kind(event.name) else { return Ok(()) };
-    let level = level(kind.severity);
-    let logger = logger(py)?;
-    if !logger.call_method1("isEnabledFor", (level,))?.is_truthy()? {
-        return Ok(());
+/// Whether the logger lets events of that severity through.
+pub fn is_heard(py: Python<'_>, severity: Severity) -> PyResult<bool> {
+    logger(py)?.call_method1(intern!(py, "isEnabledFor"), (level(severity),))?.is_truthy()
+}
+
+/// Logs an event of the pipeline or breaker `name`, if anybody hears it.
+pub fn event(py: Python<'_>, event: &Event, name: &str, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    match events::kind(event.name) {
+        Some(kind) if is_heard(py, kind.severity)? => say(py, event, kind.severity, name, error),
+        _ => Ok(()),
     }
-    let after = error.map(|e| format!(" after {}", kind_of(py, e))).unwrap_or_default();
+}
+
+/// Logs an event that is heard.
+pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    let (level, logger) = (level(severity), logger(py)?);
+    let after = error.map(|e| format!(" after {}", kind_of(e))).unwrap_or_default();
     let seconds = event.span.as_secs_f64();
     let text = match event.name {
         events::ATTEMPT_STARTED => format!("attempt {} of '{name}'", event.number),

@@ -6,7 +6,9 @@ use super::guarded::{self as function, Guarded};
 use pyo3::PyClass;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `body`; a panic becomes an exception and `failed` is returned.
@@ -21,9 +23,38 @@ fn panicked<T>(failed: T) -> T {
     failed
 }
 
-/// [`guarded`], with the interpreter attached as pyo3 counts it.
-pub fn entered<T>(failed: T, body: impl FnOnce(Python<'_>) -> T) -> T {
-    guarded(failed, || Python::attach(body))
+/// Sets the exception that a slot ends with.
+#[cold]
+pub fn raise(error: PyErr) {
+    Python::attach(|py| error.restore(py));
+}
+
+/// A reference inside an object that lives and dies on the fast lane, where pyo3 does not know that the interpreter is
+/// attached and would put off every release.
+pub struct Held(ManuallyDrop<Py<PyAny>>);
+
+impl Held {
+    /// Takes a reference over.
+    pub fn new(object: Bound<'_, PyAny>) -> Held {
+        Held(ManuallyDrop::new(object.unbind()))
+    }
+
+    /// The object.
+    pub fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.0.bind(py)
+    }
+
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&*self.0)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours, and its owner, a Python object, dies with the interpreter's lock held.
+        unsafe { ffi::Py_DECREF(self.0.as_ptr()) };
+    }
 }
 
 /// The contents of an instance whose type is known.

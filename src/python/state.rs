@@ -11,7 +11,7 @@ pub struct Told {
     pub attempt: u32,
     /// Since the first attempt began.
     pub since: Duration,
-    pub exception: Option<PyErr>,
+    pub exception: Option<Py<PyAny>>,
     pub result: Option<Py<PyAny>>,
     /// The wait decided on.
     pub sleep: Option<Duration>,
@@ -34,7 +34,7 @@ pub fn retry_state<'py>(
         told.attempt,
         told.since.as_secs_f64(),
         ended,
-        told.exception.map(|e| e.into_value(py)),
+        told.exception,
         told.result,
         told.sleep.map(|s| s.as_secs_f64()),
     );

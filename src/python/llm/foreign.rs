@@ -42,7 +42,7 @@ impl Listeners {
         error: Option<&PyErr>,
         sleep: Option<Duration>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let told = state::Told { attempt, since, exception: error.map(|e| e.clone_ref(py)), result: None, sleep };
+        let told = state::Told { attempt, since, exception: error.map(|e| e.clone_ref(py).into_value(py).into_any()), result: None, sleep };
         state::retry_state(py, self.function.as_ref(), None, None, told)
     }
 
@@ -89,7 +89,7 @@ impl Foreign for Listeners {
         }
         let _ = Python::try_attach(|py| {
             let raised = error.filter(|e| !matches!(e, Failure::Rejected(r) if r.refusal == Refusal::TimedOut)).map(|e| self.raised(py, e));
-            let told = log::event(py, event, &self.names[event.stage.0 as usize], raised.as_ref())
+            let told = log::event(py, event, &self.names[event.stage.0 as usize], raised.as_ref().map(|e| e.value(py).as_any()))
                 .and_then(|()| self.call_hooks(py, event, raised.as_ref()));
             if let Err(failed) = told {
                 failed.write_unraisable(py, None);
