@@ -30,8 +30,8 @@ pub fn run<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, 
 }
 
 fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, H::Interrupt> {
+    let mut now = host.now();
     loop {
-        let now = host.now();
         let step = execution.step(now);
         if execution.has_events() {
             host.publish(execution.take_events())?;
@@ -39,14 +39,18 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, H:
         match step {
             Step::Start { call, target, deadline } => {
                 let outcome = host.call(call, target, deadline)?;
+                now = host.now();
                 execution.ended(call, outcome);
             }
             Step::Judge(ask) => {
                 let verdict = host.judge(ask)?;
-                let now = host.now();
+                now = host.now();
                 execution.verdict(verdict, now);
             }
-            Step::Wait { until } => host.wait(until)?,
+            Step::Wait { until } => {
+                host.wait(until)?;
+                now = host.now();
+            }
             Step::Done(outcome) => return Ok(outcome),
             // A call on this thread has ended before anything can cancel it, and nothing is delivered before its end.
             Step::Cancel { .. } | Step::Deliver(_) => {}

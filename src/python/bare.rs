@@ -6,6 +6,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,7 +18,29 @@ struct Found {
 }
 
 /// By the type's address.
-static SEEN: Mutex<Option<HashMap<usize, Found>>> = Mutex::new(None);
+static SEEN: Mutex<Option<HashMap<usize, Found, BuildHasherDefault<Address>>>> = Mutex::new(None);
+
+/// Addresses differ enough as they are.
+#[derive(Default)]
+struct Address(u64);
+
+impl Hasher for Address {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // The low bits of an address say nothing; the table looks at the high ones and the low ones.
+        self.0 = (address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
 /// Classes made at run time must not fill the memory.
 const MOST: usize = 1024;
 /// A user's classifier may say anything of any exception.
@@ -46,7 +69,7 @@ pub fn row(error: &Bound<'_, PyAny>) -> PyResult<Option<&'static Row>> {
     let forgotten = {
         let mut guard = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = guard.get_or_insert_default();
-        let forgotten = if seen.len() >= MOST { std::mem::take(seen) } else { HashMap::new() };
+        let forgotten = if seen.len() >= MOST { std::mem::take(seen) } else { HashMap::default() };
         seen.insert(key, Found { _kind: kind.into_any().unbind(), class });
         forgotten
     };

@@ -133,7 +133,10 @@ impl Handed {
         // SAFETY: the interpreter's promise: `count` positional ones, then one for each name.
         unsafe {
             let at = |i: usize| Borrowed::from_ptr(py, *self.args.add(i));
-            let args = PyTuple::new(py, (0..self.count).map(at))?;
+            let args = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(self.count as ffi::Py_ssize_t))?.cast_into_unchecked::<PyTuple>();
+            for i in 0..self.count {
+                ffi::PyTuple_SET_ITEM(args.as_ptr(), i as ffi::Py_ssize_t, ffi::Py_NewRef(*self.args.add(i)));
+            }
             if self.names.is_null() {
                 return Ok((args, None));
             }
@@ -245,22 +248,22 @@ pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
 
 /// An asynchronous call: the function's own coroutine is made at once, as without a guard; nothing runs yet.
 fn begin(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
-    Python::attach(|py| {
-        let begun = || -> PyResult<*mut ffi::PyObject> {
-            let (compiled, function) = (guarded.compiled.clone(), guarded.function.bind(py));
-            let (args, kwargs) = handed.keep(py)?;
-            let coroutine = if compiled.has_lane() {
-                // SAFETY: a new reference, or null with the exception set.
-                let inner = unsafe { Bound::from_owned_ptr_or_err(py, call())? };
-                Coroutine::light(compiled, function, args, kwargs, inner)
-            } else {
-                Coroutine::new(Flight::new(compiled, function, &args, kwargs.as_ref()))
-            };
-            Ok(Bound::new(py, coroutine)?.into_ptr())
+    // SAFETY: the interpreter calls with its lock held; nothing below lets a reference go that pyo3 would have to count.
+    let py = unsafe { Python::assume_attached() };
+    let begun = || -> PyResult<*mut ffi::PyObject> {
+        let (compiled, function) = (guarded.compiled.clone(), guarded.function.bind(py));
+        let (args, kwargs) = handed.keep(py)?;
+        let coroutine = if compiled.has_lane() {
+            // SAFETY: a new reference, or null with the exception set.
+            let inner = unsafe { Bound::from_owned_ptr_or_err(py, call())? };
+            Coroutine::light(compiled, function, args, kwargs, inner)
+        } else {
+            Coroutine::new(Flight::new(compiled, function, &args, kwargs.as_ref()))
         };
-        begun().unwrap_or_else(|error| {
-            error.restore(py);
-            null_mut()
-        })
+        Ok(Bound::new(py, coroutine)?.into_ptr())
+    };
+    begun().unwrap_or_else(|error| {
+        slots::raise(error);
+        null_mut()
     })
 }

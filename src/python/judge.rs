@@ -4,7 +4,7 @@
 use super::bare;
 use super::errors::{configuration, ours};
 use crate::engine::{Verdict, WaitHint};
-use crate::policies::class::FallbackRule;
+use crate::policies::class::{FallbackRule, Row};
 use pyo3::exceptions::{PyBaseException, PyException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -117,9 +117,6 @@ fn truth_or_seconds(answer: &Bound<'_, PyAny>) -> PyResult<Option<WaitHint>> {
 /// The wait that the server asked for, if it did.
 pub fn server_wait(error: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     static RETRY_AFTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    if bare::row(error)?.is_some() {
-        return Ok(None);
-    }
     let asked = ours(error.py(), &RETRY_AFTER, "seawall._classify", "retry_after")?.call1((error,))?;
     Ok(asked.extract::<Option<f64>>()?.filter(|s| s.is_finite() && *s > 0.0).map(|s| Duration::from_secs_f64(s.min(1.6e10))))
 }
@@ -127,13 +124,17 @@ pub fn server_wait(error: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
 impl RetryJudge {
     /// The verdict; `state` makes the retry state that tenacity's objects take.
     pub fn judge<'py>(&self, happened: &Happened<'_, 'py>, state: impl Fn() -> PyResult<Bound<'py, PyAny>>) -> PyResult<Verdict> {
+        let bare = match happened {
+            Happened::Error(error) => bare::row(error)?,
+            Happened::Value(_) => None,
+        };
         let hint = match happened {
             Happened::Value(value) => match (&self.on_result, &self.listed) {
                 (Some(predicate), _) if predicate.bind(value.py()).call1((*value,))?.is_truthy()? => WaitHint::None,
                 (_, Listed::Condition(condition)) if condition.bind(value.py()).call1((state()?,))?.is_truthy()? => WaitHint::None,
                 _ => return Ok(Verdict::Success),
             },
-            Happened::Error(error) => match self.wants(error, &state)? {
+            Happened::Error(error) => match self.wants(error, bare, &state)? {
                 Some(hint) => hint,
                 None => return Ok(Verdict::Final),
             },
@@ -152,8 +153,8 @@ impl RetryJudge {
             return Ok(Verdict::Stop);
         }
         let asked = match happened {
-            Happened::Error(error) => server_wait(error)?,
-            Happened::Value(_) => None,
+            Happened::Error(error) if bare.is_none() => server_wait(error)?,
+            _ => None,
         };
         let wait = match (asked, &self.wait) {
             (Some(asked), _) => WaitHint::RetryAfter(asked),
@@ -172,11 +173,15 @@ impl RetryJudge {
         listed || self.stop.is_some() || self.wait.is_some() || self.giveup.is_some()
     }
 
-    fn wants<'py>(&self, error: &Bound<'py, PyAny>, state: &impl Fn() -> PyResult<Bound<'py, PyAny>>) -> PyResult<Option<WaitHint>> {
+    fn wants<'py>(
+        &self,
+        error: &Bound<'py, PyAny>,
+        row: Option<&'static Row>,
+        state: &impl Fn() -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<WaitHint>> {
         static WANTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static TRANSIENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = error.py();
-        let row = if matches!(self.listed, Listed::Table | Listed::Types(_)) { bare::row(error)? } else { None };
         match &self.listed {
             Listed::Table if row.is_some() => Ok(row.and_then(|row| row.retry).unwrap_or(false).then_some(WaitHint::None)),
             Listed::Table => truth_or_seconds(&ours(py, &TRANSIENT, "seawall._classify", "transient")?.call1((error,))?),
