@@ -196,11 +196,12 @@ class Bench:
             self.report.judge(Yardstick(f"memory · {name.removeprefix('seawall ')}", sizes.get(name), 1024, None, " B"))
 
     def imports(self) -> None:
-        cpu, wall, foreign, standard = _footprint.imports(3 if self.quick else 11)
+        rounds = 3 if self.quick else 11
+        cpu, wall, foreign, standard = _footprint.imports(rounds)
         table = Table("import seawall", ["its own part", "ms"])
         table.add("CPU", cpu)
         table.add("wall", wall)
-        for name, spent in _footprint.slowest():
+        for name, spent in _footprint.slowest(rounds):
             table.add(f"  {name} itself, wall", spent)
         table.notes.append(f"third-party modules loaded: {', '.join(foreign) or 'none'}")
         table.notes.append(f"of the standard library, beyond what most programs have: {', '.join(standard) or 'none'}")

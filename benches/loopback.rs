@@ -29,7 +29,8 @@ fn reply() -> Vec<u8> {
         r#""logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":12,"total_tokens":24},"#,
         r#""system_fingerprint":"fp_bench"}"#
     );
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req-bench\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req-bench\r\ncontent-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body.as_bytes()].concat()
 }
 
