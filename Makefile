@@ -9,7 +9,7 @@ SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python lint fmt build clean
+.PHONY: help demo test test-all test-rust test-python lint fmt build bench clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,10 +44,14 @@ test-all: ## Build and pass the Python tests on each Python 3.10 to 3.13 that is
 		python$$v -c '' 2>/dev/null || { echo "no python$$v here"; continue; }; \
 		echo "== python$$v"; $(MAKE) --no-print-directory test-python PYTHON=python$$v VENV=.venv-$$v || exit 1; done
 
+bench: ## Measure what seawall costs beside its peers, in a release build: some minutes. QUICK=1: a look. DOCS=1: into docs/.
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/bench
+	@.venv-bench/bin/python benches/run.py $(if $(QUICK),--quick) $(if $(DOCS),--docs)
+
 build: $(VENV)/built ## Build the extension into .venv.
 
 clean: ## Remove everything that was built or installed.
-	rm -rf .venv .venv-* target .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* target .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/made:
 	@test -n "$(PYTHON)" || { echo "seawall needs Python 3.10 or newer, and none was found: install one, or say make PYTHON=/path/to/python"; exit 1; }
@@ -68,4 +72,14 @@ $(VENV)/demo: $(VENV)/built
 
 $(VENV)/dev: $(VENV)/built
 	$(BIN)/python -m pip install -q --group dev
+	@touch $@
+
+# The extension as users get it: a wheel of the release profile, installed. And the server of bench_client.py.
+$(VENV)/bench: $(VENV)/made $(SOURCES) benches/loopback.rs
+	rm -rf $(VENV)/wheels
+	$(BIN)/maturin build --quiet --release --interpreter $(BIN)/python --out $(VENV)/wheels
+	cargo build --quiet --release --no-default-features --features net --example loopback
+	cp "$${CARGO_TARGET_DIR:-target}/release/examples/loopback" $(BIN)/seawall-loopback
+	$(BIN)/python -m pip install -q --group bench
+	$(BIN)/python -m pip install -q --no-deps --force-reinstall $(VENV)/wheels/*.whl
 	@touch $@

@@ -1,0 +1,141 @@
+"""The native client beside others: section 2 of the yardsticks. A server of its own on the loopback; the client's CPU only."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import _clients as clients
+from _harness import Rounds, arguments, tried
+from _report import Report, Table, Yardstick
+
+SERVER = Path(sys.prefix) / "bin" / "seawall-loopback"
+# Those who cost so much that a few requests tell it.
+SLOW = {clients.HTTPX, clients.SDK, clients.LANGCHAIN, clients.LANGCHAIN_BATCH, clients.LITELLM}
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The server, and where it listens. It ends with us."""
+    if not SERVER.exists():
+        sys.exit(f"{SERVER} is missing: `make bench` builds it")
+    with subprocess.Popen([SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.communicate(timeout=5)
+
+
+def cpu_ns() -> int:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return int((used.ru_utime + used.ru_stime) * 1e9)
+
+
+def in_turns(loops: dict[str, Callable[[int], Any]], counts: dict[str, int], rounds: int) -> Rounds:
+    """As `_harness.measure`, by the CPU of all threads of this process."""
+    taken = Rounds({name: [] for name in loops})
+    order = list(loops)
+    for turn in range(rounds):
+        start = turn % len(order)
+        for name in order[start:] + order[:start]:
+            gc.collect()
+            gc.disable()
+            begun = cpu_ns()
+            try:
+                loops[name](counts[name])
+            finally:
+                spent = cpu_ns() - begun
+                gc.enable()
+            taken.values[name].append(spent / counts[name])
+    return taken
+
+
+def answering(run: clients.Batch) -> clients.Batch:
+    """The client, once it has shown that it gets the answers; its connections are made then."""
+    for _ in range(2):
+        answers = run(clients.CONCURRENCY)
+        assert answers == [clients.ANSWER] * clients.CONCURRENCY, answers[:1]
+    return run
+
+
+def reading(run: clients.Streams, tokens: int) -> clients.Streams:
+    seen = run(1)
+    assert seen == tokens, f"{seen} tokens of {tokens}"
+    return run
+
+
+def requests(report: Report, server: str, *, quick: bool) -> None:
+    base_url = f"{server}/v1"
+    ready, skipped = tried((name, lambda make=make: answering(make())) for name, make in clients.requests(base_url))
+    counts = {name: (64 if quick else 128) if name in SLOW else (500 if quick else 2000) for name in ready}
+    rounds = in_turns(ready, counts, 2 if quick else 7)
+    # Nanoseconds a request are milliseconds a million of them.
+    thousand = Rounds({name: [value / 1000 for value in values] for name, values in rounds.values.items()})
+    title = "Requests, 0.5 KB replies, 64 at once"
+    table = Table(title, ["client CPU, ms per 1,000 requests", "median", "min", "× aiohttp"], notes=skipped)
+    for name in thousand.values:
+        table.add(name, thousand.median(name), thousand.low(name), thousand.ratio(name, clients.AIOHTTP))
+    report.table(table, ns_per_request=rounds.values)
+    for name, must, aim in ((clients.BATCH, 3, 5), (clients.AINVOKE, 2, 3), (clients.MONITORED, 2, 3)):
+        report.judge(
+            Yardstick(f"aiohttp costs, times {name}", rounds.ratio(clients.AIOHTTP, name), must, aim, "×", at_least=True)
+        )
+    for peer, name, must, aim in (
+        (clients.SDK, clients.AINVOKE, None, 50),
+        (clients.LANGCHAIN_BATCH, clients.BATCH, None, 50),
+        (clients.LANGCHAIN, clients.LAYER, 5, None),
+    ):
+        if peer in rounds:
+            report.judge(Yardstick(f"{peer} costs, times {name}", rounds.ratio(peer, name), must, aim, "×", at_least=True))
+
+
+def streams(report: Report, server: str, *, quick: bool) -> None:
+    tokens = 500 if quick else 2000
+    for events, must, aim in ((1, 15, 8), (16, 5, 3)):
+        base_url = f"{server}/t{tokens}/e{events}/v1"
+        made, skipped = tried((name, lambda make=make: reading(make(), tokens)) for name, make in clients.streams(base_url))
+        counts = {name: 1 if "openai" in name.lower() and "seawall" not in name else (2 if quick else 4) for name in made}
+        rounds = in_turns(made, counts, 2 if quick else 5)
+        each = Rounds({name: [value / tokens / 1000 for value in values] for name, values in rounds.values.items()})
+        title = f"Streams of {tokens:,} tokens, {events} event{'s' if events > 1 else ''} a write"
+        notes = ["four streams at once; the SDK and langchain_openai one, Chat.stream one after another", *skipped]
+        table = Table(title, ["client CPU, µs per token", "median", "min", "× aiohttp"], notes=notes)
+        for name in each.values:
+            table.add(name, each.median(name), each.low(name), each.ratio(name, clients.AIOHTTP))
+        report.table(table, us_per_token=each.values)
+        for name in (clients.STREAM, clients.ASTREAM):
+            report.judge(Yardstick(f"a token, {events} a write · {name}", each.median(name), must, aim, " µs"))
+
+
+def wheel(report: Report) -> None:
+    wheels = sorted((Path(sys.prefix) / "wheels").glob("seawall-*.whl"), key=lambda file: file.stat().st_mtime)
+    if wheels:
+        report.judge(Yardstick("wheel", wheels[-1].stat().st_size / 1e6, 6, None, " MB"))
+
+
+def main() -> None:
+    quick = arguments(__doc__ or "").quick
+    for name in list(os.environ):
+        # Everything here stays on the loopback.
+        if name.lower().endswith("_proxy") or name.startswith(("LANGSMITH", "LANGCHAIN")):
+            del os.environ[name]
+    report = Report("client", "The native client", clients.PEERS)
+    with served() as server:
+        requests(report, server, quick=quick)
+        streams(report, server, quick=quick)
+        clients.close()
+    wheel(report)
+    report.finish()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()
