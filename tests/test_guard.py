@@ -122,14 +122,6 @@ async def test_partials_of_coroutine_functions_and_callable_objects() -> None:
     assert await retry(Adder())(1) == 3
 
 
-def test_a_generator_function_is_refused_with_advice() -> None:
-    def pieces() -> object:
-        yield 1
-
-    with pytest.raises(TypeError, match="pieces is a generator function"):
-        retry(pieces)
-
-
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to a thread are Unix's")
 def test_ctrl_c_ends_a_wait_at_once() -> None:
     main = threading.get_ident()
