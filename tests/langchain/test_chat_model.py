@@ -48,7 +48,9 @@ def test_every_kind_of_message_reaches_the_server(sim, llm):
         [
             SystemMessage("be brief"),
             ("human", "one?"),
-            HumanMessage([{"type": "text", "text": "and this?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]),
+            HumanMessage(
+                [{"type": "text", "text": "and this?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+            ),
             AIMessage("", tool_calls=[call]),
             ToolMessage("2", tool_call_id="call-1"),
         ]
@@ -134,7 +136,9 @@ def test_an_argument_without_a_meaning_here_is_refused_by_name(llm, name, value)
         llm(**{name: value})
 
 
-@pytest.mark.parametrize("arguments", [{"temperature": "hot"}, {"timeout": "soon"}, {"timeout": (1, 2)}, {"n": 0}, {"circuit": 5}])
+@pytest.mark.parametrize(
+    "arguments", [{"temperature": "hot"}, {"timeout": "soon"}, {"timeout": (1, 2)}, {"n": 0}, {"circuit": 5}]
+)
 def test_a_wrong_type_is_refused_when_it_is_written(llm, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         llm(**arguments)
