@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from operator import itemgetter
 
 import pytest
+from langchain_core.exceptions import ModelError
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import ConfigurableField, RunnableBranch, RunnableLambda, RunnableParallel, RunnablePassthrough
+from langchain_core.runnables import (
+    ConfigurableField,
+    RunnableBranch,
+    RunnableLambda,
+    RunnableParallel,
+    RunnablePassthrough,
+    RunnableSerializable,
+)
 from langchain_openai import ChatOpenAI as ForeignChatOpenAI
 from pydantic import BaseModel
 
@@ -196,3 +205,58 @@ def test_it_names_itself_and_its_types(foreign):
     assert guarded.get_name() == "Resilient<RunnableSequence>"
     assert guarded.OutputType is str
     assert guarded.InputType == foreign().InputType
+
+
+class CachedClient(RunnableSerializable[str, str]):
+    """As some clients are: the part that retries is made at the first call, with the number of then."""
+
+    max_retries: int = 2
+    asked: list[int] = []  # noqa: RUF012
+
+    @cached_property
+    def _client(self) -> int:
+        return self.max_retries
+
+    def invoke(self, input: str, config: object = None, **kwargs: object) -> str:
+        self.asked.append(1 + self._client)
+        return input
+
+
+def test_a_client_made_at_the_first_call_is_made_anew():
+    client = CachedClient()
+    client.invoke("hello")
+    resilient(client, **retried(2)).invoke("hello")
+    client.invoke("hello")
+    assert client.asked == [3, 1, 3]
+
+
+@pytest.mark.parametrize("way", ["stream", "astream"])
+@pytest.mark.parametrize("parsed", [False, True])
+async def test_a_foreign_stream_is_retried_until_its_first_content_and_not_after_it(sim, foreign, way, parsed):
+    chain = foreign() | StrOutputParser() if parsed else foreign()
+    guarded = resilient(chain, **retried(2, fallback=["sorry"]))
+    seen = []
+
+    async def read():
+        seen.clear()
+        if way == "stream":
+            for piece in guarded.stream("hello"):
+                seen.append(piece)
+        else:
+            async for piece in guarded.astream("hello"):
+                seen.append(piece)
+
+    def text():
+        return "".join(piece if isinstance(piece, str) else piece.content for piece in seen)
+
+    sim.on("gpt-4", faults.cut(0, "reset"), times=1)
+    await read()
+    assert text().startswith("[gpt-4] hello")
+    assert sim.count() == 2
+    sim.on("gpt-4", faults.cut(3, "reset"), times=1)
+    with pytest.raises(errors.StreamInterruptedError) as raised:
+        await read()
+    assert raised.value.partial == text() != ""
+    assert isinstance(raised.value, ModelError)
+    assert raised.value.__cause__ is not None
+    assert sim.count() == 3

@@ -86,6 +86,10 @@ def test_a_config_bound_to_one_survives(first_down, llm):
     answer = chain.with_retry(**ONCE).with_fallbacks([llm("b")]).invoke("hello")
     assert answer.response_metadata["served_by"] == "b"
     assert started == [["mine"]]
+    for listening in (llm().with_listeners(on_start=lambda run: None), llm().with_types(output_type=AIMessage)):
+        first_down.forget()
+        listening.with_fallbacks([llm("b")]).with_retry(**TWICE).invoke("hello")
+        assert (first_down.count("gpt-4"), first_down.count("b")) == (2, 1)
 
 
 def test_alternatives_of_an_alternative_are_tried_too(first_down, llm):
