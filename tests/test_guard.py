@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import functools
 import inspect
 import signal
@@ -140,6 +141,15 @@ def test_ctrl_c_ends_a_wait_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
         ask()
     thread.join(20)
+
+
+def test_an_interrupt_without_a_signal_to_this_thread_ends_a_wait_too() -> None:
+    @retry(2, wait=600, before_sleep=lambda state: threading.Thread(target=_thread.interrupt_main).start())
+    def ask() -> None:
+        raise ConnectionError
+
+    with pytest.raises(KeyboardInterrupt):
+        ask()
 
 
 def test_everything_promised_is_there() -> None:

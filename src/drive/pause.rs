@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-/// Sleeps for `span` or until a signal arrives, whichever is first.
+/// The longest sleep: a signal that comes just before it, or to another thread, ends none.
+#[cfg(unix)]
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Sleeps for `span`, for a slice of it, or until a signal arrives, whichever is first.
 #[cfg(unix)]
 pub fn pause(span: Duration) {
+    let span = span.min(SLICE);
     let wanted = libc::timespec {
         tv_sec: libc::time_t::try_from(span.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: libc::c_long::from(span.subsec_nanos() as i32),
