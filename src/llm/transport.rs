@@ -40,6 +40,9 @@ impl Origin {
             Some(404) if self.endpoint.shown().ends_with(&*self.path) => {
                 format!(" (POST {}: leave {:?} out of base_url, it is added by itself)", self.shown(), self.path)
             }
+            Some(404) if self.endpoint.is_root() => {
+                format!(" (POST {}: base_url names no path, where most services want one like {}/v1)", self.shown(), self.endpoint.shown())
+            }
             Some(404) => match &self.model {
                 Some(model) => format!(" (POST {}: check the model name {model:?} and base_url)", self.shown()),
                 None => format!(" (POST {}: check base_url)", self.shown()),
