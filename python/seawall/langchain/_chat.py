@@ -457,8 +457,8 @@ def _native(fallback: Any) -> ChatOpenAI | None:
 def same_place(one: Any, other: Any) -> bool:
     """Whether two chat models ask the same server with the same key; `False` where that cannot be told."""
     models = [model.bound if isinstance(model, BoundChat) else model for model in (one, other)]
-    places = [model._chat_model._where for model in models if isinstance(model, ChatOpenAI)]
-    return len(places) == 2 and places[0] == places[1]
+    chats = [model._chat_model for model in models if isinstance(model, ChatOpenAI)]
+    return len(chats) == 2 and chats[0]._is_same_place(chats[1])
 
 
 def _tool_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
