@@ -122,6 +122,9 @@ class _Model:
     """What a chat model and an embeddings model share: one primary, its policies and its alternatives."""
 
     _kind: str
+    # For the repr of one whose arguments were refused.
+    model = "?"
+    _others: tuple[_Model, ...] = ()
 
     def __init__(
         self,
@@ -160,7 +163,6 @@ class _Model:
         self.model = model
         self._table: Any = errors
         self._retry: Retry | None = Retry(max_retries + 1)
-        self._others: tuple[_Model, ...] = ()
         self._handled: Any = None
         # It holds the key, and shows it nowhere.
         self._bare = _seawall.Leg(

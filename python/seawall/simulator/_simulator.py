@@ -24,7 +24,7 @@ class Request:
     """A request that reached the simulator.
 
     Attributes:
-        time: seconds since the simulator's start.
+        time: seconds since the simulator's first start.
         method, path: of the request line.
         model: the model asked for; `None` where none was.
         stream: whether a stream was asked for.
