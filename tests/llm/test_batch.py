@@ -92,7 +92,9 @@ def test_an_empty_batch_is_an_empty_list(sim, chat, batch: Batch) -> None:
 
 
 @both
-@pytest.mark.parametrize("inputs", ["hello", b"hello", {"role": "user"}, {"a", "b"}, None, 5], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "inputs", ["hello", b"hello", {"role": "user"}, {"a", "b"}, None, 5], ids=lambda value: type(value).__name__
+)
 def test_one_text_or_what_has_no_order_is_no_batch(sim, chat, batch: Batch, inputs) -> None:
     with pytest.raises(TypeError, match="inputs must be a list"):
         batch(chat(), inputs)

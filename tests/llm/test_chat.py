@@ -79,13 +79,20 @@ def test_a_prompt_and_messages_in_every_form_reach_the_server_as_the_api_has_the
 
 
 def test_any_text_arrives_as_it_was(sim, chat) -> None:
-    text = "中文 \x00 \u2028 🎉 \"quoted\" \\ \n" + "long " * 200_000
+    text = '中文 \x00 \u2028 🎉 "quoted" \\ \n' + "long " * 200_000
     chat().invoke(text)
     assert sim.requests[-1].body["messages"][0]["content"] == text
 
 
 def test_parameters_of_a_request_win_over_those_of_the_model(sim, chat) -> None:
-    model = chat(temperature=0.5, max_tokens=5, organization="org", project="pro", default_headers={"x-mine": "1"}, default_query={"v": "2"})
+    model = chat(
+        temperature=0.5,
+        max_tokens=5,
+        organization="org",
+        project="pro",
+        default_headers={"x-mine": "1"},
+        default_query={"v": "2"},
+    )
     assert model.invoke("x", temperature=1, stop=["."]).finish_reason == "length"
     request = sim.requests[-1]
     assert {name: request.body[name] for name in ("model", "temperature", "max_tokens", "stop")} == {
@@ -241,7 +248,18 @@ def test_models_copy_replies_pickle_and_a_model_with_its_key_does_not(chat) -> N
         pickle.dumps(model)
     reply = model.invoke("x")
     again: Reply = pickle.loads(pickle.dumps(reply))
-    for name in ("content", "model", "attempts", "seconds", "usage", "finish_reason", "request_id", "headers", "raw", "asked_model"):
+    for name in (
+        "content",
+        "model",
+        "attempts",
+        "seconds",
+        "usage",
+        "finish_reason",
+        "request_id",
+        "headers",
+        "raw",
+        "asked_model",
+    ):
         assert getattr(again, name) == getattr(reply, name), name
     assert copy.deepcopy(reply).content == reply.content
 

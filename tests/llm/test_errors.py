@@ -35,7 +35,12 @@ STATUSES = [
 def fails(model: Chat) -> errors.APIError:
     """The error of a call, the same however it is made."""
     raised = []
-    for ask in (model.invoke, lambda x: list(model.stream(x)), lambda x: asyncio.run(model.ainvoke(x)), lambda x: model.batch([x])):
+    for ask in (
+        model.invoke,
+        lambda x: list(model.stream(x)),
+        lambda x: asyncio.run(model.ainvoke(x)),
+        lambda x: model.batch([x]),
+    ):
         with pytest.raises(errors.APIError) as caught:
             ask("x")
         raised.append(caught.value)
@@ -149,7 +154,9 @@ def test_a_base_url_without_its_path_or_with_too_much_of_it_is_not_found_with_ad
     assert sim.count() == 2
 
 
-@pytest.mark.parametrize("base_url", ["", "nonsense", "localhost:8000/v1", "ftp://h/v1", "http://", "http://h:99999/v1", "http://\ud800/", 5])
+@pytest.mark.parametrize(
+    "base_url", ["", "nonsense", "localhost:8000/v1", "ftp://h/v1", "http://", "http://h:99999/v1", "http://\ud800/", 5]
+)
 def test_a_base_url_that_is_none_is_refused_at_once(chat, base_url) -> None:
     with pytest.raises(errors.ConfigurationError, match="base_url"):
         chat(base_url=base_url)
@@ -190,7 +197,12 @@ def test_errors_pickle_and_copy_with_their_story(sim, chat) -> None:
         chat(max_retries=0).batch(["a", "b", "c"], max_concurrency=1)
     error = raised.value
     for again in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
-        assert (str(again), again.request_id, again.body, again.headers) == (str(error), error.request_id, error.body, error.headers)
+        assert (str(again), again.request_id, again.body, again.headers) == (
+            str(error),
+            error.request_id,
+            error.body,
+            error.headers,
+        )
         assert again.attempts == error.attempts == 1
         assert [type(result) for result in again.results] == [type(result) for result in error.results]
         assert again.results[2].content == error.results[2].content

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from seawall.llm import Embeddings
 from seawall.simulator import faults
 
 PROGRAM = """
@@ -77,8 +78,6 @@ def test_cancelling_a_task_cuts_its_request_on_the_wire(sim, chat, way) -> None:
             elif way == "astream":
                 await anext(model.astream("x"))
             else:
-                from seawall.llm import Embeddings
-
                 await Embeddings("e", api_key="k", base_url=sim.base_url).ainvoke("x")
 
         task = asyncio.create_task(ask())

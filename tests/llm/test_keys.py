@@ -64,8 +64,12 @@ def test_it_is_in_no_repr_and_no_attribute(chat, key) -> None:
 
 ECHOES: list[Callable[[str], Any]] = [
     lambda key: faults.status(401, f"Incorrect API key provided: {key}."),
-    lambda key: faults.status(500, error_code=key, body={"error": {"message": "m", "code": key, "param": key, "type": f"t {key}"}}),
-    lambda key: faults.status(401, body=json.dumps({"error": {"message": f"wrong: {key}"}}).replace("<", "\\u003c").replace("/", "\\/")),
+    lambda key: faults.status(
+        500, error_code=key, body={"error": {"message": "m", "code": key, "param": key, "type": f"t {key}"}}
+    ),
+    lambda key: faults.status(
+        401, body=json.dumps({"error": {"message": f"wrong: {key}"}}).replace("<", "\\u003c").replace("/", "\\/")
+    ),
     lambda key: faults.status(403, body={"detail": {"headers": {"authorization": f"Bearer {key}"}}}),
     lambda key: faults.status(502, body=f"<html><title>{key}</title>{html(key)}</html>", content_type="text/html"),
     lambda key: faults.status(400, body=f"key={percent(key)}", content_type="text/plain"),

@@ -43,7 +43,9 @@ def gaps(sim: Simulator) -> list[float]:
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 @pytest.mark.parametrize(
-    "fault", [faults.status(401), faults.status(400), faults.quota(), faults.status(403), faults.status(404), faults.status(422)], ids=lambda f: f.name
+    "fault",
+    [faults.status(401), faults.status(400), faults.quota(), faults.status(403), faults.status(404), faults.status(422)],
+    ids=lambda f: f.name,
 )
 def test_what_no_retry_can_mend_costs_one_request(sim, chat, fault, policy) -> None:
     sim.on("m", fault)
@@ -74,7 +76,16 @@ def test_naming_that_very_error_retries_it(sim, chat, fault, named) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "fault",
-    [faults.status(500), faults.status(429), faults.status(408), faults.status(409), faults.reset(), faults.html(), faults.empty_choices(), faults.cut(0)],
+    [
+        faults.status(500),
+        faults.status(429),
+        faults.status(408),
+        faults.status(409),
+        faults.reset(),
+        faults.html(),
+        faults.empty_choices(),
+        faults.cut(0),
+    ],
     ids=lambda f: f.name,
 )
 def test_what_may_pass_is_tried_as_often_as_asked_and_not_once_more(sim, chat, fault, way) -> None:
@@ -181,7 +192,9 @@ def test_a_function_around_it_has_retries_of_its_own_and_then_the_models_are_swi
     assert sim.count() == 3
 
 
-@pytest.mark.parametrize("policy", [{"stop_after_attempt": 0}, {"wait": -1}, {"retry_if_exception_type": 5}, {"stop_after": 3}], ids=str)
+@pytest.mark.parametrize(
+    "policy", [{"stop_after_attempt": 0}, {"wait": -1}, {"retry_if_exception_type": 5}, {"stop_after": 3}], ids=str
+)
 def test_words_that_cannot_be_meant_are_refused(chat, policy) -> None:
     with pytest.raises((errors.ConfigurationError, TypeError)):
         chat().with_retry(**policy)

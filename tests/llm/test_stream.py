@@ -233,7 +233,10 @@ def test_one_stream_is_read_by_one_thread_or_task_and_closed_by_any(sim, chat) -
 
 @both
 def test_a_tool_call_is_content(sim, chat, read: Read) -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}}
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}},
+    }
     sim.on("m", faults.cut(2, "reset"))
     with pytest.raises(errors.StreamInterruptedError) as raised:
         read(chat(tools=[tool], tool_choice="required").with_retry(wait=0))
