@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,7 +39,7 @@ def chat(sim: Simulator) -> Callable[..., Chat]:
 @pytest.fixture
 def program(sim: Simulator) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a Python program; `base_url` is the simulator's."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[tuple[subprocess.Popen[str], threading.Timer]] = []
 
     def start(text: str, **environment: str) -> subprocess.Popen[str]:
         whole = f"base_url = {sim.base_url!r}\n{text}"
@@ -46,10 +47,15 @@ def program(sim: Simulator) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process = subprocess.Popen(
             [sys.executable, "-c", whole], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment or None
         )
-        started.append(process)
+        # Whoever waits for its output does not wait for ever.
+        limit = threading.Timer(90, process.kill)
+        limit.daemon = True
+        limit.start()
+        started.append((process, limit))
         return process
 
     yield start
-    for process in started:
+    for process, limit in started:
+        limit.cancel()
         process.kill()
         process.communicate()
