@@ -41,8 +41,9 @@ fmt: $(VENV)/dev ## Format all code.
 
 test-all: ## Build and pass the Python tests on each Python 3.10 to 3.13 that is installed.
 	@for v in 3.10 3.11 3.12 3.13; do \
-		python$$v -c '' 2>/dev/null || { echo "no python$$v here"; continue; }; \
-		echo "== python$$v"; $(MAKE) --no-print-directory test-python PYTHON=python$$v VENV=.venv-$$v || exit 1; done
+		p=$$(for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python3; do $$p -c '' 2>/dev/null && echo $$p && break; done); \
+		test -n "$$p" || { echo "no Python $$v here"; continue; }; \
+		echo "== Python $$v"; $(MAKE) --no-print-directory test-python PYTHON=$$p VENV=.venv-$$v || exit 1; done
 
 bench: ## Measure what seawall costs beside its peers, in a release build: some minutes. QUICK=1: a look. DOCS=1: into docs/.
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/bench

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// The longest sleep: a signal that comes just before it, or to another thread, ends none.
+/// A signal that came just before the sleep, or to another thread, is noticed this late at the most.
 #[cfg(unix)]
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Sleeps for `span`, for a slice of it, or until a signal arrives, whichever is first.
+/// Sleeps for `span`, a slice, or until a signal arrives, whichever is first.
 #[cfg(unix)]
 pub fn pause(span: Duration) {
     let span = span.min(SLICE);

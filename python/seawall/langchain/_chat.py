@@ -30,7 +30,6 @@ from seawall.llm import Chat, _apieces, _landed, _pieces, retry_policy
 # What goes into the request under another name than the field's.
 _SENT_AS = {"max_tokens": "max_completion_tokens"}
 # What of a model's place tells its answers from another's.
-_WHERE = ("base_url", "organization", "project", "headers", "query", "params")
 _REQUEST_FIELDS = (
     "frequency_penalty",
     "logit_bias",
@@ -430,8 +429,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
 
     def _asked(self) -> list[Any]:
         """Whom it asks, and how: all that an answer depends on, but the question and the key."""
-        place = {name: value for name, value in self._chat_model._place.items() if name in _WHERE}
-        return [self.model_name, sorted(place.items()), *(other._asked() for other in self._others)]
+        return [self.model_name, self._chat_model._bare.described(), *(other._asked() for other in self._others)]
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         yield from super().__repr_args__()
@@ -474,8 +472,8 @@ def _native(fallback: Any) -> ChatOpenAI | None:
 def same_place(one: Any, other: Any) -> bool:
     """Whether two chat models ask the same server with the same key; `False` where that cannot be told."""
     models = [model.bound if isinstance(model, BoundChat) else model for model in (one, other)]
-    places = [model._chat_model._where for model in models if isinstance(model, ChatOpenAI)]
-    return len(places) == 2 and places[0] == places[1]
+    chats = [model._chat_model for model in models if isinstance(model, ChatOpenAI)]
+    return len(chats) == 2 and chats[0]._is_same_place(chats[1])
 
 
 def _tool_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
