@@ -1,3 +1,4 @@
 mod lane;
 mod pairs;
+mod pipeline_model;
 mod policies;
