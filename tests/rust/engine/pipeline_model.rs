@@ -117,12 +117,12 @@ fn told(shape: &Shape, scripts: &[Vec<(Tenths, Answer)>]) -> Story {
     let mut story = Story::default();
     let first = primary(shape, &scripts[0], &mut story);
     let mut end = first;
-    for alternative in 1..=shape.alternatives {
+    for (alternative, script) in scripts.iter().enumerate().skip(1).take(shape.alternatives) {
         if matches!(end, End::Value(_)) || matches!(end, End::Error(name) if name.starts_with("final")) {
             break;
         }
         story.calls.push((alternative as u16, story.at));
-        let (takes, answer) = scripts[alternative][0];
+        let (takes, answer) = script[0];
         story.at += takes;
         end = end_of(answer);
     }
