@@ -33,6 +33,14 @@ pub fn configuration(py: Python<'_>, message: &str) -> PyErr {
     }
 }
 
+/// A `ConfigurationError` about a value of the wrong type, which is a `TypeError` too.
+pub fn wrong_type(py: Python<'_>, message: &str) -> PyErr {
+    match class(py, "ConfigurationTypeError").and_then(|c| c.call1((message,))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
 /// What a rejection is raised as.
 pub fn rejection(py: Python<'_>, rejection: &Rejection, name: &str, last_failure: Option<&Py<PyAny>>) -> PyErr {
     let fields = PyDict::new(py);

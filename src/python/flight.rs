@@ -6,6 +6,7 @@ use super::errors;
 use super::judge::{Happened, Judge};
 use super::log;
 use super::monitor;
+use super::policies::circuit_breaker::{CircuitBreaker, is_change};
 use super::state::{Told, retry_state};
 use crate::drive::clock;
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Rejection, StageId, Target, Ticket, Verdict};
@@ -181,6 +182,10 @@ impl Flight {
             }
             let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
             let name = match &self.compiled.stage(event.stage).breaker {
+                Some(breaker) if is_change(event.name) => {
+                    CircuitBreaker::tell(breaker.bind(py))?;
+                    continue;
+                }
                 Some(breaker) => breaker.get().display_name(),
                 None => self.name.clone(),
             };

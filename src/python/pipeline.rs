@@ -155,8 +155,7 @@ impl Guarded {
         let compiled = pipeline.get().compiled.clone();
         for stage in &compiled.stages {
             if let Some(breaker) = &stage.breaker {
-                breaker.get().adopt_name(compiled.name.as_deref().unwrap_or(name));
-                register(breaker.bind(py))?;
+                CircuitBreaker::guards(breaker.bind(py), compiled.name.as_deref().unwrap_or(name))?;
             }
         }
         Ok(Guarded { function, pipeline, compiled, asynchronous })
@@ -199,10 +198,4 @@ impl Guarded {
     fn __repr__(&self, py: Python<'_>) -> String {
         format!("<guarded {} by {}>", short_repr(self.function.bind(py)), self.pipeline.get().__repr__(py))
     }
-}
-
-fn register(breaker: &Bound<'_, CircuitBreaker>) -> PyResult<()> {
-    static REGISTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    ours(breaker.py(), &REGISTER, "seawall._circuits", "register")?.call1((breaker,))?;
-    Ok(())
 }
