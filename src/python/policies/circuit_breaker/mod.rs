@@ -1,5 +1,7 @@
 //! `CircuitBreaker`.
 
+mod isolation;
+mod passage;
 mod permit;
 mod settings;
 mod tell;
@@ -8,12 +10,12 @@ pub use permit::{Permit, Ready};
 pub use tell::is_change;
 
 use crate::drive::clock;
-use crate::engine::{Random, Refusal, Rejection, StageId};
 use crate::policies::circuit_breaker::{self as core, Evidence, State};
 use crate::python::convert;
-use crate::python::errors::{self, configuration, ours};
+use crate::python::errors::{configuration, ours};
 use crate::python::judge::{BreakerJudge, Listed};
 use crate::python::pipeline::Pipeline;
+use isolation::Isolation;
 use permit::{Entrances, lock};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::prelude::*;
@@ -23,7 +25,6 @@ use pyo3::{PyTraverseError, PyVisit};
 use settings::{NAMES, Settings};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// A value for a repr, kept short.
 pub fn short_repr(value: &Bound<'_, PyAny>) -> String {
@@ -346,7 +347,7 @@ impl CircuitBreaker {
     /// Counts a success that was seen elsewhere: a health check, a call that took no permit. It counts in whatever state
     /// the circuit is; `success_threshold` of them close an open one.
     fn record_success(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let told = slf.get().core.record(Evidence::Success, clock::now(), chance());
+        let told = slf.get().core.record(Evidence::Success, clock::now(), passage::chance());
         if told.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 
@@ -356,7 +357,7 @@ impl CircuitBreaker {
         if let Some(error) = exception {
             slf.get().remember(error.unbind());
         }
-        let told = slf.get().core.record(Evidence::Failure, clock::now(), chance());
+        let told = slf.get().core.record(Evidence::Failure, clock::now(), passage::chance());
         if told.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 
@@ -482,6 +483,11 @@ impl CircuitBreaker {
         slf.clone()
     }
 
+    /// It guards something of that name: it takes the name, if it has none, and can be found by it.
+    fn _guards(slf: &Bound<'_, Self>, name: &str) -> PyResult<()> {
+        Self::guards(slf, name)
+    }
+
     /// Finds it again when it is unpickled where it came from.
     #[getter]
     fn _identity(&self) -> u64 {
@@ -528,11 +534,6 @@ fn prepend<'py>(first: &Bound<'py, PyAny>, rest: &Bound<'py, PyTuple>) -> PyResu
     PyTuple::new(first.py(), all)
 }
 
-/// A number in `[0, 1)` for the jitter of a recovery time.
-fn chance() -> f64 {
-    Random::seeded(clock::seed()).unit()
-}
-
 /// Takes the changes over; an unknown name is a `TypeError`, as with any function.
 fn apply(settings: &mut Settings, changes: &Bound<'_, PyDict>) -> PyResult<()> {
     for (name, value) in changes {
@@ -542,113 +543,4 @@ fn apply(settings: &mut Settings, changes: &Bound<'_, PyDict>) -> PyResult<()> {
         }
     }
     Ok(())
-}
-
-/// Calls are turned away until this ends: by `end()`, or at the end of a `with` block.
-#[pyclass(frozen, module = "seawall._seawall")]
-pub struct Isolation {
-    breaker: Py<CircuitBreaker>,
-    number: u64,
-}
-
-#[pymethods]
-impl Isolation {
-    /// Ends it: after the last isolation the circuit is what it was before the first. Whether it was still on.
-    fn end(&self, py: Python<'_>) -> PyResult<bool> {
-        let ended = self.breaker.get().core.end_isolation(self.number, clock::now());
-        CircuitBreaker::tell(self.breaker.bind(py))?;
-        Ok(ended)
-    }
-
-    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
-    }
-
-    #[pyo3(signature = (*_raised))]
-    fn __exit__(&self, py: Python<'_>, _raised: &Bound<'_, PyTuple>) -> PyResult<bool> {
-        self.end(py)?;
-        Ok(false)
-    }
-}
-
-impl CircuitBreaker {
-    /// The judge for a pipeline.
-    pub fn judge(&self, py: Python<'_>) -> PyResult<BreakerJudge> {
-        let (types, two_arguments) = listed("expected_exception", self.expected.bind(py))?;
-        let ignored = self.ignore.as_ref().map(|i| listed("ignore", i.bind(py))).transpose()?;
-        Ok(BreakerJudge { listed: types, two_arguments, ignored, on_result: self.on_result.as_ref().map(|p| p.clone_ref(py)) })
-    }
-
-    pub fn policy(&self) -> core::Guarded {
-        core::Guarded { breaker: self.core.clone(), judges_values: self.on_result.is_some() }
-    }
-
-    /// Keeps the failure that was counted.
-    pub fn remember(&self, error: Py<PyAny>) {
-        let old = lock(&self.last_failure).replace(error);
-        drop(old); // outside the lock: dropping an exception may run code
-    }
-
-    /// It guards something of that name from now on: it takes the name, if it has none, and can be found by it.
-    pub fn guards(slf: &Bound<'_, Self>, name: &str) -> PyResult<()> {
-        lock(&slf.get().name).get_or_insert_with(|| name.to_owned());
-        Self::register(slf)
-    }
-
-    fn register(slf: &Bound<'_, Self>) -> PyResult<()> {
-        static REGISTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        ours(slf.py(), &REGISTER, "seawall._circuits", "register")?.call1((slf,))?;
-        Ok(())
-    }
-
-    fn name(&self) -> Option<String> {
-        lock(&self.name).clone()
-    }
-
-    pub fn display_name(&self) -> String {
-        self.name().unwrap_or_else(|| "unnamed".into())
-    }
-
-    /// A permit, or the refusal.
-    fn admit(slf: &Bound<'_, Self>) -> PyResult<core::Permit> {
-        let this = slf.get();
-        match this.core.admit(clock::now()) {
-            Ok((permit, None)) => Ok(permit),
-            Ok((permit, Some(_))) => match Self::tell(slf) {
-                Ok(()) => Ok(permit),
-                Err(interrupt) => {
-                    this.core.settle(permit, Evidence::None, clock::now(), 0.0);
-                    Err(interrupt)
-                }
-            },
-            Err(retry_after) => Err(this.refused(slf.py(), retry_after)),
-        }
-    }
-
-    /// Takes a permit back and tells of what that changed.
-    fn settle(slf: &Bound<'_, Self>, permit: core::Permit, evidence: Evidence) -> PyResult<()> {
-        let changed = slf.get().core.settle(permit, evidence, clock::now(), chance());
-        if changed.is_some() { Self::tell(slf) } else { Ok(()) }
-    }
-
-    /// A block that held `permit` was left, with that exception if any.
-    fn left(slf: &Bound<'_, Self>, permit: core::Permit, raised: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        match permit::evidence(slf, raised) {
-            Ok(evidence) => Self::settle(slf, permit, evidence),
-            Err(error) => {
-                // A predicate of the user's failed: nothing is known of the call.
-                Self::settle(slf, permit, Evidence::None)?;
-                Err(error)
-            }
-        }
-    }
-
-    fn refused(&self, py: Python<'_>, retry_after: Option<Duration>) -> PyErr {
-        let rejection = Rejection { refusal: Refusal::CircuitOpen, stage: StageId(0), retry_after, limit: Duration::ZERO };
-        errors::rejection(py, &rejection, &self.display_name(), self.last_failure(py).as_ref())
-    }
-
-    pub fn last_failure(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        lock(&self.last_failure).as_ref().map(|e| e.clone_ref(py))
-    }
 }
