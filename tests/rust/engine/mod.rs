@@ -1,2 +1,3 @@
+mod breaker_model;
 mod pairs;
 mod policies;
