@@ -219,6 +219,18 @@ def test_exit_stacks_of_interleaved_contexts_find_their_own_entrance() -> None:
     assert breaker.state == "open"
 
 
+def test_exit_stacks_of_one_context_that_end_crosswise_find_their_own_breaker() -> None:
+    one, two = CircuitBreaker(1, 60), CircuitBreaker(1, 60)
+    two.reset()  # another era than the first: a permit of the one says nothing to the other
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    first.enter_context(one)
+    second.enter_context(two)
+    first.__exit__(ConnectionError, ConnectionError(), None)
+    assert (one.state, two.state) == ("open", "closed")
+    second.__exit__(ConnectionError, ConnectionError(), None)
+    assert two.state == "open"
+
+
 def test_leaving_without_having_entered_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="without having been entered"):
         CircuitBreaker().__exit__(None, None, None)
@@ -431,6 +443,19 @@ def test_changes_of_many_threads_are_all_kept() -> None:
         "success_threshold": 3,
         "half_open_max_calls": 2,
     }.items() <= said.items()
+
+
+def test_a_change_made_while_another_is_read_is_kept() -> None:
+    breaker = CircuitBreaker(1, 60)
+
+    class Number:
+        def __index__(self) -> int:
+            breaker.configure(success_threshold=3)
+            return 7
+
+    breaker.configure(failure_threshold=Number())  # type: ignore[arg-type]
+    said = breaker.__reduce__()[1][2]  # type: ignore[index]
+    assert (said["failure_threshold"], said["success_threshold"]) == (7, 3)
 
 
 # --- what it tells of itself
