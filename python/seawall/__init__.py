@@ -1,7 +1,7 @@
 """seawall: what stands between an application and the model APIs that it calls."""
 
 from seawall import errors, presets
-from seawall._circuits import CircuitBreakerMonitor
+from seawall._circuits import CircuitBreakerMonitor, CircuitEvent, CircuitMetrics, circuits
 from seawall._classify import classify, register_classifier, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
 from seawall._monitoring import Alert, MonitoringSystem
@@ -11,6 +11,7 @@ from seawall._seawall import (
     CircuitBreaker,
     Fallback,
     Monitor,
+    Permit,
     Pipeline,
     Retry,
     Timeout,
@@ -57,10 +58,13 @@ __all__ = [
     "CircuitBreaker",
     "CircuitBreakerError",
     "CircuitBreakerMonitor",
+    "CircuitEvent",
+    "CircuitMetrics",
     "ConfigurationError",
     "Fallback",
     "Monitor",
     "MonitoringSystem",
+    "Permit",
     "Pipeline",
     "PipelineOrderWarning",
     "Prompt",
@@ -75,6 +79,7 @@ __all__ = [
     "before_sleep_log",
     "before_sleep_nothing",
     "circuit",
+    "circuits",
     "classify",
     "errors",
     "guard",

@@ -6,6 +6,7 @@ use super::errors;
 use super::judge::{Happened, Judge};
 use super::log;
 use super::monitor;
+use super::policies::circuit_breaker::{CircuitBreaker, is_change};
 use super::state::{Told, retry_state};
 use crate::drive::clock;
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
@@ -236,7 +237,14 @@ impl Flight {
                 events::FALLBACK_USED => self.fell_back = true,
                 _ => {}
             }
-            self.log(py, &event)?;
+            match &self.compiled.stage(event.stage).breaker {
+                // Told by the breaker itself, however it came about, in order and once.
+                Some(breaker) if is_change(event.name) => {
+                    CircuitBreaker::tell(breaker.bind(py))?;
+                    continue;
+                }
+                _ => self.log(py, &event)?,
+            }
             if self.compiled.has_hooks {
                 self.call_hooks(py, &event)?;
             }

@@ -3,7 +3,6 @@
 use super::async_generator::AsyncGenerator;
 use super::compiled::Compiled;
 use super::coroutine::Coroutine;
-use super::errors::ours;
 use super::flight::{Flight, Way};
 use super::generator::Generator;
 use super::inline::Inline;
@@ -19,7 +18,6 @@ use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -73,8 +71,7 @@ impl Guarded {
         let compiled = pipeline.get().compiled();
         for stage in &compiled.stages {
             if let Some(breaker) = &stage.breaker {
-                breaker.get().adopt_name(compiled.name.as_deref().unwrap_or(name));
-                register(breaker.bind(py))?;
+                CircuitBreaker::guards(breaker.bind(py), compiled.name.as_deref().unwrap_or(name))?;
             }
         }
         let way = match kind {
@@ -141,12 +138,6 @@ impl Guarded {
         let compiled = pipeline.get().compiled();
         Bound::new(py, Guarded { vectorcall, function: py.None(), pipeline, compiled, way: Way::Sync })
     }
-}
-
-fn register(breaker: &Bound<'_, CircuitBreaker>) -> PyResult<()> {
-    static REGISTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    ours(breaker.py(), &REGISTER, "seawall._circuits", "register")?.call1((breaker,))?;
-    Ok(())
 }
 
 unsafe extern "C" {

@@ -41,6 +41,7 @@ fn classes() -> Vec<(&'static str, Option<bool>, Option<bool>, bool)> {
 fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::retry::Retry>()?;
     m.add_class::<policies::circuit_breaker::CircuitBreaker>()?;
+    m.add_class::<policies::circuit_breaker::Permit>()?;
     m.add_class::<policies::timeout::Timeout>()?;
     m.add_class::<policies::fallback::Fallback>()?;
     m.add_class::<pipeline::Pipeline>()?;

@@ -119,6 +119,7 @@ impl Leg {
 pub struct Stage {
     pub judge: Option<Judge>,
     pub hooks: Option<Hooks>,
+    pub breaker: Option<Py<CircuitBreaker>>,
 }
 
 /// Builds a plan with a rule, a name and a listener's entry per stage.
@@ -152,9 +153,10 @@ impl Builder {
             inner = self.layer(Arc::new(Timeout { limit }), vec![inner], Rule::None, None, leg.name());
         }
         if let Some(breaker) = &leg.breaker {
-            breaker.get().adopt_name(&leg.core.model);
+            CircuitBreaker::guards(breaker.bind(py), &leg.core.model)?;
             let name = breaker.get().display_name();
-            inner = self.layer(Arc::new(breaker.get().policy()), vec![inner], Rule::Breaker, None, name);
+            let stage = Stage { breaker: Some(breaker.clone_ref(py)), ..Stage::default() };
+            inner = self.layer(Arc::new(breaker.get().policy()), vec![inner], Rule::Breaker, Some(stage), name);
         }
         if let Some(retry) = &leg.retry {
             let retry = retry.get();
@@ -164,7 +166,7 @@ impl Builder {
                 _ => None,
             };
             let foreign = judge.needs_python();
-            let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py) };
+            let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py), breaker: None };
             inner = self.layer(Arc::new(retry.policy(py)), vec![inner], Rule::Retry(listed), Some(stage), leg.name());
         }
         Ok(inner)

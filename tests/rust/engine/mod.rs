@@ -1,3 +1,4 @@
+mod breaker_model;
 mod lane;
 mod pairs;
 mod pipeline_model;
