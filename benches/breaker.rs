@@ -57,6 +57,7 @@ fn breaker(rate: Option<f64>, span: Span) -> CircuitBreaker {
         half_open_max_calls: 1,
         success_threshold: 1,
         max_half_open_time: Duration::from_secs(60),
+        lenient: false,
     })
 }
 

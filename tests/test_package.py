@@ -15,13 +15,16 @@ FOREIGN = """
 import json, sys
 sys.path.insert(0, {source!r})
 before = set(sys.modules)
-import {module}
+__import__({module!r})
 new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
 print(json.dumps(sorted(new - set(sys.stdlib_module_names) - {{"seawall"}})))
 """
 
 
-@pytest.mark.parametrize("module", ["seawall", "seawall.llm", "seawall.simulator", "seawall.errors", "seawall.presets"])
+@pytest.mark.parametrize(
+    "module",
+    ["seawall", "seawall.llm", "seawall.simulator", "seawall.errors", "seawall.presets", "seawall.compat.circuitbreaker"],
+)
 def test_it_needs_nothing_but_python(module: str):
     # -S: no site-packages, as in a fresh environment into which only seawall was installed.
     ended = subprocess.run(

@@ -23,6 +23,9 @@ static FROM_TICKS: AtomicU64 = AtomicU64::new(0);
 /// So long a stretch gives the pace within a few millionths.
 const STRETCH: u64 = 20_000_000;
 
+/// What the first reading in a process is: far enough from zero that a time before it, as a test may want, is one too.
+const FIRST: u64 = 1 << 61;
+
 /// Now, counted from the first reading in this process.
 #[inline]
 pub fn now() -> Instant {
@@ -62,8 +65,7 @@ fn system() -> Instant {
 }
 
 fn since(start: std::time::Instant) -> u64 {
-    // One is added so that zero stays free for "never happened".
-    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX - 1) + 1
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(FIRST) + FIRST
 }
 
 /// Both clocks at once: of a few tries the one that was interrupted least.
@@ -74,7 +76,7 @@ fn mark(start: std::time::Instant) -> Mark {
         let took = ticks().wrapping_sub(before);
         (took, Mark { nanos, ticks: before.wrapping_add(took / 2) })
     });
-    tries.min_by_key(|(took, _)| *took).map_or(Mark { nanos: 1, ticks: 0 }, |(_, mark)| mark)
+    tries.min_by_key(|(took, _)| *took).map_or(Mark { nanos: FIRST, ticks: 0 }, |(_, mark)| mark)
 }
 
 /// Whether the kernel trusts the cycle counter: constant, and the same on all cores.

@@ -37,6 +37,12 @@ fn classes() -> Vec<(&'static str, Option<bool>, Option<bool>, bool)> {
     CLASSES.iter().map(|row| (row.name, row.retry, alternatives(row.fallback), row.breaker)).collect()
 }
 
+/// The time by the engine's clock, in nanoseconds; only differences mean anything.
+#[pyfunction]
+fn clock_ns() -> u64 {
+    crate::drive::clock::now().0
+}
+
 #[pymodule]
 fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::retry::Retry>()?;
@@ -50,6 +56,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<generator::Generator>()?;
     m.add_class::<async_generator::AsyncGenerator>()?;
     m.add_function(wrap_pyfunction!(bare::ask_always, m)?)?;
+    m.add_function(wrap_pyfunction!(clock_ns, m)?)?;
     m.add("CLASSES", classes())?;
     waits::register(m)?;
     llm::register(m)?;

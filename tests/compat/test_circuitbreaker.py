@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import pickle
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -285,20 +288,166 @@ def test_the_error_of_an_open_circuit(module: Any) -> None:
 @BOTH
 @pytest.mark.parametrize("half", [False, True])
 def test_half_open_lets_everybody_through(module: Any, half: bool) -> None:
-    breaker = module.CircuitBreaker(1, 10)
-
     def items() -> Iterator[int]:
         yield 1
 
-    guarded = breaker(items)
-    with contextlib.suppress(Expected), breaker:
-        raise Expected
-    with mock.patch.object(module, "monotonic", return_value=breaker._opened + (11 if half else 9)):
+    with mock.patch.object(module, "monotonic", return_value=500.0) as clock:
+        breaker = module.CircuitBreaker(1, 10)
+        guarded = breaker(items)
+        with contextlib.suppress(Expected), breaker:
+            raise Expected
+        clock.return_value += 11 if half else 9
         got = []
         for generator in [guarded() for _ in range(3)]:
             with contextlib.suppress(module.CircuitBreakerError):
                 got.append(next(generator))
     assert got == ([1, 1, 1] if half else [])
+
+
+# --- one breaker, whatever door a call comes in by
+
+OPENINGS = {
+    "record": lambda breaker: breaker.record_failure(Expected("down")),
+    "permit": lambda breaker: breaker.acquire().on_failure(Expected("down")),
+    "pipeline": lambda breaker: seawall.Pipeline(breaker)(fail)(),
+    "guard": lambda breaker: seawall.guard(retry=None, circuit=breaker)(fail)(),
+    "decorated": lambda breaker: breaker(fail)(),
+    "call": lambda breaker: breaker.call(fail),
+}
+
+
+def fail() -> None:
+    raise Expected("down")
+
+
+@pytest.mark.parametrize("door", OPENINGS)
+def test_it_is_open_for_its_whole_recovery_time_whoever_opened_it(door: str) -> None:
+    with mock.patch.object(dropin, "monotonic", return_value=500.0) as clock:
+        breaker = dropin.CircuitBreaker(2, 30, Expected, f"opened by {door}")
+        clock.return_value += 1000
+        guarded = breaker(lambda: "through")
+        # The engine's own doors have the engine's own clock: it is not turned for them.
+        turned = clock.return_value if door in ("record", "permit", "decorated", "call") else None
+        for _ in range(2):
+            with contextlib.suppress(Expected):
+                OPENINGS[door](breaker)
+        if turned is not None:
+            assert (breaker.state, breaker.open_remaining) == ("open", 30)
+            clock.return_value += 29.5
+            assert (breaker.opened, breaker.open_remaining) == (True, 1)
+            with pytest.raises(dropin.CircuitBreakerError):
+                guarded()
+            clock.return_value += 0.5
+            assert (breaker.state, guarded(), breaker.state) == ("half_open", "through", "closed")
+            return
+    assert (breaker.state, breaker.opened, breaker.failure_count) == ("open", True, 2)
+    assert breaker.open_remaining == 30
+    assert isinstance(breaker.last_failure, Expected)
+    with pytest.raises(dropin.CircuitBreakerError):
+        guarded()
+
+
+def test_a_pipeline_counts_what_the_breaker_expects_and_no_more() -> None:
+    breaker = dropin.CircuitBreaker(1, 30, (Narrower, KeyError), "expects")
+
+    def raises(error: BaseException) -> None:
+        raise error
+
+    guarded = seawall.Pipeline(breaker)(raises)
+    for error in (ValueError(), Expected()):
+        with pytest.raises(type(error)):
+            guarded(error)
+    assert (breaker.state, breaker.failure_count, breaker.last_failure) == ("closed", 0, None)
+    # Its predicate is asked as it is at that moment, as there.
+    breaker.is_failure = lambda kind, error: kind is ValueError
+    with pytest.raises(ValueError):
+        guarded(ValueError())
+    assert breaker.state == "open"
+
+
+def test_a_success_forgets_the_last_failure_by_any_door() -> None:
+    for door in (lambda b: b(lambda: 1)(), lambda b: seawall.Pipeline(b)(lambda: 1)(), lambda b: b.record_success()):
+        breaker = dropin.CircuitBreaker(3, 30)
+        with contextlib.suppress(Expected):
+            breaker.call(fail)
+        assert isinstance(breaker.last_failure, Expected)
+        door(breaker)
+        assert (breaker.failure_count, breaker.last_failure) == (0, None)
+
+
+def test_in_a_pipeline_too_everybody_passes_when_half_open_and_late_results_count() -> None:
+    breaker = dropin.CircuitBreaker(1, 1e-9)
+    first, second = breaker.acquire(), breaker.acquire()
+    first.on_failure()
+    assert breaker.state == "half_open"
+    inside = []
+
+    def nested(depth: int) -> int:
+        inside.append(depth)
+        return guarded(depth - 1) if depth else 0
+
+    guarded = seawall.Pipeline(breaker)(nested)
+    assert guarded(3) == 0
+    assert inside == [3, 2, 1, 0]
+    breaker._recovery_timeout = 1000
+    with contextlib.suppress(Expected):
+        breaker.call(fail)
+    assert breaker.state == "open"
+    second.on_success()
+    assert breaker.state == "closed"
+
+
+def test_configure_is_seen_under_the_packages_own_names() -> None:
+    breaker = dropin.CircuitBreaker(5, 30)
+    breaker.configure(failure_threshold=1, recovery_timeout=7)
+    assert (breaker._failure_threshold, breaker._recovery_timeout) == (1, 7)
+    with contextlib.suppress(Expected):
+        breaker.call(fail)
+    assert (breaker.state, breaker.open_remaining) == ("open", 7)
+    # A running recovery time is that of the moment, as there.
+    breaker.configure(recovery_timeout=0)
+    assert breaker.state == "half_open"
+    breaker.configure(failure_threshold=None, recovery_timeout=None)
+    assert (breaker._failure_threshold, breaker._recovery_timeout, breaker.state) == (5, 30, "open")
+
+
+@BOTH
+def test_a_threshold_raised_while_it_is_open_renews_nothing(module: Any) -> None:
+    with mock.patch.object(module, "monotonic", return_value=500.0) as clock:
+        breaker = module.CircuitBreaker(1, 10)
+        with contextlib.suppress(Expected):
+            breaker.call(fail)
+        breaker._failure_threshold = 5
+        clock.return_value += 9
+        with contextlib.suppress(Expected):
+            breaker.call(fail)
+        assert (breaker.state, breaker.open_remaining, breaker.failure_count) == ("open", 1, 2)
+
+
+def test_a_crowd_of_threads_opens_it_for_its_whole_recovery_time() -> None:
+    for _ in range(50):
+        breaker = dropin.CircuitBreaker(8, 30)
+        together = threading.Barrier(8)
+
+        def one(breaker: Any = breaker, together: Any = together) -> None:
+            together.wait()
+            with contextlib.suppress(Expected):
+                breaker.call(fail)
+
+        crowd = [threading.Thread(target=one) for _ in range(8)]
+        for thread in crowd:
+            thread.start()
+        for thread in crowd:
+            thread.join()
+        assert (breaker.state, breaker.failure_count, breaker.open_remaining) == ("open", 8, 30)
+
+
+def test_a_breaker_is_freed_with_what_it_decorates() -> None:
+    breaker = dropin.CircuitBreaker()
+    gone = weakref.ref(breaker)
+    del breaker
+    gc.collect()
+    assert gone() is None
 
 
 # --- what it adds

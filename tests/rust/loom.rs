@@ -21,6 +21,7 @@ fn config(consecutive: u32, recovery: Duration) -> Config {
         half_open_max_calls: 1,
         success_threshold: 1,
         max_half_open_time: Duration::from_secs(60),
+        lenient: false,
     }
 }
 

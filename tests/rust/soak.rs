@@ -89,6 +89,7 @@ fn an_hour_of_traffic_holds_no_more_than_its_first_minutes() {
         half_open_max_calls: 2,
         success_threshold: 2,
         max_half_open_time: s(60.0),
+        lenient: false,
     };
     let breaker = Arc::new(CircuitBreaker::new(config));
     let plan = plan(&breaker);

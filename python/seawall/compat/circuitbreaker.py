@@ -7,6 +7,7 @@ Everything public behaves as it does there, the edge cases included; `docs/compa
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
@@ -14,12 +15,13 @@ from functools import partial, wraps
 from inspect import isasyncgenfunction, isclass, iscoroutinefunction, isgeneratorfunction
 from math import ceil, floor
 from time import monotonic
-from typing import Any, ClassVar, Literal, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from seawall import _seawall, errors
 from seawall._circuits import restored
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Predicate = Callable[[type[BaseException], BaseException | None], bool]
@@ -31,6 +33,25 @@ STATE_HALF_OPEN = "half_open"
 
 # States that the package does not know: set by hand, and left only by hand.
 _BY_HAND = ("forced_open", "disabled", "metrics_only")
+
+# Programs turn this module's clock in their tests. In a tuple, where nothing replaces it: the one that nobody turned.
+_TRUE_CLOCK = (monotonic,)
+_AHEAD = _seawall.clock_ns() - round(monotonic() * 1e9)
+
+
+def _turned_clock() -> int | None:
+    """The time by `monotonic` on the engine's scale, if it was turned."""
+    return None if monotonic is _TRUE_CLOCK[0] else round(monotonic() * 1e9) + _AHEAD
+
+
+class _Expected:
+    """What a breaker counts, asked of its `is_failure` as it is at that moment."""
+
+    breaker: weakref.ref[CircuitBreaker]
+
+    def __call__(self, kind: type[BaseException], exception: BaseException) -> bool:
+        breaker = self.breaker()
+        return breaker is not None and breaker.is_failure(kind, exception)
 
 
 def in_exception_list(*exc_types: type[BaseException]) -> _Predicate:
@@ -74,7 +95,8 @@ class CircuitBreaker(_seawall.CircuitBreaker):
         fallback_function: called with the same arguments while the circuit is open; of the function's own kind.
 
     Any exit that is no failure, an unexpected exception or a cancellation included, counts as a success: it closes the
-    circuit and resets the count. A `with` block is never rejected, only decorated functions are.
+    circuit and resets the count. A `with` block is never rejected, only decorated functions are. In a `seawall.Pipeline`, and
+    by permits, an open one does turn calls away, and what is no failure there is neutral.
     """
 
     FAILURE_THRESHOLD: Any = 5
@@ -86,7 +108,10 @@ class CircuitBreaker(_seawall.CircuitBreaker):
 
     # The native breaker is made without arguments: subclasses may take any, and __init__ sets what it is told.
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
-        return super().__new__(cls, 1, 0, Exception)
+        expected = _Expected()
+        breaker = super().__new__(cls, 1, 0, expected, _lenient=True, _clock=_turned_clock)
+        expected.breaker = weakref.ref(breaker)
+        return breaker
 
     def __init__(
         self,
@@ -104,8 +129,8 @@ class CircuitBreaker(_seawall.CircuitBreaker):
         self.is_failure = build_failure_predicate(expected_exception)
         self._fallback_function = fallback_function or self.FALLBACK_FUNCTION
         self._name = name
-        self._last_failure: BaseException | None = None
-        self._opened = monotonic()
+        self._made = monotonic()
+        self._said: BaseException | None = None
         self._set_limits()
         if name is not None:
             self._guards(name)
@@ -113,7 +138,7 @@ class CircuitBreaker(_seawall.CircuitBreaker):
     def _set_limits(self) -> None:
         threshold, timeout = self._limits
         # There a count that reaches the threshold opens it: 2.5 means 3, and less than one the first failure.
-        self.configure(failure_threshold=max(ceil(threshold), 1), recovery_timeout=max(timeout, 0))
+        super().configure(failure_threshold=max(ceil(threshold), 1), recovery_timeout=max(timeout, 0))
 
     # That package reads these two at each call, and programs set them.
     @property
@@ -134,6 +159,17 @@ class CircuitBreaker(_seawall.CircuitBreaker):
         self._limits = (self._limits[0], timeout)
         self._set_limits()
 
+    def configure(self, **changes: Any) -> None:
+        """Changes numbers while it works: see `seawall.CircuitBreaker.configure`."""
+        super().configure(**changes)
+        threshold, timeout = self._limits
+        if "failure_threshold" in changes:
+            threshold = self.consecutive_threshold
+        if "recovery_timeout" in changes:
+            given = changes["recovery_timeout"]
+            timeout = given.total_seconds() if isinstance(given, timedelta) else 30 if given is None else given
+        self._limits = (threshold, timeout)
+
     def __call__(self, wrapped: _F) -> _F:
         return self.decorate(wrapped)
 
@@ -142,14 +178,14 @@ class CircuitBreaker(_seawall.CircuitBreaker):
 
     def __exit__(self, exc_type: Any = None, exc_value: Any = None, _traceback: Any = None) -> Literal[False]:
         if exc_type and self.is_failure(exc_type, exc_value):
-            self._last_failure = exc_value
-            if self.failure_count + 1 >= self._failure_threshold:
-                self._opened = monotonic()  # before the listeners look at it
+            self._said = None
+            self._remember(exc_value)
             self.record_failure(exc_value)
-        elif super().state in _BY_HAND:
-            self._last_failure = None
-        else:
+        elif type(self).reset is CircuitBreaker.reset:
+            self._said = None
             self.record_success()
+        # A success ends no isolation; a reset would.
+        elif super().state not in _BY_HAND:
             self.reset()
         return False
 
@@ -240,29 +276,14 @@ class CircuitBreaker(_seawall.CircuitBreaker):
 
     def reset(self) -> None:
         """Closes the circuit and forgets the count and the last failure."""
-        self._last_failure = None
-        if super().state != STATE_CLOSED or self.failure_count:
-            super().reset()
-
-    def force(self, state: str) -> None:
-        """Puts it into a state by hand: see `seawall.CircuitBreaker.force`."""
-        super().force(state)
-        if state in {STATE_OPEN, STATE_HALF_OPEN}:
-            self._opened = monotonic() - (self._recovery_timeout if state == STATE_HALF_OPEN else 0)
-
-    @property
-    def state(self) -> str:
-        """`closed`, `open` or `half_open`; a state set by hand (`force`, `isolate`) has its own name."""
-        state = super().state
-        if state in {STATE_OPEN, STATE_HALF_OPEN}:
-            # By the clock of this module, which programs turn, and the recovery time as it is now.
-            return STATE_OPEN if self.open_remaining > 0 else STATE_HALF_OPEN
-        return state
+        self._said = None
+        super().reset()
 
     @property
     def open_remaining(self) -> int:
-        """Whole seconds until calls are let through, negative after that."""
-        remain = (self._opened + self._recovery_timeout) - monotonic()
+        """Whole seconds until calls are let through, negative after that; from when it was made, if it never opened."""
+        since = self._since_opening
+        remain = self._recovery_timeout - (monotonic() - self._made if since is None else since)
         whole: int = ceil(remain) if remain > 0 else floor(remain)
         return whole
 
@@ -272,20 +293,24 @@ class CircuitBreaker(_seawall.CircuitBreaker):
         return datetime.now(timezone.utc) + timedelta(seconds=self.open_remaining)
 
     @property
-    def closed(self) -> bool:
-        return self.state == STATE_CLOSED
-
-    @property
-    def opened(self) -> bool:
-        return self.state in {STATE_OPEN, "forced_open"}
-
-    @property
     def name(self) -> str | None:
-        return self._name
+        return super().name if self._name is None else self._name
 
     @property
     def last_failure(self) -> BaseException | None:
-        return self._last_failure
+        failure = super().last_failure
+        # There a success forgets it.
+        return failure if self.failure_count or failure is self._said else None
+
+    # Programs set it in their tests.
+    @property
+    def _last_failure(self) -> BaseException | None:
+        return self.last_failure
+
+    @_last_failure.setter
+    def _last_failure(self, failure: BaseException | None) -> None:
+        self._said = failure
+        self._remember(failure)
 
     @property
     def fallback_function(self) -> Callable[..., Any] | None:

@@ -63,7 +63,8 @@ pub struct Gate(pub u64);
 
 const PASSES: u64 = 1;
 const COUNTS: u64 = 2;
-const GENERATION: u32 = 2;
+const LENIENT: u64 = 4;
+const GENERATION: u32 = 3;
 /// Changes kept for listeners that are slower than the circuit; beyond that, or where nobody listens, the oldest go.
 const CHANGES: usize = 4096;
 
@@ -74,11 +75,12 @@ impl Gate {
         (self.0 & PASSES != 0).then_some(Permit { generation: self.0 >> GENERATION, probe: 0, at: now })
     }
 
-    /// Whether the evidence would change nothing: it is none, of an earlier era, or a success where no failure is counted.
+    /// Whether the evidence would change nothing: it is none, of an earlier era (if that matters), or a success where no
+    /// failure is counted.
     #[inline]
     pub fn ignores(self, permit: Permit, evidence: Evidence) -> bool {
         let plain = permit.probe == 0 && (evidence == Evidence::None || evidence == Evidence::Success && self.0 & COUNTS == 0);
-        plain || permit.generation != self.0 >> GENERATION
+        plain || self.0 & LENIENT == 0 && permit.generation != self.0 >> GENERATION
     }
 }
 
@@ -91,7 +93,9 @@ pub struct Circuit {
     generation: u64,
     consecutive: u32,
     window: Option<Window>,
+    lenient: bool,
     open_until: Instant,
+    opened: Option<Instant>,
     /// The recovery time of the last opening: a decorrelated jitter builds on it.
     last_recovery: Option<Duration>,
     /// Openings since it was last closed.
@@ -121,7 +125,9 @@ impl Circuit {
             generation: 0,
             consecutive: 0,
             window: config.window().map(Window::new),
+            lenient: config.lenient,
             open_until: Instant(0),
+            opened: None,
             last_recovery: None,
             openings_in_a_row: 0,
             openings: 0,
@@ -144,13 +150,18 @@ impl Circuit {
             State::Disabled => false,
             _ => true,
         };
-        (self.generation << GENERATION) | if passes { PASSES } else { 0 } | if counts { COUNTS } else { 0 }
+        let bit = |set: bool, bit: u64| if set { bit } else { 0 };
+        (self.generation << GENERATION) | bit(passes, PASSES) | bit(counts, COUNTS) | bit(self.lenient, LENIENT)
     }
 
     /// Another configuration: the state stays, a window of another span begins empty.
     pub fn reconfigure(&mut self, old: &Config, new: &Config) {
         if old.window() != new.window() {
             self.window = new.window().map(Window::new);
+        }
+        if let (true, Some(opened)) = (self.lenient, self.opened) {
+            // There the recovery time is looked up anew each time.
+            self.open_until = opened.after(new.recovery);
         }
     }
 
@@ -170,15 +181,17 @@ impl Circuit {
                 self.rejected += 1;
                 return Err(Some(self.open_until.since(now)));
             }
-            self.enter(State::HalfOpen, Cause::Recovering, now);
-            transition = Some(Transition::HalfOpened);
+            if !self.lenient {
+                self.enter(State::HalfOpen, Cause::Recovering, now);
+                transition = Some(Transition::HalfOpened);
+            }
         }
         match self.mode {
             State::ForcedOpen => {
                 self.rejected += 1;
                 Err(None)
             }
-            State::HalfOpen => {
+            State::HalfOpen if !self.lenient => {
                 self.probes.retain(|(_, given)| now.since(*given) < config.max_half_open_time);
                 if self.probes.len() >= config.half_open_max_calls as usize {
                     self.rejected += 1;
@@ -195,6 +208,10 @@ impl Circuit {
 
     /// Takes a permit back with what the call told. Evidence from an earlier generation changes nothing.
     pub fn settle(&mut self, config: &Config, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+        if self.lenient {
+            let slow = config.slow.is_some_and(|s| now.since(permit.at) >= s.duration);
+            return self.take(config, evidence, slow, now, chance);
+        }
         if permit.generation != self.generation {
             return None;
         }
@@ -222,6 +239,9 @@ impl Circuit {
     /// Evidence about a call that took no permit. It counts in whatever state the circuit is: a success brings an open
     /// circuit nearer to closing, a failure begins its recovery time anew.
     pub fn record(&mut self, config: &Config, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+        if self.lenient {
+            return self.take(config, evidence, false, now, chance);
+        }
         match (self.mode, evidence) {
             (_, Evidence::None) | (State::Disabled | State::ForcedOpen, _) => None,
             (State::Open | State::HalfOpen, Evidence::Success) => self.probe_succeeded(config, now),
@@ -230,6 +250,20 @@ impl Circuit {
                 Some(self.open(config, now, chance, Cause::Consecutive(self.consecutive)))
             }
             (State::Closed | State::MetricsOnly, _) => self.count(config, evidence == Evidence::Failure, false, now, chance),
+        }
+    }
+
+    /// Evidence where nobody asks when its call began.
+    fn take(&mut self, config: &Config, evidence: Evidence, slow: bool, now: Instant, chance: f64) -> Option<Transition> {
+        match (self.mode, evidence) {
+            (_, Evidence::None) | (State::Disabled | State::ForcedOpen, _) => None,
+            (State::Open | State::HalfOpen, Evidence::Success) => Some(self.close(Cause::Recovered(1), now)),
+            (State::Open | State::HalfOpen, Evidence::Failure) => {
+                self.consecutive = self.consecutive.saturating_add(1);
+                let cause = self.trips(config, true, slow, Totals::default())?;
+                Some(self.open(config, now, chance, cause))
+            }
+            (State::Closed | State::MetricsOnly, _) => self.count(config, evidence == Evidence::Failure, slow, now, chance),
         }
     }
 
@@ -272,6 +306,7 @@ impl Circuit {
             None => config.recovery,
         };
         self.last_recovery = Some(recovery);
+        self.opened = Some(now);
         self.open_until = now.after(recovery);
         self.enter(State::Open, cause, now);
         Transition::Opened
@@ -297,6 +332,7 @@ impl Circuit {
             State::Closed => drop(self.close(Cause::Hand, now)),
             State::HalfOpen => {
                 self.open_until = now;
+                self.opened = Some(Instant(now.0.saturating_sub(u64::try_from(config.recovery.as_nanos()).unwrap_or(u64::MAX))));
                 self.enter(State::HalfOpen, Cause::Hand, now);
             }
             other => self.enter(other, Cause::Hand, now),
@@ -362,6 +398,7 @@ impl Circuit {
             openings: self.openings,
             opens_in: (self.mode == State::Open).then(|| self.open_until.since(now)),
             open_until: self.open_until,
+            opened: self.opened,
             probes: self.probes.len() as u32,
             probe_successes: self.probe_successes,
             rejected: self.rejected,

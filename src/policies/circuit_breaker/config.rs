@@ -77,6 +77,9 @@ pub struct Config {
     pub success_threshold: u32,
     /// After so long a probe that has not come back is given up.
     pub max_half_open_time: Duration,
+    /// As the `circuitbreaker` package has it: once the recovery time is over everybody passes, and how a call came out
+    /// counts whenever it began. A success closes the circuit; a failure opens it if it makes enough of them in a row.
+    pub lenient: bool,
 }
 
 impl Config {
@@ -161,6 +164,8 @@ pub struct Outlook {
     pub opens_in: Option<Duration>,
     /// The end of the last opening.
     pub open_until: Instant,
+    /// When it last opened, if it ever did.
+    pub opened: Option<Instant>,
     /// Probes that are out.
     pub probes: u32,
     /// Probes that have succeeded in this recovery.

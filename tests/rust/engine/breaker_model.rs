@@ -276,6 +276,7 @@ fn configs() -> impl Strategy<Value = Config> {
         half_open_max_calls: probes,
         success_threshold: successes,
         max_half_open_time: Duration::from_nanos(patience),
+        lenient: false,
     })
 }
 

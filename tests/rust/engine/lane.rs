@@ -26,6 +26,7 @@ fn breaker(kind: u8) -> Config {
         1 => windowed(Span::Calls(5)),
         2 => windowed(Span::Time(s(4.0))),
         3 => Config { slow: Some(Slow { duration: s(0.5), ratio: 0.5 }), ..windowed(Span::Calls(4)) },
+        4 => Config { lenient: true, ..config(2, 1.5) },
         _ => Config { success_threshold: 2, half_open_max_calls: 2, ..config(3, 1.0) },
     }
 }
@@ -49,7 +50,7 @@ fn build(shape: Shape) -> (Arc<Plan>, Arc<CircuitBreaker>) {
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
-    (0u8..5, 1u32..4, any::<bool>(), proptest::option::of(1u8..20), any::<bool>())
+    (0u8..6, 1u32..4, any::<bool>(), proptest::option::of(1u8..20), any::<bool>())
         .prop_map(|(breaker, attempts, budget, limit, fallback)| Shape { breaker, attempts, budget, limit, fallback })
 }
 

@@ -1,3 +1,4 @@
+mod breaker_lenient;
 mod breaker_model;
 mod lane;
 mod pairs;

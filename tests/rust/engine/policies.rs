@@ -34,6 +34,7 @@ pub fn config(consecutive: u32, recovery: f64) -> Config {
         half_open_max_calls: 1,
         success_threshold: 1,
         max_half_open_time: s(60.0),
+        lenient: false,
     }
 }
 

@@ -1,7 +1,6 @@
 //! A circuit held open by hand, with a way back.
 
 use super::CircuitBreaker;
-use crate::drive::clock;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -16,7 +15,7 @@ pub struct Isolation {
 impl Isolation {
     /// Ends it: after the last isolation the circuit is what it was before the first. Whether it was still on.
     fn end(&self, py: Python<'_>) -> PyResult<bool> {
-        let ended = self.breaker.get().core.end_isolation(self.number, clock::now());
+        let ended = self.breaker.get().core.end_isolation(self.number, self.breaker.get().now(py)?);
         CircuitBreaker::tell(self.breaker.bind(py))?;
         Ok(ended)
     }

@@ -76,6 +76,8 @@ pub struct CircuitBreaker {
     listeners: Mutex<Vec<Py<PyAny>>>,
     /// Somebody is telling the listeners.
     telling: AtomicBool,
+    /// Another clock than ours: gives nanoseconds, or `None` while ours is right.
+    clock: Option<Py<PyAny>>,
 }
 
 /// What is given, or the attribute by which a subclass says it.
@@ -121,7 +123,7 @@ impl CircuitBreaker {
     #[pyo3(signature = (failure_threshold=None, recovery_timeout=None, expected_exception=None, name=None, fallback_function=None, *,
                         failure_rate=None, slow_call_rate=None, slow_call_duration=None, window=None, minimum_calls=None,
                         recovery_backoff=None, half_open_max_calls=None, success_threshold=None, max_half_open_time=None,
-                        on_result=None, ignore=None, listeners=None))]
+                        on_result=None, ignore=None, listeners=None, _lenient=false, _clock=None))]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new<'py>(
         cls: &Bound<'py, PyType>,
@@ -142,9 +144,12 @@ impl CircuitBreaker {
         on_result: Option<Bound<'py, PyAny>>,
         ignore: Option<Bound<'py, PyAny>>,
         listeners: Option<Bound<'py, PyAny>>,
+        _lenient: bool,
+        _clock: Option<Py<PyAny>>,
     ) -> PyResult<CircuitBreaker> {
         let py = cls.py();
         let mut settings = Settings::default();
+        settings.lenient = _lenient;
         let numbers = [
             given(cls, failure_threshold, "FAILURE_THRESHOLD")?,
             given(cls, recovery_timeout, "RECOVERY_TIMEOUT")?,
@@ -202,6 +207,7 @@ impl CircuitBreaker {
             entrances: Entrances::default(),
             listeners: Mutex::new(heard),
             telling: AtomicBool::new(false),
+            clock: _clock,
         })
     }
 
@@ -219,20 +225,20 @@ impl CircuitBreaker {
 
     /// `closed`, `open`, `half_open`, `forced_open`, `disabled` or `metrics_only`.
     #[getter]
-    fn state(&self) -> &'static str {
-        self.core.state(clock::now()).name()
+    fn state(&self, py: Python<'_>) -> PyResult<&'static str> {
+        Ok(self.core.state(self.now(py)?).name())
     }
 
     /// Whether calls pass as usual.
     #[getter]
-    fn closed(&self) -> bool {
-        self.core.state(clock::now()) == State::Closed
+    fn closed(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.core.state(self.now(py)?) == State::Closed)
     }
 
     /// Whether calls are turned away.
     #[getter]
-    fn opened(&self) -> bool {
-        matches!(self.core.state(clock::now()), State::Open | State::ForcedOpen)
+    fn opened(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(matches!(self.core.state(self.now(py)?), State::Open | State::ForcedOpen))
     }
 
     /// Failures in a row.
@@ -249,8 +255,15 @@ impl CircuitBreaker {
 
     /// Seconds until a probe is let through; `None` unless open.
     #[getter]
-    fn open_remaining(&self) -> Option<f64> {
-        self.core.outlook(clock::now()).opens_in.map(|d| d.as_secs_f64())
+    fn open_remaining(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        Ok(self.core.outlook(self.now(py)?).opens_in.map(|d| d.as_secs_f64()))
+    }
+
+    /// Seconds since it last opened; `None` if it never did.
+    #[getter]
+    fn _since_opening(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        let now = self.now(py)?;
+        Ok(self.core.outlook(now).opened.map(|opened| (now.0 as i64).wrapping_sub(opened.0 as i64) as f64 / 1e9))
     }
 
     /// The failure counted last.
@@ -300,7 +313,7 @@ impl CircuitBreaker {
     }
 
     /// Why it is in its state and what would change it, in words.
-    fn explain(&self, py: Python<'_>) -> String {
+    fn explain(&self, py: Python<'_>) -> PyResult<String> {
         self.explanation(py)
     }
 
@@ -327,7 +340,7 @@ impl CircuitBreaker {
 
     /// A permit to make one call, or `None` if calls are turned away. Say how it came out: see `Permit`.
     fn try_acquire(slf: &Bound<'_, Self>) -> PyResult<Option<Permit>> {
-        match slf.get().core.admit(clock::now()) {
+        match slf.get().core.admit(slf.get().now(slf.py())?) {
             Ok((permit, transition)) => {
                 let permit = Permit::new(slf, permit);
                 if transition.is_some() {
@@ -347,7 +360,7 @@ impl CircuitBreaker {
     /// Counts a success that was seen elsewhere: a health check, a call that took no permit. It counts in whatever state
     /// the circuit is; `success_threshold` of them close an open one.
     fn record_success(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let told = slf.get().core.record(Evidence::Success, clock::now(), passage::chance());
+        let told = slf.get().core.record(Evidence::Success, slf.get().now(slf.py())?, passage::chance());
         if told.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 
@@ -357,21 +370,21 @@ impl CircuitBreaker {
         if let Some(error) = exception {
             slf.get().remember(error.unbind());
         }
-        let told = slf.get().core.record(Evidence::Failure, clock::now(), passage::chance());
+        let told = slf.get().core.record(Evidence::Failure, slf.get().now(slf.py())?, passage::chance());
         if told.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 
     /// Turns all calls away until the isolation ends, by its `end()` or at the end of a `with` block; then the circuit is
     /// again what it was before. Several isolations last until the last one ends; `reset()` and `force()` end them all.
     fn isolate(slf: &Bound<'_, Self>) -> PyResult<Isolation> {
-        let number = slf.get().core.isolate(clock::now());
+        let number = slf.get().core.isolate(slf.get().now(slf.py())?);
         Self::tell(slf)?;
         Ok(Isolation { breaker: slf.clone().unbind(), number })
     }
 
     /// Closes it and forgets all counts, whatever state it is in.
     fn reset(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().core.reset(clock::now());
+        slf.get().core.reset(slf.get().now(slf.py())?);
         let old = lock(&slf.get().last_failure).take();
         drop(old); // outside the lock: dropping an exception may run code
         Self::tell(slf)
@@ -385,7 +398,7 @@ impl CircuitBreaker {
             let states = "closed, open, half_open, forced_open, disabled or metrics_only";
             return Err(configuration(slf.py(), &format!("state must be {states}, not {}", short_repr(state))));
         };
-        slf.get().core.force(state, clock::now());
+        slf.get().core.force(state, slf.get().now(slf.py())?);
         Self::tell(slf)
     }
 
@@ -488,6 +501,12 @@ impl CircuitBreaker {
         Self::guards(slf, name)
     }
 
+    /// Keeps a failure as the one counted last, or forgets it.
+    fn _remember(&self, exception: Option<Py<PyAny>>) {
+        let old = std::mem::replace(&mut *lock(&self.last_failure), exception);
+        drop(old); // outside the lock: dropping an exception may run code
+    }
+
     /// Finds it again when it is unpickled where it came from.
     #[getter]
     fn _identity(&self) -> u64 {
@@ -501,6 +520,7 @@ impl CircuitBreaker {
         {
             visit.call(failure)?;
         }
+        visit.call(&self.clock)?;
         if let Ok(listeners) = self.listeners.try_lock() {
             for listener in &*listeners {
                 visit.call(listener)?;
@@ -516,7 +536,7 @@ impl CircuitBreaker {
     }
 
     pub fn __repr__(&self) -> String {
-        format!("<CircuitBreaker {} {}>", self.display_name(), self.state())
+        format!("<CircuitBreaker {} {}>", self.display_name(), self.core.state(clock::now()).name())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::permit::{self, lock};
 use super::{CircuitBreaker, listed};
 use crate::drive::clock;
-use crate::engine::{Random, Refusal, Rejection, StageId};
+use crate::engine::{Instant, Random, Refusal, Rejection, StageId};
 use crate::policies::circuit_breaker::{self as core, Evidence};
 use crate::python::errors::{self, ours};
 use crate::python::judge::BreakerJudge;
@@ -54,10 +54,18 @@ impl CircuitBreaker {
         self.name().unwrap_or_else(|| "unnamed".into())
     }
 
+    /// The time by its clock.
+    pub fn now(&self, py: Python<'_>) -> PyResult<Instant> {
+        match &self.clock {
+            None => Ok(clock::now()),
+            Some(other) => Ok(other.call0(py)?.extract::<Option<u64>>(py)?.map_or_else(clock::now, Instant)),
+        }
+    }
+
     /// A permit, or the refusal.
     pub fn admit(slf: &Bound<'_, Self>) -> PyResult<core::Permit> {
         let this = slf.get();
-        match this.core.admit(clock::now()) {
+        match this.core.admit(this.now(slf.py())?) {
             Ok((permit, None)) => Ok(permit),
             Ok((permit, Some(_))) => match Self::tell(slf) {
                 Ok(()) => Ok(permit),
@@ -72,7 +80,7 @@ impl CircuitBreaker {
 
     /// Takes a permit back and tells of what that changed.
     pub fn settle(slf: &Bound<'_, Self>, permit: core::Permit, evidence: Evidence) -> PyResult<()> {
-        let changed = slf.get().core.settle(permit, evidence, clock::now(), chance());
+        let changed = slf.get().core.settle(permit, evidence, slf.get().now(slf.py())?, chance());
         if changed.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 

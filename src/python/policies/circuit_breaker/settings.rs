@@ -24,6 +24,8 @@ pub struct Settings {
     half_open_max_calls: Option<u32>,
     success_threshold: Option<u32>,
     max_half_open_time: Option<Duration>,
+    /// Not among the numbers: said once, by the stand-in for the `circuitbreaker` package.
+    pub lenient: bool,
 }
 
 /// The names of the numbers, as `configure` takes them.
@@ -122,6 +124,7 @@ impl Settings {
             half_open_max_calls: self.half_open_max_calls.unwrap_or(1),
             success_threshold: self.success_threshold.unwrap_or(1),
             max_half_open_time: self.max_half_open_time.unwrap_or(recovery.max(Duration::from_secs(60))),
+            lenient: self.lenient,
         })
     }
 

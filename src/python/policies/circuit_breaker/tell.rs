@@ -2,7 +2,6 @@
 
 use super::CircuitBreaker;
 use super::permit::lock;
-use crate::drive::clock;
 use crate::engine::Instant;
 use crate::events::{self, Severity};
 use crate::policies::circuit_breaker::{Change, Config, Outlook, Span, State, Totals};
@@ -83,7 +82,7 @@ impl CircuitBreaker {
     /// The snapshot that `metrics()` gives.
     pub fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static METRICS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let now = clock::now();
+        let now = self.now(py)?;
         let (config, seen) = (self.core.config(), self.core.outlook(now));
         let totals = config.window().map(|_| seen.totals);
         let share = |part: u32, calls: u32| (calls > 0).then(|| f64::from(part) / f64::from(calls));
@@ -107,8 +106,8 @@ impl CircuitBreaker {
     }
 
     /// Why it is in its state, and what would change it.
-    pub fn explanation(&self, py: Python<'_>) -> String {
-        let now = clock::now();
+    pub fn explanation(&self, py: Python<'_>) -> PyResult<String> {
+        let now = self.now(py)?;
         let (config, seen) = (self.core.config(), self.core.outlook(now));
         let name = match self.name() {
             Some(name) => format!("Circuit {}", quoted(py, &name)),
@@ -123,7 +122,7 @@ impl CircuitBreaker {
             let ever = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
             lines.push(format!("So far: {}, {} turned away.", ever(seen.openings, "opening"), ever(seen.rejected, "call")));
         }
-        lines.join("\n")
+        Ok(lines.join("\n"))
     }
 }
 
@@ -150,6 +149,10 @@ fn prospects(config: &Config, seen: &Outlook) -> Vec<String> {
     match seen.state {
         State::Closed => rules(config, seen),
         State::MetricsOnly => rules(config, seen).into_iter().map(|line| line.replacen("opens", "would open", 1)).collect(),
+        State::Open if config.lenient => {
+            vec![format!("In {:.1} s it lets calls through; one success closes it.", seen.opens_in.unwrap_or_default().as_secs_f64())]
+        }
+        State::HalfOpen if config.lenient => vec!["Calls pass: one success closes it, a failure opens it again.".into()],
         State::Open => {
             let seconds = seen.opens_in.unwrap_or_default().as_secs_f64();
             let probes = plural(config.half_open_max_calls, "probe");
