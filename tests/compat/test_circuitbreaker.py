@@ -501,6 +501,21 @@ def test_an_isolation_outlasts_a_call_that_ends_well() -> None:
     assert guarded() == 1
 
 
+def test_an_isolation_outlasts_a_success_that_a_subclass_resets_for() -> None:
+    class Noted(dropin.CircuitBreaker):
+        resets = 0
+
+        def reset(self) -> None:
+            self.resets += 1
+            super().reset()
+
+    breaker = Noted(1, 30)
+    with breaker.isolate():
+        assert breaker.call(lambda: 2) == 2
+        assert (breaker.state, breaker.resets) == ("forced_open", 0)
+    assert (breaker.call(lambda: 1), breaker.resets) == (1, 1)
+
+
 def test_a_generator_keeps_what_is_sent_and_returned() -> None:
     @dropin.circuit
     def echo() -> Any:

@@ -134,3 +134,14 @@ fn a_state_set_by_hand_outlasts_what_calls_tell() {
         assert_eq!(breaker.state(now), state);
     }
 }
+
+#[test]
+fn half_open_by_hand_lets_everybody_through_and_one_success_closes_it() {
+    let breaker = CircuitBreaker::new(lenient(1, 1_000_000));
+    let now = Instant(0).after(s(1.0));
+    breaker.force(State::HalfOpen, now);
+    let permits: Vec<_> = (0..3).filter_map(|_| breaker.admit(now).ok()).collect();
+    assert_eq!((permits.len(), breaker.outlook(now).probes), (3, 0));
+    breaker.settle(permits[2].0, Evidence::Success, now, 0.5);
+    assert_eq!(breaker.state(now), State::Closed);
+}
