@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-/// Sleeps for `span` or until a signal arrives, whichever is first.
+/// So long at most: a signal that comes just before the sleep, or to another thread, does not end it.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// Sleeps for a part of `span`, or until a signal arrives, whichever is first. The caller looks again.
 #[cfg(unix)]
 pub fn pause(span: Duration) {
+    let span = span.min(SLICE);
     let wanted = libc::timespec {
         tv_sec: libc::time_t::try_from(span.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: libc::c_long::from(span.subsec_nanos() as i32),
@@ -16,5 +20,5 @@ pub fn pause(span: Duration) {
 /// Sleeps in slices, since no signal ends a sleep here.
 #[cfg(not(unix))]
 pub fn pause(span: Duration) {
-    std::thread::sleep(span.min(Duration::from_millis(10)));
+    std::thread::sleep(span.min(SLICE));
 }
