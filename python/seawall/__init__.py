@@ -1,5 +1,7 @@
 """seawall: what stands between an application and the model APIs that it calls."""
 
+from typing import TYPE_CHECKING, Any
+
 from seawall import errors, presets
 from seawall._circuits import CircuitBreakerMonitor
 from seawall._classify import classify, register_classifier, transient, unregister_classifier
@@ -8,6 +10,7 @@ from seawall._monitoring import Alert, MonitoringSystem
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
 from seawall._seawall import (
+    Chaos,
     CircuitBreaker,
     Fallback,
     Monitor,
@@ -50,10 +53,24 @@ from seawall._words import (
 )
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
+if TYPE_CHECKING:
+    from seawall import testing
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first asked for: programs that are not tests go without.
+    if name == "testing":
+        import importlib  # `from seawall import testing` would ask here again
+
+        return importlib.import_module("seawall.testing")
+    raise AttributeError(f"module 'seawall' has no attribute {name!r}")
+
 
 __all__ = [
     "Alert",
+    "Chaos",
     "CircuitBreaker",
     "CircuitBreakerError",
     "CircuitBreakerMonitor",
@@ -94,6 +111,7 @@ __all__ = [
     "stop_before_delay",
     "stop_never",
     "stop_when_event_set",
+    "testing",
     "transient",
     "unregister_classifier",
     "wait_chain",

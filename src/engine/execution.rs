@@ -55,6 +55,8 @@ pub struct Execution {
     random: Random,
     calls: u32,
     announces: bool,
+    hurries: bool,
+    cap: u32,
 }
 
 impl Execution {
@@ -111,6 +113,18 @@ impl Execution {
         self
     }
 
+    /// Retries without waiting in between.
+    pub fn hurried(mut self) -> Execution {
+        self.hurries = true;
+        self
+    }
+
+    /// Makes at most so many attempts in each retry.
+    pub fn capped(mut self, attempts: u32) -> Execution {
+        self.cap = attempts;
+        self
+    }
+
     fn empty(plan: Arc<Plan>, seed: u64) -> Execution {
         Execution {
             plan,
@@ -123,6 +137,8 @@ impl Execution {
             random: Random::seeded(seed),
             calls: 0,
             announces: false,
+            hurries: false,
+            cap: u32::MAX,
         }
     }
 
@@ -331,6 +347,8 @@ impl Execution {
             attached: &mut self.attached,
             branches,
             announces: self.announces,
+            hurries: self.hurries,
+            cap: self.cap,
         };
         layer.on(input, &mut cx)
     }

@@ -2,10 +2,12 @@
 
 use super::judge::Judge;
 use super::monitor::Monitor;
+use super::policies::chaos::Chaos;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::policies::fallback::Fallback;
 use super::policies::retry::{Hooks, Retry};
 use super::policies::timeout::Timeout;
+use crate::drive::trial;
 use crate::engine::{Plan, PlanBuilder, StageId, Target};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -31,6 +33,8 @@ pub enum Callee {
     Prompt(Py<PyAny>),
     /// A ready answer.
     Value(Py<PyAny>),
+    /// The exception that is injected.
+    Raise(Py<Chaos>),
 }
 
 /// A pipeline made ready.
@@ -104,6 +108,12 @@ impl Builder {
             self.stages.push(Stage { kind: "timeout", judge: Judge::Nobody, hooks: None, breaker: None });
             return Ok(id);
         }
+        if let Ok(chaos) = policy.cast::<Chaos>() {
+            let branches = vec![inner, self.leaf(Callee::Raise(chaos.clone().unbind())), self.leaf(Callee::Value(chaos.get().given(py)))];
+            let id = self.plan.layer(Arc::new(chaos.get().policy()), branches);
+            self.stages.push(Stage { kind: "chaos", judge: Judge::Nobody, hooks: None, breaker: None });
+            return Ok(id);
+        }
         if let Ok(fallback) = policy.cast::<Fallback>() {
             let mut branches = vec![inner];
             for alternative in &fallback.get().alternatives {
@@ -115,7 +125,7 @@ impl Builder {
             return Ok(id);
         }
         Err(PyTypeError::new_err(format!(
-            "a pipeline takes policies (Retry, CircuitBreaker, Timeout, Fallback, or another Pipeline), not {}",
+            "a pipeline takes policies (Retry, CircuitBreaker, Timeout, Fallback, Chaos, or another Pipeline), not {}",
             short_repr(policy)
         )))
     }
@@ -136,7 +146,7 @@ impl Compiled {
     /// Whether calls may pass without a machine.
     #[inline]
     pub fn has_lane(&self) -> bool {
-        !self.announces && self.plan.has_lane()
+        !self.announces && !trial::is_recorded() && self.plan.has_lane()
     }
 
     pub fn stage(&self, id: StageId) -> &Stage {

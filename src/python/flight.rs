@@ -7,7 +7,8 @@ use super::judge::{Happened, Judge};
 use super::log;
 use super::monitor;
 use super::state::{Told, retry_state};
-use crate::drive::clock;
+use super::virtual_time;
+use crate::drive::{clock, trial};
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events::{self, Severity};
 use crate::stats::Record;
@@ -92,6 +93,7 @@ impl Flight {
                 let changed = prompt.bind(py).call_method1("change", (args,))?.cast_into::<PyTuple>()?;
                 self.function.bind(py).call(&changed, kwargs)?
             }
+            Callee::Raise(chaos) => return Err(chaos.get().raised(py)),
             Callee::Value(value) => value.bind(py).clone(),
         };
         Ok(result.unbind())
@@ -220,7 +222,8 @@ impl Flight {
         if kind.severity == Severity::Info {
             self.heard = Some(heard);
         }
-        if !heard {
+        let recorded = trial::is_recorded();
+        if !heard && !recorded {
             return Ok(());
         }
         let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
@@ -228,7 +231,10 @@ impl Flight {
             Some(breaker) => breaker.get().display_name(),
             None => self.name(py),
         };
-        log::say(py, event, kind.severity, &name, error.as_ref())
+        if recorded {
+            virtual_time::record(py, event, &name, error.as_ref())?;
+        }
+        if heard { log::say(py, event, kind.severity, &name, error.as_ref()) } else { Ok(()) }
     }
 
     fn call_hooks(&self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
@@ -297,13 +303,13 @@ impl Flight {
     pub fn execution(&mut self, now: Instant) -> Execution {
         self.begun = now;
         let execution = Execution::new(self.compiled.plan.clone(), clock::seed(), now);
-        if self.compiled.announces { execution.announcing() } else { execution }
+        trial::dressed(if self.compiled.announces { execution.announcing() } else { execution })
     }
 
     /// The execution of a call that met trouble on the fast lane.
     pub fn resume(&mut self, pass: &Pass) -> Execution {
         self.begun = pass.begun();
-        Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, Instant::NEVER)
+        trial::dressed(Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, Instant::NEVER))
     }
 
     /// Whether the target's result has to be awaited in an asynchronous call.

@@ -1,6 +1,7 @@
 //! The inline driver's host: a synchronous Python call on the caller's own thread.
 
 use super::flight::{Flight, Interrupt};
+use super::virtual_time;
 use crate::drive::inline::Host;
 use crate::drive::{clock, pause};
 use crate::engine::{Ask, CallId, Event, Instant, Outcome, Target, Verdict};
@@ -34,6 +35,10 @@ impl Host for Inline<'_, '_> {
             let now = clock::now();
             if now >= until {
                 return Ok(());
+            }
+            if clock::is_by_hand() {
+                virtual_time::advance_to(self.py, until)?;
+                continue;
             }
             self.py.detach(|| pause::pause(until.since(now)));
         }

@@ -18,6 +18,7 @@ mod policies;
 mod simulator;
 mod slots;
 mod state;
+mod virtual_time;
 mod waits;
 
 use crate::policies::class::{CLASSES, FallbackRule};
@@ -39,12 +40,14 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::circuit_breaker::CircuitBreaker>()?;
     m.add_class::<policies::timeout::Timeout>()?;
     m.add_class::<policies::fallback::Fallback>()?;
+    m.add_class::<policies::chaos::Chaos>()?;
     m.add_class::<pipeline::Pipeline>()?;
     m.add_class::<guarded::Guarded>()?;
     m.add_class::<coroutine::Coroutine>()?;
     m.add_function(wrap_pyfunction!(bare::ask_always, m)?)?;
     m.add("CLASSES", classes())?;
     waits::register(m)?;
+    virtual_time::register(m)?;
     llm::register(m)?;
     monitor::register(m)?;
     m.add_class::<simulator::SimulatedServer>()?;

@@ -102,12 +102,14 @@ impl Passage {
         self.waited = Some(wait);
         self.last = Some(outcome);
         cx.emit(events::RETRY_SCHEDULED, self.attempt, wait, Some(outcome), "");
+        // A limit that is full stays so until its time comes.
+        let at = if cx.hurries() && !outcome.is_refusal() { cx.now() } else { at };
         cx.wake_at(at);
         Flow::Hold
     }
 
     fn failed(&mut self, outcome: Outcome, hint: WaitHint, cx: &mut Cx<'_>) -> Flow {
-        if self.attempt >= self.config.attempts {
+        if self.attempt >= cx.capped(self.config.attempts) {
             return self.give_up(outcome, reason::ATTEMPTS, cx);
         }
         if cx.now() >= self.deadline(cx) {

@@ -6,8 +6,8 @@ use super::raise;
 use super::reply::Reply;
 use super::stream::Stream;
 use super::{json, leg::Leg};
-use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
+use crate::drive::{clock, trial};
 use crate::engine::{Execution, Instant, Outcome, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::embeddings::EmbeddingsReply;
@@ -148,6 +148,7 @@ impl Shared {
 /// Runs a call to its end.
 async fn run(core: Arc<Core>, order: Arc<Order>, client: crate::llm::client::Client) -> Finished {
     let execution = Execution::new(core.plan.clone(), clock::seed(), clock::now()).announcing();
+    let execution = trial::dressed(execution);
     let mut drive = Drive::new(execution, Flight::new(core, order, client));
     loop {
         if let Turn::Done(outcome) = drive.advance().await {

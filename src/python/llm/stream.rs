@@ -4,8 +4,8 @@ use super::bridge::{self, Parker, Sender};
 use super::raise;
 use super::reply::Chunk;
 use super::route::{Finished, Shared};
-use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
+use crate::drive::{clock, trial};
 use crate::engine::{Execution, Outcome};
 use crate::llm::client::Client;
 use crate::llm::delta::Delta;
@@ -76,6 +76,7 @@ impl Pipe {
 /// Runs the call, handing each piece to the pipe.
 async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<Pipe>) {
     let execution = Execution::new(shared.core.plan.clone(), clock::seed(), clock::now()).announcing();
+    let execution = trial::dressed(execution);
     let mut drive = Drive::new(execution, Flight::new(shared.core.clone(), order, client));
     let mut turn = drive.advance().await;
     let mut delivered = None;

@@ -1,3 +1,5 @@
+mod chaos;
 mod lane;
 mod pairs;
 mod policies;
+mod trial;
