@@ -9,7 +9,7 @@ SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python lint fmt build bench clean
+.PHONY: help demo test test-all test-rust test-python test-peers loom lint fmt build bench clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,7 +17,7 @@ help: ## Show this help.
 demo: $(VENV)/demo ## Run the five programs against the embedded simulator, with faults. LIVE=1: the real API, your key.
 	@$(BIN)/python examples/demo.py $(if $(LIVE),--live)
 
-test: lint test-rust test-python ## Check everything: formatting, lints, types, Rust tests, Python tests.
+test: lint test-rust test-python test-peers ## Check everything: formatting, lints, types, Rust tests, Python tests, peers' tests.
 
 test-rust: ## Run the Rust tests: the pure core alone, then with the network parts.
 	cargo test --quiet --no-default-features
@@ -25,6 +25,12 @@ test-rust: ## Run the Rust tests: the pure core alone, then with the network par
 
 test-python: $(VENV)/dev ## Run the Python tests.
 	$(BIN)/python -m pytest -q
+
+test-peers: $(VENV)/dev ## Run the tests of the packages that seawall.compat stands in for, on seawall.
+	$(BIN)/python tests/compat/peers.py
+
+loom: ## Try every order of steps of the breaker's gate and lock.
+	RUSTFLAGS="--cfg loom" cargo test --quiet --release --no-default-features --target-dir target/loom --test loom
 
 lint: $(VENV)/dev ## Check formatting, lints and types.
 	cargo fmt --check
@@ -41,8 +47,9 @@ fmt: $(VENV)/dev ## Format all code.
 
 test-all: ## Build and pass the Python tests on each Python 3.10 to 3.13 that is installed.
 	@for v in 3.10 3.11 3.12 3.13; do \
-		python$$v -c '' 2>/dev/null || { echo "no python$$v here"; continue; }; \
-		echo "== python$$v"; $(MAKE) --no-print-directory test-python PYTHON=python$$v VENV=.venv-$$v || exit 1; done
+		p=$$(for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python3; do $$p -c '' 2>/dev/null && echo $$p && break; done); \
+		test -n "$$p" || { echo "no Python $$v here"; continue; }; \
+		echo "== Python $$v"; $(MAKE) --no-print-directory test-python PYTHON=$$p VENV=.venv-$$v || exit 1; done
 
 bench: ## Measure what seawall costs beside its peers, in a release build: some minutes. QUICK=1: a look. DOCS=1: into docs/.
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/bench
@@ -51,7 +58,7 @@ bench: ## Measure what seawall costs beside its peers, in a release build: some 
 build: $(VENV)/built ## Build the extension into .venv.
 
 clean: ## Remove everything that was built or installed.
-	rm -rf .venv .venv-* target .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* target .bench .demo .peers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/made:
 	@test -n "$(PYTHON)" || { echo "seawall needs Python 3.10 or newer, and none was found: install one, or say make PYTHON=/path/to/python"; exit 1; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import functools
 import inspect
 import signal
@@ -122,14 +123,6 @@ async def test_partials_of_coroutine_functions_and_callable_objects() -> None:
     assert await retry(Adder())(1) == 3
 
 
-def test_a_generator_function_is_refused_with_advice() -> None:
-    def pieces() -> object:
-        yield 1
-
-    with pytest.raises(TypeError, match="pieces is a generator function"):
-        retry(pieces)
-
-
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to a thread are Unix's")
 def test_ctrl_c_ends_a_wait_at_once() -> None:
     main = threading.get_ident()
@@ -148,6 +141,15 @@ def test_ctrl_c_ends_a_wait_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
         ask()
     thread.join(20)
+
+
+def test_an_interrupt_without_a_signal_to_this_thread_ends_a_wait_too() -> None:
+    @retry(2, wait=600, before_sleep=lambda state: threading.Thread(target=_thread.interrupt_main).start())
+    def ask() -> None:
+        raise ConnectionError
+
+    with pytest.raises(KeyboardInterrupt):
+        ask()
 
 
 def test_everything_promised_is_there() -> None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from seawall import errors, presets
-from seawall._circuits import CircuitBreakerMonitor
+from seawall._circuits import CircuitBreakerMonitor, CircuitEvent, CircuitMetrics, circuits
 from seawall._classify import classify, register_classifier, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
 from seawall._monitoring import Alert, MonitoringSystem
@@ -14,6 +14,7 @@ from seawall._seawall import (
     CircuitBreaker,
     Fallback,
     Monitor,
+    Permit,
     Pipeline,
     Retry,
     Timeout,
@@ -74,10 +75,13 @@ __all__ = [
     "CircuitBreaker",
     "CircuitBreakerError",
     "CircuitBreakerMonitor",
+    "CircuitEvent",
+    "CircuitMetrics",
     "ConfigurationError",
     "Fallback",
     "Monitor",
     "MonitoringSystem",
+    "Permit",
     "Pipeline",
     "PipelineOrderWarning",
     "Prompt",
@@ -92,6 +96,7 @@ __all__ = [
     "before_sleep_log",
     "before_sleep_nothing",
     "circuit",
+    "circuits",
     "classify",
     "errors",
     "guard",

@@ -13,7 +13,12 @@ _bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = weakref
 
 def future() -> tuple[asyncio.Future[Any], Bridge]:
     """A new future of the running loop, and the bridge into that loop."""
-    loop = asyncio.get_running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "the native client awaits in asyncio loops only: elsewhere call its other methods in a thread"
+        ) from None
     bridge = _bridges.get(loop)
     if bridge is None:
         bridge = _bridges[loop] = _new(loop)

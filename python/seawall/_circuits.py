@@ -1,30 +1,181 @@
-"""The breakers of this process, by name, weakly held."""
+"""The breakers of this process, by name, weakly held; and what a breaker tells of itself."""
 
 from __future__ import annotations
 
+import contextvars
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from seawall._seawall import CircuitBreaker
 
-_breakers: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
+_B = TypeVar("_B", bound=CircuitBreaker)
+
+# By object, in the order in which they came. Single operations on a dict only: each is atomic, and a lock could meet
+# the garbage collector, which takes dead breakers out, in its own thread.
+_known: dict[int, weakref.ref[CircuitBreaker]] = {}
+
+# The innermost `with breaker:` of this context.
+entered: contextvars.ContextVar[Any] = contextvars.ContextVar("seawall_entered", default=None)
 
 
 def register(breaker: CircuitBreaker) -> None:
-    """Adds a breaker; called when it first guards something."""
-    _breakers.add(breaker)
+    """Adds a breaker: one that has a name when it is made, or else when it first guards something."""
+    key = id(breaker)
+    known = _known.get(key)
+    if known is not None and known() is breaker:
+        return
+
+    def gone(ref: weakref.ref[CircuitBreaker]) -> None:
+        # Another breaker may live at that address by now.
+        if _known.get(key) is ref:
+            _known.pop(key, None)
+
+    _known[key] = weakref.ref(breaker, gone)
+
+
+def living() -> list[CircuitBreaker]:
+    """All of them, the oldest first."""
+    return [breaker for ref in list(_known.values()) if (breaker := ref()) is not None]
+
+
+def restored(cls: type[_B], identity: int, arguments: dict[str, Any], attributes: dict[str, Any]) -> _B:
+    """What an unpickled breaker is: the one that was pickled, or the newest of its name, or else a new one."""
+    there = [breaker for breaker in living() if type(breaker) is cls]
+    for breaker in there:
+        if breaker._identity == identity:
+            return breaker
+    name = arguments.get("name")
+    for breaker in reversed(there):
+        if name is not None and breaker.name == name:
+            return breaker
+    made = cls(**arguments)
+    made.__dict__.update(attributes)
+    return made
+
+
+@dataclass(frozen=True)
+class CircuitEvent:
+    """A change of a breaker's state, as its listeners are told.
+
+    Attributes:
+        name: `circuit.opened`, `circuit.half_opened` or `circuit.closed`.
+        breaker: the breaker.
+        old: the state before.
+        new: the state since: one of `closed`, `open`, `half_open`, `forced_open`, `disabled`, `metrics_only`.
+        reason: why, in words.
+        retry_after: seconds until a probe is let through, where it opened for a time.
+        last_failure: the failure counted last.
+    """
+
+    name: str
+    breaker: CircuitBreaker
+    old: str
+    new: str
+    reason: str
+    retry_after: float | None
+    last_failure: BaseException | None
+
+
+@dataclass(frozen=True)
+class CircuitMetrics:
+    """A breaker's counts at one moment.
+
+    Attributes:
+        name, state: as the breaker's own.
+        consecutive_failures: failures since the last success.
+        calls, failed, slow: over the window; `None` where the breaker has none (it counts failures in a row only), and
+            `slow` where no `slow_call_duration` was given.
+        failure_rate, slow_call_rate: shares of these, 0 to 1; `None` without calls.
+        rejected: calls turned away, ever.
+        openings: how often it opened, ever.
+        openings_in_a_row: how often since it was last closed.
+        probes: probes that are out.
+        probe_successes: probes that have succeeded in this recovery.
+        retry_after: seconds until a probe is let through; `None` unless it is open.
+        last_failure: the failure counted last.
+    """
+
+    name: str | None
+    state: str
+    consecutive_failures: int
+    calls: int | None
+    failed: int | None
+    slow: int | None
+    failure_rate: float | None
+    slow_call_rate: float | None
+    rejected: int
+    openings: int
+    openings_in_a_row: int
+    probes: int
+    probe_successes: int
+    retry_after: float | None
+    last_failure: BaseException | None
+
+
+class Circuits:
+    """The breakers of this process that have a name or guard something: `seawall.circuits`.
+
+    Breakers are held weakly: one that nobody uses any more is gone from here. Two breakers of one name are two breakers:
+    iteration and `all` give both, `circuits["name"]` and `get` the newer one.
+    """
+
+    def __iter__(self) -> Iterator[CircuitBreaker]:
+        return iter(living())
+
+    def __len__(self) -> int:
+        return len(living())
+
+    def __contains__(self, breaker: object) -> bool:
+        return any(known is breaker or known.name == breaker for known in living())
+
+    def __getitem__(self, name: str) -> CircuitBreaker:
+        breaker = self.get(name)
+        if breaker is None:
+            known = ", ".join(repr(name) for name in self.names()) or "none at all"
+            raise KeyError(f"there is no circuit {name!r}; there are {known}")
+        return breaker
+
+    def get(self, name: str) -> CircuitBreaker | None:
+        """The newest breaker of that name, `None` if there is none."""
+        return next((breaker for breaker in reversed(living()) if breaker.name == name), None)
+
+    def all(self, name: str) -> list[CircuitBreaker]:
+        """All breakers of that name, the oldest first."""
+        return [breaker for breaker in living() if breaker.name == name]
+
+    def names(self) -> list[str]:
+        """The names, each once, in the order in which they came."""
+        return list(dict.fromkeys(breaker.name for breaker in living() if breaker.name is not None))
+
+    def open(self) -> list[CircuitBreaker]:
+        """The breakers that turn calls away: open, half open or forced open."""
+        return [breaker for breaker in living() if breaker.state in {"open", "half_open", "forced_open"}]
+
+    def closed(self) -> list[CircuitBreaker]:
+        """The breakers that are closed."""
+        return [breaker for breaker in living() if breaker.closed]
+
+    def reset_all(self) -> None:
+        """Closes all of them and forgets their counts."""
+        for breaker in living():
+            breaker.reset()
+
+    def __repr__(self) -> str:
+        lines = [f"  {breaker!r}" for breaker in living()]
+        return "\n".join([f"<circuits: {len(lines)}>", *lines])
+
+
+circuits = Circuits()
 
 
 class CircuitBreakerMonitor:
-    """All breakers that guard something in this process, as the `circuitbreaker` package names the queries.
-
-    Breakers are held weakly: one whose functions are gone is gone from here. Two breakers of one name are two breakers;
-    `get` gives one of them.
-    """
+    """The same breakers, as the `circuitbreaker` package names the queries."""
 
     @classmethod
     def register(cls, circuit_breaker: CircuitBreaker) -> None:
-        """Adds a breaker that guards nothing yet."""
+        """Adds a breaker that has no name and guards nothing yet."""
         register(circuit_breaker)
 
     @classmethod
@@ -35,19 +186,19 @@ class CircuitBreakerMonitor:
     @classmethod
     def get_circuits(cls) -> Iterable[CircuitBreaker]:
         """All breakers."""
-        return list(_breakers)
+        return living()
 
     @classmethod
     def get(cls, name: str) -> CircuitBreaker | None:
-        """The breaker of that name, if there is one."""
-        return next((breaker for breaker in cls.get_circuits() if breaker.name == name), None)
+        """The newest breaker of that name, if there is one."""
+        return circuits.get(name)
 
     @classmethod
     def get_open(cls) -> Iterator[CircuitBreaker]:
-        """The breakers that are not closed."""
-        return (breaker for breaker in cls.get_circuits() if not breaker.closed)
+        """The breakers that are open, half open or forced open."""
+        return iter(circuits.open())
 
     @classmethod
     def get_closed(cls) -> Iterator[CircuitBreaker]:
         """The closed ones."""
-        return (breaker for breaker in cls.get_circuits() if breaker.closed)
+        return iter(circuits.closed())

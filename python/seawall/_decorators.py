@@ -22,7 +22,7 @@ _UNSET: Any = type("_Unset", (), {"__repr__": lambda _: "unset"})()
 def circuit(failure_threshold: Callable[P, T]) -> Callable[P, T]: ...
 @overload
 def circuit(
-    failure_threshold: int | None = 5,
+    failure_threshold: int | None = None,
     recovery_timeout: Seconds | None = 30,
     expected_exception: Any = Exception,
     name: str | None = None,
@@ -32,9 +32,9 @@ def circuit(
     **more: Any,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 def circuit(
-    failure_threshold: Any = 5,
-    recovery_timeout: Seconds | None = 30,
-    expected_exception: Any = Exception,
+    failure_threshold: Any = None,
+    recovery_timeout: Seconds | None = None,
+    expected_exception: Any = None,
     name: str | None = None,
     fallback_function: Callable[..., Any] | None = None,
     *,
@@ -44,23 +44,27 @@ def circuit(
     """Puts a circuit breaker around a function, bare (`@circuit`) or called.
 
     Args:
-        failure_threshold: failures in a row that open it (5).
+        failure_threshold: failures in a row that open it (5, if no `failure_rate` and no `slow_call_duration` is given).
         recovery_timeout: seconds until a probe is let through (30); 0 means zero.
-        expected_exception: what counts: an exception class, several, or a function of the exception (or of its type and
-            the exception). All others are neutral.
+        expected_exception: what counts (`Exception`): an exception class, several, or a function of the exception (or of
+            its type and the exception). All others are neutral.
         name: its name; that of the function if not given.
         fallback_function: called with the same arguments instead, while the circuit is open.
-        more: what `CircuitBreaker` takes beyond that: `failure_rate`, `window`, `minimum_calls`, `success_threshold`, …
+        cls: the class of the breaker.
+        more: what `CircuitBreaker` takes beyond that: `failure_rate`, `slow_call_rate`, `slow_call_duration`, `window`,
+            `minimum_calls`, `recovery_backoff`, `half_open_max_calls`, `success_threshold`, `max_half_open_time`, `ignore`,
+            `on_result`, `listeners`.
 
     Raises:
         CircuitBreakerError: by the guarded function, while the circuit is open.
+        ConfigurationError: for arguments that make no breaker.
     """
     if callable(failure_threshold):
-        return circuit()(failure_threshold)
+        return circuit(cls=cls)(failure_threshold)
     breaker = cls(failure_threshold, recovery_timeout, expected_exception, name, fallback_function, **more)
-    if fallback_function is None:
+    if breaker.fallback_function is None:
         return Pipeline(breaker, name=name)
-    return Pipeline(Fallback(fallback_function, only_when_open=True), breaker, name=name)
+    return Pipeline(Fallback(breaker.fallback_function, only_when_open=True), breaker, name=name)
 
 
 @overload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from seawall import _seawall
@@ -13,29 +13,31 @@ from seawall import _seawall
 _FUNCTION_PARTS = ("__code__", "__defaults__", "__kwdefaults__")
 
 
-def _is_coroutine_function(function: Any) -> bool:
+def _kind(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
+    for candidate in (function, getattr(type(function), "__call__", None)):
+        if inspect.iscoroutinefunction(candidate):
+            return "coroutine"
+        if inspect.isasyncgenfunction(candidate):
+            return "async generator"
+        if inspect.isgeneratorfunction(candidate):
+            return "generator"
+    return "function"
 
 
-def _is_generator_function(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+async def several(value: Any) -> AsyncIterator[Any]:
+    """What a plain alternative gives in place of an asynchronous stream: its items, or itself as the one item."""
+    if inspect.isawaitable(value):
+        value = await value
+    for item in value if isinstance(value, (list, tuple)) or hasattr(value, "__next__") else (value,):
+        yield item
 
 
 def guarded(pipeline: _seawall.Pipeline, function: Callable[..., Any]) -> Any:
-    """The function behind the pipeline.
-
-    Raises:
-        TypeError: for generator functions, whose end this version does not see.
-    """
-    if _is_generator_function(function):
-        name = getattr(function, "__qualname__", repr(function))
-        raise TypeError(f"{name} is a generator function: guard the function that consumes it instead")
+    """The function behind the pipeline."""
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    wrapper = _seawall.Guarded(pipeline, function, name, _is_coroutine_function(function))
+    wrapper = _seawall.Guarded(pipeline, function, name, _kind(function))
     functools.update_wrapper(wrapper, function)
     for part in _FUNCTION_PARTS:
         if hasattr(function, part):

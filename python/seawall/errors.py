@@ -90,6 +90,10 @@ class ConfigurationError(SeawallError, ValueError):
     """
 
 
+class ConfigurationTypeError(ConfigurationError, TypeError):
+    """An argument is of the wrong type. Also a builtin `TypeError`."""
+
+
 class APIError(SeawallError):
     """A model API could not be reached, refused the request, or answered with something unusable.
 
@@ -401,6 +405,7 @@ class ErrorRow(NamedTuple):
 TABLE: tuple[ErrorRow, ...] = (
     ErrorRow(SeawallError, None, True),
     ErrorRow(ConfigurationError, "permanent", False),
+    ErrorRow(ConfigurationTypeError, "permanent", False),
     ErrorRow(APIError, None, True),
     ErrorRow(APIConnectionError, "transient", True),
     ErrorRow(APITimeoutError, "transient", False),
@@ -438,6 +443,7 @@ __all__ = [
     "CallTimeoutError",
     "CircuitBreakerError",
     "ConfigurationError",
+    "ConfigurationTypeError",
     "ConflictError",
     "ContentFilterError",
     "ContextWindowExceededError",

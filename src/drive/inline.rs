@@ -9,8 +9,8 @@ pub trait Host {
 
     /// The time.
     fn now(&mut self) -> Instant;
-    /// Calls the target and says how it came out.
-    fn call(&mut self, call: CallId, target: Target, deadline: Instant) -> Result<Outcome, Self::Interrupt>;
+    /// Calls the target and says how it came out; `None` if it gave something that has still to be run.
+    fn call(&mut self, call: CallId, target: Target, deadline: Instant) -> Result<Option<Outcome>, Self::Interrupt>;
     /// Says what an outcome is to a stage.
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Self::Interrupt>;
     /// Waits until that time.
@@ -19,8 +19,17 @@ pub trait Host {
     fn publish(&mut self, events: Vec<Event>) -> Result<(), Self::Interrupt>;
 }
 
+/// Where the driver stopped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum End {
+    /// The end.
+    Done(Outcome),
+    /// A call has given a coroutine or a generator: another driver goes on with it.
+    Given(CallId),
+}
+
 /// Runs `execution` to its end. An interrupt abandons it: permits go back, nothing counts.
-pub fn run<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, H::Interrupt> {
+pub fn run<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Interrupt> {
     let result = drive(execution, host);
     if result.is_err() {
         let now = host.now();
@@ -29,7 +38,7 @@ pub fn run<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, 
     result
 }
 
-fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, H::Interrupt> {
+fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Interrupt> {
     let mut now = host.now();
     loop {
         let step = execution.step(now);
@@ -38,7 +47,7 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, H:
         }
         match step {
             Step::Start { call, target, deadline } => {
-                let outcome = host.call(call, target, deadline)?;
+                let Some(outcome) = host.call(call, target, deadline)? else { return Ok(End::Given(call)) };
                 now = host.now();
                 execution.ended(call, outcome);
             }
@@ -51,7 +60,7 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<Outcome, H:
                 host.wait(until)?;
                 now = host.now();
             }
-            Step::Done(outcome) => return Ok(outcome),
+            Step::Done(outcome) => return Ok(End::Done(outcome)),
             // A call on this thread has ended before anything can cancel it, and nothing is delivered before its end.
             Step::Cancel { .. } | Step::Deliver(_) => {}
         }

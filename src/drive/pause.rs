@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-/// So long at most: a signal that comes just before the sleep, or to another thread, does not end it.
-const SLICE: Duration = Duration::from_millis(10);
+/// A signal that came just before the sleep, or to another thread, is noticed this late at the most.
+#[cfg(unix)]
+const SLICE: Duration = Duration::from_millis(50);
 
-/// Sleeps for a part of `span`, or until a signal arrives, whichever is first. The caller looks again.
+/// Sleeps for `span`, a slice, or until a signal arrives, whichever is first.
 #[cfg(unix)]
 pub fn pause(span: Duration) {
     let span = span.min(SLICE);
@@ -20,5 +21,5 @@ pub fn pause(span: Duration) {
 /// Sleeps in slices, since no signal ends a sleep here.
 #[cfg(not(unix))]
 pub fn pause(span: Duration) {
-    std::thread::sleep(span.min(SLICE));
+    std::thread::sleep(span.min(Duration::from_millis(10)));
 }

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::RawReply;
-use super::error::ApiError;
+use super::error::{ApiError, shown_headers};
+use super::secret::Secrets;
 use super::usage::{Usage, WireUsage};
 use super::wire::{WireToolCall, first_byte, lenient, real_error, text, without_mark};
 
@@ -39,8 +40,8 @@ pub struct ChatReply {
     pub choices_count: usize,
     /// The provider's id for the request.
     pub request_id: Option<String>,
-    /// The response's headers.
-    pub headers: HeaderMap,
+    headers: HeaderMap,
+    secrets: Secrets,
     /// The whole body as it came.
     pub raw: Bytes,
 }
@@ -148,7 +149,15 @@ pub fn parse_reply(reply: RawReply) -> Result<ChatReply, ApiError> {
         request_id: reply.request_id.clone(),
         raw: reply.body.clone(),
         headers: reply.headers,
+        secrets: reply.origin.map(|origin| origin.secrets).unwrap_or_default(),
     })
+}
+
+impl ChatReply {
+    /// The response's headers, names in lower case, without `set-cookie` and secrets.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        shown_headers(&self.headers, &self.secrets)
+    }
 }
 
 /// The body as a JSON object of that shape, or the error that says what it is instead.

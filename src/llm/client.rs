@@ -191,8 +191,8 @@ impl Client {
             }
             Err(Cut::Failed(error)) => {
                 let mut error = origin.failed(error, Phase::Reading);
-                error.request_id = reply.request_id;
-                Err(error)
+                error.take_headers(&reply.headers);
+                Err(error.seal(&origin.secrets))
             }
         }
     }

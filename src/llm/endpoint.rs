@@ -15,6 +15,9 @@ pub const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
 /// Header names whose values are credentials: they stand in for the key and are shown nowhere.
 const CREDENTIALS: [&str; 4] = ["authorization", "api-key", "x-api-key", "proxy-authorization"];
 
+/// Query parameters whose values are credentials.
+const QUERY_CREDENTIALS: [&str; 8] = ["key", "api-key", "api_key", "apikey", "subscription-key", "token", "access_token", "code"];
+
 /// What an [`Endpoint`] is made of.
 #[derive(Clone, Default)]
 pub struct EndpointOptions {
@@ -53,6 +56,13 @@ impl Endpoint {
             base.query_pairs_mut().extend_pairs(options.query);
         }
         let mut secrets = Secrets::default();
+        for (name, value) in base.query_pairs() {
+            if QUERY_CREDENTIALS.contains(&name.to_ascii_lowercase().as_str())
+                && let Ok(secret) = ApiKey::new(value.into_owned())
+            {
+                secrets.add(secret);
+            }
+        }
         let mut headers = HeaderMap::new();
         for (name, value) in [("openai-organization", options.organization), ("openai-project", options.project)] {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -85,6 +95,22 @@ impl Endpoint {
     pub fn shown(&self) -> &str {
         let whole = self.0.base.as_str();
         whole.split('?').next().unwrap_or(whole).trim_end_matches('/')
+    }
+
+    /// All that tells it from another place, but for credentials.
+    pub fn described(&self) -> Vec<(String, String)> {
+        let query = self.0.base.query_pairs().filter(|(name, _)| !QUERY_CREDENTIALS.contains(&name.to_ascii_lowercase().as_str()));
+        let headers = self.0.headers.iter().filter(|(_, value)| !value.is_sensitive());
+        let mut parts = vec![("url".to_owned(), self.shown().to_owned())];
+        parts.extend(query.map(|(name, value)| (format!("?{name}"), value.into_owned())));
+        parts.extend(headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())));
+        parts.sort();
+        parts
+    }
+
+    /// Whether the base URL is a host alone.
+    pub fn is_root(&self) -> bool {
+        self.0.base.path() == "/"
     }
 
     /// `host:port`.
@@ -199,6 +225,9 @@ mod tests {
         let endpoint = Endpoint::new(EndpointOptions { query: vec![("b".into(), "2 3".into())], ..options("https://h/x?a=1") }).unwrap();
         assert_eq!(endpoint.url("embeddings").as_str(), "https://h/x/embeddings?a=1&b=2+3");
         assert_eq!(endpoint.shown(), "https://h/x");
+        assert!(!endpoint.is_root() && Endpoint::new(options("http://h/")).unwrap().is_root());
+        let keyed = Endpoint::new(options("https://h/x?api-version=2024-10-21&Key=abcd%2Fefgh")).unwrap();
+        assert_eq!(keyed.secrets().scrub("2024-10-21 abcd/efgh abcd%2Fefgh"), "2024-10-21 [redacted] [redacted]");
         assert_eq!(endpoint.place(), "h:443");
         assert_eq!(Endpoint::new(options("http://h")).unwrap().url("a").as_str(), "http://h/a");
     }

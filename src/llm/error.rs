@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, SET_COOKIE};
+use reqwest::header::{HeaderMap, HeaderValue, SET_COOKIE};
 
 use super::secret::Secrets;
 use crate::policies::class::Class;
@@ -169,7 +169,11 @@ impl ApiError {
         let mut error = ApiError::new(ErrorKind::StreamInterrupted, message);
         error.status = self.status;
         error.code.clone_from(&self.code);
+        error.param.clone_from(&self.param);
+        error.error_type.clone_from(&self.error_type);
         error.request_id.clone_from(&self.request_id);
+        error.headers.clone_from(&self.headers);
+        error.body.clone_from(&self.body);
         error.partial = Some(partial.to_owned());
         error.cause = Some(self);
         error
@@ -189,11 +193,7 @@ impl ApiError {
             Some(b"false") => Some(false),
             _ => None,
         };
-        self.headers = headers
-            .iter()
-            .filter(|(name, _)| *name != SET_COOKIE)
-            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-            .collect();
+        self.headers = shown_headers(headers, &Secrets::default());
     }
 
     /// Takes the response's body, some more of it than an error may hold: [`ApiError::seal`] cuts the rest, after the
@@ -218,6 +218,13 @@ impl ApiError {
         }
         self
     }
+}
+
+/// A response's headers as texts, without `set-cookie`.
+pub(super) fn shown_headers(headers: &HeaderMap, secrets: &Secrets) -> Vec<(String, String)> {
+    let shown = |value: &HeaderValue| secrets.scrub(&String::from_utf8_lossy(value.as_bytes())).into_owned();
+    let kept = headers.iter().filter(|(name, _)| *name != SET_COOKIE);
+    kept.map(|(name, value)| (name.as_str().to_owned(), shown(value))).collect()
 }
 
 /// The provider's id for a request.

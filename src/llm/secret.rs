@@ -85,16 +85,84 @@ impl Secrets {
         }
     }
 
-    /// The text with every secret replaced.
+    /// The text with every secret replaced, also where JSON, HTML or a URL spells its characters another way.
     pub(super) fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         for secret in &self.0 {
-            if text.contains(secret.expose()) {
-                text = Cow::Owned(text.replace(secret.expose(), SHOWN));
+            let secret = secret.expose();
+            if text.contains(secret) {
+                text = Cow::Owned(text.replace(secret, SHOWN));
+            }
+            // Nobody spells letters, digits and these any other way.
+            if !secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+                && let Some(clean) = without_spellings(&text, secret.as_bytes())
+            {
+                text = Cow::Owned(clean);
             }
         }
         text
     }
+}
+
+/// The text without the secret in any spelling; `None` if it is not in there.
+fn without_spellings(text: &str, secret: &[u8]) -> Option<String> {
+    let bytes = text.as_bytes();
+    let mut clean = String::new();
+    let (mut kept, mut at) = (0, 0);
+    while at < bytes.len() {
+        match end_of_spelling(bytes, at, secret) {
+            Some(end) => {
+                clean.push_str(&text[kept..at]);
+                clean.push_str(SHOWN);
+                (kept, at) = (end, end);
+            }
+            None => at += 1,
+        }
+    }
+    (kept > 0).then(|| clean + &text[kept..])
+}
+
+/// Where the secret, spelled from `start` on, ends at the latest.
+fn end_of_spelling(text: &[u8], start: usize, secret: &[u8]) -> Option<usize> {
+    let mut ends = vec![start];
+    for &byte in secret {
+        let mut next: Vec<usize> = ends.iter().flat_map(|&at| spellings(&text[at..], byte).map(move |length| at + length)).collect();
+        next.sort_unstable();
+        next.dedup();
+        if next.is_empty() {
+            return None;
+        }
+        ends = next;
+    }
+    ends.pop()
+}
+
+/// How long the spellings of a printable ASCII character are, with which the text begins.
+fn spellings(text: &[u8], byte: u8) -> impl Iterator<Item = usize> {
+    let named: &[&str] = match byte {
+        b'&' => &["&amp;"],
+        b'<' => &["&lt;"],
+        b'>' => &["&gt;"],
+        b'"' => &["&quot;"],
+        b'\'' => &["&apos;"],
+        _ => &[],
+    };
+    let coded = match text.first() {
+        Some(b'\\' | b'%' | b'&') => {
+            vec![format!("\\u{byte:04x}"), format!("%{byte:02x}"), format!("&#x{byte:x};"), format!("&#{byte};"), format!("&#0{byte};")]
+        }
+        _ => Vec::new(),
+    };
+    let begins = |code: &str| text.get(..code.len()).is_some_and(|start| start.eq_ignore_ascii_case(code.as_bytes())).then_some(code.len());
+    let plain = (text.first() == Some(&byte)).then_some(1);
+    let escaped = (text.starts_with(b"\\") && text.get(1) == Some(&byte)).then_some(2);
+    let found: Vec<usize> = plain
+        .into_iter()
+        .chain(escaped)
+        .chain(named.iter().filter_map(|n| begins(n)))
+        .chain(coded.iter().filter_map(|c| begins(c)))
+        .collect();
+    found.into_iter()
 }
 
 #[cfg(test)]
@@ -132,5 +200,22 @@ mod tests {
         secrets.add(ApiKey::new("test".into()).unwrap());
         assert_eq!(secrets.scrub("key sk-very-secret, again sk-very-secret!"), "key [redacted], again [redacted]!");
         assert_eq!(secrets.scrub("a test"), "a test");
+    }
+
+    #[test]
+    fn a_secret_is_found_however_its_characters_are_spelled() {
+        let mut secrets = Secrets::default();
+        secrets.add(ApiKey::new(r#"k/"\&<>'%+secret"#.into()).unwrap());
+        for spelled in [
+            r#"k/"\&<>'%+secret"#,
+            r#"k/\"\\&<>'%+secret"#,
+            r#"k\/\"\\\u0026\u003C\u003e\u0027%+secret"#,
+            r#"k/&quot;\&amp;&lt;&gt;&#39;%+secret"#,
+            r#"k/&#34;\&amp;&lt;&gt;&#x27;%+secret"#,
+            "k%2F%22%5c%26%3C%3E%27%25%2Bsecret",
+        ] {
+            assert_eq!(secrets.scrub(&format!("é{spelled}, {spelled}.")), "é[redacted], [redacted].", "{spelled}");
+        }
+        assert_eq!(secrets.scrub("k/&quot; and no more %"), "k/&quot; and no more %");
     }
 }

@@ -296,8 +296,8 @@ impl ChatStream {
         match &self.head.origin {
             Some(origin) => {
                 let mut error = origin.failed(error, Phase::Reading);
-                error.request_id = self.head.request_id.clone();
-                error
+                error.take_headers(&self.head.headers);
+                error.seal(&origin.secrets)
             }
             None => self.cut(),
         }

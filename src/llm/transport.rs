@@ -40,6 +40,9 @@ impl Origin {
             Some(404) if self.endpoint.shown().ends_with(&*self.path) => {
                 format!(" (POST {}: leave {:?} out of base_url, it is added by itself)", self.shown(), self.path)
             }
+            Some(404) if self.endpoint.is_root() => {
+                format!(" (POST {}: base_url names no path, where most services want one like {}/v1)", self.shown(), self.endpoint.shown())
+            }
             Some(404) => match &self.model {
                 Some(model) => format!(" (POST {}: check the model name {model:?} and base_url)", self.shown()),
                 None => format!(" (POST {}: check base_url)", self.shown()),
@@ -75,6 +78,9 @@ impl Origin {
             (ErrorKind::Connection, format!("no address found for {place} ({cause}): check the host in base_url and the network"))
         } else if error.is_connect() {
             let advice = match io {
+                Some(io::ErrorKind::ConnectionRefused) if proxy_is_set() => {
+                    "nothing listens there, or at the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names"
+                }
                 Some(io::ErrorKind::ConnectionRefused) => "nothing listens there; check base_url, and that the server runs",
                 _ if cause.contains("certificate") => {
                     "its certificate is not trusted; SSL_CERT_FILE names a file with your own authority's certificate"
@@ -98,6 +104,11 @@ impl Origin {
         };
         ApiError::new(kind, message).seal(&self.secrets)
     }
+}
+
+fn proxy_is_set() -> bool {
+    let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    names.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {

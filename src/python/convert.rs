@@ -1,11 +1,10 @@
 //! Python values to configuration, each refusal saying which argument, what it was and what it may be.
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyString};
 use std::time::Duration;
 
-use super::errors::configuration;
+use super::errors::{configuration, wrong_type};
 
 /// A text as Python writes it, in quotes.
 pub fn quoted(py: Python<'_>, text: &str) -> String {
@@ -19,8 +18,9 @@ fn shown(value: &Bound<'_, PyAny>) -> String {
     format!("{short} ({kind})")
 }
 
-fn type_error(argument: &str, value: &Bound<'_, PyAny>, may_be: &str) -> PyErr {
-    PyTypeError::new_err(format!("{argument} must be {may_be}, not {}", shown(value)))
+/// The refusal of a value of the wrong type.
+pub fn type_error(argument: &str, value: &Bound<'_, PyAny>, may_be: &str) -> PyErr {
+    wrong_type(value.py(), &format!("{argument} must be {may_be}, not {}", shown(value)))
 }
 
 /// Seconds as a number or a `timedelta`; zero allowed.

@@ -25,6 +25,14 @@ pub fn configuration(py: Python<'_>, message: &str) -> PyErr {
     }
 }
 
+/// A `ConfigurationError` about a value of the wrong type, which is a `TypeError` too.
+pub fn wrong_type(py: Python<'_>, message: &str) -> PyErr {
+    match class(py, "ConfigurationTypeError").and_then(|c| c.call1((message,))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
 /// An instance with these attributes, past `__init__`: a refusal has to stay cheap, and these set no more than this.
 fn filled<'py>(class: &Bound<'py, PyType>, fields: &[(&Bound<'py, PyString>, Bound<'py, PyAny>)]) -> PyResult<Bound<'py, PyAny>> {
     let py = class.py();

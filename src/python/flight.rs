@@ -6,6 +6,7 @@ use super::errors;
 use super::judge::{Happened, Judge};
 use super::log;
 use super::monitor;
+use super::policies::circuit_breaker::{CircuitBreaker, is_change};
 use super::state::{Told, retry_state};
 use super::virtual_time;
 use crate::drive::{clock, trial};
@@ -18,6 +19,28 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What kind of call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Sync,
+    Async,
+    /// A generator.
+    Items,
+    /// An asynchronous generator.
+    AsyncItems,
+}
+
+impl Way {
+    fn method(self) -> &'static str {
+        match self {
+            Way::Sync => "invoke",
+            Way::Async => "ainvoke",
+            Way::Items => "stream",
+            Way::AsyncItems => "astream",
+        }
+    }
+}
 
 /// How an attempt came out.
 enum Kept {
@@ -35,6 +58,8 @@ pub struct Flight {
     values: Vec<Kept>,
     /// Whether what happens in the course of a call is heard by the log; asked once.
     heard: Option<bool>,
+    /// A coroutine or generator that a plain function gave.
+    pub given: Option<Py<PyAny>>,
     /// Of the last `retry.exhausted`: attempts, time, reason.
     exhausted: Option<(u32, Duration, &'static str)>,
     begun: Instant,
@@ -59,6 +84,7 @@ impl Flight {
             kwargs: kwargs.map(|k| k.clone().unbind()),
             values: Vec::new(),
             heard: None,
+            given: None,
             exhausted: None,
             begun: Instant(0),
             retries: 0,
@@ -81,14 +107,14 @@ impl Flight {
         self.compiled.name.clone().unwrap_or_else(|| super::policies::circuit_breaker::short_repr(self.function.bind(py)))
     }
 
-    /// Calls a target; for an asynchronous call the result is an awaitable. `asynchronous` picks `ainvoke` over `invoke`.
-    pub fn start(&self, py: Python<'_>, target: Target, asynchronous: bool) -> PyResult<Py<PyAny>> {
+    /// Calls a target. What an object with `invoke` is asked for depends on the way.
+    pub fn start(&self, py: Python<'_>, target: Target, way: Way) -> PyResult<Py<PyAny>> {
         let kwargs = self.kwargs.as_ref().map(|k| k.bind(py));
         let args = self.args.bind(py);
         let result = match self.compiled.callee(target) {
             Callee::Primary => self.function.bind(py).call(args, kwargs)?,
             Callee::Function(function) => function.bind(py).call(args, kwargs)?,
-            Callee::Runnable(runnable) => runnable.bind(py).getattr(if asynchronous { "ainvoke" } else { "invoke" })?.call(args, kwargs)?,
+            Callee::Runnable(runnable) => runnable.bind(py).getattr(way.method())?.call(args, kwargs)?,
             Callee::Prompt(prompt) => {
                 let changed = prompt.bind(py).call_method1("change", (args,))?.cast_into::<PyTuple>()?;
                 self.function.bind(py).call(&changed, kwargs)?
@@ -136,6 +162,14 @@ impl Flight {
         match self.values.get(ticket.0 as usize) {
             Some(Kept::Value(value)) => value.bind(py).clone(),
             _ => py.None().into_bound(py),
+        }
+    }
+
+    /// Takes an item out that is handed to the caller: it is not kept.
+    pub fn hand_out(&mut self, py: Python<'_>, ticket: Ticket) -> Py<PyAny> {
+        match self.values.get_mut(ticket.0 as usize) {
+            Some(Kept::Value(value)) => std::mem::replace(value, py.None()),
+            _ => py.None(),
         }
     }
 
@@ -205,7 +239,14 @@ impl Flight {
                 events::FALLBACK_USED => self.fell_back = true,
                 _ => {}
             }
-            self.log(py, &event)?;
+            match &self.compiled.stage(event.stage).breaker {
+                // Told by the breaker itself, however it came about, in order and once.
+                Some(breaker) if is_change(event.name) => {
+                    CircuitBreaker::tell(breaker.bind(py))?;
+                    continue;
+                }
+                _ => self.log(py, &event)?,
+            }
             if self.compiled.has_hooks {
                 self.call_hooks(py, &event)?;
             }

@@ -1,22 +1,23 @@
 //! A function behind a pipeline: the fast lane, and the way into the machine for whatever meets trouble on it.
 
+use super::async_generator::AsyncGenerator;
 use super::compiled::Compiled;
 use super::coroutine::Coroutine;
-use super::errors::ours;
-use super::flight::Flight;
+use super::flight::{Flight, Way};
+use super::generator::Generator;
 use super::inline::Inline;
 use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::slots;
-use crate::drive::{clock, inline};
-use crate::engine::{CallId, Pass};
+use crate::drive::clock;
+use crate::drive::inline::{self, End};
+use crate::engine::{CallId, Execution, Pass};
 use crate::stats::Record;
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -28,21 +29,59 @@ pub struct Guarded {
     function: Py<PyAny>,
     pipeline: Py<Pipeline>,
     compiled: Arc<Compiled>,
-    asynchronous: bool,
+    way: Way,
+}
+
+/// What a plain function may give that has still to be run: its policies see the end of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    Coroutine,
+    Generator,
+    AsyncGenerator,
+}
+
+/// Whether a result has still to be run.
+#[inline]
+pub fn has_to_run(value: &Bound<'_, PyAny>) -> Option<Given> {
+    // SAFETY: reads the type of a live object.
+    unsafe { to_run(value.as_ptr()) }
+}
+
+#[inline]
+unsafe fn to_run(value: *mut ffi::PyObject) -> Option<Given> {
+    // SAFETY: the caller's promise: a live object.
+    unsafe {
+        let kind = ffi::Py_TYPE(value);
+        if kind == &raw mut ffi::PyGen_Type {
+            Some(Given::Generator)
+        } else if kind == &raw mut ffi::PyCoro_Type {
+            Some(Given::Coroutine)
+        } else if kind == &raw mut ffi::PyAsyncGen_Type {
+            Some(Given::AsyncGenerator)
+        } else {
+            None
+        }
+    }
 }
 
 #[pymethods]
 impl Guarded {
     #[new]
-    fn new(py: Python<'_>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, asynchronous: bool) -> PyResult<Guarded> {
+    fn new(py: Python<'_>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, kind: &str) -> PyResult<Guarded> {
         let compiled = pipeline.get().compiled();
         for stage in &compiled.stages {
             if let Some(breaker) = &stage.breaker {
-                breaker.get().adopt_name(compiled.name.as_deref().unwrap_or(name));
-                register(breaker.bind(py))?;
+                CircuitBreaker::guards(breaker.bind(py), compiled.name.as_deref().unwrap_or(name))?;
             }
         }
-        Ok(Guarded { vectorcall, function, pipeline, compiled, asynchronous })
+        let way = match kind {
+            "function" => Way::Sync,
+            "coroutine" => Way::Async,
+            "generator" => Way::Items,
+            "async generator" => Way::AsyncItems,
+            other => return Err(PyValueError::new_err(format!("a function's kind is none of '{other}'"))),
+        };
+        Ok(Guarded { vectorcall, function, pipeline, compiled, way })
     }
 
     /// The pipeline that guards it.
@@ -60,7 +99,10 @@ impl Guarded {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let flight = Flight::new(self.compiled.clone(), self.function.bind(py), args, kwargs);
-        if self.asynchronous { Ok(Bound::new(py, Coroutine::new(flight))?.into_any()) } else { fly(py, flight) }
+        match self.way {
+            Way::Sync => fly(py, flight),
+            way => waiting(py, flight, way),
+        }
     }
 
     // Gives the type its `__get__`; binding itself comes in by the slot.
@@ -94,14 +136,8 @@ impl Guarded {
     pub fn sample(py: Python<'_>) -> PyResult<Bound<'_, Guarded>> {
         let pipeline = Pipeline::of(py, Vec::new(), None)?;
         let compiled = pipeline.get().compiled();
-        Bound::new(py, Guarded { vectorcall, function: py.None(), pipeline, compiled, asynchronous: false })
+        Bound::new(py, Guarded { vectorcall, function: py.None(), pipeline, compiled, way: Way::Sync })
     }
-}
-
-fn register(breaker: &Bound<'_, CircuitBreaker>) -> PyResult<()> {
-    static REGISTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    ours(breaker.py(), &REGISTER, "seawall._circuits", "register")?.call1((breaker,))?;
-    Ok(())
 }
 
 unsafe extern "C" {
@@ -163,7 +199,11 @@ unsafe extern "C" fn vectorcall(
         let function = guarded.function.as_ptr();
         // SAFETY: hands on what the interpreter handed in, unchanged.
         let call = || unsafe { ffi::PyObject_Vectorcall(function, args, nargsf, names) };
-        if guarded.asynchronous { begin(guarded, &handed, call) } else { run(guarded, &handed, call) }
+        match guarded.way {
+            Way::Sync => run(guarded, &handed, call),
+            Way::Async => begin(guarded, &handed, call),
+            way => stream(guarded, &handed, way),
+        }
     })
 }
 
@@ -179,7 +219,9 @@ fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyOb
         return trouble(guarded, handed, Some(&pass), None);
     }
     let value = call();
-    if !value.is_null() && settle(compiled, &pass) { value } else { trouble(guarded, handed, Some(&pass), Some(value)) }
+    // SAFETY: not null, so a live object.
+    let plain = !value.is_null() && unsafe { to_run(value) }.is_none();
+    if plain && settle(compiled, &pass) { value } else { trouble(guarded, handed, Some(&pass), Some(value)) }
 }
 
 /// Settles a success on the fast lane and tells the monitor; `false`: the machine has to do both.
@@ -231,19 +273,67 @@ fn taken_over(
     let mut flight = Flight::new(guarded.compiled.clone(), guarded.function.bind(py), &args, kwargs.as_ref());
     let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };
     let mut execution = flight.resume(pass);
-    if let Some(result) = first {
-        let outcome = flight.keep(py, result.map(Bound::unbind))?;
-        execution.ended(CallId::FIRST, outcome);
+    match first {
+        Some(Ok(value)) if has_to_run(&value).is_some() => {
+            flight.given = Some(value.unbind());
+            return hand_over(py, flight, execution, CallId::FIRST).map(Bound::unbind);
+        }
+        Some(result) => {
+            let outcome = flight.keep(py, result.map(Bound::unbind))?;
+            execution.ended(CallId::FIRST, outcome);
+        }
+        None => {}
     }
-    let outcome = inline::run(&mut execution, &mut Inline { py, flight: &mut flight })?;
-    flight.finish(py, outcome, &execution)
+    go_on(py, flight, execution).map(Bound::unbind)
+}
+
+/// Runs the machine on this thread, to the end or until something is given that has still to be run.
+fn go_on(py: Python<'_>, mut flight: Flight, mut execution: Execution) -> PyResult<Bound<'_, PyAny>> {
+    match inline::run(&mut execution, &mut Inline { py, flight: &mut flight })? {
+        End::Done(outcome) => flight.finish(py, outcome, &execution).map(|value| value.into_bound(py)),
+        End::Given(call) => hand_over(py, flight, execution, call),
+    }
+}
+
+/// Gives the driver of its kind what a plain function gave.
+fn hand_over(py: Python<'_>, mut flight: Flight, execution: Execution, call: CallId) -> PyResult<Bound<'_, PyAny>> {
+    let given = flight.given.take().unwrap_or_else(|| py.None());
+    Ok(match has_to_run(given.bind(py)) {
+        Some(Given::Coroutine) | None => Bound::new(py, Coroutine::under_way(flight, execution, call, given))?.into_any(),
+        Some(Given::Generator) => Bound::new(py, Generator::under_way(flight, execution, call, given))?.into_any(),
+        Some(Given::AsyncGenerator) => Bound::new(py, AsyncGenerator::under_way(flight, execution, call, given))?.into_any(),
+    })
+}
+
+/// The object of a call that begins when it is awaited or iterated.
+fn waiting(py: Python<'_>, flight: Flight, way: Way) -> PyResult<Bound<'_, PyAny>> {
+    Ok(match way {
+        Way::Items => Bound::new(py, Generator::new(flight))?.into_any(),
+        Way::AsyncItems => Bound::new(py, AsyncGenerator::new(flight))?.into_any(),
+        Way::Async | Way::Sync => Bound::new(py, Coroutine::new(flight))?.into_any(),
+    })
+}
+
+/// A call that gives items: nothing runs before the first is asked for.
+fn stream(guarded: &Guarded, handed: &Handed, way: Way) -> *mut ffi::PyObject {
+    Python::attach(|py| {
+        let made = handed.keep(py).and_then(|(args, kwargs)| {
+            waiting(py, Flight::new(guarded.compiled.clone(), guarded.function.bind(py), &args, kwargs.as_ref()), way)
+        });
+        made.map_or_else(
+            |error| {
+                error.restore(py);
+                null_mut()
+            },
+            Bound::into_ptr,
+        )
+    })
 }
 
 /// Runs a call by the machine from its beginning.
 pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
-    let mut execution = flight.execution(clock::now());
-    let outcome = inline::run(&mut execution, &mut Inline { py, flight: &mut flight })?;
-    flight.finish(py, outcome, &execution).map(|value| value.into_bound(py))
+    let execution = flight.execution(clock::now());
+    go_on(py, flight, execution)
 }
 
 /// An asynchronous call: the function's own coroutine is made at once, as without a guard; nothing runs yet.

@@ -1,6 +1,7 @@
 //! The inline driver's host: a synchronous Python call on the caller's own thread.
 
-use super::flight::{Flight, Interrupt};
+use super::flight::{Flight, Interrupt, Way};
+use super::guarded;
 use super::virtual_time;
 use crate::drive::inline::Host;
 use crate::drive::{clock, pause};
@@ -20,9 +21,15 @@ impl Host for Inline<'_, '_> {
         clock::now()
     }
 
-    fn call(&mut self, _call: CallId, target: Target, _deadline: Instant) -> Result<Outcome, Interrupt> {
-        let result = self.flight.start(self.py, target, false);
-        self.flight.keep(self.py, result)
+    fn call(&mut self, _call: CallId, target: Target, _deadline: Instant) -> Result<Option<Outcome>, Interrupt> {
+        let result = self.flight.start(self.py, target, Way::Sync);
+        if let Ok(value) = &result
+            && guarded::has_to_run(value.bind(self.py)).is_some()
+        {
+            self.flight.given = result.ok();
+            return Ok(None);
+        }
+        self.flight.keep(self.py, result).map(Some)
     }
 
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Interrupt> {

@@ -2,10 +2,10 @@
 //! Runs between steps of the machine, so no user code runs under a lock.
 
 use super::bare;
-use super::errors::{configuration, ours};
+use super::errors::{configuration, ours, wrong_type};
 use crate::engine::{Verdict, WaitHint};
 use crate::policies::class::{FallbackRule, Row};
-use pyo3::exceptions::{PyBaseException, PyException, PyTypeError};
+use pyo3::exceptions::{PyBaseException, PyException};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDelta, PyFrozenSet, PyList, PySet, PyTuple, PyType};
@@ -71,7 +71,7 @@ impl Listed {
         if value.is_instance_of::<PyType>() || !value.is_callable() {
             let message =
                 format!("{argument} must be an exception class, several of them, or a function of the exception, not {}", type_name(value));
-            return Err(if value.is_instance_of::<PyType>() { configuration(py, &message) } else { PyTypeError::new_err(message) });
+            return Err(if value.is_instance_of::<PyType>() { configuration(py, &message) } else { wrong_type(py, &message) });
         }
         // tenacity's conditions and ours, by the name of their base class.
         if has_base(value, "retry_base") || has_base(value, "_Retry") {
@@ -205,13 +205,14 @@ pub struct BreakerJudge {
     pub listed: Listed,
     /// `predicate(type, value)`, as the `circuitbreaker` package calls it.
     pub two_arguments: bool,
+    /// What tells nothing, even where it is listed; and whether its predicate takes two arguments.
+    pub ignored: Option<(Listed, bool)>,
     pub on_result: Option<Py<PyAny>>,
 }
 
 impl BreakerJudge {
     /// Failure, success or no evidence.
     pub fn judge(&self, happened: &Happened<'_, '_>) -> PyResult<Verdict> {
-        static COUNTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let error = match happened {
             Happened::Value(value) => {
                 let bad = match &self.on_result {
@@ -222,19 +223,26 @@ impl BreakerJudge {
             }
             Happened::Error(error) => *error,
         };
-        let py = error.py();
-        let counts = match &self.listed {
-            Listed::Table => match bare::row(error)? {
-                Some(row) => row.breaker,
-                None => ours(py, &COUNTS, "seawall._classify", "counts_for_breaker")?.call1((error,))?.is_truthy()?,
-            },
-            Listed::Types(types) => error.is_instance(types.bind(py).as_any())?,
-            Listed::Predicate(p) | Listed::Condition(p) if self.two_arguments => {
-                p.bind(py).call1((error.get_type(), error))?.is_truthy()?
-            }
-            Listed::Predicate(p) | Listed::Condition(p) => p.bind(py).call1((error,))?.is_truthy()?,
-        };
-        Ok(if counts { Verdict::FAILURE } else { Verdict::Ignore })
+        if let Some((ignored, two)) = &self.ignored
+            && covers(ignored, *two, error)?
+        {
+            return Ok(Verdict::Ignore);
+        }
+        Ok(if covers(&self.listed, self.two_arguments, error)? { Verdict::FAILURE } else { Verdict::Ignore })
+    }
+}
+
+fn covers(listed: &Listed, two_arguments: bool, error: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static COUNTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = error.py();
+    match listed {
+        Listed::Table => match bare::row(error)? {
+            Some(row) => Ok(row.breaker),
+            None => ours(py, &COUNTS, "seawall._classify", "counts_for_breaker")?.call1((error,))?.is_truthy(),
+        },
+        Listed::Types(types) => error.is_instance(types.bind(py).as_any()),
+        Listed::Predicate(p) | Listed::Condition(p) if two_arguments => p.bind(py).call1((error.get_type(), error))?.is_truthy(),
+        Listed::Predicate(p) | Listed::Condition(p) => p.bind(py).call1((error,))?.is_truthy(),
     }
 }
 

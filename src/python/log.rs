@@ -65,9 +65,6 @@ pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error:
                 if event.number == 1 { "" } else { "s" }
             )
         }
-        events::CIRCUIT_OPENED => format!("circuit '{name}' opened, next attempt in {seconds:.1} s"),
-        events::CIRCUIT_HALF_OPENED => format!("circuit '{name}' is half open"),
-        events::CIRCUIT_CLOSED => format!("circuit '{name}' closed"),
         events::CIRCUIT_REJECTED => format!("circuit '{name}' is open: call turned away"),
         events::TIMEOUT_ELAPSED => format!("'{name}' took longer than {seconds} s"),
         events::FALLBACK_USED => format!("alternative {} of '{name}' is tried{after}", event.number),
@@ -76,8 +73,19 @@ pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error:
         events::CHAOS_INJECTED => format!("chaos put its {} in place of '{name}'", event.reason),
         other => other.to_owned(),
     };
+    write(logger, level, event.name, name, text)
+}
+
+/// Logs a line about `name` that is no event of a call; `text` is made only if somebody listens.
+pub fn line(py: Python<'_>, severity: Severity, event: &str, name: &str, text: impl FnOnce() -> String) -> PyResult<()> {
+    let (level, logger) = (level(severity), logger(py)?);
+    if logger.call_method1("isEnabledFor", (level,))?.is_truthy()? { write(logger, level, event, name, text()) } else { Ok(()) }
+}
+
+fn write(logger: &Bound<'_, PyAny>, level: u8, event: &str, name: &str, text: String) -> PyResult<()> {
+    let py = logger.py();
     let fields = PyDict::new(py);
-    fields.set_item("seawall_event", event.name)?;
+    fields.set_item("seawall_event", event)?;
     fields.set_item("seawall_pipeline", name)?;
     let options = PyDict::new(py);
     options.set_item("extra", fields)?;

@@ -1,5 +1,6 @@
 //! The extension module `seawall._seawall`: the only place that names pyo3. It converts, it never decides.
 
+mod async_generator;
 mod bare;
 mod compiled;
 mod convert;
@@ -7,6 +8,7 @@ mod coroutine;
 mod errors;
 mod event_loop;
 mod flight;
+mod generator;
 mod guarded;
 mod inline;
 mod judge;
@@ -15,9 +17,11 @@ mod log;
 mod monitor;
 mod pipeline;
 mod policies;
+mod running;
 mod simulator;
 mod slots;
 mod state;
+mod turnstile;
 mod virtual_time;
 mod waits;
 
@@ -38,12 +42,15 @@ fn classes() -> Vec<(&'static str, Option<bool>, Option<bool>, bool)> {
 fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::retry::Retry>()?;
     m.add_class::<policies::circuit_breaker::CircuitBreaker>()?;
+    m.add_class::<policies::circuit_breaker::Permit>()?;
     m.add_class::<policies::timeout::Timeout>()?;
     m.add_class::<policies::fallback::Fallback>()?;
     m.add_class::<policies::chaos::Chaos>()?;
     m.add_class::<pipeline::Pipeline>()?;
     m.add_class::<guarded::Guarded>()?;
     m.add_class::<coroutine::Coroutine>()?;
+    m.add_class::<generator::Generator>()?;
+    m.add_class::<async_generator::AsyncGenerator>()?;
     m.add_function(wrap_pyfunction!(bare::ask_always, m)?)?;
     m.add("CLASSES", classes())?;
     waits::register(m)?;

@@ -2,6 +2,7 @@
 //! made and nobody can have an instance or a subclass yet.
 
 use super::coroutine::{self, Coroutine};
+use super::generator::{self, Generator};
 use super::guarded::{self as function, Guarded};
 use pyo3::PyClass;
 use pyo3::exceptions::PyRuntimeError;
@@ -84,6 +85,9 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
             methods.am_await = Some(coroutine::itself);
             methods.am_send = Some(coroutine::am_send);
         }
+        ffi::PyType_Modified(kind);
+        let kind = py.get_type::<Generator>().as_type_ptr();
+        (*kind).tp_iternext = Some(generator::iternext);
         ffi::PyType_Modified(kind);
     }
     Ok(())

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A request.
@@ -59,11 +59,24 @@ pub struct Log {
     held: Mutex<Held>,
     changed: Condvar,
     limit: usize,
+    // A server that is started again goes on where it was: times and numbers stay in order.
+    began: OnceLock<Instant>,
+    number: AtomicU64,
 }
 
 impl Log {
     pub fn new(limit: usize) -> Log {
-        Log { held: Mutex::default(), changed: Condvar::new(), limit }
+        Log { held: Mutex::default(), changed: Condvar::new(), limit, began: OnceLock::new(), number: AtomicU64::new(0) }
+    }
+
+    /// When the first server of this log began.
+    pub fn began(&self) -> Instant {
+        *self.began.get_or_init(Instant::now)
+    }
+
+    /// The next request's number.
+    pub fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {

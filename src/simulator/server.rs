@@ -10,11 +10,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener as Blocking, ToSocketAddrs};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -39,8 +38,6 @@ pub struct Shared {
     pub options: Options,
     pub script: Arc<Mutex<Script>>,
     pub log: Arc<Log>,
-    pub began: Instant,
-    pub number: AtomicU64,
     pub connections: AtomicUsize,
     pub seen: Mutex<BTreeSet<String>>,
     pub stopping: Arc<AtomicBool>,
@@ -74,12 +71,11 @@ impl Server {
         socket.set_nonblocking(true)?;
         let listener = Blocking::from(socket);
         let address = listener.local_addr()?;
+        log.began();
         let shared = Arc::new(Shared {
             options,
             script,
             log,
-            began: Instant::now(),
-            number: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             seen: Mutex::default(),
             stopping: Arc::new(AtomicBool::new(false)),

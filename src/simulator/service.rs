@@ -279,7 +279,7 @@ pub async fn answer(service: Service, request: Request<Incoming>) -> Result<Resp
         Err(_) => return Err(Abort),
     };
     let began = Instant::now();
-    let number = shared.number.fetch_add(1, Ordering::Relaxed) + 1;
+    let number = shared.log.next_number();
     let parsed: Option<Map<String, Value>> = serde_json::from_slice(&text).ok();
     let field = |name: &str| parsed.as_ref().and_then(|b| b.get(name));
     let path = head.uri.path().to_owned();
@@ -355,7 +355,7 @@ fn log(
     body: Bytes,
     fault: String,
 ) -> Arc<Entry> {
-    let time = shared.began.elapsed().as_secs_f64();
+    let time = shared.log.began().elapsed().as_secs_f64();
     log.push(Entry::new(time, head.method.to_string(), path, model.clone(), stream, kept(&head.headers), body, fault))
 }
 

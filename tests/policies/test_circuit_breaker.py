@@ -269,32 +269,101 @@ def test_two_functions_of_one_name_have_two_breakers() -> None:
     assert two(False) == 1  # type: ignore[operator]
 
 
+class TimeoutSetting:
+    """As a client library's `Timeout` configuration class: a class, but no exception."""
+
+
+NAN, INF = float("nan"), float("inf")
+
+
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "says"),
     [
-        ({"failure_threshold": 0}, "failure_threshold"),
-        ({"failure_threshold": -1}, "failure_threshold"),
-        ({"failure_threshold": 2.5}, "failure_threshold"),
-        ({"failure_threshold": "5"}, "failure_threshold"),
-        ({"failure_threshold": True}, "failure_threshold"),
-        ({"recovery_timeout": -1}, "recovery_timeout"),
-        ({"recovery_timeout": float("nan")}, "recovery_timeout"),
-        ({"recovery_timeout": "60"}, "recovery_timeout"),
-        ({"expected_exception": "ValueError"}, "expected_exception"),
-        ({"expected_exception": int}, "expected_exception"),
-        ({"expected_exception": (ValueError, int)}, "expected_exception"),
-        ({"failure_rate": 0}, "failure_rate"),
-        ({"failure_rate": 1.5}, "failure_rate"),
-        ({"window": 0}, "window"),
-        ({"minimum_calls": 0}, "minimum_calls"),
-        ({"half_open_max_calls": 0}, "half_open_max_calls"),
-        ({"success_threshold": 0}, "success_threshold"),
-        ({"slow_call_rate": 0.5}, "slow_call_duration"),
+        ({"failure_threshold": 0}, r"failure_threshold must be a whole number from 1 on, not 0"),
+        ({"failure_threshold": -1}, r"failure_threshold must be a whole number from 1 on, not -1"),
+        ({"failure_threshold": 2.5}, r"failure_threshold must be a whole number from 1 on, not 2\.5 \(float\)"),
+        ({"failure_threshold": "5"}, r"failure_threshold must be a whole number from 1 on, not '5' \(str\)"),
+        ({"failure_threshold": True}, r"failure_threshold must be a whole number"),
+        ({"failure_threshold": 2**70}, r"failure_threshold must be a whole number"),
+        ({"recovery_timeout": -1}, r"recovery_timeout must be zero seconds or more, not -1 \(int\)"),
+        ({"recovery_timeout": NAN}, r"recovery_timeout must be zero seconds or more, not nan"),
+        ({"recovery_timeout": "60"}, r"recovery_timeout must be seconds \(a number or a timedelta\), not '60' \(str\)"),
+        ({"recovery_timeout": True}, r"recovery_timeout must be seconds"),
+        ({"expected_exception": "ValueError"}, r"expected_exception must be an exception class.*not 'ValueError'"),
+        ({"expected_exception": b"ValueError"}, r"expected_exception must be an exception class"),
+        ({"expected_exception": int}, r"expected_exception must be an exception class.*not the class int"),
+        ({"expected_exception": TimeoutSetting}, r"expected_exception must be an exception class.*TimeoutSetting"),
+        ({"expected_exception": (ValueError, int)}, r"expected_exception must hold exception classes, and the class int is none"),
+        ({"expected_exception": (ValueError, TimeoutSetting)}, r"expected_exception .*TimeoutSetting.* seawall\.errors\.Timeout"),
+        ({"expected_exception": ()}, r"expected_exception must hold at least one exception class"),
+        (
+            {"expected_exception": KeyboardInterrupt},
+            r"expected_exception must hold subclasses of Exception, not KeyboardInterrupt",
+        ),
+        ({"expected_exception": (ValueError, asyncio.CancelledError)}, r"expected_exception must hold subclasses of Exception"),
+        ({"expected_exception": 5}, r"expected_exception must be an exception class.*not 5"),
+        ({"ignore": "ValueError"}, r"ignore must be an exception class"),
+        ({"ignore": TimeoutSetting}, r"ignore must be an exception class.*TimeoutSetting"),
+        ({"ignore": [ValueError, 5]}, r"ignore must hold exception classes, and 5 is none"),
+        ({"name": 5}, r"name must be a text, not 5 \(int\)"),
+        ({"fallback_function": "sorry"}, r"fallback_function must be a function, not 'sorry' \(str\)"),
+        ({"on_result": 5}, r"on_result must be a function, not 5"),
+        ({"listeners": print}, r"listeners must be functions, in a list"),
+        ({"listeners": [print, "log"]}, r"listeners must be a function, not 'log'"),
+        ({"failure_rate": 0}, r"failure_rate must be a share, more than 0 and at most 1, not 0"),
+        ({"failure_rate": 1.5}, r"failure_rate must be a share, more than 0 and at most 1, not 1\.5"),
+        ({"failure_rate": 50}, r"failure_rate must be a share"),
+        ({"failure_rate": -0.5}, r"failure_rate must be a share"),
+        ({"failure_rate": NAN}, r"failure_rate must be a share"),
+        ({"failure_rate": "50 %"}, r"failure_rate must be a share between 0 and 1, not '50 %' \(str\)"),
+        ({"slow_call_rate": 2, "slow_call_duration": 1}, r"slow_call_rate must be a share"),
+        ({"slow_call_rate": 0.5}, r"slow_call_rate needs slow_call_duration"),
+        ({"slow_call_duration": 0}, r"slow_call_duration must be more than zero seconds, not 0"),
+        ({"slow_call_duration": -1}, r"slow_call_duration must be zero seconds or more"),
+        ({"failure_rate": 0.5, "window": 0}, r"window must be a whole number from 1 on, not 0"),
+        ({"failure_rate": 0.5, "window": 0.0}, r"window must be more than zero seconds, not 0\.0"),
+        ({"failure_rate": 0.5, "window": -10}, r"window must be a whole number from 1 on"),
+        ({"failure_rate": 0.5, "window": "10"}, r"window must be seconds"),
+        ({"window": 0}, r"window must be"),
+        ({"window": 10}, r"window needs failure_rate or slow_call_duration"),
+        ({"minimum_calls": 5}, r"minimum_calls needs failure_rate or slow_call_duration"),
+        ({"failure_rate": 0.5, "minimum_calls": 0}, r"minimum_calls must be a whole number from 1 on"),
+        ({"failure_rate": 0.5, "window": 5, "minimum_calls": 6}, r"minimum_calls must be .* from 1 to the window \(5\), not 6"),
+        ({"failure_rate": 0.5, "minimum_calls": 101}, r"minimum_calls must be .* from 1 to the window \(100\), not 101"),
+        ({"half_open_max_calls": 0}, r"half_open_max_calls must be a whole number from 1 on"),
+        ({"success_threshold": 0}, r"success_threshold must be a whole number from 1 on"),
+        ({"max_half_open_time": 0}, r"max_half_open_time must be more than zero seconds"),
+        ({"recovery_backoff": 5}, r"recovery_backoff must be a wait_… object of seawall, not 5 \(int\)"),
     ],
 )
-def test_bad_configuration_is_refused_when_it_is_written(options: dict[str, object], named: str) -> None:
-    with pytest.raises((ConfigurationError, TypeError), match=named):
+def test_bad_configuration_is_refused_when_it_is_written(options: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
         CircuitBreaker(**options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=says):
+        circuit(**options)  # type: ignore[call-overload]
+
+
+def test_a_wrong_type_is_a_type_error_and_a_wrong_value_a_value_error() -> None:
+    with pytest.raises(TypeError):
+        CircuitBreaker("5")  # type: ignore[arg-type]
+    with pytest.raises(ValueError):
+        CircuitBreaker(0)
+    with pytest.raises(TypeError, match="patience"):
+        CircuitBreaker(patience=5)  # type: ignore[call-arg]
+
+
+def test_a_small_window_asks_for_no_more_calls_than_it_holds() -> None:
+    breaker = CircuitBreaker(failure_rate=1.0, window=3)
+    for _ in range(3):
+        breaker.acquire().on_failure()
+    assert breaker.state == "open"
+
+
+def test_an_endless_recovery_time_is_for_ever() -> None:
+    breaker = CircuitBreaker(1, INF)
+    breaker.acquire().on_failure()
+    assert breaker.open_remaining is not None
+    assert breaker.open_remaining > 1e9
 
 
 def test_zero_seconds_means_zero() -> None:

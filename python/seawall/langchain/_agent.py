@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from langchain_core.messages import convert_to_messages
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 
 from seawall._seawall import Fallback, Pipeline
@@ -34,6 +36,15 @@ class _Way:
 
     async def ainvoke(self, prompt: Any, config: RunnableConfig | None) -> tuple[str, Any]:
         return self._name, await self._model.ainvoke(self._change(prompt), config)
+
+
+def _question(prompt: Any) -> str:
+    """What was asked: the text, or that of the last message of a person."""
+    messages = prompt.to_messages() if isinstance(prompt, PromptValue) else prompt
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        return str(prompt)
+    asked = [message for message in convert_to_messages(messages) if message.type == "human"]
+    return text_of(asked[-1]) if asked else str(prompt)
 
 
 class SelfHealingAgent:
@@ -66,7 +77,7 @@ class SelfHealingAgent:
         self.fallback_llm = ChatOpenAI(model="gpt-3.5-turbo").with_retry(stop_after_attempt=2) if fallback is None else fallback
         self.apology = apology
         self.last_error: Exception | None = None
-        change = simplify if callable(simplify) else lambda prompt: simplify.replace("{}", str(prompt))
+        change = simplify if callable(simplify) else lambda prompt: simplify.replace("{}", _question(prompt))
         self._first = _Way("primary", self.primary_llm)
         same = same_place(self.primary_llm, self.fallback_llm)
         second = _Way("fallback", self.fallback_llm, same_place=same)

@@ -7,40 +7,41 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from langchain_core.exceptions import OutputParserException
-from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough, RunnableSequence
-from langchain_core.runnables.base import RunnableBinding
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from seawall._seawall import Pipeline
 from seawall.errors import ConfigurationError
-from seawall.langchain._resilient import Resilient, resilient_fallbacks, without_retries
+from seawall.langchain import _batch
+from seawall.langchain._resilient import Binding, BoundRunnable, Resilient, pipeline_name, resilient_fallbacks, without_retries
 from seawall.llm import retry_policy
 
 
-class BoundChat(RunnableBinding[LanguageModelInput, AIMessage]):
+class BoundChat(BoundRunnable):
     """A `ChatOpenAI` with arguments or a config bound to each call."""
 
-    def _around(self, bound: Any) -> BoundChat:
-        return self.model_copy(update={"bound": bound})
-
-    def with_retry(self, **policy: Any) -> BoundChat:
-        """As `ChatOpenAI.with_retry`, keeping what is bound."""
-        return self._around(self.bound.with_retry(**policy))
+    @property
+    def is_plain(self) -> bool:
+        """Whether arguments are all that is bound."""
+        return not (self.config or self.config_factories or self.custom_input_type or self.custom_output_type)
 
     def with_fallbacks(self, fallbacks: Sequence[Any], **how: Any) -> Any:
         """As `ChatOpenAI.with_fallbacks`; what is bound here is this model's own, the alternatives have theirs."""
         model: Any = self.bound
         whole = model.with_own_params(model._call_params(None, dict(self.kwargs))).with_fallbacks(fallbacks, **how)
-        return whole.with_config(self.config) if self.config else whole
-
-    def without_retries(self) -> BoundChat:
-        """The same with one attempt a call."""
-        return self._around(without_retries(self.bound))
+        if self.is_plain:
+            return whole
+        kind = BoundRunnable if isinstance(whole, Resilient) else BoundChat
+        return kind(
+            bound=whole,
+            config=self.config,
+            config_factories=self.config_factories,
+            custom_input_type=self.custom_input_type,
+            custom_output_type=self.custom_output_type,
+        )
 
     def bind_tools(self, tools: Sequence[Any], **how: Any) -> BoundChat:
         """As `ChatOpenAI.bind_tools`, keeping what is bound."""
@@ -53,21 +54,18 @@ class BoundChat(RunnableBinding[LanguageModelInput, AIMessage]):
         return structured(self, schema, **how)
 
 
-class StructuredChat(RunnableSequence[Any, Any]):
+class StructuredChat(Binding, _batch.Batching, RunnableSequence[Any, Any]):
     """A chat model and the parser of its answers. Retries around it are for both: one call of the model an attempt."""
 
     def with_retry(self, **policy: Any) -> Resilient:
         """As `ChatOpenAI.with_retry`; an answer that does not parse is a failure as well."""
-        return Resilient(without_retries(self), Pipeline(retry_policy(**policy)))
+        return Resilient(without_retries(self), Pipeline(retry_policy(**policy), name=pipeline_name(self)))
 
     def with_fallbacks(
         self, fallbacks: Sequence[Any], *, exceptions_to_handle: Any = None, exception_key: str | None = None
     ) -> Any:
         """Alternatives for the model and its parser together."""
-        if exception_key is not None:
-            handled = (Exception,) if exceptions_to_handle is None else exceptions_to_handle
-            return super().with_fallbacks(fallbacks, exceptions_to_handle=handled, exception_key=exception_key)
-        return resilient_fallbacks(self, fallbacks, exceptions_to_handle)
+        return resilient_fallbacks(self, fallbacks, exceptions_to_handle, exception_key)
 
 
 def _sequence(*steps: Any) -> StructuredChat:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
@@ -20,13 +20,16 @@ from typing_extensions import Self
 from seawall._seawall import CircuitBreaker, Retry
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch, errors
+from seawall.langchain._arguments import accepted, refuse_in_call, with_parameters
 from seawall.langchain._bound import BoundChat, structured
+from seawall.langchain._configurable import ConfigurableChat, chosen
 from seawall.langchain._messages import last_chunk, to_chunk, to_result, to_wire
-from seawall.langchain._resilient import resilient_fallbacks
+from seawall.langchain._resilient import listed, resilient_fallbacks, sharing
 from seawall.llm import Chat, _apieces, _landed, _pieces, retry_policy
 
 # What goes into the request under another name than the field's.
 _SENT_AS = {"max_tokens": "max_completion_tokens"}
+# What of a model's place tells its answers from another's.
 _REQUEST_FIELDS = (
     "frequency_penalty",
     "logit_bias",
@@ -43,16 +46,9 @@ _REQUEST_FIELDS = (
     "top_p",
     "verbosity",
 )
-# Arguments of other clients that mean their own transport; each with what to use here.
-_ELSEWHERE = {
-    "http_client": "the native client has its own pooled transport; proxies come from the environment",
-    "http_async_client": "the native client has its own pooled transport; proxies come from the environment",
-    "use_responses_api": "seawall speaks the chat completions API",
-    "output_version": "seawall speaks the chat completions API",
-}
 
 
-class ChatOpenAI(BaseChatModel):
+class ChatOpenAI(_batch.Batching, BaseChatModel):
     """A chat model behind an OpenAI-compatible API, on the native client.
 
     Retries, waits and fallbacks are one pipeline: `with_retry` and `with_fallbacks` return chat models again, in any
@@ -71,7 +67,7 @@ class ChatOpenAI(BaseChatModel):
         model_kwargs, extra_body: further parameters of every request.
 
     Raises:
-        ConfigurationError: no key, a base URL that is none.
+        ConfigurationError: no key, a base URL that is none, an argument of langchain-openai's without a meaning here.
     """
 
     model_config = ConfigDict(
@@ -82,7 +78,8 @@ class ChatOpenAI(BaseChatModel):
     openai_api_key: SecretStr | None = Field(default=None, alias="api_key")
     openai_api_base: str | None = Field(default=None, alias="base_url")
     openai_organization: str | None = Field(default=None, alias="organization")
-    request_timeout: float | timedelta | None = Field(default=60, alias="timeout")
+    project: str | None = None
+    request_timeout: float | timedelta | None = Field(default=60.0, alias="timeout")
     max_retries: int | None = None
     default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
     default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
@@ -93,7 +90,7 @@ class ChatOpenAI(BaseChatModel):
     logit_bias: dict[int, int] | None = None
     logprobs: bool | None = None
     max_tokens: int | None = Field(default=None, alias="max_completion_tokens")
-    n: int | None = None
+    n: int | None = Field(default=None, ge=1)
     presence_penalty: float | None = None
     reasoning_effort: str | None = None
     seed: int | None = None
@@ -114,14 +111,12 @@ class ChatOpenAI(BaseChatModel):
     _built: Chat | None = PrivateAttr(default=None)
 
     def __init__(self, **arguments: Any) -> None:
-        for name, instead in _ELSEWHERE.items():
-            if arguments.get(name) is not None:
-                raise ConfigurationError(f"{name} is not taken: {instead}")
-        known = _argument_names(type(self))
-        # As langchain-openai does: what is no field is a parameter of the request.
-        more = {name: arguments.pop(name) for name in list(arguments) if name not in known}
-        if more:
-            arguments["model_kwargs"] = {**arguments.get("model_kwargs", {}), **more}
+        version = arguments.get("output_version")
+        if version not in (None, "v0", "v1"):
+            raise ConfigurationError(
+                f"output_version must be 'v0' or 'v1', not {version!r}: seawall speaks the chat completions API"
+            )
+        arguments = with_parameters(type(self), accepted(type(self), arguments))
         super().__init__(**arguments)
         self._built = self._chat()
 
@@ -180,16 +175,27 @@ class ChatOpenAI(BaseChatModel):
             exception_key: put the exception into the (dict) input of the alternatives under this key, as langchain-core.
         """
         if exception_key is not None:
-            handled = (Exception,) if exceptions_to_handle is None else exceptions_to_handle
-            return super().with_fallbacks(fallbacks, exceptions_to_handle=handled, exception_key=exception_key)
-        if isinstance(fallbacks, str) or not isinstance(fallbacks, Sequence):
-            fallbacks = [fallbacks]
-        others = [native for native in map(_native, itertools.takewhile(_native, fallbacks)) if native is not None]
-        flat = (each for other in others for each in (other, *other._others))
-        native = self._but(_others=(*self._others, *flat), _handled=exceptions_to_handle)
-        if len(others) == len(fallbacks):
-            return native
-        return resilient_fallbacks(native, fallbacks[len(others) :], exceptions_to_handle)
+            return resilient_fallbacks(self, fallbacks, exceptions_to_handle, exception_key)
+        fallbacks = listed(fallbacks)
+        natives: list[ChatOpenAI] = []
+        for fallback in fallbacks:
+            native = _native(fallback)
+            if native is None or not native._fits(exceptions_to_handle):
+                break
+            natives.append(native)
+        # A pipeline has one list of errors that its alternatives are for; other ones go around it.
+        if natives and self._fits(exceptions_to_handle):
+            flat = (each for other in natives for each in (other, *other._others))
+            whole = self._but(_others=(*self._others, *flat), _handled=exceptions_to_handle)
+            _ = whole._chat_model._route  # refuses what is wrong now, not at the first call
+        else:
+            natives, whole = [], self
+        rest = fallbacks[len(natives) :]
+        return resilient_fallbacks(whole, rest, exceptions_to_handle) if rest else whole
+
+    def _fits(self, handled: Any) -> bool:
+        """Whether its alternatives, if it has any, stand in for the same errors."""
+        return not _is_predicate(handled) and (not self._others or self._handled == handled)
 
     def without_retries(self) -> Self:
         """The same chat model with one attempt a call, for those who retry around it."""
@@ -215,6 +221,26 @@ class ChatOpenAI(BaseChatModel):
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> BoundChat:
         """The same chat model with a config bound to each call."""
         return BoundChat(bound=self, config={**(config or {}), **kwargs})  # type: ignore[typeddict-item]
+
+    def with_listeners(self, **listeners: Any) -> Runnable[Any, Any]:
+        """The same chat model with functions that are told of its runs."""
+        return self.bind().with_listeners(**listeners)
+
+    def with_alisteners(self, **listeners: Any) -> Runnable[Any, Any]:
+        """As `with_listeners`, with coroutine functions."""
+        return self.bind().with_alisteners(**listeners)
+
+    def with_types(self, **types: Any) -> Runnable[Any, Any]:
+        """The same chat model with other declared types."""
+        return self.bind().with_types(**types)
+
+    def configurable_fields(self, **fields: Any) -> Any:
+        """The same chat model with fields that a call's config may set; it keeps its policies."""
+        return ConfigurableChat(default=self, fields=super().configurable_fields(**fields).fields)  # type: ignore[attr-defined]
+
+    def configurable_alternatives(self, which: Any, **alternatives: Any) -> Any:
+        """A choice of models, made by a call's config."""
+        return chosen(super().configurable_alternatives(which, **alternatives))
 
     def bind_tools(
         self,
@@ -274,6 +300,7 @@ class ChatOpenAI(BaseChatModel):
             api_key=self.openai_api_key,
             base_url=self.openai_api_base,
             organization=self.openai_organization,
+            project=self.project,
             timeout=self.request_timeout,
             max_retries=2 if self.max_retries is None else self.max_retries,
             default_headers=self.default_headers,
@@ -293,6 +320,8 @@ class ChatOpenAI(BaseChatModel):
     def _request_params(self) -> dict[str, Any]:
         set_fields = {_SENT_AS.get(name, name): getattr(self, name) for name in _REQUEST_FIELDS}
         params = {name: value for name, value in set_fields.items() if value is not None}
+        if self.logit_bias is not None:
+            params["logit_bias"] = {str(token): bias for token, bias in self.logit_bias.items()}
         return {**params, **self.model_kwargs, **(self.extra_body or {}), **self._own_params}
 
     @staticmethod
@@ -300,6 +329,7 @@ class ChatOpenAI(BaseChatModel):
         params = {_SENT_AS.get(name, name): value for name, value in kwargs.items() if name not in ("stream", "stream_usage")}
         params.pop("ls_structured_output_format", None)
         extra = params.pop("extra_body", None) or {}
+        refuse_in_call({**params, **extra})
         return {**params, **extra, **({} if stop is None else {"stop": stop})}
 
     def _wants_logprobs(self, params: Mapping[str, Any]) -> bool:
@@ -371,31 +401,9 @@ class ChatOpenAI(BaseChatModel):
         finally:
             stream.close()
 
-    def batch(
-        self,
-        inputs: list[Any],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[AIMessage]:
-        """Invokes for each input, at most `max_concurrency` (64) at a time. Result i belongs to input i.
-
-        Raises:
-            APIError: the first failure, unless `return_exceptions`; its `.results` holds every finished answer.
-        """
-        return _batch.batch(self.invoke, inputs, config, return_exceptions, kwargs)
-
-    async def abatch(
-        self,
-        inputs: list[Any],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[AIMessage]:
-        """As `batch`, for an event loop."""
-        return await _batch.abatch(self.ainvoke, inputs, config, return_exceptions, kwargs)
+    def _should_stream(self, **how: Any) -> bool:
+        # A stream's pieces are those of one choice.
+        return how.get("n", self.n) in (None, 1) and super()._should_stream(**how)
 
     # --- what langchain-core asks of a model
 
@@ -413,10 +421,22 @@ class ChatOpenAI(BaseChatModel):
         return {"openai_api_key": "OPENAI_API_KEY"}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = "openai"
-        params["ls_model_name"] = self.model_name
-        return params
+        return {**super()._get_ls_params(stop=stop, **kwargs), "ls_provider": "openai"}
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        # Cached answers of another server, account or alternative are not this one's. Headers may hold secrets: hashed.
+        return f"{super()._get_llm_string(stop=stop, **kwargs)}---{hashlib.sha256(repr(self._asked()).encode()).hexdigest()}"
+
+    def _asked(self) -> list[Any]:
+        """Whom it asks, and how: all that an answer depends on, but the question and the key."""
+        return [self.model_name, self._chat_model._bare.described(), *(other._asked() for other in self._others)]
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        yield from super().__repr_args__()
+        if self._retry is not None:
+            yield "retry", self._retry
+        if self._others:
+            yield "fallbacks", [other.model_name for other in self._others]
 
     # --- copies
 
@@ -434,7 +454,7 @@ class ChatOpenAI(BaseChatModel):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         bare = super().__copy__()
         bare._built = None
-        return super(ChatOpenAI, bare).__deepcopy__(memo)
+        return super(ChatOpenAI, bare).__deepcopy__(sharing(memo, self._retry, self.circuit, *(o.circuit for o in self._others)))
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
@@ -442,14 +462,9 @@ class ChatOpenAI(BaseChatModel):
         return {**state, "__pydantic_private__": {**private, "_built": None}} if private else state
 
 
-def _argument_names(model: type[ChatOpenAI]) -> set[str]:
-    fields = model.model_fields
-    return {*fields, *(str(field.alias) for field in fields.values() if field.alias)}
-
-
 def _native(fallback: Any) -> ChatOpenAI | None:
     """The fallback as a chat model of ours with its own parameters, if it is one."""
-    if isinstance(fallback, BoundChat) and not fallback.config and isinstance(fallback.bound, ChatOpenAI):
+    if isinstance(fallback, BoundChat) and fallback.is_plain and isinstance(fallback.bound, ChatOpenAI):
         return fallback.bound.with_own_params(ChatOpenAI._call_params(None, dict(fallback.kwargs)))
     return fallback if isinstance(fallback, ChatOpenAI) else None
 
@@ -457,8 +472,8 @@ def _native(fallback: Any) -> ChatOpenAI | None:
 def same_place(one: Any, other: Any) -> bool:
     """Whether two chat models ask the same server with the same key; `False` where that cannot be told."""
     models = [model.bound if isinstance(model, BoundChat) else model for model in (one, other)]
-    places = [model._chat_model._where for model in models if isinstance(model, ChatOpenAI)]
-    return len(places) == 2 and places[0] == places[1]
+    chats = [model._chat_model for model in models if isinstance(model, ChatOpenAI)]
+    return len(chats) == 2 and chats[0]._is_same_place(chats[1])
 
 
 def _tool_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
@@ -475,3 +490,7 @@ def _tool_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
     if isinstance(choice, str) and choice not in ("auto", "none", "any", "required"):
         raise ValueError(f"tool_choice={choice!r} is no tool; there are {', '.join(map(repr, names))}")
     return "required" if choice == "any" else choice
+
+
+def _is_predicate(handled: Any) -> bool:
+    return callable(handled) and not isinstance(handled, type)

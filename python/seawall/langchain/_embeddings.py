@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +13,8 @@ from typing_extensions import Self
 from seawall._seawall import CircuitBreaker, Retry
 from seawall.errors import ConfigurationError
 from seawall.langchain import errors
+from seawall.langchain._arguments import accepted
+from seawall.langchain._resilient import sharing
 from seawall.llm import Embeddings, retry_policy
 
 # The API takes no more inputs in one request.
@@ -44,7 +46,8 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
     openai_api_key: SecretStr | None = Field(default=None, alias="api_key")
     openai_api_base: str | None = Field(default=None, alias="base_url")
     openai_organization: str | None = Field(default=None, alias="organization")
-    request_timeout: float | timedelta | None = Field(default=60, alias="timeout")
+    project: str | None = None
+    request_timeout: float | timedelta | None = Field(default=60.0, alias="timeout")
     max_retries: int | None = None
     chunk_size: int = Field(default=1000, ge=1, le=_LARGEST)
     default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
@@ -58,7 +61,7 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
     _built: Embeddings | None = PrivateAttr(default=None)
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
+        super().__init__(**accepted(type(self), arguments))
         self._built = self._client()
 
     def with_retry(self, *, stop_after_attempt: int = 3, **policy: Any) -> Self:
@@ -81,6 +84,10 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
                     f"fallbacks[{place}] makes vectors of {other.model!r}, which do not compare with those of {self.model!r}: "
                     "give the same model and dimensions, at another base_url or with another key"
                 )
+        models: list[OpenAIEmbeddings] = [self, *fallbacks]
+        for each in models:
+            if each._others and each._handled != exceptions_to_handle:
+                raise ConfigurationError("all alternatives have one exceptions_to_handle: give them in one with_fallbacks")
         others = tuple(each for other in fallbacks for each in (other, *other._others))
         return self._but(_others=(*self._others, *others), _handled=exceptions_to_handle)
 
@@ -121,6 +128,7 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
             api_key=self.openai_api_key,
             base_url=self.openai_api_base,
             organization=self.openai_organization,
+            project=self.project,
             timeout=self.request_timeout,
             max_retries=2 if self.max_retries is None else self.max_retries,
             default_headers=self.default_headers,
@@ -144,6 +152,13 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
         copy._built = None
         return copy
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        yield from super().__repr_args__()
+        if self._retry is not None:
+            yield "retry", self._retry
+        if self._others:
+            yield "fallbacks", [other.openai_api_base for other in self._others]
+
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if not name.startswith("_"):
@@ -152,7 +167,9 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         bare = super().__copy__()
         bare._built = None
-        return super(OpenAIEmbeddings, bare).__deepcopy__(memo)
+        return super(OpenAIEmbeddings, bare).__deepcopy__(
+            sharing(memo, self._retry, self.circuit, *(other.circuit for other in self._others))
+        )
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableParallel, RunnableSequence
-from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import ensure_config, patch_config
+from langchain_core.runnables.base import RunnableBinding, RunnableBindingBase, RunnableEachBase
+from langchain_core.runnables.branch import RunnableBranch
+from langchain_core.runnables.config import patch_config
+from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfigurableAlternatives
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
+from langchain_core.runnables.passthrough import RunnableAssign
 from typing_extensions import Self
 
 from seawall._prompt import Prompt
 from seawall._seawall import Fallback, Pipeline, Retry
 from seawall.errors import ConfigurationError, StreamInterruptedError
-from seawall.langchain import _batch
+from seawall.langchain import _batch, errors
 from seawall.llm import retry_policy
 
 _END: Any = object()
@@ -37,11 +41,25 @@ def without_retries(runnable: Any) -> Any:
     if isinstance(runnable, RunnableWithFallbacks):
         others = [without_retries(other) for other in runnable.fallbacks]
         return runnable.model_copy(update={"runnable": without_retries(runnable.runnable), "fallbacks": others})
-    if isinstance(runnable, RunnableBindingBase):
+    if isinstance(runnable, RunnableAssign):
+        return runnable.model_copy(update={"mapper": without_retries(runnable.mapper)})
+    if isinstance(runnable, RunnableBranch):
+        branches = [(condition, without_retries(branch)) for condition, branch in runnable.branches]
+        return runnable.model_copy(update={"branches": branches, "default": without_retries(runnable.default)})
+    if isinstance(runnable, DynamicRunnable):
+        changes: dict[str, Any] = {"default": without_retries(runnable.default)}
+        if isinstance(runnable, RunnableConfigurableAlternatives):
+            changes["alternatives"] = {name: _later(other) for name, other in runnable.alternatives.items()}
+        return runnable.model_copy(update=changes)
+    if isinstance(runnable, (RunnableBindingBase, RunnableEachBase)):
         return runnable.model_copy(update={"bound": without_retries(runnable.bound)})
     if "max_retries" in getattr(type(runnable), "model_fields", {}):
         return _once(runnable)
     return runnable
+
+
+def _later(alternative: Any) -> Any:
+    return without_retries(alternative) if isinstance(alternative, Runnable) else lambda: without_retries(alternative())
 
 
 def _once(client: Any) -> Any:
@@ -67,9 +85,15 @@ def _once(client: Any) -> Any:
 
 
 def _is_chat(runnable: Any) -> bool:
-    while isinstance(runnable, RunnableBindingBase):
-        runnable = runnable.bound
-    return isinstance(runnable, BaseChatModel) or (isinstance(runnable, Resilient) and _is_chat(runnable.runnable))
+    while True:
+        if isinstance(runnable, RunnableBindingBase):
+            runnable = runnable.bound
+        elif isinstance(runnable, DynamicRunnable):
+            runnable = runnable.default
+        elif isinstance(runnable, Resilient):
+            runnable = runnable.runnable
+        else:
+            return isinstance(runnable, BaseChatModel)
 
 
 def _alternative(alternative: Any, chat: bool) -> Any:
@@ -84,16 +108,104 @@ def _alternative(alternative: Any, chat: bool) -> Any:
     return alternative
 
 
-def alternatives(fallbacks: Sequence[Any], runnable: Any) -> list[Any]:
+def listed(fallbacks: Any) -> list[Any]:
+    """The alternatives of `with_fallbacks`: one, or a sequence.
+
+    Raises:
+        ConfigurationError: `None` among them.
+    """
+    if isinstance(fallbacks, (str, bytes)) or not isinstance(fallbacks, Sequence):
+        fallbacks = [fallbacks]
+    for place, each in enumerate(fallbacks):
+        if each is None:
+            raise ConfigurationError(f"fallbacks[{place}] is None: leave it out, or give a model, a function, a prompt or a text")
+    return list(fallbacks)
+
+
+def alternatives(fallbacks: Any, runnable: Any) -> list[Any]:
     """The alternatives as a `Fallback` around `runnable` takes them."""
     if isinstance(fallbacks, (str, bytes)) or not isinstance(fallbacks, Sequence):
         fallbacks = [fallbacks]
     return [_alternative(each, _is_chat(runnable)) for each in fallbacks]
 
 
-def resilient_fallbacks(runnable: Any, fallbacks: Sequence[Any], handled: Any) -> Resilient:
-    """A runnable with alternatives of any kind."""
-    return Resilient(runnable, Pipeline(Fallback(*alternatives(fallbacks, runnable), on=handled)))
+def pipeline_name(runnable: Any) -> str:
+    """What logs call a pipeline around it."""
+    while isinstance(runnable, RunnableBindingBase):
+        runnable = runnable.bound
+    return str(getattr(runnable, "model_name", None) or runnable.get_name())
+
+
+def resilient_fallbacks(runnable: Any, fallbacks: Any, handled: Any, exception_key: str | None = None) -> Any:
+    """A runnable with alternatives of any kind; with an `exception_key`, langchain-core's own."""
+    if exception_key is not None:
+        handled = (Exception,) if handled is None else handled
+        return Runnable.with_fallbacks(runnable, fallbacks, exceptions_to_handle=handled, exception_key=exception_key)
+    fallback = Fallback(*alternatives(listed(fallbacks), runnable), on=handled)
+    return Resilient(runnable, Pipeline(fallback, name=pipeline_name(runnable)))
+
+
+def sharing(memo: dict[int, Any] | None, *policies: Any) -> dict[int, Any]:
+    """A deep copy's memo by which the copy has the same policies: they are shared state."""
+    return {**(memo or {}), **{id(policy): policy for policy in policies if policy is not None}}
+
+
+class Binding:
+    """What is bound keeps `with_retry` and `with_fallbacks` as they are here."""
+
+    def bind(self: Any, **kwargs: Any) -> BoundRunnable:
+        """The same with arguments bound to each call."""
+        return BoundRunnable(bound=self, kwargs=kwargs)
+
+    def with_config(self: Any, config: RunnableConfig | None = None, **kwargs: Any) -> BoundRunnable:
+        """The same with a config bound to each call."""
+        return BoundRunnable(bound=self, config={**(config or {}), **kwargs})  # type: ignore[typeddict-item]
+
+    def with_listeners(self, **listeners: Any) -> Runnable[Any, Any]:
+        """The same with functions that are told of its runs."""
+        return self.bind().with_listeners(**listeners)
+
+    def with_alisteners(self, **listeners: Any) -> Runnable[Any, Any]:
+        """As `with_listeners`, with coroutine functions."""
+        return self.bind().with_alisteners(**listeners)
+
+    def with_types(self, **types: Any) -> Runnable[Any, Any]:
+        """The same with other declared types."""
+        return self.bind().with_types(**types)
+
+
+class BoundRunnable(RunnableBinding[Any, Any]):
+    """A runnable of ours with arguments or a config bound to each call; its policies are still reached."""
+
+    def _around(self, bound: Any) -> Self:
+        return self.model_copy(update={"bound": bound})
+
+    def with_retry(self, **policy: Any) -> Self:
+        """That of what is bound: retries replace each other, they never multiply."""
+        return self._around(self.bound.with_retry(**policy))
+
+    def with_fallbacks(
+        self, fallbacks: Sequence[Any], *, exceptions_to_handle: Any = None, exception_key: str | None = None
+    ) -> Any:
+        """The same with alternatives around everything."""
+        return resilient_fallbacks(self, fallbacks, exceptions_to_handle, exception_key)
+
+    def without_retries(self) -> Self:
+        """The same with one attempt a call."""
+        return self._around(without_retries(self.bound))
+
+    def bind_tools(self, tools: Sequence[Any], **how: Any) -> Any:
+        """That of what is bound."""
+        return self._around(self.bound.bind_tools(tools, **how))  # type: ignore[attr-defined]
+
+    def with_structured_output(self, schema: Any = None, **how: Any) -> Any:
+        """That of what is bound."""
+        return self._around(self.bound.with_structured_output(schema, **how))  # type: ignore[attr-defined]
+
+
+class _Opened(NamedTuple):
+    held: list[Any]
+    rest: Any
 
 
 class _Opener:
@@ -102,29 +214,41 @@ class _Opener:
     def __init__(self, runnable: Any) -> None:
         self._runnable = runnable
 
-    def invoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> tuple[list[Any], Iterator[Any]]:
+    def invoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> _Opened:
         pieces = self._runnable.stream(input, config, **kwargs)
         held: list[Any] = []
         for piece in pieces:
             held.append(piece)
             if _has_content(piece):
                 break
-        return held, pieces
+        return _Opened(held, pieces)
 
-    async def ainvoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> tuple[list[Any], AsyncIterator[Any]]:
+    async def ainvoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> _Opened:
         pieces = self._runnable.astream(input, config, **kwargs)
         held: list[Any] = []
         async for piece in pieces:
             held.append(piece)
             if _has_content(piece):
                 break
-        return held, pieces
+        return _Opened(held, pieces)
+
+
+def _opened(result: Any) -> _Opened:
+    """A stream; a plain value is one of a single piece."""
+    if isinstance(result, _Opened):
+        return result
+    if isinstance(result, AIMessage) and not isinstance(result, AIMessageChunk):
+        result = AIMessageChunk(**{**result.model_dump(exclude={"type"}), "chunk_position": "last"})
+    return _Opened([result], None)
 
 
 def _has_content(piece: Any) -> bool:
     """Whether a reader would see it: an empty message that only names a role is nothing yet."""
-    content = getattr(piece, "content", _END)
-    return content is _END or bool(content) or bool(getattr(piece, "tool_call_chunks", None))
+    if isinstance(piece, str):
+        return bool(piece)
+    if not isinstance(piece, BaseMessage):
+        return True
+    return bool(piece.content or getattr(piece, "tool_call_chunks", None) or piece.additional_kwargs.get("reasoning_content"))
 
 
 def _text(piece: Any) -> str:
@@ -132,7 +256,7 @@ def _text(piece: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-class Resilient(Runnable[Any, Any]):
+class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
     """A Runnable behind a pipeline of seawall's policies. Made by `resilient`.
 
     Attributes:
@@ -190,23 +314,34 @@ class Resilient(Runnable[Any, Any]):
         Raises:
             StreamInterruptedError: the stream broke off after content was handed out; `partial` holds the text so far.
         """
-        opener = _Opener(self.runnable)
-        opened = self._streams.call(opener.invoke, input, ensure_config(config), **kwargs)
-        held, rest = opened if isinstance(opened, tuple) else ([opened], iter(()))
+        yield from self._transform_stream_with_config(iter([input]), self._pieces, config, **kwargs)
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """As `stream`, for an event loop."""
+
+        async def only() -> AsyncIterator[Any]:
+            yield input
+
+        async for piece in self._atransform_stream_with_config(only(), self._apieces, config, **kwargs):
+            yield piece
+
+    def _pieces(self, inputs: Iterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Iterator[Any]:
+        (input,) = inputs
+        held, rest = _opened(self._streams.call(_Opener(self.runnable).invoke, input, config, **kwargs))
         partial = "".join(map(_text, held))
         yield from held
         try:
-            for piece in rest:
+            for piece in rest or ():
                 partial += _text(piece)
                 yield piece
         except Exception as error:
             raise _interrupted(error, partial) from error
 
-    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
-        """As `stream`, for an event loop."""
-        opener = _Opener(self.runnable)
-        opened = await self._streams.acall(opener.ainvoke, input, ensure_config(config), **kwargs)
-        held, rest = opened if isinstance(opened, tuple) else ([opened], None)
+    async def _apieces(
+        self, inputs: AsyncIterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        (input,) = [each async for each in inputs]
+        held, rest = _opened(await self._streams.acall(_Opener(self.runnable).ainvoke, input, config, **kwargs))
         partial = "".join(map(_text, held))
         for piece in held:
             yield piece
@@ -218,32 +353,6 @@ class Resilient(Runnable[Any, Any]):
                 yield piece
         except Exception as error:
             raise _interrupted(error, partial) from error
-
-    def batch(
-        self,
-        inputs: list[Any],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[Any]:
-        """Invokes for each input, at most `max_concurrency` (64) at a time. Result i belongs to input i.
-
-        Raises:
-            Exception: the first failure, unless `return_exceptions`; its `.results` holds every finished answer.
-        """
-        return _batch.batch(self.invoke, inputs, config, return_exceptions, kwargs)
-
-    async def abatch(
-        self,
-        inputs: list[Any],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[Any]:
-        """As `batch`, for an event loop."""
-        return await _batch.abatch(self.ainvoke, inputs, config, return_exceptions, kwargs)
 
     # --- policies, and what a chat model offers beside
 
@@ -264,9 +373,8 @@ class Resilient(Runnable[Any, Any]):
     ) -> Any:
         """The same with alternatives around everything."""
         if exception_key is not None:
-            handled = (Exception,) if exceptions_to_handle is None else exceptions_to_handle
-            return super().with_fallbacks(fallbacks, exceptions_to_handle=handled, exception_key=exception_key)
-        fallback = Fallback(*alternatives(fallbacks, self.runnable), on=exceptions_to_handle)
+            return resilient_fallbacks(self, fallbacks, exceptions_to_handle, exception_key)
+        fallback = Fallback(*alternatives(listed(fallbacks), self.runnable), on=exceptions_to_handle)
         return type(self)(self.runnable, self._pipeline([fallback, *self.pipeline.policies]), self.name)
 
     def bind_tools(self, tools: Sequence[Any], **how: Any) -> Resilient:
@@ -275,7 +383,17 @@ class Resilient(Runnable[Any, Any]):
 
     def with_structured_output(self, schema: Any = None, **how: Any) -> Resilient:
         """The same with the schema asked of the model and of its alternatives."""
+        for policy in self.pipeline.policies:
+            for place, other in enumerate(policy.alternatives if isinstance(policy, Fallback) else ()):
+                if isinstance(other, BaseMessage):
+                    raise ConfigurationError(
+                        f"fallback {place} is the text {str(other.content)[:40]!r}, which with_structured_output cannot parse: "
+                        "call with_fallbacks after it, with an answer in the schema's form"
+                    )
         return self._each(lambda model: model.with_structured_output(schema, **how))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Resilient:
+        return type(self)(copy.deepcopy(self.runnable, memo), self.pipeline, self.name)
 
     def _each(self, change: Callable[[Any], Any]) -> Resilient:
         def changed(alternative: Any) -> Any:
@@ -309,7 +427,7 @@ def _opening(alternative: Any) -> Any:
 def _interrupted(error: Exception, partial: str) -> Exception:
     if isinstance(error, StreamInterruptedError):
         return error
-    return StreamInterruptedError(f"the stream broke off: {error}", partial=partial)
+    return errors.StreamInterruptedError(f"the stream broke off: {error}", partial=partial)
 
 
 def resilient(runnable: Any, pipeline: Pipeline | None = None, **guard_arguments: Any) -> Resilient:

@@ -25,7 +25,7 @@ class Request:
     """A request that reached the simulator.
 
     Attributes:
-        time: seconds since the simulator's start.
+        time: seconds since the simulator's first start.
         method, path: of the request line.
         model: the model asked for; `None` where none was.
         stream: whether a stream was asked for.
@@ -69,6 +69,8 @@ def _count(name: str, value: Any) -> int:
 def _names(name: str, value: Iterable[str] | None) -> set[str] | None:
     if value is None:
         return None
+    if not isinstance(value, Iterable):
+        raise ConfigurationError(f"{name} must be names, not {value!r}")
     names = {value} if isinstance(value, str) else set(value)
     if not all(isinstance(each, str) for each in names):
         raise ConfigurationError(f"{name} must be names, not {value!r}")
@@ -103,6 +105,8 @@ class Simulator:
         port: int = 0,
         log_limit: int = 100_000,
     ) -> None:
+        if not isinstance(host, str) or not host:
+            raise ConfigurationError(f"host must be a name or an address, not {host!r}")
         if _whole("port", port, 0) > 65_535:
             raise ConfigurationError(f"port must be at most 65535, not {port!r}")
         models, keys = _names("models", models), _names("api_keys", api_keys)
@@ -222,7 +226,10 @@ class Simulator:
         return self._server.open_connections
 
     def __repr__(self) -> str:
-        address = self._server.address
+        server = self.__dict__.get("_server")
+        if server is None:  # its arguments were refused
+            return "<Simulator>"
+        address = server.address
         return f"<Simulator {'stopped' if address is None else self.base_url}, {self.count()} requests>"
 
 

@@ -153,7 +153,7 @@ def rate_limit(
     if retry_after is not None:
         headers["retry-after"] = f"{seconds('retry_after', retry_after):g}"
     if retry_after_ms is not None:
-        headers["retry-after-ms"] = f"{retry_after_ms:g}"
+        headers["retry-after-ms"] = f"{seconds('retry_after_ms', retry_after_ms):g}"
     made = status(429, headers=headers, latency=latency)
     return Fault("rate limit", made.kind, made.details, made.latency)
 

@@ -1,8 +1,9 @@
 //! The breaker's state machine: one lock, no call made under it, permits stamped with the generation they belong to.
 
+use super::config::{Cause, Change, Config, Outlook, State};
 use super::window::{Totals, Window};
-use super::{Config, Outlook, State};
 use crate::engine::Instant;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// The right to make one call, and the era in which it was given.
@@ -26,6 +27,11 @@ impl Permit {
     #[inline]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether it was given to find out if the callee works again.
+    pub fn is_probe(&self) -> bool {
+        self.probe != 0
     }
 }
 
@@ -58,6 +64,8 @@ pub struct Gate(pub u64);
 const PASSES: u64 = 1;
 const COUNTS: u64 = 2;
 const GENERATION: u32 = 2;
+/// Changes kept for listeners that are slower than the circuit; beyond that, or where nobody listens, the oldest go.
+const CHANGES: usize = 4096;
 
 impl Gate {
     /// A permit of a circuit that everybody passes.
@@ -78,18 +86,29 @@ impl Gate {
 #[derive(Debug)]
 pub struct Circuit {
     mode: State,
+    cause: Cause,
+    since: Instant,
     generation: u64,
     consecutive: u32,
     window: Option<Window>,
     open_until: Instant,
+    /// The recovery time of the last opening: a decorrelated jitter builds on it.
+    last_recovery: Option<Duration>,
     /// Openings since it was last closed.
-    openings: u32,
+    openings_in_a_row: u32,
+    /// Openings, ever.
+    openings: u64,
     /// Probes out, with the time each was given.
     probes: Vec<(u32, Instant)>,
     next_probe: u32,
     probe_successes: u32,
     /// Calls turned away, ever.
     rejected: u64,
+    /// Who isolates it; when the last one ends, it goes back to `before`.
+    isolations: Vec<u64>,
+    next_isolation: u64,
+    before: State,
+    changes: VecDeque<Change>,
 }
 
 impl Circuit {
@@ -97,15 +116,23 @@ impl Circuit {
     pub fn new(config: &Config) -> Circuit {
         Circuit {
             mode: State::Closed,
+            cause: Cause::Made,
+            since: Instant(0),
             generation: 0,
             consecutive: 0,
             window: config.window().map(Window::new),
             open_until: Instant(0),
+            last_recovery: None,
+            openings_in_a_row: 0,
             openings: 0,
             probes: Vec::new(),
             next_probe: 1,
             probe_successes: 0,
             rejected: 0,
+            isolations: Vec::new(),
+            next_isolation: 0,
+            before: State::Closed,
+            changes: VecDeque::new(),
         }
     }
 
@@ -143,7 +170,7 @@ impl Circuit {
                 self.rejected += 1;
                 return Err(Some(self.open_until.since(now)));
             }
-            self.enter(State::HalfOpen);
+            self.enter(State::HalfOpen, Cause::Recovering, now);
             transition = Some(Transition::HalfOpened);
         }
         match self.mode {
@@ -178,66 +205,151 @@ impl Circuit {
                 return None;
             }
         }
+        let slow = config.slow.is_some_and(|s| now.since(permit.at) >= s.duration);
         match (self.mode, evidence) {
             (_, Evidence::None) | (State::Disabled | State::ForcedOpen | State::Open, _) => None,
-            (State::HalfOpen, Evidence::Failure) => Some(self.open(config, now, chance)),
-            (State::HalfOpen, Evidence::Success) => {
-                self.probe_successes += 1;
-                (self.probe_successes >= config.success_threshold).then(|| self.close())
+            (State::HalfOpen, Evidence::Failure) => {
+                self.consecutive = self.consecutive.saturating_add(1);
+                Some(self.open(config, now, chance, Cause::ProbeFailed))
             }
-            (State::Closed | State::MetricsOnly, _) => {
-                let failed = evidence == Evidence::Failure;
-                self.consecutive = if failed { self.consecutive.saturating_add(1) } else { 0 };
-                let slow = config.slow.is_some_and(|s| now.since(permit.at) >= s.duration);
-                let totals = self.window.as_mut().map(|w| w.record(now, failed, slow)).unwrap_or_default();
-                let trips = self.mode == State::Closed && self.trips(config, failed, slow, totals);
-                trips.then(|| self.open(config, now, chance))
-            }
+            // Where slow calls open it, a slow probe has not shown that it recovered.
+            (State::HalfOpen, Evidence::Success) if slow => Some(self.open(config, now, chance, Cause::ProbeSlow)),
+            (State::HalfOpen, Evidence::Success) => self.probe_succeeded(config, now),
+            (State::Closed | State::MetricsOnly, _) => self.count(config, evidence == Evidence::Failure, slow, now, chance),
         }
     }
 
-    fn trips(&self, config: &Config, failed: bool, slow: bool, totals: Totals) -> bool {
+    /// Evidence about a call that took no permit. It counts in whatever state the circuit is: a success brings an open
+    /// circuit nearer to closing, a failure begins its recovery time anew.
+    pub fn record(&mut self, config: &Config, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+        match (self.mode, evidence) {
+            (_, Evidence::None) | (State::Disabled | State::ForcedOpen, _) => None,
+            (State::Open | State::HalfOpen, Evidence::Success) => self.probe_succeeded(config, now),
+            (State::Open | State::HalfOpen, Evidence::Failure) => {
+                self.consecutive = self.consecutive.saturating_add(1);
+                Some(self.open(config, now, chance, Cause::Consecutive(self.consecutive)))
+            }
+            (State::Closed | State::MetricsOnly, _) => self.count(config, evidence == Evidence::Failure, false, now, chance),
+        }
+    }
+
+    fn probe_succeeded(&mut self, config: &Config, now: Instant) -> Option<Transition> {
+        self.probe_successes += 1;
+        let enough = self.probe_successes >= config.success_threshold;
+        enough.then(|| self.close(Cause::Recovered(self.probe_successes), now))
+    }
+
+    fn count(&mut self, config: &Config, failed: bool, slow: bool, now: Instant, chance: f64) -> Option<Transition> {
+        self.consecutive = if failed { self.consecutive.saturating_add(1) } else { 0 };
+        let totals = self.window.as_mut().map(|w| w.record(now, failed, slow)).unwrap_or_default();
+        if self.mode != State::Closed {
+            return None;
+        }
+        let cause = self.trips(config, failed, slow, totals)?;
+        Some(self.open(config, now, chance, cause))
+    }
+
+    /// Which rule trips. Only a failure trips the rules about failures, only a slow call the one about slow calls: a good
+    /// call never opens the circuit, whatever it makes of the shares.
+    fn trips(&self, config: &Config, failed: bool, slow: bool, totals: Totals) -> Option<Cause> {
         let enough = totals.calls >= config.minimum_calls;
         let reaches = |part: u32, limit: f64| enough && f64::from(part) >= limit * f64::from(totals.calls);
-        let by_failures =
-            config.consecutive.is_some_and(|n| self.consecutive >= n) || config.rate.is_some_and(|r| reaches(totals.failed, r));
-        (failed && by_failures) || (slow && config.slow.is_some_and(|s| reaches(totals.slow, s.ratio)))
+        if failed && config.consecutive.is_some_and(|n| self.consecutive >= n) {
+            return Some(Cause::Consecutive(self.consecutive));
+        }
+        if failed && config.rate.is_some_and(|r| reaches(totals.failed, r)) {
+            return Some(Cause::FailureRate(totals));
+        }
+        (slow && config.slow.is_some_and(|s| reaches(totals.slow, s.ratio))).then_some(Cause::SlowRate(totals))
     }
 
     /// Opens for the recovery time.
-    pub fn open(&mut self, config: &Config, now: Instant, chance: f64) -> Transition {
-        self.openings = self.openings.saturating_add(1);
+    fn open(&mut self, config: &Config, now: Instant, chance: f64, cause: Cause) -> Transition {
+        self.openings_in_a_row = self.openings_in_a_row.saturating_add(1);
+        self.openings += 1;
         let recovery = match &config.recovery_backoff {
-            Some(backoff) => backoff.wait(self.openings, None, &mut || chance),
+            Some(backoff) => backoff.wait(self.openings_in_a_row, self.last_recovery, &mut || chance),
             None => config.recovery,
         };
-        self.enter(State::Open);
+        self.last_recovery = Some(recovery);
         self.open_until = now.after(recovery);
+        self.enter(State::Open, cause, now);
         Transition::Opened
     }
 
     /// Closes and forgets.
-    pub fn close(&mut self) -> Transition {
-        self.enter(State::Closed);
+    fn close(&mut self, cause: Cause, now: Instant) -> Transition {
+        self.enter(State::Closed, cause, now);
         self.consecutive = 0;
-        self.openings = 0;
+        self.openings_in_a_row = 0;
+        self.last_recovery = None;
         if let Some(window) = &mut self.window {
             window.clear();
         }
         Transition::Closed
     }
 
-    /// Puts the circuit into a state by hand.
-    pub fn force(&mut self, mode: State) {
-        self.enter(mode);
+    /// Puts the circuit into a state by hand, whoever isolates it.
+    pub fn force(&mut self, config: &Config, mode: State, now: Instant, chance: f64) {
+        self.isolations.clear();
+        match mode {
+            State::Open => drop(self.open(config, now, chance, Cause::Hand)),
+            State::Closed => drop(self.close(Cause::Hand, now)),
+            State::HalfOpen => {
+                self.open_until = now;
+                self.enter(State::HalfOpen, Cause::Hand, now);
+            }
+            other => self.enter(other, Cause::Hand, now),
+        }
+    }
+
+    /// Turns all calls away until the isolation of that number, and all others, are ended.
+    pub fn isolate(&mut self, now: Instant) -> u64 {
+        if self.isolations.is_empty() {
+            self.before = self.mode;
+            self.enter(State::ForcedOpen, Cause::Hand, now);
+        }
+        self.next_isolation += 1;
+        self.isolations.push(self.next_isolation);
+        self.next_isolation
+    }
+
+    /// Ends an isolation; after the last one the circuit is where it was before the first. Whether it was still on.
+    pub fn end_isolation(&mut self, number: u64, now: Instant) -> bool {
+        let Some(at) = self.isolations.iter().position(|n| *n == number) else { return false };
+        self.isolations.swap_remove(at);
+        if self.isolations.is_empty() {
+            // Half open again means open with its time up: the next call is a probe.
+            let back = if self.before == State::HalfOpen { State::Open } else { self.before };
+            self.enter(back, Cause::Hand, now);
+        }
+        true
     }
 
     /// A new era: permits given before it tell nothing any more.
-    fn enter(&mut self, mode: State) {
-        self.mode = mode;
+    fn enter(&mut self, mode: State, cause: Cause, now: Instant) {
+        let from = std::mem::replace(&mut self.mode, mode);
+        (self.cause, self.since) = (cause, now);
         self.generation += 1;
         self.probes.clear();
         self.probe_successes = 0;
+        if from != mode {
+            if self.changes.len() == CHANGES {
+                self.changes.pop_front();
+            }
+            let opens_in = (mode == State::Open).then(|| self.open_until.since(now));
+            self.changes.push_back(Change { at: now, from, to: mode, cause, opens_in });
+        }
+    }
+
+    /// The changes that nobody has taken yet, oldest first.
+    pub fn take_changes(&mut self) -> VecDeque<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Whether there are changes that nobody has taken yet.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     /// Counts for a snapshot.
@@ -246,11 +358,15 @@ impl Circuit {
             state: self.state(now),
             consecutive_failures: self.consecutive,
             totals: self.window.as_mut().map(|w| w.totals(now)).unwrap_or_default(),
+            openings_in_a_row: self.openings_in_a_row,
             openings: self.openings,
             opens_in: (self.mode == State::Open).then(|| self.open_until.since(now)),
             open_until: self.open_until,
             probes: self.probes.len() as u32,
+            probe_successes: self.probe_successes,
             rejected: self.rejected,
+            cause: self.cause,
+            since: self.since,
         }
     }
 }

@@ -1,110 +1,22 @@
 //! Circuit breaker: stop calling what is known to be broken (Nygard, *Release It!*, 2nd ed., chapter 5).
 
 mod circuit;
+mod config;
+mod sync;
 mod window;
 
 pub use circuit::{Evidence, Permit, Transition};
+pub use config::{Cause, Change, Config, Outlook, Slow, State};
 pub use window::{Span, Totals};
 
 use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
 use crate::events;
-use crate::policies::retry::backoff::Backoff;
 use circuit::{Circuit, Gate};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-/// What callers meet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Calls pass.
-    Closed,
-    /// Calls are turned away.
-    Open,
-    /// Some calls pass, to find out.
-    HalfOpen,
-    /// Turned away until told otherwise.
-    ForcedOpen,
-    /// Calls pass and nothing is counted.
-    Disabled,
-    /// Calls pass and everything is counted; it never opens.
-    MetricsOnly,
-}
-
-impl State {
-    /// Its public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Closed => "closed",
-            State::Open => "open",
-            State::HalfOpen => "half_open",
-            State::ForcedOpen => "forced_open",
-            State::Disabled => "disabled",
-            State::MetricsOnly => "metrics_only",
-        }
-    }
-}
-
-/// Calls slower than `duration` count as slow; a share of `ratio` of them trips.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Slow {
-    /// From when on a call is slow.
-    pub duration: Duration,
-    /// The share that trips, 0–1.
-    pub ratio: f64,
-}
-
-/// When the circuit opens and how it recovers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Opens after so many failures in a row.
-    pub consecutive: Option<u32>,
-    /// Opens at that share of failures, 0–1, over `span`.
-    pub rate: Option<f64>,
-    /// Opens at a share of slow calls over `span`.
-    pub slow: Option<Slow>,
-    /// How far back the shares look.
-    pub span: Span,
-    /// Shares mean nothing below so many calls.
-    pub minimum_calls: u32,
-    /// How long it stays open.
-    pub recovery: Duration,
-    /// Instead of `recovery`: by number of openings since it was last closed.
-    pub recovery_backoff: Option<Arc<Backoff>>,
-    /// Probes at a time.
-    pub half_open_max_calls: u32,
-    /// Probes that must succeed to close it.
-    pub success_threshold: u32,
-    /// After so long a probe that has not come back is given up.
-    pub max_half_open_time: Duration,
-}
-
-impl Config {
-    fn window(&self) -> Option<Span> {
-        (self.rate.is_some() || self.slow.is_some()).then_some(self.span)
-    }
-}
-
-/// A look at a breaker.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outlook {
-    /// The state callers meet.
-    pub state: State,
-    /// Failures since the last success.
-    pub consecutive_failures: u32,
-    /// Over the window, if there is one.
-    pub totals: Totals,
-    /// Openings since it was last closed.
-    pub openings: u32,
-    /// Time until a probe is let through, while open.
-    pub opens_in: Option<Duration>,
-    /// The end of the last opening.
-    pub open_until: Instant,
-    /// Probes that are out.
-    pub probes: u32,
-    /// Calls turned away, ever.
-    pub rejected: u64,
-}
+use sync::{AtomicU64, Mutex};
 
 /// A breaker: configuration and the one state that all its users share.
 #[derive(Debug)]
@@ -184,22 +96,47 @@ impl CircuitBreaker {
         self.change(|inner| inner.circuit.outlook(now))
     }
 
+    /// Evidence about a call that took no permit: a health check, a result seen elsewhere. It counts in whatever state the
+    /// circuit is, so a success may close an open one.
+    pub fn record(&self, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+        self.change(|inner| inner.circuit.record(&inner.config, evidence, now, chance))
+    }
+
     /// Closes and forgets. Calls in flight tell nothing any more.
-    pub fn reset(&self) {
-        self.change(|inner| inner.circuit.close());
+    pub fn reset(&self, now: Instant) {
+        self.force(State::Closed, now);
     }
 
     /// Puts it into a state by hand; calls in flight tell nothing any more.
     pub fn force(&self, state: State, now: Instant) {
-        self.change(|inner| match state {
-            State::Open => {
-                inner.circuit.open(&inner.config, now, 0.5);
-            }
-            State::Closed => {
-                inner.circuit.close();
-            }
-            other => inner.circuit.force(other),
-        });
+        self.change(|inner| inner.circuit.force(&inner.config, state, now, 0.5));
+    }
+
+    /// Turns all calls away until [`CircuitBreaker::end_isolation`] with the number given, or a state set by hand.
+    pub fn isolate(&self, now: Instant) -> u64 {
+        self.change(|inner| inner.circuit.isolate(now))
+    }
+
+    /// Ends an isolation: after the last one it is where it was before the first. Whether this one was still on.
+    pub fn end_isolation(&self, number: u64, now: Instant) -> bool {
+        self.change(|inner| inner.circuit.end_isolation(number, now))
+    }
+
+    /// The changes of state that nobody has taken yet, oldest first.
+    pub fn take_changes(&self) -> VecDeque<Change> {
+        self.change(|inner| inner.circuit.take_changes())
+    }
+
+    /// Whether there are changes that nobody has taken yet.
+    pub fn has_changes(&self) -> bool {
+        self.change(|inner| inner.circuit.has_changes())
+    }
+
+    /// Whether the shadow is the one of the state: for the models that try every order of steps.
+    #[doc(hidden)]
+    pub fn gate_is_true(&self) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        inner.circuit.gate() == self.gate.load(Ordering::Acquire)
     }
 }
 

@@ -44,8 +44,8 @@ const BUCKETS: u64 = 10;
 pub enum Window {
     /// A ring of two bits per call.
     Calls { size: u32, ring: Vec<u8>, next: usize, totals: Totals },
-    /// Ten buckets of a tenth of the span each.
-    Time { width: u64, buckets: Vec<(u64, Totals)>, totals: Totals },
+    /// Ten buckets of a tenth of the span each; `newest` is the number of the last one written to.
+    Time { width: u64, buckets: Vec<(u64, Totals)>, newest: u64, totals: Totals },
 }
 
 impl Window {
@@ -55,7 +55,7 @@ impl Window {
             Span::Calls(size) => Window::Calls { size: size.max(1), ring: Vec::new(), next: 0, totals: Totals::default() },
             Span::Time(time) => {
                 let width = (u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / BUCKETS).max(1);
-                Window::Time { width, buckets: Vec::new(), totals: Totals::default() }
+                Window::Time { width, buckets: Vec::new(), newest: 0, totals: Totals::default() }
             }
         }
     }
@@ -76,19 +76,18 @@ impl Window {
                 totals.add(one);
                 *totals
             }
-            Window::Time { width, buckets, totals } => {
+            Window::Time { width, buckets, newest, totals } => {
                 if buckets.is_empty() {
                     buckets.resize(BUCKETS as usize, (u64::MAX, Totals::default()));
                 }
+                let epoch = now.0 / *width;
                 // A caller that read its clock long ago counts among the newest: its own bucket may be another's by now.
-                let newest = buckets.iter().map(|b| b.0).filter(|at| *at != u64::MAX).max().unwrap_or(0);
-                let epoch = (now.0 / *width).max(newest);
-                forget_old(buckets, totals, epoch);
-                let bucket = &mut buckets[(epoch % BUCKETS) as usize];
-                if bucket.0 != epoch {
-                    *bucket = (epoch, Totals::default());
+                if epoch > *newest || buckets[(*newest % BUCKETS) as usize].0 != *newest {
+                    *newest = epoch.max(*newest);
+                    forget_old(buckets, totals, *newest);
+                    buckets[(*newest % BUCKETS) as usize] = (*newest, Totals::default());
                 }
-                bucket.1.add(one);
+                buckets[(*newest % BUCKETS) as usize].1.add(one);
                 totals.add(one);
                 *totals
             }
@@ -99,7 +98,7 @@ impl Window {
     pub fn totals(&mut self, now: Instant) -> Totals {
         match self {
             Window::Calls { totals, .. } => *totals,
-            Window::Time { width, buckets, totals } => {
+            Window::Time { width, buckets, totals, .. } => {
                 forget_old(buckets, totals, now.0 / *width);
                 *totals
             }
@@ -114,8 +113,9 @@ impl Window {
                 *next = 0;
                 *totals = Totals::default();
             }
-            Window::Time { buckets, totals, .. } => {
+            Window::Time { buckets, newest, totals, .. } => {
                 buckets.clear();
+                *newest = 0;
                 *totals = Totals::default();
             }
         }

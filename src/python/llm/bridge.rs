@@ -18,12 +18,14 @@ pub struct Parker {
     reader: PipeReader,
     writer: PipeWriter,
     woken: AtomicBool,
+    /// A forked child shares its parent's pipes, and must wait at its own.
+    process: u32,
 }
 
 impl Parker {
     fn new() -> PyResult<Parker> {
         let (reader, writer) = pipe()?;
-        Ok(Parker { reader, writer, woken: AtomicBool::new(false) })
+        Ok(Parker { reader, writer, woken: AtomicBool::new(false), process: std::process::id() })
     }
 
     /// Wakes whoever waits, or will.
@@ -67,7 +69,7 @@ thread_local! {
 
 /// Waits on this thread until `ready` gives something. `register` is told whom to wake.
 pub fn wait<T>(py: Python<'_>, register: impl FnOnce(Arc<Parker>), mut ready: impl FnMut() -> Option<T>) -> PyResult<T> {
-    let parker = match PARKER.with(|slot| slot.borrow_mut().take()) {
+    let parker = match PARKER.with(|slot| slot.borrow_mut().take()).filter(|p| p.process == std::process::id()) {
         Some(parker) => parker,
         None => Arc::new(Parker::new()?),
     };
@@ -170,18 +172,27 @@ impl Bridge {
     /// Completes the futures whose results have come.
     fn deliver(&self, py: Python<'_>) -> PyResult<()> {
         let done = std::mem::take(&mut *lock(&self.shared.done));
+        let mut failed = Ok(());
         for (future, make) in done {
-            let future = future.bind(py);
-            if future.call_method0("done")?.is_truthy()? {
-                continue;
+            // One that cannot be completed must not cost the others their results.
+            if let Err(error) = complete(future.bind(py), make) {
+                failed = Err(error);
             }
-            match make(py) {
-                Ok(value) => future.call_method1("set_result", (value,))?,
-                Err(error) => future.call_method1("set_exception", (error.into_value(py),))?,
-            };
         }
-        Ok(())
+        failed
     }
+}
+
+fn complete(future: &Bound<'_, PyAny>, make: Make) -> PyResult<()> {
+    let py = future.py();
+    if future.call_method0("done")?.is_truthy()? {
+        return Ok(());
+    }
+    match make(py) {
+        Ok(value) => future.call_method1("set_result", (value,))?,
+        Err(error) => future.call_method1("set_exception", (error.into_value(py),))?,
+    };
+    Ok(())
 }
 
 /// A new future of the running loop, and the way to complete it.

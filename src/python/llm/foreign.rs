@@ -9,6 +9,7 @@ use crate::events::{self, Severity};
 use crate::llm::error::ApiError;
 use crate::llm::route::{Failure, Foreign};
 use crate::python::judge::{Happened, Judge};
+use crate::python::policies::circuit_breaker::{CircuitBreaker, is_change};
 use crate::python::{errors, log, state};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -92,6 +93,14 @@ impl Foreign for Listeners {
         }
         let _ = Python::try_attach(|py| {
             let raised = error.filter(|e| !matches!(e, Failure::Rejected(r) if r.refusal == Refusal::TimedOut)).map(|e| self.raised(py, e));
+            if let Some(breaker) = &self.stages[event.stage.0 as usize].breaker
+                && is_change(event.name)
+            {
+                if let Err(failed) = CircuitBreaker::tell(breaker.bind(py)) {
+                    failed.write_unraisable(py, None);
+                }
+                return;
+            }
             let told = log::event(py, event, &self.names[event.stage.0 as usize], raised.as_ref().map(|e| e.value(py).as_any()))
                 .and_then(|()| self.call_hooks(py, event, raised.as_ref()));
             if let Err(failed) = told {

@@ -1,12 +1,24 @@
-//! Python values to JSON, without a detour over `json.dumps`.
+//! Python values to JSON, without a detour over `json.dumps`, and back.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde_json::{Map, Number, Value};
 
 /// Deeper nesting is a mistake, most likely a cycle.
 const DEEPEST: usize = 200;
+
+/// JSON as Python has it.
+pub fn parsed<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    crate::python::errors::ours(py, &LOADS, "json", "loads")?.call1((text,))
+}
+
+/// Python's texts may hold halves of characters, which no encoding can carry.
+fn utf8<'a>(text: &'a Bound<'_, PyString>, place: &str) -> PyResult<&'a str> {
+    text.to_str().map_err(|_| PyValueError::new_err(format!("{place} holds a lone surrogate (half a character), which cannot be sent")))
+}
 
 fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> {
     if depth > DEEPEST {
@@ -16,7 +28,7 @@ fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Valu
         return Ok(Value::Null);
     }
     if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Value::String(text.to_str()?.to_owned()));
+        return Ok(Value::String(utf8(text, place)?.to_owned()));
     }
     if let Ok(truth) = value.cast::<PyBool>() {
         return Ok(Value::Bool(truth.is_true()));
@@ -52,7 +64,7 @@ fn object(dict: &Bound<'_, PyDict>, place: &str, depth: usize) -> PyResult<Map<S
         let Ok(key) = key.cast::<PyString>() else {
             return Err(PyTypeError::new_err(format!("{place} has the key {}, and JSON's keys are text", key.repr()?)));
         };
-        let key = key.to_str()?;
+        let key = utf8(key, &format!("a key of {place}"))?;
         map.insert(key.to_owned(), convert(&item, &format!("{place}.{key}"), depth + 1)?);
     }
     Ok(map)

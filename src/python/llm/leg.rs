@@ -25,6 +25,8 @@ pub struct Leg {
     pub core: Arc<Core>,
     place: String,
     key: Option<ApiKey>,
+    /// Organization and project.
+    who: [Option<String>; 2],
     retry: Option<Py<Retry>>,
     breaker: Option<Py<CircuitBreaker>>,
     timeout: Option<Duration>,
@@ -53,6 +55,7 @@ impl Leg {
     ) -> PyResult<Leg> {
         let table = class(py, "APIError")?.getattr("__module__").and_then(|m| py.import(m.extract::<&str>()?))?;
         let wrong = |error| raise::api(py, &error, table.as_any(), None);
+        let who = [organization.clone(), project.clone()];
         let key = api_key.filter(|k| !k.is_empty()).map(ApiKey::new).transpose().map_err(wrong)?;
         let options = EndpointOptions {
             base_url,
@@ -67,7 +70,31 @@ impl Leg {
         let params = params.map(|p| json::map(p, "params")).transpose()?.unwrap_or_default();
         let core = Core { endpoint, model: model.into(), params, max_response_bytes };
         let timeout = convert::optional("timeout", timeout.as_ref(), convert::positive_seconds)?;
-        Ok(Leg { core: Arc::new(core), place, key, retry, breaker, timeout })
+        Ok(Leg { core: Arc::new(core), place, key, who, retry, breaker, timeout })
+    }
+
+    /// The same model at the same place with other retries.
+    fn with_retry(&self, py: Python<'_>, retry: Option<Py<Retry>>) -> Leg {
+        Leg {
+            core: self.core.clone(),
+            place: self.place.clone(),
+            key: self.key.clone(),
+            who: self.who.clone(),
+            retry,
+            breaker: self.breaker.as_ref().map(|b| b.clone_ref(py)),
+            timeout: self.timeout,
+        }
+    }
+
+    /// What its answers depend on beside the question: the place, without credentials, and the parameters it always sends.
+    fn described(&self) -> (Vec<(String, String)>, String) {
+        let params: Vec<String> = self.core.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        (self.core.endpoint.described(), params.join("\n"))
+    }
+
+    /// Whether it asks the same server, as the same, with the same key.
+    fn is_same_place(&self, other: &Leg) -> bool {
+        self.core.endpoint.shown() == other.core.endpoint.shown() && self.who == other.who && !self.is_elsewhere(other)
     }
 
     fn __repr__(&self) -> String {
@@ -92,6 +119,7 @@ impl Leg {
 pub struct Stage {
     pub judge: Option<Judge>,
     pub hooks: Option<Hooks>,
+    pub breaker: Option<Py<CircuitBreaker>>,
 }
 
 /// Builds a plan with a rule, a name and a listener's entry per stage.
@@ -125,9 +153,10 @@ impl Builder {
             inner = self.layer(Arc::new(Timeout { limit }), vec![inner], Rule::None, None, leg.name());
         }
         if let Some(breaker) = &leg.breaker {
-            breaker.get().adopt_name(&leg.core.model);
+            CircuitBreaker::guards(breaker.bind(py), &leg.core.model)?;
             let name = breaker.get().display_name();
-            inner = self.layer(Arc::new(breaker.get().policy()), vec![inner], Rule::Breaker, None, name);
+            let stage = Stage { breaker: Some(breaker.clone_ref(py)), ..Stage::default() };
+            inner = self.layer(Arc::new(breaker.get().policy()), vec![inner], Rule::Breaker, Some(stage), name);
         }
         if let Some(retry) = &leg.retry {
             let retry = retry.get();
@@ -137,7 +166,7 @@ impl Builder {
                 _ => None,
             };
             let foreign = judge.needs_python();
-            let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py) };
+            let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py), breaker: None };
             inner = self.layer(Arc::new(retry.policy(py)), vec![inner], Rule::Retry(listed), Some(stage), leg.name());
         }
         Ok(inner)

@@ -1,12 +1,13 @@
 //! From the client's failures to exceptions.
 
-use crate::llm::error::ApiError;
+use super::json;
+use crate::llm::error::{ApiError, ErrorKind};
 use crate::llm::route::{Attempt, Failure, Route};
 use crate::policies::retry::reason;
 use crate::python::errors;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use std::time::Duration;
 
 /// An `ApiError` as the exception of that name in `table`, a module or namespace of exception classes.
@@ -27,10 +28,10 @@ pub fn api(py: Python<'_>, error: &ApiError, table: &Bound<'_, PyAny>, model: Op
             headers.set_item(name, value)?;
         }
         fields.set_item("headers", headers)?;
-        fields.set_item("body", error.body.as_deref())?;
+        fields.set_item("body", error.body.as_deref().map(|text| body(py, text)).transpose()?)?;
         fields.set_item("model", model)?;
-        if let Some(partial) = &error.partial {
-            fields.set_item("partial", partial)?;
+        if error.kind == ErrorKind::StreamInterrupted {
+            fields.set_item("partial", error.partial.as_deref().unwrap_or_default())?;
         }
         class.call((error.message.as_str(),), Some(&fields))
     };
@@ -39,6 +40,16 @@ pub fn api(py: Python<'_>, error: &ApiError, table: &Bound<'_, PyAny>, model: Op
         raised.set_cause(py, Some(api(py, cause, table, model)));
     }
     raised
+}
+
+/// The error object, or all of the JSON where it holds none, or the text where it is no JSON.
+fn body<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    let Ok(parsed) = json::parsed(py, text.as_bytes()) else { return Ok(PyString::new(py, text).into_any()) };
+    let Ok(object) = parsed.cast::<PyDict>() else { return Ok(parsed) };
+    Ok(match object.get_item("error")? {
+        Some(error) if error.is_instance_of::<PyDict>() => error,
+        _ => parsed,
+    })
 }
 
 /// A failure of a route.

@@ -1,12 +1,14 @@
 //! What a model answered: whole, and in pieces.
 
-use crate::llm::chat::ChatReply;
+use super::json;
+use crate::llm::chat::{ChatReply, parse_reply};
+use crate::llm::client::RawReply;
 use crate::llm::delta::Delta;
 use crate::llm::usage::Usage;
 use crate::python::convert::quoted;
+use crate::python::errors::configuration;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 fn usage_dict<'py>(py: Python<'py>, usage: Option<&Usage>) -> PyResult<Option<Bound<'py, PyDict>>> {
     let Some(usage) = usage else { return Ok(None) };
@@ -117,8 +119,8 @@ impl Reply {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        for (name, value) in &self.reply.headers {
-            dict.set_item(name.as_str(), String::from_utf8_lossy(value.as_bytes()))?;
+        for (name, value) in self.reply.headers() {
+            dict.set_item(name, value)?;
         }
         Ok(dict)
     }
@@ -126,7 +128,45 @@ impl Reply {
     /// The whole body, parsed: everything that the server said.
     #[getter]
     fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        parsed(py, &self.reply.raw)
+        json::parsed(py, &self.reply.raw)
+    }
+
+    /// As it was, from what `__reduce__` gives.
+    #[staticmethod]
+    fn _restored(
+        py: Python<'_>,
+        raw: Vec<u8>,
+        headers: Vec<(String, String)>,
+        attempts: Py<PyAny>,
+        seconds: f64,
+        alternative: u16,
+        asked_model: String,
+    ) -> PyResult<Reply> {
+        let named = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+        let reply = parse_reply(RawReply::new(200, named.collect(), raw)).map_err(|e| configuration(py, &e.message))?;
+        Ok(Reply { reply, attempts, seconds, alternative, asked_model })
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let (py, this) = (slf.py(), slf.get());
+        let parts = (
+            PyBytes::new(py, &this.reply.raw),
+            this.reply.headers(),
+            &this.attempts,
+            this.seconds,
+            this.alternative,
+            this.asked_model.as_str(),
+        );
+        (slf.get_type().getattr("_restored")?, parts).into_pyobject(py)
+    }
+
+    /// It never changes, so a copy of it is itself.
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
     }
 
     fn __str__(&self) -> &str {
@@ -144,11 +184,6 @@ impl Reply {
             if attempts == 1 { "" } else { "s" }
         ))
     }
-}
-
-fn parsed<'py>(py: Python<'py>, body: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    crate::python::errors::ours(py, &LOADS, "json", "loads")?.call1((body,))
 }
 
 /// A piece of a streamed answer.
@@ -227,7 +262,7 @@ impl Chunk {
     /// The event, parsed.
     #[getter]
     fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        parsed(py, &self.delta.raw)
+        json::parsed(py, &self.delta.raw)
     }
 
     fn __str__(&self) -> &str {

@@ -11,20 +11,27 @@ use crate::drive::{clock, trial};
 use crate::engine::{Execution, Instant, Outcome, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::embeddings::EmbeddingsReply;
-use crate::llm::error::{ErrorKind, KINDS};
+use crate::llm::error::{ApiError, ErrorKind, KINDS};
 use crate::llm::route::{Answer, Attempt, Failure, Flight, Kinds, Order, Route as Core, Rule, Task};
 use crate::llm::runtime;
+use crate::policies::class::Class;
 use crate::policies::fallback::Fallback;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
 use crate::python::judge::Listed;
+use futures_util::FutureExt;
+use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use serde_json::value::RawValue;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::AbortHandle;
+
+/// Alternatives are bits of a mask.
+const MOST: usize = 64;
 
 /// How a call of a route came out, before Python sees it.
 pub struct Finished {
@@ -53,6 +60,19 @@ impl Finished {
 }
 
 impl Finished {
+    /// A call that ran into a mistake of ours.
+    pub fn panicked(begun: Instant) -> Finished {
+        let message = "seawall itself failed in this call; what it printed on the standard error stream belongs in a bug report";
+        Finished {
+            result: Err(Failure::Api(ApiError::new(ErrorKind::Api, message).with_class(Class::Permanent))),
+            others: Vec::new(),
+            attempts: Vec::new(),
+            begun,
+            took: clock::now().since(begun),
+            exhausted: None,
+        }
+    }
+
     /// After the first content every failure is an interrupted stream.
     pub fn broke_off(&mut self, text: &str) {
         if let Err(Failure::Api(error)) = &self.result {
@@ -120,7 +140,7 @@ impl Shared {
 
     /// What Python gets for a finished call.
     pub fn convert(&self, py: Python<'_>, mut finished: Finished) -> PyResult<Py<PyAny>> {
-        let unsaid = || Err(Failure::Api(crate::llm::error::ApiError::new(ErrorKind::Api, "the stream has ended")));
+        let unsaid = || Err(Failure::Api(ApiError::new(ErrorKind::Api, "the stream has ended")));
         match std::mem::replace(&mut finished.result, unsaid()) {
             Ok(Answer::Chat(reply)) => self.reply(py, &finished, *reply),
             Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, reply),
@@ -145,16 +165,20 @@ impl Shared {
     }
 }
 
-/// Runs a call to its end.
+/// Runs a call to its end, whatever happens: somebody waits for it.
 async fn run(core: Arc<Core>, order: Arc<Order>, client: crate::llm::client::Client) -> Finished {
-    let execution = Execution::new(core.plan.clone(), clock::seed(), clock::now()).announcing();
-    let execution = trial::dressed(execution);
-    let mut drive = Drive::new(execution, Flight::new(core, order, client));
-    loop {
-        if let Turn::Done(outcome) = drive.advance().await {
-            return Finished::of(&mut drive, &outcome);
+    let begun = clock::now();
+    let carried = async move {
+        let execution = Execution::new(core.plan.clone(), clock::seed(), clock::now()).announcing();
+        let execution = trial::dressed(execution);
+        let mut drive = Drive::new(execution, Flight::new(core, order, client));
+        loop {
+            if let Turn::Done(outcome) = drive.advance().await {
+                return Finished::of(&mut drive, &outcome);
+            }
         }
-    }
+    };
+    AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| Finished::panicked(begun))
 }
 
 /// A call on its way to an asyncio future. Dropping it, or `abort`, cuts the request.
@@ -191,8 +215,12 @@ fn broken(py: Python<'_>, table: &Py<PyAny>, error: &crate::llm::error::ApiError
 
 impl Route {
     pub fn order(task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<Order>> {
-        let what = if task == Task::Embeddings { "input" } else { "messages" };
-        let value = json::value(content, what)?;
+        Route::order_at(if task == Task::Embeddings { "input" } else { "messages" }, task, content, params)
+    }
+
+    /// The same where errors name another place.
+    fn order_at(place: &str, task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<Order>> {
+        let value = json::value(content, place)?;
         let inputs = value.as_array().map_or(1, Vec::len);
         let raw = serde_json::value::to_raw_value(&value).map_err(|e| pyo3::exceptions::PyValueError::new_err(e.to_string()))?;
         let raw: Box<RawValue> = raw;
@@ -224,6 +252,9 @@ impl Route {
         function: Option<Py<PyAny>>,
     ) -> PyResult<Route> {
         let Some(first) = legs.first() else { return Err(configuration(py, "a route needs a model")) };
+        if legs.len() > MOST {
+            return Err(configuration(py, &format!("a model can have {} alternatives, not {}", MOST - 1, legs.len() - 1)));
+        }
         let mut builder = super::leg::Builder::default();
         let mut branches = Vec::new();
         let mut elsewhere = 0u64;
@@ -317,8 +348,10 @@ impl Route {
     }
 
     /// Calls for each content, at most `concurrency` at a time; gives a list of results, an exception in place of one that
-    /// failed. Result i belongs to content i. `progress` is called with the number finished.
-    #[pyo3(signature = (kind, contents, params=None, *, concurrency=None, progress=None))]
+    /// failed. Result i belongs to content i; a content that is an exception is its own result. What cannot be sent is
+    /// raised before anything is, or with `lenient` is a result too. `progress` is called with the number finished.
+    #[pyo3(signature = (kind, contents, params=None, *, concurrency=None, lenient=false, progress=None))]
+    #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn batch(
         &self,
         py: Python<'_>,
@@ -326,9 +359,25 @@ impl Route {
         contents: Vec<Bound<'_, PyAny>>,
         params: Option<&Bound<'_, PyDict>>,
         concurrency: Option<usize>,
+        lenient: bool,
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyList>> {
-        let orders = contents.iter().map(|c| Route::order(task(kind), c, params)).collect::<PyResult<Vec<_>>>()?;
+        let mut orders = Vec::with_capacity(contents.len());
+        let mut refused = Vec::with_capacity(contents.len());
+        for (at, content) in contents.iter().enumerate() {
+            let order = match content.is_instance_of::<PyBaseException>() {
+                true => Err(PyErr::from_value(content.clone())),
+                false => Route::order_at(&format!("inputs[{at}]"), task(kind), content, params),
+            };
+            refused.push(match order {
+                Ok(order) => {
+                    orders.push(order);
+                    None
+                }
+                Err(error) if lenient => Some(error),
+                Err(error) => return Err(error),
+            });
+        }
         let (runtime, client) = self.live(py)?;
         let total = orders.len();
         let results: Arc<Mutex<(Vec<Option<Finished>>, usize)>> = Arc::new(Mutex::new(((0..total).map(|_| None).collect(), 0)));
@@ -367,9 +416,14 @@ impl Route {
             return Err(interrupt);
         }
         let finished = std::mem::take(&mut results.lock().unwrap_or_else(|p| p.into_inner()).0);
+        let mut finished = finished.into_iter().flatten();
         let list = PyList::empty(py);
-        for result in finished.into_iter().flatten() {
-            match self.shared.convert(py, result) {
+        for refusal in refused {
+            let result = match refusal {
+                Some(error) => Err(error),
+                None => self.shared.convert(py, finished.next().unwrap_or_else(|| Finished::panicked(clock::now()))),
+            };
+            match result {
                 Ok(value) => list.append(value)?,
                 Err(error) => list.append(error.into_value(py))?,
             }

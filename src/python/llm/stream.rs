@@ -11,15 +11,19 @@ use crate::llm::client::Client;
 use crate::llm::delta::Delta;
 use crate::llm::route::{Answer, Flight, Order};
 use crate::llm::runtime;
-use pyo3::exceptions::PyStopIteration;
+use futures_util::FutureExt;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-/// Pieces held for a reader before the request is made to wait.
-const HELD: usize = 64;
+/// Pieces held for a reader before the request is made to wait: more than an answer has, as a rule, since the time limit
+/// is the server's and a slow reader must not use it up.
+const HELD: usize = 4096;
 
 enum Reader {
     Nobody,
@@ -31,6 +35,10 @@ struct Held {
     pieces: VecDeque<Delta>,
     end: Option<Finished>,
     reader: Reader,
+    /// The end was handed out, or nobody wants it any more.
+    over: bool,
+    /// A thread is waiting, or about to.
+    reading: bool,
 }
 
 struct Pipe {
@@ -71,10 +79,27 @@ impl Pipe {
         };
         Pipe::wake(reader);
     }
+
+    /// Nobody wants the rest.
+    fn close(&self) {
+        let reader = {
+            let mut held = self.lock();
+            held.over = true;
+            held.pieces.clear();
+            std::mem::replace(&mut held.reader, Reader::Nobody)
+        };
+        Pipe::wake(reader);
+    }
 }
 
-/// Runs the call, handing each piece to the pipe.
+/// Runs the call, handing each piece to the pipe, to its end whatever happens.
 async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<Pipe>) {
+    let begun = clock::now();
+    let whole = AssertUnwindSafe(carry(shared, order, client, &pipe)).catch_unwind().await;
+    pipe.end(whole.ok().flatten().unwrap_or_else(|| Finished::panicked(begun)));
+}
+
+async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pipe) -> Option<Finished> {
     let execution = Execution::new(shared.core.plan.clone(), clock::seed(), clock::now()).announcing();
     let execution = trial::dressed(execution);
     let mut drive = Drive::new(execution, Flight::new(shared.core.clone(), order, client));
@@ -106,16 +131,15 @@ async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<P
         }
         turn = drive.advance().await;
     }
-    if let Turn::Done(outcome) = turn {
-        let mut finished = Finished::of(&mut drive, &outcome);
-        if let Some(text) = delivered {
-            finished.broke_off(&text);
-        }
-        pipe.end(finished);
+    let Turn::Done(outcome) = turn else { return None };
+    let mut finished = Finished::of(&mut drive, &outcome);
+    if let Some(text) = delivered {
+        finished.broke_off(&text);
     }
+    Some(finished)
 }
 
-/// A streamed answer; an iterator and an asynchronous one.
+/// A streamed answer: an iterator that knows its story once it is over.
 #[pyclass(frozen, module = "seawall.llm", weakref)]
 pub struct Stream {
     shared: Arc<Shared>,
@@ -134,7 +158,7 @@ struct Story {
 
 impl Stream {
     pub fn new(shared: Arc<Shared>, order: Arc<Order>) -> Stream {
-        let held = Held { pieces: VecDeque::new(), end: None, reader: Reader::Nobody };
+        let held = Held { pieces: VecDeque::new(), end: None, reader: Reader::Nobody, over: false, reading: false };
         Stream {
             shared,
             pipe: Arc::new(Pipe { held: Mutex::new(held), room: Notify::new() }),
@@ -145,7 +169,9 @@ impl Stream {
 
     fn begin(&self, py: Python<'_>) -> PyResult<()> {
         let mut job = self.job.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Ok(order) = &*job {
+        if let Ok(order) = &*job
+            && !self.pipe.lock().over
+        {
             let (runtime, client) = runtime::get().map_err(|e| raise::api(py, &e, self.shared.table.bind(py), None))?;
             let running = runtime.spawn(run(self.shared.clone(), order.clone(), client, self.pipe.clone()));
             *job = Err(running.abort_handle());
@@ -156,6 +182,9 @@ impl Stream {
     /// The next piece, the end (`StopIteration` or the call's error), or nothing yet.
     fn next_now(&self, py: Python<'_>) -> Option<PyResult<Chunk>> {
         let mut held = self.pipe.lock();
+        if held.over {
+            return Some(Err(PyStopIteration::new_err(())));
+        }
         if let Some(delta) = held.pieces.pop_front() {
             let low = held.pieces.len() == HELD / 2;
             drop(held);
@@ -165,6 +194,7 @@ impl Stream {
             return Some(Ok(Chunk { delta }));
         }
         let end = held.end.take()?;
+        held.over = true;
         drop(held);
         let error = self.shared.stream_error(py, &end);
         match self.shared.story(py, &end) {
@@ -176,11 +206,6 @@ impl Stream {
 
     fn lock_story(&self) -> MutexGuard<'_, Option<Story>> {
         self.story.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn is_over(&self) -> bool {
-        let job = self.job.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        job.as_ref().is_err_and(AbortHandle::is_finished)
     }
 }
 
@@ -210,50 +235,47 @@ impl Stream {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Chunk> {
         self.begin(py)?;
-        if let Some(next) = self.next_now(py) {
-            return next;
+        if std::mem::replace(&mut self.pipe.lock().reading, true) {
+            return Err(PyRuntimeError::new_err("the stream is being read by another thread: read it in one"));
         }
-        let next = bridge::wait(
-            py,
-            |parker| self.pipe.lock().reader = Reader::Thread(parker),
-            || match self.next_now(py) {
-                None if self.is_over() => Some(self.next_now(py).unwrap_or_else(|| Err(PyStopIteration::new_err(())))),
-                None => {
+        let next = match self.next_now(py) {
+            Some(next) => Ok(next),
+            None => bridge::wait(
+                py,
+                |parker| {
                     let mut held = self.pipe.lock();
-                    if matches!(held.reader, Reader::Nobody) && held.pieces.is_empty() && held.end.is_none() {
-                        // Woken for a piece that somebody else took: nobody will wake this thread again.
-                        held.reader = Reader::Nobody;
+                    // What came in between was told to nobody.
+                    if held.pieces.is_empty() && held.end.is_none() && !held.over {
+                        held.reader = Reader::Thread(parker);
                     }
-                    None
-                }
-                next => next,
-            },
-        );
-        match next {
-            Ok(next) => next,
-            Err(interrupt) => {
-                self.close();
-                Err(interrupt)
-            }
-        }
+                },
+                || self.next_now(py),
+            ),
+        };
+        self.pipe.lock().reading = false;
+        next.unwrap_or_else(|interrupt| {
+            self.close();
+            Err(interrupt)
+        })
     }
 
     /// For the asynchronous reader: the next piece, or a future that is done once there is one.
     fn next_or_future(&self, py: Python<'_>) -> PyResult<(Option<Chunk>, Option<Py<PyAny>>)> {
         self.begin(py)?;
-        match self.next_now(py) {
-            Some(next) => return next.map(|chunk| (Some(chunk), None)),
-            None if self.is_over() => {
-                return self.next_now(py).unwrap_or_else(|| Err(PyStopIteration::new_err(()))).map(|c| (Some(c), None));
-            }
-            None => {}
+        if let Some(next) = self.next_now(py) {
+            return next.map(|chunk| (Some(chunk), None));
         }
         let (future, sender) = bridge::future(py)?;
         let told = future.clone_ref(py);
         let ready = {
             let mut held = self.pipe.lock();
-            held.reader = Reader::Loop(sender, told);
-            if held.pieces.is_empty() && held.end.is_none() { Reader::Nobody } else { std::mem::replace(&mut held.reader, Reader::Nobody) }
+            let reader = Reader::Loop(sender, told);
+            if held.pieces.is_empty() && held.end.is_none() && !held.over {
+                held.reader = reader;
+                Reader::Nobody
+            } else {
+                reader
+            }
         };
         Pipe::wake(ready);
         Ok((None, Some(future)))
@@ -261,10 +283,20 @@ impl Stream {
 
     /// Gives the rest up: the request is cut and its connection freed.
     fn close(&self) {
+        self.pipe.close();
         let job = self.job.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Err(running) = &*job {
             running.abort();
         }
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_error))]
+    fn __exit__(&self, _error: &Bound<'_, PyTuple>) {
+        self.close();
     }
 }
 

@@ -1,0 +1,158 @@
+"""The constructor's arguments: other names, the environment, and those of langchain-openai that have no meaning here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from seawall.errors import ConfigurationError
+from seawall.llm import environment
+
+_TRANSPORT = "the native client has its own pooled transport; proxies come from the environment (HTTPS_PROXY)"
+_RESPONSES = "it belongs to the responses API, and seawall speaks the chat completions API"
+_RAW = "texts are sent as they are, and the server counts their tokens"
+_AZURE = "only OpenAI-compatible places are spoken to; give their URL as base_url="
+
+# Each with why not, or what to use here.
+NOT_TAKEN = {
+    "async_client": _TRANSPORT,
+    "client": _TRANSPORT,
+    "http_async_client": _TRANSPORT,
+    "http_client": _TRANSPORT,
+    "http_socket_options": _TRANSPORT,
+    "openai_proxy": _TRANSPORT,
+    "root_async_client": _TRANSPORT,
+    "root_client": _TRANSPORT,
+    "context_management": _RESPONSES,
+    "include": _RESPONSES,
+    "previous_response_id": _RESPONSES,
+    "reasoning": f"{_RESPONSES}; give reasoning_effort=",
+    "truncation": _RESPONSES,
+    "use_previous_response_id": _RESPONSES,
+    "use_responses_api": "seawall speaks the chat completions API",
+    "disabled_params": "a parameter that is not given is not sent",
+    "extra_headers": "give default_headers=",
+    "extra_query": "give default_query=",
+    "include_response_headers": "response_metadata has request_id, and errors have headers",
+    "stream": "give streaming=True, or call stream()",
+    "stream_chunk_timeout": "timeout= is the limit of a whole attempt, streams included",
+    "tiktoken_model_name": "count tokens with custom_get_token_ids=",
+    "allowed_special": _RAW,
+    "check_embedding_ctx_length": _RAW,
+    "disallowed_special": _RAW,
+    "embedding_ctx_length": _RAW,
+    "tiktoken_enabled": _RAW,
+    "deployment": _AZURE,
+    "openai_api_type": _AZURE,
+    "openai_api_version": _AZURE,
+    "api_version": _AZURE,
+    "headers": "give default_headers=",
+    "retry_max_seconds": "give with_retry(wait=...)",
+    "retry_min_seconds": "give with_retry(wait=...)",
+    "show_progress_bar": "embed_documents shows none",
+    "skip_empty": "every text has its vector",
+}
+# What the client is told, that is no parameter of a request.
+_CLIENT = ("api_key", "base_url", "max_retries", "messages", "model", "organization", "project", "stream", "timeout")
+# Parameters of the API that are no fields: known, so that a misspelt name is not taken for one.
+_PARAMETERS = {
+    "audio",
+    "function_call",
+    "functions",
+    "max_completion_tokens",
+    "modalities",
+    "parallel_tool_calls",
+    "prediction",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "response_format",
+    "safety_identifier",
+    "store",
+    "stream_options",
+    "tool_choice",
+    "tools",
+    "user",
+    "web_search_options",
+}
+_ENVIRONMENT = {
+    "openai_api_key": ("OPENAI_API_KEY",),
+    "openai_api_base": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+    "openai_organization": ("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"),
+}
+
+
+def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments as the model's fields take them, with the environment's values for those that are missing.
+
+    Raises:
+        ConfigurationError: an argument without a meaning here, one given twice, a function in place of a key.
+    """
+    arguments = {name: value for name, value in arguments.items() if not _refused(name, value)}
+    for name, field in model.model_fields.items():
+        alias = field.alias
+        if alias in arguments and name in arguments and alias != name and arguments[alias] != arguments[name]:
+            raise ConfigurationError(f"{alias} and {name} are two names of one argument, and were given different values")
+        variables = _ENVIRONMENT.get(name)
+        if variables and arguments.get(str(alias)) is None and arguments.get(name) is None:
+            value = environment(None, *variables)
+            if value is not None:
+                # Read once: copies keep the key they were made with.
+                arguments = {**arguments, name: value}
+                arguments.pop(str(alias), None)
+    if callable(arguments.get("api_key", arguments.get("openai_api_key"))):
+        raise ConfigurationError("api_key must be a text or a SecretStr: functions that give short-lived keys are not taken")
+    for name in {**(arguments.get("model_kwargs") or {}), **(arguments.get("extra_body") or {})}:
+        if name in _CLIENT:
+            raise ConfigurationError(f"{name} is no parameter of a request: {NOT_TAKEN.get(name, 'give it as an argument')}")
+    return arguments
+
+
+def _refused(name: str, value: Any) -> bool:
+    """Whether to leave the argument out, being off anyway."""
+    if name not in NOT_TAKEN:
+        return False
+    if value:
+        raise ConfigurationError(f"{name} is not taken: {NOT_TAKEN[name]}")
+    return True
+
+
+def with_parameters(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with those that are no field as parameters of the request, as langchain-openai does."""
+    fields = model.model_fields
+    known = {*fields, *(field.alias for field in fields.values())}
+    more = {name: arguments[name] for name in arguments if name not in known}
+    if not more:
+        return arguments
+    for name in sorted(more.keys() - _PARAMETERS):
+        # Past here, the model's __init__ and its caller.
+        warnings.warn(
+            f"{name} is no argument of {model.__name__}: it is sent as a parameter of every request. "
+            "If that is meant, say so with model_kwargs= or extra_body=",
+            stacklevel=3,
+        )
+    fields_only = {name: value for name, value in arguments.items() if name in known}
+    return {**fields_only, "model_kwargs": {**(arguments.get("model_kwargs") or {}), **more}}
+
+
+def refuse_in_call(parameters: Mapping[str, Any]) -> None:
+    """Refuses what a call cannot change, that the server would only be puzzled by."""
+    for name in parameters:
+        if name in (
+            "api_key",
+            "base_url",
+            "max_retries",
+            "organization",
+            "timeout",
+            "http_client",
+            "extra_headers",
+            "extra_query",
+        ):
+            instead = {"extra_headers": "default_headers", "extra_query": "default_query"}.get(name, name)
+            raise ConfigurationError(f"{name} is no parameter of a request: give {instead}= to the model")
+
+
+__all__ = ["accepted", "refuse_in_call", "with_parameters"]

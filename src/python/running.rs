@@ -1,0 +1,354 @@
+//! An asynchronous call as the machine drives it, inside the caller's own task: a coroutine, or the items of an
+//! asynchronous generator.
+//!
+//! It awaits the guarded coroutine itself, so the task, its context variables and tracebacks are the caller's. A time
+//! limit ends the await by cancelling what the task waits for, not the task: an outer cancellation stays visible.
+
+use super::coroutine::Coroutine;
+use super::errors::ours;
+use super::event_loop::{self, Timer};
+use super::flight::{Flight, Way};
+use crate::drive::clock;
+use crate::engine::{CallId, Execution, Instant, Outcome, Step};
+use pyo3::exceptions::{PyException, PyStopAsyncIteration, PyStopIteration};
+use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use std::ptr::null_mut;
+
+/// What is being awaited.
+pub enum Awaited {
+    /// The guarded call, or its next item; `given_up` once the machine has cancelled it.
+    Call { call: CallId, given_up: bool },
+    /// The wait between attempts, or the end of what was given up.
+    Pause,
+}
+
+/// What the event loop hands in.
+pub enum Resume {
+    Send(Py<PyAny>),
+    Throw(PyErr),
+}
+
+/// What is handed out.
+pub enum Turn {
+    /// To the event loop.
+    Yield(Py<PyAny>),
+    /// An item of a stream.
+    Item(Py<PyAny>),
+    /// The end.
+    Return(Py<PyAny>),
+}
+
+/// The attempt whose items are handed out.
+pub struct Items {
+    /// The asynchronous iterator.
+    pub source: Py<PyAny>,
+    pub call: CallId,
+    /// Its first item has been handed out.
+    pub open: bool,
+}
+
+/// A call under way.
+pub struct Running {
+    pub flight: Flight,
+    pub execution: Option<Execution>,
+    pub current: Option<(Py<PyAny>, Awaited)>,
+    timer: Option<Timer>,
+    way: Way,
+    pub items: Option<Items>,
+    /// An exception that the consumer threw in: if it comes out unchanged it says nothing of the callee.
+    pub thrown: Option<Py<PyAny>>,
+}
+
+impl Running {
+    /// A call that has not begun.
+    pub fn new(flight: Flight, way: Way) -> Running {
+        Running { flight, execution: None, current: None, timer: None, way, items: None, thrown: None }
+    }
+
+    /// A call whose machine is there already.
+    pub fn resumed(flight: Flight, execution: Option<Execution>, way: Way) -> Running {
+        Running { execution, ..Running::new(flight, way) }
+    }
+
+    /// Runs until something has to be handed out.
+    pub fn run(&mut self, py: Python<'_>, mut input: Resume) -> PyResult<Turn> {
+        if self.execution.is_none() {
+            if let Resume::Throw(error) = input {
+                return Err(error);
+            }
+            self.execution = Some(self.flight.execution(clock::now()));
+        } else {
+            input = self.limit_passed(py, input)?;
+        }
+        loop {
+            if let Some((awaitable, awaited)) = self.current.take() {
+                let result = match advance(awaitable.bind(py), std::mem::replace(&mut input, Resume::Send(py.None()))) {
+                    Ok(Turn::Yield(value)) => {
+                        self.current = Some((awaitable, awaited));
+                        self.arm(py, &value)?;
+                        return Ok(Turn::Yield(value));
+                    }
+                    Ok(Turn::Return(value) | Turn::Item(value)) => Ok(value),
+                    Err(error) => Err(error),
+                };
+                if let Some(turn) = self.ended(py, awaited, result)? {
+                    return Ok(turn);
+                }
+            }
+            if let Some(turn) = self.step(py, &mut input)? {
+                return Ok(turn);
+            }
+        }
+    }
+
+    /// Runs until what is being closed has ended, whatever it says.
+    pub fn run_out(&mut self, py: Python<'_>, input: Resume) -> PyResult<Turn> {
+        let Some((awaitable, awaited)) = self.current.take() else { return Ok(Turn::Return(py.None())) };
+        let turn = advance(awaitable.bind(py), input)?;
+        if let Turn::Yield(_) = turn {
+            self.current = Some((awaitable, awaited));
+        }
+        Ok(turn)
+    }
+
+    /// Gives permits back; nothing counts.
+    pub fn abandon(&mut self, py: Python<'_>) {
+        self.disarm(py);
+        if let Some(execution) = &mut self.execution {
+            execution.abandon(clock::now());
+        }
+    }
+
+    /// If the awakening comes from our own time limit, lets the machine decide what it means for the call.
+    fn limit_passed(&mut self, py: Python<'_>, input: Resume) -> PyResult<Resume> {
+        let Some(timer) = &self.timer else { return Ok(input) };
+        if !timer.expired() {
+            return Ok(input);
+        }
+        let ours = match &input {
+            Resume::Send(_) => true,
+            Resume::Throw(error) => event_loop::is_cancellation(py, error) && !timer.cancelled_from_outside(py),
+        };
+        self.disarm(py);
+        if !ours {
+            return Ok(input);
+        }
+        if let (Some((_, Awaited::Call { call, given_up })), Some(execution)) = (&mut self.current, &mut self.execution)
+            && !*given_up
+        {
+            // The loop may ring a little early by our clock.
+            let now = clock::now().max(execution.next_wake());
+            execution.wake(now);
+            if execution.is_over(*call) {
+                *given_up = true;
+                return Ok(Resume::Throw(event_loop::cancellation(py)?));
+            }
+        }
+        Ok(Resume::Send(py.None()))
+    }
+
+    /// A limit that passed while the items were being used ends the stream now. Whether it did.
+    pub fn look_at_the_clock(&mut self, py: Python<'_>) -> PyResult<bool> {
+        let (Some(execution), Some(items)) = (&mut self.execution, &self.items) else { return Ok(false) };
+        if !self.flight.compiled.has_limits {
+            return Ok(false);
+        }
+        execution.wake(clock::now());
+        if !execution.is_over(items.call) {
+            return Ok(false);
+        }
+        self.close_items(py)?;
+        Ok(true)
+    }
+
+    /// Awaits the end of the items that nobody takes any more.
+    pub fn close_items(&mut self, py: Python<'_>) -> PyResult<()> {
+        if let Some(items) = self.items.take()
+            && let Some(close) = items.source.bind(py).getattr_opt(intern!(py, "aclose"))?
+            && let Some(closing) = awaitable(&close.call0()?)
+        {
+            self.current = Some((closing?.unbind(), Awaited::Pause));
+        }
+        Ok(())
+    }
+
+    /// Something that was awaited has ended; a turn if an item comes of it.
+    pub fn ended(&mut self, py: Python<'_>, awaited: Awaited, result: PyResult<Py<PyAny>>) -> PyResult<Option<Turn>> {
+        match awaited {
+            Awaited::Pause => result.map(|_| None),
+            Awaited::Call { given_up: true, .. } => match result {
+                // What a call says after it was given up is no outcome; an interrupt of another kind still is one.
+                Err(error) if !error.is_instance_of::<PyException>(py) && !event_loop::is_cancellation(py, &error) => Err(error),
+                _ => Ok(None),
+            },
+            Awaited::Call { call, given_up: false } => {
+                self.disarm(py);
+                let result = match (&mut self.items, result) {
+                    (Some(items), Ok(item)) if items.open => return Ok(Some(Turn::Item(item))),
+                    (Some(items), Ok(item)) => {
+                        items.open = true;
+                        return self.opened(py, call, item).map(|()| None);
+                    }
+                    (Some(_), Err(end)) if end.is_instance_of::<PyStopAsyncIteration>(py) => Ok(py.None()),
+                    (_, result) => result,
+                };
+                self.items = None;
+                if let (Err(error), Some(thrown)) = (&result, &self.thrown)
+                    && thrown.is(error.value(py))
+                {
+                    return result.map(|_| None);
+                }
+                let outcome = self.flight.keep(py, result)?;
+                if let Some(execution) = &mut self.execution {
+                    execution.ended(call, outcome);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn opened(&mut self, py: Python<'_>, call: CallId, item: Py<PyAny>) -> PyResult<()> {
+        if let (Outcome::Value(ticket), Some(execution)) = (self.flight.keep(py, Ok(item))?, &mut self.execution) {
+            execution.opened(call, ticket);
+        }
+        Ok(())
+    }
+
+    /// One step of the machine; a turn if it ends the call or suspends it.
+    fn step(&mut self, py: Python<'_>, input: &mut Resume) -> PyResult<Option<Turn>> {
+        let Some(execution) = &mut self.execution else { return Ok(None) };
+        let step = execution.step(clock::now());
+        if execution.has_events() {
+            let events = execution.take_events();
+            self.flight.publish(py, events)?;
+        }
+        match step {
+            Step::Start { call, target, .. } => {
+                let started = self.flight.start(py, target, self.way);
+                let awaitable = match started {
+                    Ok(value) if self.way == Way::AsyncItems => self.first_item(value.bind(py), call).map_err(Err),
+                    Ok(value) if self.flight.is_value(target) => Err(Ok(value)),
+                    Ok(value) => match awaitable(value.bind(py)) {
+                        Some(awaitable) => awaitable.map_err(Err),
+                        // An alternative of an asynchronous call may be a plain function.
+                        None => Err(Ok(value)),
+                    },
+                    Err(error) => Err(Err(error)),
+                };
+                let awaited = Awaited::Call { call, given_up: false };
+                match awaitable {
+                    Ok(awaitable) => self.current = Some((awaitable.unbind(), awaited)),
+                    Err(result) => return self.ended(py, awaited, result),
+                }
+            }
+            Step::Judge(ask) => {
+                let verdict = self.flight.judge(py, ask)?;
+                execution.verdict(verdict, clock::now());
+            }
+            Step::Wait { until } => {
+                let pause = event_loop::sleep(py, until.since(clock::now()))?;
+                self.current = Some((pause.unbind(), Awaited::Pause));
+            }
+            Step::Done(outcome) => {
+                let Some(execution) = &self.execution else { return Ok(None) };
+                return self.flight.finish(py, outcome, execution).map(|value| Some(Turn::Return(value)));
+            }
+            Step::Deliver(ticket) => return Ok(Some(Turn::Item(self.flight.hand_out(py, ticket)))),
+            Step::Cancel { .. } => {
+                // The cancellation was thrown into the call when its limit passed; what is left of a stream is closed.
+                *input = Resume::Send(py.None());
+                self.close_items(py)?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The awaitable of a target's first item.
+    fn first_item<'py>(&mut self, value: &Bound<'py, PyAny>, call: CallId) -> PyResult<Bound<'py, PyAny>> {
+        static SEVERAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = value.py();
+        let source = if value.hasattr(intern!(py, "__anext__"))? {
+            value.clone()
+        } else {
+            ours(py, &SEVERAL, "seawall._guarded", "several")?.call1((value,))?
+        };
+        let next = source.call_method0(intern!(py, "__anext__"))?;
+        self.items = Some(Items { source: source.unbind(), call, open: false });
+        awaitable(&next).unwrap_or_else(|| Ok(next.clone()))
+    }
+
+    /// Sets the alarm for the machine's next time limit, now that the call has suspended.
+    pub fn arm(&mut self, py: Python<'_>, waiting_for: &Py<PyAny>) -> PyResult<()> {
+        let Some((_, Awaited::Call { given_up: false, .. })) = &self.current else { return Ok(()) };
+        let Some(execution) = &mut self.execution else { return Ok(()) };
+        let until = execution.next_wake();
+        if until == Instant::NEVER {
+            return Ok(());
+        }
+        match &self.timer {
+            Some(timer) => timer.waits_for(py, waiting_for),
+            None => self.timer = Some(Timer::set(py, until.since(clock::now()), waiting_for)?),
+        }
+        Ok(())
+    }
+
+    fn disarm(&mut self, py: Python<'_>) {
+        if let Some(timer) = self.timer.take() {
+            timer.cancel(py);
+        }
+    }
+
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some((awaited, _)) = &self.current {
+            visit.call(awaited)?;
+        }
+        if let Some(items) = &self.items {
+            visit.call(&items.source)?;
+        }
+        self.flight.traverse(visit)
+    }
+}
+
+/// What an awaitable is driven by: itself if it is a coroutine, else its iterator; `None` if the value is none.
+pub fn awaitable<'py>(value: &Bound<'py, PyAny>) -> Option<PyResult<Bound<'py, PyAny>>> {
+    if value.is_exact_instance_of::<Coroutine>() || event_loop::is_coroutine(value) {
+        return Some(Ok(value.clone()));
+    }
+    match value.get_type().getattr_opt(intern!(value.py(), "__await__")) {
+        Ok(Some(method)) => Some(method.call1((value,))),
+        _ => None,
+    }
+}
+
+/// Sends a value into what is awaited.
+pub fn send(awaitable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
+    let py = awaitable.py();
+    let mut result = null_mut();
+    // SAFETY: both are live; the result is a new reference, or null with the exception set.
+    unsafe {
+        match ffi::PyIter_Send(awaitable.as_ptr(), value.as_ptr(), &raw mut result) {
+            ffi::PySendResult::PYGEN_NEXT => Ok(Turn::Yield(Bound::from_owned_ptr(py, result).unbind())),
+            ffi::PySendResult::PYGEN_RETURN => Ok(Turn::Return(Bound::from_owned_ptr(py, result).unbind())),
+            ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
+        }
+    }
+}
+
+fn advance(awaitable: &Bound<'_, PyAny>, input: Resume) -> PyResult<Turn> {
+    let py = awaitable.py();
+    let error = match input {
+        Resume::Send(value) => return send(awaitable, value.bind(py)),
+        Resume::Throw(error) => error,
+    };
+    let Ok(throw) = awaitable.getattr(intern!(py, "throw")) else { return Err(error) };
+    match throw.call1((error.into_value(py),)) {
+        Ok(value) => Ok(Turn::Yield(value.unbind())),
+        Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(Turn::Return(error.value(py).getattr("value")?.unbind())),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,101 @@
+"""The layer's errors are seawall's and langchain-core's at once."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import pickle
+
+import pytest
+from langchain_core import exceptions as core
+
+from seawall import errors
+from seawall.langchain import errors as ours
+from seawall.simulator import faults
+
+BOTH = [
+    (faults.status(400), "BadRequestError", "ModelInvalidRequestError", False),
+    (faults.status(401), "AuthenticationError", "ModelAuthenticationError", False),
+    (faults.status(403), "PermissionDeniedError", "ModelPermissionDeniedError", False),
+    (faults.unknown_model(), "NotFoundError", "ModelNotFoundError", False),
+    (faults.status(408), "APIStatusError", "ModelError", None),
+    (faults.status(409), "ConflictError", "ModelError", True),
+    (faults.status(422), "UnprocessableEntityError", "ModelInvalidRequestError", False),
+    (faults.rate_limit(), "RateLimitError", "ModelRateLimitError", True),
+    (faults.quota(), "QuotaExceededError", "ModelRateLimitError", False),
+    (faults.context_window(), "ContextWindowExceededError", "ContextOverflowError", False),
+    (faults.content_filter(), "ContentFilterError", "ModelInvalidRequestError", False),
+    (faults.status(500), "InternalServerError", "ModelAPIError", True),
+    (faults.status(503), "ServiceUnavailable", "ModelAPIError", True),
+    (faults.reset(), "APIConnectionError", "ModelConnectionError", True),
+    (faults.html(), "MalformedResponseError", "ModelError", True),
+]
+
+
+@pytest.mark.parametrize(("fault", "name", "langchains", "retryable"), BOTH, ids=lambda value: str(getattr(value, "name", value)))
+async def test_a_failure_is_caught_under_either_name(sim, llm, fault, name, langchains, retryable):
+    sim.on("gpt-4", fault)
+    model = llm(max_retries=0)
+    with pytest.raises(getattr(core, langchains)) as raised:
+        model.invoke("hello")
+    assert isinstance(raised.value, getattr(errors, name))
+    assert isinstance(raised.value, core.LangChainException)
+    assert type(raised.value) is getattr(ours, name)
+    if retryable is not None:
+        assert raised.value.is_retryable is retryable
+    for ask in (model.ainvoke("hello"), model.abatch(["hello"])):
+        with pytest.raises(getattr(errors, name)):
+            await ask
+    with pytest.raises(getattr(ours, name)):
+        list(model.stream("hello"))
+
+
+def test_a_timeout_has_all_its_names(sim, llm):
+    sim.on("gpt-4", faults.hang())
+    with pytest.raises(errors.Timeout) as raised:
+        llm(timeout=0.05, max_retries=0).invoke("hello")
+    for kind in (core.ModelTimeoutError, core.ModelConnectionError, errors.APIConnectionError, builtins.TimeoutError):
+        assert isinstance(raised.value, kind)
+    assert raised.value.is_retryable
+
+
+def test_an_error_tells_what_happened(sim, llm):
+    sim.on("gpt-4", faults.status(500, "we are down", error_code="boom"))
+    with pytest.raises(ours.APIStatusError) as raised:
+        llm().with_retry(stop_after_attempt=2, wait=0.001).invoke("hello")
+    error = raised.value
+    assert (error.status_code, error.code, error.model) == (500, "boom", "gpt-4")
+    assert error.request_id.startswith("req_")
+    assert "we are down" in str(error)
+    assert error.attempts == 2
+    assert any("2 attempts" in note for note in error.__notes__)
+
+
+@pytest.mark.parametrize("name", ours.__all__)
+def test_every_error_of_the_tree_is_here_and_in_both_trees(name):
+    mine, theirs = getattr(ours, name), getattr(errors, name)
+    assert issubclass(mine, theirs)
+    if name != "ConfigurationError":
+        assert issubclass(mine, core.ModelError)
+
+
+def test_no_api_error_is_missing():
+    apis = {
+        name
+        for name in errors.__all__
+        if isinstance(getattr(errors, name), type) and issubclass(getattr(errors, name), errors.APIError)
+    }
+    assert apis <= set(ours.__all__)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_they_copy_and_pickle_with_all_they_know(sim, llm, copied):
+    sim.on("*", faults.rate_limit(retry_after_ms=1))
+    with pytest.raises(errors.RateLimitError) as raised:
+        llm(max_retries=1).with_fallbacks([llm("b", max_retries=0)]).invoke("hello")
+    again = copied(raised.value)
+    assert type(again) is ours.RateLimitError
+    assert str(again) == str(raised.value)
+    assert (again.status_code, again.request_id, again.attempts) == (429, raised.value.request_id, 3)
+    assert [type(other) for other in again.alternatives] == [ours.RateLimitError]
+    assert again.headers["retry-after-ms"] == "1"

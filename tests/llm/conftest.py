@@ -1,0 +1,61 @@
+"""A simulator for each test, models that ask it, and programs in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from seawall.llm import Chat
+from seawall.simulator import Simulator
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("API_KEY", "BASE_URL", "API_BASE", "ORG_ID", "ORGANIZATION", "PROJECT_ID"):
+        monkeypatch.delenv(f"OPENAI_{name}", raising=False)
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def chat(sim: Simulator) -> Callable[..., Chat]:
+    """Makes a chat model that asks the simulator."""
+
+    def make(model: str = "m", **options: Any) -> Chat:
+        return Chat(model, **{"api_key": "sk-a-test-key", "base_url": sim.base_url, **options})
+
+    return make
+
+
+@pytest.fixture
+def program(sim: Simulator) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a Python program; `base_url` is the simulator's."""
+    started: list[tuple[subprocess.Popen[str], threading.Timer]] = []
+
+    def start(text: str, **environment: str) -> subprocess.Popen[str]:
+        whole = f"base_url = {sim.base_url!r}\n{text}"
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            [sys.executable, "-c", whole], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment or None
+        )
+        # Whoever waits for its output does not wait for ever.
+        limit = threading.Timer(90, process.kill)
+        limit.daemon = True
+        limit.start()
+        started.append((process, limit))
+        return process
+
+    yield start
+    for process, limit in started:
+        limit.cancel()
+        process.kill()
+        process.communicate()

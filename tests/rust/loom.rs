@@ -1,0 +1,158 @@
+//! The breaker's gate and lock under every order of steps that two or three threads can take: `make loom`.
+#![cfg(loom)]
+
+use loom::sync::Arc;
+use loom::thread;
+use seawall::engine::Instant;
+use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Span, State};
+use std::time::Duration;
+
+const NOW: Instant = Instant(1_000);
+
+fn config(consecutive: u32, recovery: Duration) -> Config {
+    Config {
+        consecutive: Some(consecutive),
+        rate: None,
+        slow: None,
+        span: Span::Calls(4),
+        minimum_calls: 2,
+        recovery,
+        recovery_backoff: None,
+        half_open_max_calls: 1,
+        success_threshold: 1,
+        max_half_open_time: Duration::from_secs(60),
+    }
+}
+
+fn closed(consecutive: u32) -> Arc<CircuitBreaker> {
+    Arc::new(CircuitBreaker::new(config(consecutive, Duration::from_secs(30))))
+}
+
+fn both(breaker: &Arc<CircuitBreaker>, one: fn(&CircuitBreaker) -> bool, two: fn(&CircuitBreaker) -> bool) -> (bool, bool) {
+    let other = {
+        let breaker = breaker.clone();
+        thread::spawn(move || one(&breaker))
+    };
+    let second = two(breaker);
+    let first = other.join().expect("no panic");
+    // Looked at before anything else: every other look renews the gate.
+    assert!(breaker.gate_is_true(), "the gate is not the state's");
+    (first, second)
+}
+
+#[test]
+fn half_open_admits_one_of_two() {
+    loom::model(|| {
+        let breaker = Arc::new(CircuitBreaker::new(config(1, Duration::ZERO)));
+        let (permit, _) = breaker.admit(NOW).expect("closed");
+        breaker.settle(permit, Evidence::Failure, NOW, 0.0);
+        let (one, two) = both(&breaker, |b| b.admit(NOW).is_ok(), |b| b.admit(NOW).is_ok());
+        assert!(one != two, "exactly one probe");
+    });
+}
+
+#[test]
+fn a_success_that_races_the_trip_never_closes_it() {
+    loom::model(|| {
+        let breaker = closed(1);
+        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, 0.0).is_some());
+        let succeed = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, 0.0).is_some());
+        both(&breaker, fail, succeed);
+        assert_eq!(breaker.state(NOW), State::Open);
+    });
+}
+
+#[test]
+fn no_failure_is_lost_and_one_of_them_trips() {
+    loom::model(|| {
+        let breaker = closed(2);
+        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, 0.0).is_some());
+        let (one, two) = both(&breaker, fail, fail);
+        assert!(one != two, "exactly one of the two trips it");
+        assert_eq!((breaker.state(NOW), breaker.outlook(NOW).consecutive_failures), (State::Open, 2));
+        assert_eq!(breaker.take_changes().len(), 1);
+    });
+}
+
+#[test]
+fn a_success_beside_a_failure_leaves_a_row_of_nought_or_one() {
+    loom::model(|| {
+        let breaker = closed(5);
+        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, 0.0).is_some());
+        let succeed = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, 0.0).is_some());
+        both(&breaker, fail, succeed);
+        assert!(breaker.outlook(NOW).consecutive_failures <= 1);
+        // What is counted is what the next success is told of: the gate does not hide it.
+        succeed(&breaker);
+        assert_eq!(breaker.outlook(NOW).consecutive_failures, 0);
+    });
+}
+
+#[test]
+fn a_reset_beside_a_call_leaves_it_closed_or_counts_what_came_after() {
+    loom::model(|| {
+        let breaker = closed(1);
+        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, 0.0).is_some());
+        let reset = |b: &CircuitBreaker| {
+            b.reset(NOW);
+            true
+        };
+        both(&breaker, fail, reset);
+        let failures = breaker.outlook(NOW).consecutive_failures;
+        assert_eq!(breaker.state(NOW) == State::Open, failures == 1, "a trip and its failure stand or fall together");
+    });
+}
+
+#[test]
+fn a_window_that_comes_while_calls_pass_sees_those_that_follow() {
+    loom::model(|| {
+        let breaker = closed(5);
+        let reconfigure = |b: &CircuitBreaker| {
+            b.reconfigure(Config { rate: Some(1.0), ..config(5, Duration::from_secs(30)) });
+            true
+        };
+        let succeed = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, 0.0).is_some());
+        both(&breaker, reconfigure, succeed);
+        let before = breaker.outlook(NOW).totals.calls;
+        assert!(before <= 1);
+        succeed(&breaker);
+        assert_eq!(breaker.outlook(NOW).totals.calls, before + 1);
+    });
+}
+
+#[test]
+fn an_isolation_beside_a_probe_ends_with_it_half_open() {
+    loom::model(|| {
+        let breaker = Arc::new(CircuitBreaker::new(config(1, Duration::ZERO)));
+        let (permit, _) = breaker.admit(NOW).expect("closed");
+        breaker.settle(permit, Evidence::Failure, NOW, 0.0);
+        let isolate = |b: &CircuitBreaker| {
+            let number = b.isolate(NOW);
+            b.end_isolation(number, NOW)
+        };
+        let probe = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, 0.0).is_some());
+        let (ended, closed) = both(&breaker, isolate, probe);
+        assert!(ended);
+        // A probe that the isolation overtook tells nothing; one that was back before it closed the circuit.
+        assert_eq!(breaker.state(NOW), if closed { State::Closed } else { State::HalfOpen });
+    });
+}
+
+#[test]
+fn three_threads_share_two_probes() {
+    loom::model(|| {
+        let two = Config { half_open_max_calls: 2, success_threshold: 2, ..config(1, Duration::ZERO) };
+        let breaker = Arc::new(CircuitBreaker::new(two));
+        let (permit, _) = breaker.admit(NOW).expect("closed");
+        breaker.settle(permit, Evidence::Failure, NOW, 0.0);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let breaker = breaker.clone();
+                thread::spawn(move || breaker.admit(NOW).is_ok())
+            })
+            .collect();
+        let mine = breaker.admit(NOW).is_ok();
+        let theirs = threads.into_iter().map(|t| t.join().expect("no panic")).filter(|ok| *ok).count();
+        assert_eq!(theirs + usize::from(mine), 2);
+    });
+}
