@@ -284,7 +284,7 @@ async def test_events_tell_what_happened(seawall_clock: testing.clock, seawall_e
         ("attempt.started", "chat", 1, 0, None, ""),
         ("retry.scheduled", "chat", 1, 4, ConnectionError, ""),
         ("attempt.started", "chat", 2, 4, None, ""),
-        ("circuit.opened", "model", 3, 30, None, ""),
+        ("circuit.opened", "model", 0, 30, None, "3 failures in a row"),
         ("retry.exhausted", "chat", 2, 4, ConnectionError, "attempts used up"),
         ("fallback.used", "chat", 1, 0, ConnectionError, ""),
     ]

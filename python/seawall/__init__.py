@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from seawall import errors, presets
-from seawall._circuits import CircuitBreakerMonitor, CircuitEvent, CircuitMetrics, circuits
+from seawall._circuits import CircuitBreakerMonitor, circuits
 from seawall._classify import classify, register_classifier, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
 from seawall._monitoring import Alert, MonitoringSystem
@@ -56,16 +56,23 @@ from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, Se
 
 if TYPE_CHECKING:
     from seawall import testing
+    from seawall._circuit_reports import CircuitEvent, CircuitMetrics
 
 __version__ = "0.1.0"
 
 
+# Loaded when first asked for: most programs go without.
+_LATER = {"testing": "testing", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports"}
+
+
 def __getattr__(name: str) -> Any:
-    # Loaded when first asked for: programs that are not tests go without.
-    if name == "testing":
+    place = _LATER.get(name)
+    if place is not None:
         import importlib  # `from seawall import testing` would ask here again
 
-        return importlib.import_module("seawall.testing")
+        module = importlib.import_module(f"seawall.{place}")
+        found = globals()[name] = module if place == name else getattr(module, name)
+        return found
     raise AttributeError(f"module 'seawall' has no attribute {name!r}")
 
 

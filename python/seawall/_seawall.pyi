@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from typing_extensions import Self
 
 from seawall._attempts import Attempts
-from seawall._circuits import CircuitEvent, CircuitMetrics
+from seawall._circuit_reports import CircuitEvent, CircuitMetrics
 from seawall._monitoring import Alert
 
 _C = TypeVar("_C", bound=Callable[[Alert], object])

@@ -34,12 +34,20 @@ pub fn call_later<'py>(event_loop: &Bound<'py, PyAny>, span: Duration, ring: Bou
 
 /// Tells the recorders what happened at `name`.
 pub fn record(py: Python<'_>, event: &Event, name: &str, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-    static HEARD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let kind: Option<Bound<'_, PyType>> = error.map(|e| e.get_type());
     let (span, elapsed) = (event.span.as_secs_f64(), event.elapsed.as_secs_f64());
     let fields = (event.name, name, event.number, span, elapsed, event.at.0, kind, event.reason);
-    ours(py, &HEARD, "seawall.testing", "_heard")?.call1(fields)?;
-    Ok(())
+    heard(py)?.call1(fields).map(drop)
+}
+
+/// Tells the recorders that a breaker has changed its state.
+pub fn record_change(py: Python<'_>, event: &str, name: &str, at: Instant, span: Duration, why: &str) -> PyResult<()> {
+    heard(py)?.call1((event, name, 0, span.as_secs_f64(), 0.0, at.0, py.None(), why)).map(drop)
+}
+
+fn heard(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static HEARD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ours(py, &HEARD, "seawall.testing", "_heard")
 }
 
 /// Stops the time. `False`: it stands still already.
