@@ -18,6 +18,7 @@ from seawall._seawall import (
     Pipeline,
     Retry,
     Timeout,
+    remaining,
     wait_chain,
     wait_combine,
     wait_decorrelated_jitter,
@@ -31,6 +32,7 @@ from seawall._seawall import (
     wait_random,
     wait_random_exponential,
 )
+from seawall._waits import wait_base, wait_exception
 from seawall._words import (
     after_log,
     after_nothing,
@@ -109,6 +111,7 @@ __all__ = [
     "guard",
     "presets",
     "register_classifier",
+    "remaining",
     "retry",
     "retry_all",
     "retry_any",
@@ -126,10 +129,12 @@ __all__ = [
     "testing",
     "transient",
     "unregister_classifier",
+    "wait_base",
     "wait_chain",
     "wait_combine",
     "wait_decorrelated_jitter",
     "wait_equal_jitter",
+    "wait_exception",
     "wait_exponential",
     "wait_exponential_jitter",
     "wait_fixed",

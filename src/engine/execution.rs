@@ -57,6 +57,8 @@ pub struct Execution {
     announces: bool,
     hurries: bool,
     cap: u32,
+    /// By when the caller has to be over.
+    inherited: Instant,
 }
 
 impl Execution {
@@ -68,6 +70,7 @@ impl Execution {
     /// A call that has to be over by `deadline`, as its caller has to.
     pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
         let mut execution = Execution::empty(plan, seed);
+        execution.inherited = deadline;
         execution.spawn(None, execution.plan.root, now, deadline);
         execution
     }
@@ -76,6 +79,7 @@ impl Execution {
     /// primary is [`CallId::FIRST`] and has been started already.
     pub fn resumed(plan: Arc<Plan>, seed: u64, pass: &Pass, deadline: Instant) -> Execution {
         let mut execution = Execution::empty(plan, seed);
+        execution.inherited = deadline;
         let mut permits = pass.permits().iter();
         let (mut parent, mut stage, mut deadline) = (None, execution.plan.root, deadline);
         loop {
@@ -139,6 +143,7 @@ impl Execution {
             announces: false,
             hurries: false,
             cap: u32::MAX,
+            inherited: Instant::NEVER,
         }
     }
 
@@ -184,6 +189,11 @@ impl Execution {
     /// Whether a started call is over: ended or cancelled.
     pub fn is_over(&self, call: CallId) -> bool {
         self.running(call).is_none()
+    }
+
+    /// By when a running call has to be over.
+    pub fn deadline_of(&self, call: CallId) -> Instant {
+        self.running(call).map_or(Instant::NEVER, |node| self.nodes[node].deadline)
     }
 
     fn due(&self, now: Instant) -> Option<NodeId> {
@@ -349,6 +359,7 @@ impl Execution {
             announces: self.announces,
             hurries: self.hurries,
             cap: self.cap,
+            inherited: self.inherited,
         };
         layer.on(input, &mut cx)
     }

@@ -135,6 +135,7 @@ pub struct Cx<'a> {
     pub(super) announces: bool,
     pub(super) hurries: bool,
     pub(super) cap: u32,
+    pub(super) inherited: Instant,
 }
 
 impl Cx<'_> {
@@ -186,6 +187,11 @@ impl Cx<'_> {
     /// So many attempts, or fewer where this call may make fewer.
     pub fn capped(&self, attempts: u32) -> u32 {
         attempts.min(self.cap)
+    }
+
+    /// By when the caller of the whole call has to be over.
+    pub fn inherited(&self) -> Instant {
+        self.inherited
     }
 
     /// How many branches are inside.

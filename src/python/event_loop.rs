@@ -3,6 +3,7 @@
 use super::errors::ours;
 use super::virtual_time;
 use crate::drive::clock;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::sync::Arc;
@@ -35,6 +36,11 @@ pub fn sleep(py: Python<'_>, span: Duration) -> PyResult<Bound<'_, PyAny>> {
 pub fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     // SAFETY: reads the type of a live object.
     unsafe { pyo3::ffi::PyCoro_CheckExact(value.as_ptr()) != 0 }
+}
+
+/// Whether a value is something to await.
+pub fn is_awaitable(value: &Bound<'_, PyAny>) -> bool {
+    is_coroutine(value) || matches!(value.get_type().getattr_opt(intern!(value.py(), "__await__")), Ok(Some(_)))
 }
 
 fn cancelled_error(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
