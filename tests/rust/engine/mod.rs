@@ -1,5 +1,6 @@
 mod breaker_model;
 mod chaos;
+mod inherited;
 mod lane;
 mod pairs;
 mod pipeline_model;
