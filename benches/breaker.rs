@@ -1,7 +1,7 @@
 //! What the core costs with no Python around it: `cargo bench --no-default-features`. Prints nanoseconds of CPU per operation.
 
 use seawall::drive::clock;
-use seawall::drive::inline::{self, Host};
+use seawall::drive::inline::{self, Called, Host};
 use seawall::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, PlanBuilder, Target, Ticket, Verdict};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Guarded, Span};
 use seawall::policies::retry::{Retry, backoff::Backoff};
@@ -98,8 +98,8 @@ impl Host for Answers {
         clock::now()
     }
 
-    fn call(&mut self, _: CallId, _: Target, _: Instant) -> Result<Option<Outcome>, Infallible> {
-        Ok(Some(Outcome::Value(Ticket(0))))
+    fn call(&mut self, _: CallId, _: Target, _: Instant, _: Instant) -> Result<Called, Infallible> {
+        Ok(Called::Ended(Outcome::Value(Ticket(0))))
     }
 
     fn judge(&mut self, _: Ask) -> Result<Verdict, Infallible> {
@@ -124,7 +124,15 @@ fn plan(retry: bool, guarded: bool) -> Arc<Plan> {
     }
     if retry {
         let max_retry_after = Duration::from_secs(120);
-        let retry = Retry { attempts: 3, wait: Arc::new(Backoff::Sdk), timeout: None, max_retry_after, budget: None, judges_values: false };
+        let retry = Retry {
+            attempts: 3,
+            wait: Arc::new(Backoff::Sdk),
+            timeout: None,
+            max_retry_after,
+            budget: None,
+            judges_values: false,
+            counts: Arc::default(),
+        };
         inner = plan.layer(Arc::new(retry), vec![inner]);
     }
     plan.build(inner)

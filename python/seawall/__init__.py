@@ -1,13 +1,16 @@
 """seawall: what stands between an application and the model APIs that it calls."""
 
+from typing import TYPE_CHECKING, Any
+
 from seawall import errors, presets
-from seawall._circuits import CircuitBreakerMonitor, CircuitEvent, CircuitMetrics, circuits
+from seawall._circuits import CircuitBreakerMonitor, circuits
 from seawall._classify import classify, register_classifier, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
 from seawall._monitoring import Alert, MonitoringSystem
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
 from seawall._seawall import (
+    Chaos,
     CircuitBreaker,
     Fallback,
     Monitor,
@@ -15,6 +18,7 @@ from seawall._seawall import (
     Pipeline,
     Retry,
     Timeout,
+    remaining,
     wait_chain,
     wait_combine,
     wait_decorrelated_jitter,
@@ -28,6 +32,7 @@ from seawall._seawall import (
     wait_random,
     wait_random_exponential,
 )
+from seawall._waits import wait_base, wait_exception
 from seawall._words import (
     after_log,
     after_nothing,
@@ -51,10 +56,31 @@ from seawall._words import (
 )
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
+if TYPE_CHECKING:
+    from seawall import testing
+    from seawall._circuit_reports import CircuitEvent, CircuitMetrics
+
 __version__ = "0.1.0"
+
+
+# Loaded when first asked for: most programs go without.
+_LATER = {"testing": "testing", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports"}
+
+
+def __getattr__(name: str) -> Any:
+    place = _LATER.get(name)
+    if place is not None:
+        import importlib  # `from seawall import testing` would ask here again
+
+        module = importlib.import_module(f"seawall.{place}")
+        found = globals()[name] = module if place == name else getattr(module, name)
+        return found
+    raise AttributeError(f"module 'seawall' has no attribute {name!r}")
+
 
 __all__ = [
     "Alert",
+    "Chaos",
     "CircuitBreaker",
     "CircuitBreakerError",
     "CircuitBreakerMonitor",
@@ -85,6 +111,7 @@ __all__ = [
     "guard",
     "presets",
     "register_classifier",
+    "remaining",
     "retry",
     "retry_all",
     "retry_any",
@@ -99,12 +126,15 @@ __all__ = [
     "stop_before_delay",
     "stop_never",
     "stop_when_event_set",
+    "testing",
     "transient",
     "unregister_classifier",
+    "wait_base",
     "wait_chain",
     "wait_combine",
     "wait_decorrelated_jitter",
     "wait_equal_jitter",
+    "wait_exception",
     "wait_exponential",
     "wait_exponential_jitter",
     "wait_fixed",

@@ -1,11 +1,10 @@
-"""The breakers of this process, by name, weakly held; and what a breaker tells of itself."""
+"""The breakers of this process, by name, weakly held."""
 
 from __future__ import annotations
 
 import contextvars
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from seawall._seawall import CircuitBreaker
@@ -53,65 +52,6 @@ def restored(cls: type[_B], identity: int, arguments: dict[str, Any], attributes
     made = cls(**arguments)
     made.__dict__.update(attributes)
     return made
-
-
-@dataclass(frozen=True)
-class CircuitEvent:
-    """A change of a breaker's state, as its listeners are told.
-
-    Attributes:
-        name: `circuit.opened`, `circuit.half_opened` or `circuit.closed`.
-        breaker: the breaker.
-        old: the state before.
-        new: the state since: one of `closed`, `open`, `half_open`, `forced_open`, `disabled`, `metrics_only`.
-        reason: why, in words.
-        retry_after: seconds until a probe is let through, where it opened for a time.
-        last_failure: the failure counted last.
-    """
-
-    name: str
-    breaker: CircuitBreaker
-    old: str
-    new: str
-    reason: str
-    retry_after: float | None
-    last_failure: BaseException | None
-
-
-@dataclass(frozen=True)
-class CircuitMetrics:
-    """A breaker's counts at one moment.
-
-    Attributes:
-        name, state: as the breaker's own.
-        consecutive_failures: failures since the last success.
-        calls, failed, slow: over the window; `None` where the breaker has none (it counts failures in a row only), and
-            `slow` where no `slow_call_duration` was given.
-        failure_rate, slow_call_rate: shares of these, 0 to 1; `None` without calls.
-        rejected: calls turned away, ever.
-        openings: how often it opened, ever.
-        openings_in_a_row: how often since it was last closed.
-        probes: probes that are out.
-        probe_successes: probes that have succeeded in this recovery.
-        retry_after: seconds until a probe is let through; `None` unless it is open.
-        last_failure: the failure counted last.
-    """
-
-    name: str | None
-    state: str
-    consecutive_failures: int
-    calls: int | None
-    failed: int | None
-    slow: int | None
-    failure_rate: float | None
-    slow_call_rate: float | None
-    rejected: int
-    openings: int
-    openings_in_a_row: int
-    probes: int
-    probe_successes: int
-    retry_after: float | None
-    last_failure: BaseException | None
 
 
 class Circuits:

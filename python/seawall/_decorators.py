@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from seawall import presets
 from seawall._classify import transient
-from seawall._seawall import CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout
+from seawall._seawall import Chaos, CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout
 from seawall.errors import ConfigurationError
 
 P = ParamSpec("P")
@@ -119,6 +119,7 @@ def guard(
     deadline: Seconds | None = ...,
     circuit: bool | CircuitBreaker | None = ...,
     monitor: bool | Monitor | None = ...,
+    chaos: Chaos | None = ...,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 def guard(
     preset: Any = None,
@@ -131,6 +132,7 @@ def guard(
     deadline: Seconds | None = _UNSET,
     circuit: bool | CircuitBreaker | None = _UNSET,
     monitor: bool | Monitor | None = _UNSET,
+    chaos: Chaos | None = None,
 ) -> Any:
     """Everything at once, in the canonical order: a preset plus overrides, bare (`@guard`) or called.
 
@@ -146,6 +148,7 @@ def guard(
             `CircuitBreaker` to share one, `None` for none.
         monitor: a `Monitor` that is told how each call came out; `True` for one of its own, that the guarded function's
             `pipeline.monitor` is; `None` for none.
+        chaos: a `Chaos` next to the call, for tests. No preset has one.
 
     Raises:
         ConfigurationError: for an unknown preset, or `"prod"` without `fallback=`.
@@ -162,6 +165,9 @@ def guard(
     watch = chosen.monitor if monitor is _UNSET else monitor
     if isinstance(watch, bool):
         watch = Monitor(name=name) if watch else None
+    if chaos is not None and not isinstance(chaos, Chaos):
+        raise ConfigurationError(f"chaos must be a seawall.Chaos, not {chaos!r}")
+    parts["chaos"] = chaos
     policies = _policies(parts, None if deadline is _UNSET else deadline, chosen.retry_budget)
     return Pipeline(*policies, name=name, monitor=watch)
 
@@ -183,6 +189,8 @@ def _policies(parts: dict[str, Any], deadline: Seconds | None, budget: float | N
         yield own_breaker()
     if parts["attempt_timeout"] is not None:
         yield Timeout(parts["attempt_timeout"])
+    if parts["chaos"] is not None:
+        yield parts["chaos"]
 
 
 def own_breaker(name: str | None = None, *, recovery_timeout: Seconds = 30) -> CircuitBreaker:

@@ -13,7 +13,8 @@ from seawall import _seawall
 _FUNCTION_PARTS = ("__code__", "__defaults__", "__kwdefaults__")
 
 
-def _kind(function: Any) -> str:
+def kind(function: Any) -> str:
+    """What calling the function gives: `function`, `coroutine`, `generator` or `async generator`."""
     while isinstance(function, functools.partial):
         function = function.func
     for candidate in (function, getattr(type(function), "__call__", None)):
@@ -37,7 +38,7 @@ async def several(value: Any) -> AsyncIterator[Any]:
 def guarded(pipeline: _seawall.Pipeline, function: Callable[..., Any]) -> Any:
     """The function behind the pipeline."""
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    wrapper = _seawall.Guarded(pipeline, function, name, _kind(function))
+    wrapper = _seawall.Guarded(pipeline, function, name, kind(function))
     functools.update_wrapper(wrapper, function)
     for part in _FUNCTION_PARTS:
         if hasattr(function, part):

@@ -10,10 +10,8 @@ from seawall._retry_state import outcome_of
 from seawall._word import Word
 from seawall.errors import ConfigurationError
 
-# What API keys look like, wherever an error's text repeats one.
-_KEY = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|hf|nvapi|ghp|pplx)[-_][\w-]{6,}|\bAIza[\w-]{20,}|\bAKIA[A-Z0-9]{12,}|(?<=Bearer )\S+", re.ASCII
-)
+# What API keys look like, wherever an error's text repeats one. `re` compiles it once, when it is first needed.
+_KEY = r"(?a)\b(?:sk|pk|rk|gsk|xai|hf|nvapi|ghp|pplx)[-_][\w-]{6,}|\bAIza[\w-]{20,}|\bAKIA[A-Z0-9]{12,}|(?<=Bearer )\S+"
 _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 
 
@@ -39,7 +37,7 @@ def _shown(value: Any) -> str:
 
 
 def _exception_shown(exc: BaseException) -> str:
-    text = _KEY.sub("***", str(exc))
+    text = re.sub(_KEY, "***", str(exc))
     return f"{type(exc).__name__}: {text if len(text) <= 500 else text[:497] + '...'}"
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from seawall._seawall import CircuitBreaker, Fallback, Retry
+from seawall._seawall import Chaos, CircuitBreaker, Fallback, Retry
 
 
 class PipelineOrderWarning(UserWarning):
@@ -24,6 +24,9 @@ def check(policies: Sequence[Any]) -> None:
         _warn("the CircuitBreaker stands outside the Fallback: it opens only when the alternatives fail too. Put it inside.")
     if retry is not None and fallback is not None and retry < fallback and not policies[fallback].only_when_open:
         _warn("the Retry stands outside the Fallback: each attempt runs through all alternatives. Put it inside.")
+    chaos = _first(policies, Chaos)
+    if chaos is not None and not all(isinstance(policy, Chaos) for policy in policies[chaos:]):
+        _warn("the Chaos is not innermost: what it injects is not seen by the policies inside of it. Put it last.")
     if breaker is not None and retry is not None and retry < breaker:
         threshold, attempts = policies[breaker].consecutive_threshold, policies[retry].attempts
         if threshold is not None and threshold <= attempts:

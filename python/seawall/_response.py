@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 
@@ -47,6 +45,8 @@ def body(exc: BaseException) -> Any:
         return response
     content = get(response, "_content")  # httpx and requests keep what was read there; reading more could block
     if isinstance(content, bytes) and len(content) <= 65536:
+        import json  # here: most programs never meet such a body
+
         try:
             return json.loads(content)
         except ValueError:
@@ -125,8 +125,12 @@ def _seconds(value: str | None) -> float | None:
 
 
 def _date(value: str | None) -> float | None:
+    if value is None:
+        return None
+    from email.utils import parsedate_to_datetime  # here: it takes ten milliseconds to load, and dates are rare
+
     try:
-        return parsedate_to_datetime(value).timestamp() if value is not None else None
+        return parsedate_to_datetime(value).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
 

@@ -149,6 +149,8 @@ def retry_state(
     exception: BaseException | None,
     result: Any,
     sleep: float | None,
+    upcoming: float | None = None,
+    idle: float = 0.0,
 ) -> RetryState:
     """The state as the drivers tell it: `elapsed` seconds since the first attempt began; `ended` if the last one has."""
     now = time.monotonic()
@@ -160,7 +162,8 @@ def retry_state(
         outcome=Outcome(attempt_number, exception=exception, result=result) if ended else None,
         start_time=now - elapsed,
         outcome_timestamp=now if ended else None,
-        upcoming_sleep=sleep or 0.0,
+        idle_for=idle,
+        upcoming_sleep=(sleep if upcoming is None else upcoming) or 0.0,
         next_action=None if sleep is None else NextAction(sleep),
     )
 

@@ -10,7 +10,6 @@ what it was.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -73,6 +72,8 @@ class SeawallError(Exception):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         error = _restored(type(self), self.args)
         memo[id(self)] = error
+        import copy  # not at the top, as pickle
+
         state = {}
         for key, value in self._state().items():
             try:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from seawall.errors import ConfigurationError
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """What a preset sets. Times are seconds.
 
     `retry` counts attempts, all told. `retry_budget` caps retries at that share of the calls.
@@ -59,7 +57,7 @@ production = PRESETS["prod"]
 
 def show() -> str:
     """A table of all presets, printed and returned."""
-    columns = [field.name for field in fields(Preset)]
+    columns = list(Preset._fields)
     rows = [columns, *([str(getattr(preset, column)) for column in columns] for preset in PRESETS.values())]
     widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
     text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -3,9 +3,9 @@
 //! On Linux, where the kernel itself keeps time by the processor's cycle counter, so do we once its pace is known: a
 //! reading costs a third of a system call's shortcut, and two of them are most of what a guarded call costs.
 
-use crate::engine::Instant;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::engine::{Instant, Random};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A moment on both clocks.
@@ -20,6 +20,13 @@ static PACE: AtomicU64 = AtomicU64::new(0);
 /// Where ticks are counted from.
 static FROM_NANOS: AtomicU64 = AtomicU64::new(0);
 static FROM_TICKS: AtomicU64 = AtomicU64::new(0);
+/// The time in nanoseconds while tests move it by hand; 0 while it runs. `PACE` is 0 meanwhile, so that all who ask come
+/// by here and nobody else pays for it.
+static BY_HAND: AtomicU64 = AtomicU64::new(0);
+/// The pace, while it is hidden.
+static HIDDEN: AtomicU64 = AtomicU64::new(0);
+/// So far ahead of the system's clock were we left by hand: the clock never goes back.
+static AHEAD: AtomicU64 = AtomicU64::new(0);
 /// So long a stretch gives the pace within a few millionths.
 const STRETCH: u64 = 20_000_000;
 
@@ -29,27 +36,37 @@ const FIRST: u64 = 1 << 61;
 /// Now, counted from the first reading in this process.
 #[inline]
 pub fn now() -> Instant {
-    let pace = PACE.load(Ordering::Acquire);
-    if pace != 0 {
-        let ticks = ticks().wrapping_sub(FROM_TICKS.load(Ordering::Relaxed));
-        // A counter that went back was reset, as by a machine put to sleep.
-        if ticks < 1 << 63 {
-            let nanos = (u128::from(ticks) * u128::from(pace)) >> 32;
-            return Instant(FROM_NANOS.load(Ordering::Relaxed) + nanos as u64);
-        }
+    counted(PACE.load(Ordering::Acquire)).unwrap_or_else(system)
+}
+
+/// Now by the cycle counter, at that pace.
+#[inline]
+fn counted(pace: u64) -> Option<Instant> {
+    let ticks = ticks().wrapping_sub(FROM_TICKS.load(Ordering::Relaxed));
+    // A counter that went back was reset, as by a machine put to sleep.
+    if pace == 0 || ticks >= 1 << 63 {
+        return None;
     }
-    system()
+    let nanos = (u128::from(ticks) * u128::from(pace)) >> 32;
+    Some(Instant(FROM_NANOS.load(Ordering::Relaxed) + nanos as u64))
 }
 
 #[cold]
 fn system() -> Instant {
+    match BY_HAND.load(Ordering::Acquire) {
+        0 => running(),
+        by_hand => Instant(by_hand),
+    }
+}
+
+fn running() -> Instant {
     static START: OnceLock<(std::time::Instant, Mark, bool)> = OnceLock::new();
     let (start, first, counted) = START.get_or_init(|| {
         let start = std::time::Instant::now();
         (start, mark(start), counter_keeps_time())
     });
     if !counted {
-        return Instant(since(*start));
+        return Instant(since(*start) + AHEAD.load(Ordering::Acquire));
     }
     let mark = mark(*start);
     let (nanos, ticks) = (mark.nanos - first.nanos, mark.ticks.wrapping_sub(first.ticks));
@@ -57,11 +74,63 @@ fn system() -> Instant {
         let pace = (u128::from(nanos) << 32) / u128::from(ticks);
         // One thread sets the origin; the pace is published last.
         if FROM_TICKS.compare_exchange(0, mark.ticks, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            FROM_NANOS.store(mark.nanos, Ordering::Relaxed);
-            PACE.store(u64::try_from(pace).unwrap_or(0), Ordering::Release);
+            let _change = change();
+            FROM_NANOS.store(mark.nanos + AHEAD.load(Ordering::Acquire), Ordering::Relaxed);
+            let seen = if is_by_hand() { &HIDDEN } else { &PACE };
+            seen.store(u64::try_from(pace).unwrap_or(0), Ordering::Release);
         }
     }
-    Instant(mark.nanos)
+    Instant(mark.nanos + AHEAD.load(Ordering::Acquire))
+}
+
+/// Held while the clock changes from running to being moved by hand, or back.
+fn change() -> MutexGuard<'static, ()> {
+    static CHANGING: Mutex<()> = Mutex::new(());
+    CHANGING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether time is moved by hand.
+pub fn is_by_hand() -> bool {
+    BY_HAND.load(Ordering::Acquire) != 0
+}
+
+/// From now on time stands still but for [`advance_to`]. `false`: it does already.
+pub fn take_by_hand() -> bool {
+    let here = now();
+    let _change = change();
+    if is_by_hand() {
+        return false;
+    }
+    BY_HAND.store(here.0, Ordering::Release);
+    HIDDEN.store(PACE.swap(0, Ordering::AcqRel), Ordering::Release);
+    true
+}
+
+/// Moves the time forward by hand; does nothing while it runs by itself. It never goes back.
+pub fn advance_to(time: Instant) {
+    let _ = BY_HAND.fetch_update(Ordering::AcqRel, Ordering::Acquire, |by_hand| (by_hand != 0).then_some(by_hand.max(time.0)));
+}
+
+/// Lets time run by itself again, from where it was left.
+pub fn let_run() {
+    // By the clock that will go on: the two differ by some millionths.
+    let here = counted(HIDDEN.load(Ordering::Acquire)).unwrap_or_else(running);
+    let _change = change();
+    let left = BY_HAND.load(Ordering::Acquire);
+    let gained = left.saturating_sub(here.0);
+    AHEAD.fetch_add(gained, Ordering::AcqRel);
+    FROM_NANOS.fetch_add(gained, Ordering::AcqRel);
+    BY_HAND.store(0, Ordering::Release);
+    let pace = HIDDEN.swap(0, Ordering::AcqRel);
+    if pace != 0 {
+        PACE.store(pace, Ordering::Release);
+    }
+}
+
+/// So much of a sleep on the system's clock can be slept at once: time that is moved by hand may pass any moment.
+#[cfg(feature = "net")]
+pub fn slice(span: std::time::Duration) -> std::time::Duration {
+    if is_by_hand() { span.min(std::time::Duration::from_millis(5)) } else { span }
 }
 
 fn since(start: std::time::Instant) -> u64 {
@@ -110,10 +179,27 @@ pub fn unix(now: Instant) -> u64 {
     now.0.wrapping_add(AHEAD.load(Ordering::Acquire))
 }
 
+/// Whether seeds come in a sequence that can be had again, and where that is.
+static SOWN: AtomicBool = AtomicBool::new(false);
+static NEXT_SOWN: AtomicU64 = AtomicU64::new(0);
+
+/// From now on seeds are those that follow from this one; `None`: any. Gives what it was.
+pub fn sow(seed: Option<u64>) -> Option<u64> {
+    let _change = change();
+    let before = SOWN.load(Ordering::Acquire).then(|| NEXT_SOWN.load(Ordering::Acquire));
+    NEXT_SOWN.store(seed.unwrap_or(0), Ordering::Release);
+    SOWN.store(seed.is_some(), Ordering::Release);
+    before
+}
+
 /// A seed that differs from call to call and, by the time of the first reading, from process to process.
 pub fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     static NEXT: OnceLock<AtomicU64> = OnceLock::new();
+    if SOWN.load(Ordering::Acquire) {
+        // Drawn from, not used as they are: neighbours would give sequences that overlap.
+        return Random::seeded(NEXT_SOWN.fetch_add(1, Ordering::AcqRel)).next_u64();
+    }
     let next = NEXT.get_or_init(|| AtomicU64::new(std::collections::hash_map::RandomState::new().build_hasher().finish()));
     // The time sets a forked child apart from its parent, whose counter it begins with.
     next.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed) ^ now().0.rotate_left(32)
@@ -123,8 +209,11 @@ pub fn seed() -> u64 {
 mod tests {
     use super::*;
 
+    static ALONE: Mutex<()> = Mutex::new(());
+
     #[test]
     fn it_keeps_the_systems_time_and_never_goes_back() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (ours, theirs) = (now(), std::time::Instant::now());
         let mut last = ours;
         while theirs.elapsed().as_millis() < 60 {
@@ -136,5 +225,43 @@ mod tests {
         let (ours, theirs) = (now().since(ours).as_secs_f64(), theirs.elapsed().as_secs_f64());
         // A machine that stops between the two readings makes them differ, a wrong pace would by far more.
         assert!((ours / theirs - 1.0).abs() < 0.5, "{ours} {theirs}");
+    }
+
+    #[test]
+    fn what_is_moved_by_hand_stands_still_and_runs_on_from_there() {
+        // Its own time: the clock is one for the process, and the other test here reads it too.
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..3 {
+            let before = now();
+            assert!(take_by_hand() && !take_by_hand());
+            let stopped = now();
+            assert!(stopped >= before);
+            assert_eq!(now(), stopped);
+            advance_to(Instant(stopped.0 + 7_000_000_000));
+            advance_to(Instant(stopped.0 + 3_000_000_000));
+            assert_eq!(now().0, stopped.0 + 7_000_000_000);
+            let_run();
+            assert!(now().0 >= stopped.0 + 7_000_000_000, "it never goes back");
+            // By the system's clock too, whose pace ours has within some millionths.
+            assert!(running().0 + 1_000_000 >= stopped.0 + 7_000_000_000);
+            let here = now();
+            advance_to(Instant(here.0 + 1_000_000_000_000));
+            assert!(now().since(here).as_secs() < 1000, "a clock that runs is not moved");
+        }
+    }
+
+    #[test]
+    fn sown_seeds_come_again_and_an_outer_sequence_goes_on() {
+        let outer = sow(Some(5));
+        let first = [seed(), seed(), seed()];
+        sow(Some(5));
+        let mut again = vec![seed()];
+        let left = sow(Some(9));
+        assert_ne!(seed(), first[1]);
+        sow(left);
+        again.extend([seed(), seed()]);
+        sow(outer);
+        assert_eq!(again, first);
+        assert_ne!(seed(), seed());
     }
 }

@@ -9,14 +9,25 @@ pub trait Host {
 
     /// The time.
     fn now(&mut self) -> Instant;
-    /// Calls the target and says how it came out; `None` if it gave something that has still to be run.
-    fn call(&mut self, call: CallId, target: Target, deadline: Instant) -> Result<Option<Outcome>, Self::Interrupt>;
+    /// Calls the target. `deadline` is what the call may be told of, `limit` when the machine will act on its time.
+    fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Self::Interrupt>;
     /// Says what an outcome is to a stage.
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Self::Interrupt>;
     /// Waits until that time.
     fn wait(&mut self, until: Instant) -> Result<(), Self::Interrupt>;
     /// Publishes what happened.
     fn publish(&mut self, events: Vec<Event>) -> Result<(), Self::Interrupt>;
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Called {
+    /// It has ended.
+    Ended(Outcome),
+    /// It gave something that has still to be run.
+    Given,
+    /// It still runs, on a thread of its own, though its limit has passed: nobody will hear how it ends.
+    GivenUp,
 }
 
 /// Where the driver stopped.
@@ -47,9 +58,15 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Int
         }
         match step {
             Step::Start { call, target, deadline } => {
-                let Some(outcome) = host.call(call, target, deadline)? else { return Ok(End::Given(call)) };
-                now = host.now();
-                execution.ended(call, outcome);
+                let limit = execution.next_wake();
+                match host.call(call, target, deadline, limit)? {
+                    Called::Ended(outcome) => {
+                        now = host.now();
+                        execution.ended(call, outcome);
+                    }
+                    Called::GivenUp => now = host.now().max(limit),
+                    Called::Given => return Ok(End::Given(call)),
+                }
             }
             Step::Judge(ask) => {
                 let verdict = host.judge(ask)?;
@@ -61,7 +78,7 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Int
                 now = host.now();
             }
             Step::Done(outcome) => return Ok(End::Done(outcome)),
-            // A call on this thread has ended before anything can cancel it, and nothing is delivered before its end.
+            // A call on this thread has ended before anything can cancel it, one on another is left alone, and nothing is delivered before its end.
             Step::Cancel { .. } | Step::Deliver(_) => {}
         }
     }

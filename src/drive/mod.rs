@@ -6,3 +6,4 @@ pub mod inline;
 pub mod pause;
 #[cfg(feature = "net")]
 pub mod tokio;
+pub mod trial;

@@ -62,12 +62,15 @@ impl<H: Host> Drive<H> {
 
     /// Sleeps until a time limit passes over an open stream.
     pub fn limit(&self) -> impl Future<Output = ()> + Send + use<H> {
-        let span = clock::now().until(self.execution.next_wake());
+        let until = self.execution.next_wake();
         async move {
-            match span {
-                Some(span) => tokio::time::sleep(span).await,
-                None => std::future::pending().await,
+            while let Some(span) = clock::now().until(until) {
+                if span.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(clock::slice(span)).await;
             }
+            std::future::pending().await
         }
     }
 
@@ -92,7 +95,10 @@ impl<H: Host> Drive<H> {
                     self.execution.verdict(verdict, clock::now());
                 }
                 Step::Wait { until } => {
-                    let span = clock::now().until(until);
+                    if self.running.is_empty() && clock::is_by_hand() {
+                        clock::advance_to(until);
+                    }
+                    let span = clock::now().until(until).map(clock::slice);
                     if let Some((call, result)) = self.next_end(span).await {
                         match self.host.keep(call, result) {
                             Outcome::Stream(ticket) => self.execution.opened(call, ticket),

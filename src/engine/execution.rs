@@ -55,6 +55,10 @@ pub struct Execution {
     random: Random,
     calls: u32,
     announces: bool,
+    hurries: bool,
+    cap: u32,
+    /// By when the caller has to be over.
+    inherited: Instant,
 }
 
 impl Execution {
@@ -66,6 +70,7 @@ impl Execution {
     /// A call that has to be over by `deadline`, as its caller has to.
     pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
         let mut execution = Execution::empty(plan, seed);
+        execution.inherited = deadline;
         execution.spawn(None, execution.plan.root, now, deadline);
         execution
     }
@@ -74,6 +79,7 @@ impl Execution {
     /// primary is [`CallId::FIRST`] and has been started already.
     pub fn resumed(plan: Arc<Plan>, seed: u64, pass: &Pass, deadline: Instant) -> Execution {
         let mut execution = Execution::empty(plan, seed);
+        execution.inherited = deadline;
         let mut permits = pass.permits().iter();
         let (mut parent, mut stage, mut deadline) = (None, execution.plan.root, deadline);
         loop {
@@ -111,6 +117,18 @@ impl Execution {
         self
     }
 
+    /// Retries without waiting in between.
+    pub fn hurried(mut self) -> Execution {
+        self.hurries = true;
+        self
+    }
+
+    /// Makes at most so many attempts in each retry.
+    pub fn capped(mut self, attempts: u32) -> Execution {
+        self.cap = attempts;
+        self
+    }
+
     fn empty(plan: Arc<Plan>, seed: u64) -> Execution {
         Execution {
             plan,
@@ -123,6 +141,9 @@ impl Execution {
             random: Random::seeded(seed),
             calls: 0,
             announces: false,
+            hurries: false,
+            cap: u32::MAX,
+            inherited: Instant::NEVER,
         }
     }
 
@@ -168,6 +189,11 @@ impl Execution {
     /// Whether a started call is over: ended or cancelled.
     pub fn is_over(&self, call: CallId) -> bool {
         self.running(call).is_none()
+    }
+
+    /// By when a running call has to be over.
+    pub fn deadline_of(&self, call: CallId) -> Instant {
+        self.running(call).map_or(Instant::NEVER, |node| self.nodes[node].deadline)
     }
 
     fn due(&self, now: Instant) -> Option<NodeId> {
@@ -331,6 +357,9 @@ impl Execution {
             attached: &mut self.attached,
             branches,
             announces: self.announces,
+            hurries: self.hurries,
+            cap: self.cap,
+            inherited: self.inherited,
         };
         layer.on(input, &mut cx)
     }

@@ -133,6 +133,9 @@ pub struct Cx<'a> {
     pub(super) attached: &'a mut Vec<Outcome>,
     pub(super) branches: usize,
     pub(super) announces: bool,
+    pub(super) hurries: bool,
+    pub(super) cap: u32,
+    pub(super) inherited: Instant,
 }
 
 impl Cx<'_> {
@@ -174,6 +177,21 @@ impl Cx<'_> {
     /// Whether somebody wants to be told of each attempt.
     pub fn announces(&self) -> bool {
         self.announces
+    }
+
+    /// Whether waits between attempts are left out.
+    pub fn hurries(&self) -> bool {
+        self.hurries
+    }
+
+    /// So many attempts, or fewer where this call may make fewer.
+    pub fn capped(&self, attempts: u32) -> u32 {
+        attempts.min(self.cap)
+    }
+
+    /// By when the caller of the whole call has to be over.
+    pub fn inherited(&self) -> Instant {
+        self.inherited
     }
 
     /// How many branches are inside.

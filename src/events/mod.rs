@@ -43,8 +43,11 @@ pub const FALLBACK_USED: &str = "fallback.used";
 /// No alternative helped.
 pub const FALLBACK_EXHAUSTED: &str = "fallback.exhausted";
 
+/// Chaos was injected.
+pub const CHAOS_INJECTED: &str = "chaos.injected";
+
 /// Every kind of event.
-pub const EVENTS: [Kind; 10] = [
+pub const EVENTS: [Kind; 11] = [
     Kind { name: ATTEMPT_STARTED, severity: Severity::Debug, meaning: "an attempt begins" },
     Kind { name: RETRY_SCHEDULED, severity: Severity::Info, meaning: "an attempt failed; another follows after the wait" },
     Kind { name: RETRY_EXHAUSTED, severity: Severity::Info, meaning: "an attempt failed and no other follows" },
@@ -55,6 +58,7 @@ pub const EVENTS: [Kind; 10] = [
     Kind { name: TIMEOUT_ELAPSED, severity: Severity::Info, meaning: "a time limit passed" },
     Kind { name: FALLBACK_USED, severity: Severity::Warning, meaning: "an alternative is tried" },
     Kind { name: FALLBACK_EXHAUSTED, severity: Severity::Warning, meaning: "no alternative helped" },
+    Kind { name: CHAOS_INJECTED, severity: Severity::Info, meaning: "a Chaos policy slowed the call, or answered in its place" },
 ];
 
 /// The row of that name.

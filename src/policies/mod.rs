@@ -1,5 +1,6 @@
 //! Policies: configuration, shared state and one call's passage through each.
 
+pub mod chaos;
 pub mod circuit_breaker;
 pub mod class;
 pub mod fallback;
@@ -18,10 +19,11 @@ pub struct PolicyRow {
 }
 
 /// The one table of policies, in canonical order.
-pub const POLICIES: [PolicyRow; 4] = [
+pub const POLICIES: [PolicyRow; 5] = [
     PolicyRow { kind: "fallback", class: "Fallback", rank: 20 },
     PolicyRow { kind: "retry", class: "Retry", rank: 40 },
     PolicyRow { kind: "circuit_breaker", class: "CircuitBreaker", rank: 60 },
     // Stands at two places: rank 30 as the total limit, 90 as the attempt's.
     PolicyRow { kind: "timeout", class: "Timeout", rank: 90 },
+    PolicyRow { kind: "chaos", class: "Chaos", rank: 95 },
 ];

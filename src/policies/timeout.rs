@@ -25,23 +25,33 @@ impl Policy for Timeout {
     }
 }
 
+/// A limit whose calls run on threads of their own, so that it can be kept: never by the fast lane.
+pub struct Threaded(pub Timeout);
+
+impl Policy for Threaded {
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+
+    fn enter(&self) -> Box<dyn Layer> {
+        self.0.enter()
+    }
+}
+
 impl Layer for Timeout {
     fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => {
                 let end = cx.now().after(self.limit);
                 cx.limit(end);
-                cx.wake_at(end);
+                // The caller's own limit ends the call too, and nobody out there can.
+                cx.wake_at(end.min(cx.inherited()));
                 Flow::Inward(0)
             }
             Input::Wake => {
-                cx.emit(events::TIMEOUT_ELAPSED, 0, self.limit, None, "");
-                Flow::Resolve(Outcome::Rejected(Rejection {
-                    refusal: Refusal::TimedOut,
-                    stage: cx.stage(),
-                    retry_after: None,
-                    limit: self.limit,
-                }))
+                let limit = self.limit.min(cx.inherited().since(cx.begun()));
+                cx.emit(events::TIMEOUT_ELAPSED, 0, limit, None, "");
+                Flow::Resolve(Outcome::Rejected(Rejection { refusal: Refusal::TimedOut, stage: cx.stage(), retry_after: None, limit }))
             }
             Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),
             // An answer that came late in a call nobody could stop is still an answer.

@@ -1,15 +1,23 @@
 //! A pipeline made ready to run: the plan, and for each of its stages and targets what the driver has to know.
 
+use super::errors::configuration;
+use super::hooks::Hooks;
 use super::judge::Judge;
 use super::monitor::Monitor;
+use super::policies::chaos::Chaos;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::policies::fallback::Fallback;
-use super::policies::retry::{Hooks, Retry};
+use super::policies::retry::Retry;
 use super::policies::timeout::Timeout;
-use crate::engine::{Plan, PlanBuilder, StageId, Target};
+use super::remaining;
+use super::tally::{Shares, Tally};
+use crate::drive::trial;
+use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the driver knows of a stage.
 pub struct Stage {
@@ -31,28 +39,58 @@ pub enum Callee {
     Prompt(Py<PyAny>),
     /// A ready answer.
     Value(Py<PyAny>),
+    /// The exception that is injected.
+    Raise(Py<Chaos>),
 }
 
-/// A pipeline made ready.
+/// A pipeline made ready, for one function or for its own calls.
 pub struct Compiled {
     pub plan: Arc<Plan>,
+    /// Somebody has to be told of each attempt.
+    pub announces: bool,
+    /// Something ends a call whose time is over.
+    pub has_limits: bool,
+    /// The tightest limit that begins with the call.
+    pub tightest: Option<Duration>,
+    /// Counts the calls.
+    pub monitor: Option<Py<Monitor>>,
+    /// What has become of the calls.
+    pub tally: Tally,
+    parts: Arc<Parts>,
+}
+
+/// What all functions of a pipeline share beside the plan.
+pub struct Parts {
     pub stages: Vec<Stage>,
     pub callees: Vec<Callee>,
     pub name: Option<String>,
     /// Some retry has hooks.
     pub has_hooks: bool,
-    /// Somebody has to be told of each attempt.
-    pub announces: bool,
-    /// Something limits the time of a call.
-    pub has_limits: bool,
-    /// Counts the calls.
-    pub monitor: Option<Py<Monitor>>,
+    /// A hook that has to be awaited, by its argument's name.
+    pub async_hook: Option<&'static str>,
+    /// Plain functions run on threads of their own.
+    pub threaded: bool,
+    shares: Vec<Arc<Shares>>,
 }
 
+impl Deref for Compiled {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+#[derive(Default)]
 struct Builder {
     plan: PlanBuilder,
     stages: Vec<Stage>,
     callees: Vec<Callee>,
+    name: Option<String>,
+    limits: Vec<Duration>,
+    async_hook: Option<&'static str>,
+    threaded: bool,
+    shares: Vec<Arc<Shares>>,
 }
 
 fn callee(alternative: &Bound<'_, PyAny>) -> PyResult<Callee> {
@@ -89,7 +127,10 @@ impl Builder {
         let py = policy.py();
         if let Ok(retry) = policy.cast::<Retry>() {
             let retry = retry.get();
-            let id = self.plan.layer(Arc::new(retry.policy(py)), vec![inner]);
+            let id = self.plan.layer(Arc::new(retry.policy(py, self.name.as_deref())), vec![inner]);
+            self.limits.extend(retry.timeout());
+            self.async_hook = self.async_hook.or(retry.async_hook());
+            self.shares.push(retry.shares());
             self.stages.push(Stage { kind: "retry", judge: Judge::Retry(retry.judge(py)?), hooks: retry.hooks(py), breaker: None });
             return Ok(id);
         }
@@ -100,8 +141,16 @@ impl Builder {
             return Ok(id);
         }
         if let Ok(timeout) = policy.cast::<Timeout>() {
-            let id = self.plan.layer(Arc::new(timeout.get().policy()), vec![inner]);
+            let id = self.plan.layer(timeout.get().policy(), vec![inner]);
+            self.limits.push(timeout.get().limit);
+            self.threaded |= timeout.get().thread;
             self.stages.push(Stage { kind: "timeout", judge: Judge::Nobody, hooks: None, breaker: None });
+            return Ok(id);
+        }
+        if let Ok(chaos) = policy.cast::<Chaos>() {
+            let branches = vec![inner, self.leaf(Callee::Raise(chaos.clone().unbind())), self.leaf(Callee::Value(chaos.get().given(py)))];
+            let id = self.plan.layer(Arc::new(chaos.get().policy()), branches);
+            self.stages.push(Stage { kind: "chaos", judge: Judge::Nobody, hooks: None, breaker: None });
             return Ok(id);
         }
         if let Ok(fallback) = policy.cast::<Fallback>() {
@@ -115,7 +164,7 @@ impl Builder {
             return Ok(id);
         }
         Err(PyTypeError::new_err(format!(
-            "a pipeline takes policies (Retry, CircuitBreaker, Timeout, Fallback, or another Pipeline), not {}",
+            "a pipeline takes policies (Retry, CircuitBreaker, Timeout, Fallback, Chaos, or another Pipeline), not {}",
             short_repr(policy)
         )))
     }
@@ -124,19 +173,62 @@ impl Builder {
 impl Compiled {
     /// Compiles flat policies, outermost first.
     pub fn new(py: Python<'_>, policies: &[Py<PyAny>], name: Option<String>, monitor: Option<Py<Monitor>>) -> PyResult<Compiled> {
-        let mut builder = Builder { plan: PlanBuilder::default(), stages: Vec::new(), callees: Vec::new() };
+        let mut builder = Builder { name, ..Builder::default() };
         let root = builder.around(py, policies)?;
         let has_hooks = builder.stages.iter().any(|s| s.hooks.is_some());
         let announces = builder.stages.iter().any(|s| s.hooks.as_ref().is_some_and(|h| h.before.is_some()));
         let has_limits = builder.stages.iter().any(|s| s.kind == "timeout");
+        let tightest = builder.limits.iter().min().copied();
         let plan = builder.plan.build(root);
-        Ok(Compiled { plan, stages: builder.stages, callees: builder.callees, name, has_hooks, announces, has_limits, monitor })
+        let tally = Tally::of(&builder.shares);
+        let parts = Arc::new(Parts {
+            stages: builder.stages,
+            callees: builder.callees,
+            name: builder.name,
+            has_hooks,
+            async_hook: builder.async_hook,
+            threaded: builder.threaded,
+            shares: builder.shares,
+        });
+        Ok(Compiled { plan, announces, has_limits, tightest, monitor, tally, parts })
+    }
+
+    /// The same with counts of its own, for a function that it guards.
+    pub fn anew(&self, py: Python<'_>) -> Compiled {
+        Compiled {
+            plan: self.plan.clone(),
+            announces: self.announces,
+            has_limits: self.has_limits,
+            tightest: self.tightest,
+            monitor: self.monitor.as_ref().map(|m| m.clone_ref(py)),
+            tally: Tally::of(&self.shares),
+            parts: self.parts.clone(),
+        }
+    }
+
+    /// The deadline that a call is told of: one that comes from outside it knows already.
+    #[inline]
+    pub fn told(&self, deadline: impl FnOnce() -> Instant) -> Instant {
+        if self.tightest.is_some() { deadline() } else { Instant::NEVER }
+    }
+
+    /// The deadline of a call that began on the fast lane.
+    pub fn deadline(&self, py: Python<'_>, pass: &Pass) -> Instant {
+        self.told(|| pass.begun().after(self.tightest.unwrap_or(Duration::MAX)).min(remaining::inherited(py)))
+    }
+
+    /// Refuses a call that cannot await where a hook has to be awaited.
+    pub fn only_sync(&self, py: Python<'_>, what: &str) -> PyResult<()> {
+        match self.async_hook {
+            Some(hook) => Err(configuration(py, &format!("{hook} is an asynchronous function and {what} is not: nobody could await it"))),
+            None => Ok(()),
+        }
     }
 
     /// Whether calls may pass without a machine.
     #[inline]
     pub fn has_lane(&self) -> bool {
-        !self.announces && self.plan.has_lane()
+        !self.announces && !trial::is_recorded() && self.plan.has_lane()
     }
 
     pub fn stage(&self, id: StageId) -> &Stage {

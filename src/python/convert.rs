@@ -74,6 +74,14 @@ pub fn share(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     }
 }
 
+/// A share, from 0 to 1.
+pub fn portion(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    if !value.is_instance_of::<PyBool>() && value.extract::<f64>().is_ok_and(|number| number == 0.0) {
+        return Ok(0.0);
+    }
+    share(argument, value)
+}
+
 /// `None` or what `convert` makes of it.
 pub fn optional<T>(
     argument: &str,

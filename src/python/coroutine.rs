@@ -4,6 +4,7 @@ use super::compiled::Compiled;
 use super::flight::{Flight, Way};
 use super::generator::thrown;
 use super::guarded::settle;
+use super::remaining;
 use super::running::{Awaited, Resume, Running, Turn, send};
 use super::slots::{self, Held};
 use super::turnstile::{Entered, Turnstile};
@@ -99,7 +100,11 @@ impl Coroutine {
                 return entered.trouble(py, None);
             }
         }
-        match send(light.inner.bind(py), value) {
+        let sent = match light.compiled.tightest {
+            None => send(light.inner.bind(py), value),
+            Some(_) => remaining::within(py, light.compiled.deadline(py, &pass), || send(light.inner.bind(py), value)),
+        };
+        match sent {
             Ok(Turn::Yield(yielded)) if !light.compiled.has_limits => Ok(Turn::Yield(yielded)),
             Ok(Turn::Return(result)) if settle(&light.compiled, &pass) => {
                 *entered = State::Done;
@@ -171,7 +176,7 @@ impl Light {
     /// The machine's view of a call whose first attempt is under way.
     fn under_way(self, py: Python<'_>) -> Box<Running> {
         let mut flight = self.flight(py);
-        let execution = self.pass.map(|pass| flight.resume(&pass));
+        let execution = self.pass.map(|pass| flight.resume(py, &pass));
         let mut running = Running::resumed(flight, execution, Way::Async);
         running.current = Some((self.inner.bind(py).clone().unbind(), Awaited::Call { call: CallId::FIRST, given_up: false }));
         Box::new(running)
@@ -180,7 +185,7 @@ impl Light {
     /// The machine's view of a call that has not begun, or that some policy did not let in: its coroutine will not run.
     fn refused(self, py: Python<'_>) -> Box<Running> {
         let mut flight = self.flight(py);
-        let execution = self.pass.map(|pass| flight.resume(&pass));
+        let execution = self.pass.map(|pass| flight.resume(py, &pass));
         // Closed, so that nobody is warned of a coroutine that was never awaited.
         if let Err(error) = self.inner.bind(py).call_method0("close") {
             error.write_unraisable(py, Some(self.inner.bind(py)));

@@ -1,6 +1,9 @@
 //! What the coroutine driver needs of asyncio: a sleep, an alarm, and what a cancellation looks like.
 
 use super::errors::ours;
+use super::virtual_time;
+use crate::drive::clock;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::sync::Arc;
@@ -18,6 +21,11 @@ fn in_trio(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
 pub fn sleep(py: Python<'_>, span: Duration) -> PyResult<Bound<'_, PyAny>> {
     static SLEEP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let coroutine = match in_trio(py)? {
+        Some(trio) if clock::is_by_hand() => {
+            virtual_time::advance_to(py, clock::now().after(span))?;
+            trio.getattr("lowlevel")?.call_method0("checkpoint")?
+        }
+        None if clock::is_by_hand() => virtual_time::sleep(py, span)?,
         Some(trio) => trio.call_method1("sleep", (span.as_secs_f64(),))?,
         None => ours(py, &SLEEP, "asyncio", "sleep")?.call1((span.as_secs_f64(),))?,
     };
@@ -28,6 +36,11 @@ pub fn sleep(py: Python<'_>, span: Duration) -> PyResult<Bound<'_, PyAny>> {
 pub fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     // SAFETY: reads the type of a live object.
     unsafe { pyo3::ffi::PyCoro_CheckExact(value.as_ptr()) != 0 }
+}
+
+/// Whether a value is something to await.
+pub fn is_awaitable(value: &Bound<'_, PyAny>) -> bool {
+    is_coroutine(value) || matches!(value.get_type().getattr_opt(intern!(value.py(), "__await__")), Ok(Some(_)))
 }
 
 fn cancelled_error(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
@@ -88,8 +101,13 @@ impl Timer {
         static LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let alarm = Arc::new(Alarm { expired: AtomicBool::new(false), waiting_for: Mutex::new(Some(future.clone_ref(py))) });
         let event_loop = ours(py, &LOOP, "asyncio", "get_running_loop")?.call0()?;
-        let handle = event_loop.call_method1("call_later", (span.as_secs_f64(), Ring(alarm.clone())))?.unbind();
-        Ok(Timer { alarm, handle, cancelling_before: cancelling(py) })
+        let ring = Ring(alarm.clone());
+        let handle = if clock::is_by_hand() {
+            virtual_time::call_later(&event_loop, span, Bound::new(py, ring)?.into_any())?
+        } else {
+            event_loop.call_method1("call_later", (span.as_secs_f64(), ring))?
+        };
+        Ok(Timer { alarm, handle: handle.unbind(), cancelling_before: cancelling(py) })
     }
 
     /// The task waits for something else now.

@@ -2,20 +2,26 @@
 //! log and, at the end, what is returned or raised.
 
 use super::compiled::{Callee, Compiled};
-use super::errors;
-use super::judge::{Happened, Judge};
+use super::errors::{self, ours};
+use super::event_loop::is_awaitable;
+use super::hooks;
+use super::judge::{Asked, Happened, Judge};
 use super::log;
 use super::monitor;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change};
+use super::remaining;
 use super::state::{Told, retry_state};
-use crate::drive::clock;
+use super::virtual_time;
+use crate::drive::{clock, trial};
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events::{self, Severity};
 use crate::stats::Record;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,9 +67,26 @@ pub struct Flight {
     pub given: Option<Py<PyAny>>,
     /// Of the last `retry.exhausted`: attempts, time, reason.
     exhausted: Option<(u32, Duration, &'static str)>,
-    begun: Instant,
-    retries: u32,
-    fell_back: bool,
+    story: Story,
+    /// Whether the driver can await what a hook gives.
+    pub awaits: bool,
+    /// Hooks that have given something to await, and that.
+    pub hooks: VecDeque<(Py<PyAny>, Py<PyAny>)>,
+    /// What `giveup` gave to await.
+    pub asked: Option<Py<PyAny>>,
+    /// What `giveup` has answered.
+    pub answered: Option<bool>,
+}
+
+/// How a call went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Story {
+    pub begun: Instant,
+    pub retries: u32,
+    pub fell_back: bool,
+    pub waited: Duration,
+    /// The last wait alone.
+    last_wait: Option<Duration>,
 }
 
 /// An interrupt, or an error of a user's own predicate: the call is abandoned and this is raised.
@@ -85,10 +108,17 @@ impl Flight {
             heard: None,
             given: None,
             exhausted: None,
-            begun: Instant(0),
-            retries: 0,
-            fell_back: false,
+            story: Story::default(),
+            awaits: false,
+            hooks: VecDeque::new(),
+            asked: None,
+            answered: None,
         }
+    }
+
+    /// How it has gone so far.
+    pub fn story(&self) -> Story {
+        self.story
     }
 
     /// For the garbage collector.
@@ -96,6 +126,11 @@ impl Flight {
         visit.call(&self.function)?;
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
+        visit.call(&self.asked)?;
+        for (hook, waiting) in &self.hooks {
+            visit.call(hook)?;
+            visit.call(waiting)?;
+        }
         self.values.iter().try_for_each(|kept| match kept {
             Kept::Value(held) | Kept::Error(held) => visit.call(held),
         })
@@ -108,19 +143,46 @@ impl Flight {
 
     /// Calls a target. What an object with `invoke` is asked for depends on the way.
     pub fn start(&self, py: Python<'_>, target: Target, way: Way) -> PyResult<Py<PyAny>> {
-        let kwargs = self.kwargs.as_ref().map(|k| k.bind(py));
-        let args = self.args.bind(py);
-        let result = match self.compiled.callee(target) {
-            Callee::Primary => self.function.bind(py).call(args, kwargs)?,
-            Callee::Function(function) => function.bind(py).call(args, kwargs)?,
-            Callee::Runnable(runnable) => runnable.bind(py).getattr(way.method())?.call(args, kwargs)?,
+        match self.callable(py, target, way)? {
+            Ok((function, args)) => Ok(function.call(args, self.kwargs.as_ref().map(|k| k.bind(py)))?.unbind()),
+            Err(value) => Ok(value),
+        }
+    }
+
+    /// Calls a target on a thread of its own; `None` if it has not come back by `limit`.
+    pub fn start_apart(&self, py: Python<'_>, target: Target, limit: Instant) -> PyResult<Option<Py<PyAny>>> {
+        static APART: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        match self.callable(py, target, Way::Sync)? {
+            Ok((function, args)) => {
+                let given = ours(py, &APART, "seawall._threads", "apart")?.call1((function, args, self.kwargs.as_ref(), limit.0))?;
+                // What comes at the limit or after it comes too late, whoever noticed first.
+                let in_time = !given.is_none() && clock::now() < limit;
+                if in_time { given.call0().map(|value| Some(value.unbind())) } else { Ok(None) }
+            }
+            Err(value) => Ok(Some(value)),
+        }
+    }
+
+    /// What a target calls with which arguments, or the value that it is.
+    #[allow(clippy::type_complexity)] // a pair that is taken apart at once
+    fn callable<'py>(
+        &self,
+        py: Python<'py>,
+        target: Target,
+        way: Way,
+    ) -> PyResult<Result<(Bound<'py, PyAny>, Bound<'py, PyTuple>), Py<PyAny>>> {
+        let args = self.args.bind(py).clone();
+        Ok(match self.compiled.callee(target) {
+            Callee::Primary => Ok((self.function.bind(py).clone(), args)),
+            Callee::Function(function) => Ok((function.bind(py).clone(), args)),
+            Callee::Runnable(runnable) => Ok((runnable.bind(py).getattr(way.method())?, args)),
             Callee::Prompt(prompt) => {
                 let changed = prompt.bind(py).call_method1("change", (args,))?.cast_into::<PyTuple>()?;
-                self.function.bind(py).call(&changed, kwargs)?
+                Ok((self.function.bind(py).clone(), changed))
             }
-            Callee::Value(value) => value.bind(py).clone(),
-        };
-        Ok(result.unbind())
+            Callee::Raise(chaos) => return Err(chaos.get().raised(py)),
+            Callee::Value(value) => Err(value.clone_ref(py)),
+        })
     }
 
     /// Keeps how a call came out; an exception that is none of the call's own (an interrupt) is passed on.
@@ -172,7 +234,17 @@ impl Flight {
     }
 
     /// Answers the machine's question.
-    pub fn judge(&self, py: Python<'_>, ask: Ask) -> Result<Verdict, Interrupt> {
+    ///
+    /// Where `giveup` has to be awaited first, that is left in `asked` and the verdict is none: ask again with its answer.
+    pub fn judge(&mut self, py: Python<'_>, ask: Ask) -> Result<Verdict, Interrupt> {
+        let mut waiting = self.asked.take();
+        let answered = self.answered.take();
+        let verdict = self.judged(py, ask, answered, &mut waiting);
+        self.asked = waiting;
+        verdict
+    }
+
+    fn judged(&self, py: Python<'_>, ask: Ask, answered: Option<bool>, waiting: &mut Option<Py<PyAny>>) -> Result<Verdict, Interrupt> {
         let stage = self.compiled.stage(ask.stage);
         let held;
         let happened = match (&ask.outcome, self.exception(py, &ask.outcome)) {
@@ -189,7 +261,22 @@ impl Flight {
         match &stage.judge {
             Judge::Retry(judge) => {
                 let after = clock::now().since(ask.begun);
-                judge.judge(&happened, || self.retry_state(py, ask.attempt, after, Some(&ask.outcome), None))
+                let giveup = |giveup: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>| {
+                    if let Some(answered) = answered {
+                        return Ok(Some(answered));
+                    }
+                    let answer = giveup.call1((error,))?;
+                    if !is_awaitable(&answer) {
+                        return answer.is_truthy().map(Some);
+                    }
+                    if !self.awaits {
+                        return Err(hooks::unawaited("giveup", &answer));
+                    }
+                    *waiting = Some(answer.unbind());
+                    Ok(None)
+                };
+                let state = |upcoming| self.retry_state(py, ask.attempt, after, Some(&ask.outcome), upcoming, None);
+                judge.judge(&happened, Asked { attempt: ask.attempt, previous: self.story.last_wait, state: &state }, giveup)
             }
             Judge::Breaker(judge) => {
                 let verdict = judge.judge(&happened)?;
@@ -217,6 +304,7 @@ impl Flight {
         attempt: u32,
         since: Duration,
         outcome: Option<&Outcome>,
+        upcoming: Option<Duration>,
         sleep: Option<Duration>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let exception = outcome.and_then(|o| self.exception(py, o)).map(Bound::unbind);
@@ -224,7 +312,7 @@ impl Flight {
             Some(Outcome::Value(ticket)) => Some(self.value(py, *ticket).unbind()),
             _ => None,
         };
-        let told = Told { attempt, since, exception, result, sleep };
+        let told = Told { attempt, since, exception, result, idle: self.story.waited, upcoming: sleep.or(upcoming), sleep };
         retry_state(py, Some(&self.function), Some(&self.args), self.kwargs.as_ref(), told)
     }
 
@@ -233,8 +321,11 @@ impl Flight {
         for event in happened {
             match event.name {
                 events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
-                events::RETRY_SCHEDULED => self.retries += 1,
-                events::FALLBACK_USED => self.fell_back = true,
+                events::RETRY_SCHEDULED => {
+                    self.story.retries += 1;
+                    self.story.last_wait = Some(event.span);
+                }
+                events::FALLBACK_USED => self.story.fell_back = true,
                 _ => {}
             }
             match &self.compiled.stage(event.stage).breaker {
@@ -247,6 +338,10 @@ impl Flight {
             }
             if self.compiled.has_hooks {
                 self.call_hooks(py, &event)?;
+            }
+            if event.name == events::RETRY_SCHEDULED {
+                // As in tenacity: the wait that is about to begin is not yet one that was waited.
+                self.story.waited += event.span;
             }
         }
         Ok(())
@@ -261,7 +356,8 @@ impl Flight {
         if kind.severity == Severity::Info {
             self.heard = Some(heard);
         }
-        if !heard {
+        let recorded = trial::is_recorded();
+        if !heard && !recorded {
             return Ok(());
         }
         let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
@@ -269,35 +365,46 @@ impl Flight {
             Some(breaker) => breaker.get().display_name(),
             None => self.name(py),
         };
-        log::say(py, event, kind.severity, &name, error.as_ref())
+        if recorded {
+            virtual_time::record(py, event, &name, error.as_ref())?;
+        }
+        if heard { log::say(py, event, kind.severity, &name, error.as_ref()) } else { Ok(()) }
     }
 
-    fn call_hooks(&self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
-        let Some(hooks) = &self.compiled.stage(event.stage).hooks else { return Ok(()) };
-        let call = |hook: &Option<Py<PyAny>>, sleep: Option<Duration>| -> Result<(), Interrupt> {
-            let Some(hook) = hook else { return Ok(()) };
-            let state = self.retry_state(py, event.number, event.elapsed, event.outcome.as_ref(), sleep);
-            match state.and_then(|state| hook.bind(py).call1((state,))) {
-                Err(error) if error.is_instance_of::<PyException>(py) => log::hook_failed(py, hook.bind(py), &error),
-                Err(interrupt) => Err(interrupt),
-                Ok(_) => Ok(()),
+    fn call_hooks(&mut self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
+        let compiled = self.compiled.clone();
+        let Some(hooks) = &compiled.stage(event.stage).hooks else { return Ok(()) };
+        let mut waiting = Vec::new();
+        let called = hooks.told(event, |hook, sleep| {
+            let state = || self.retry_state(py, event.number, event.elapsed, event.outcome.as_ref(), None, sleep);
+            if let Some(given) = hooks::call(py, hook, state, self.awaits)? {
+                waiting.push((hook.clone_ref(py), given));
             }
-        };
-        hooks.told(event, call)
+            Ok(())
+        });
+        self.hooks.extend(waiting);
+        called
     }
 
     /// Tells the monitor how the call came out.
     fn count(&self, ok: bool) -> PyResult<()> {
         let Some(monitor) = &self.compiled.monitor else { return Ok(()) };
         let now = clock::now();
-        let latency_ns = now.0.saturating_sub(self.begun.0);
-        let record = Record { ok, retries: self.retries, fallback: ok && self.fell_back, latency_ns, tokens: 0 };
+        let latency_ns = now.0.saturating_sub(self.story.begun.0);
+        let record = Record { ok, retries: self.story.retries, fallback: ok && self.story.fell_back, latency_ns, tokens: 0 };
         monitor::record(monitor.get(), record, now)
     }
 
     /// What the caller gets: the value, or the exception with its notes.
     pub fn finish(&mut self, py: Python<'_>, outcome: Outcome, execution: &Execution) -> PyResult<Py<PyAny>> {
-        self.count(matches!(outcome, Outcome::Value(_) | Outcome::Stream(_)))?;
+        let ok = matches!(outcome, Outcome::Value(_) | Outcome::Stream(_));
+        let kind = if ok {
+            None
+        } else {
+            self.exception(py, &outcome).map(|e| e.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string()))
+        };
+        self.compiled.tally.end(self, execution, clock::now(), kind);
+        self.count(ok)?;
         let error = match outcome {
             Outcome::Value(ticket) | Outcome::Stream(ticket) => return Ok(self.value(py, ticket).unbind()),
             failed => match self.exception(py, &failed) {
@@ -335,16 +442,18 @@ impl Flight {
     }
 
     /// A fresh execution of this call.
-    pub fn execution(&mut self, now: Instant) -> Execution {
-        self.begun = now;
-        let execution = Execution::new(self.compiled.plan.clone(), clock::seed(), now);
-        if self.compiled.announces { execution.announcing() } else { execution }
+    pub fn execution(&mut self, py: Python<'_>, now: Instant) -> Execution {
+        self.story.begun = now;
+        self.compiled.tally.begin();
+        let execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
+        trial::dressed(if self.compiled.announces { execution.announcing() } else { execution })
     }
 
     /// The execution of a call that met trouble on the fast lane.
-    pub fn resume(&mut self, pass: &Pass) -> Execution {
-        self.begun = pass.begun();
-        Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, Instant::NEVER)
+    pub fn resume(&mut self, py: Python<'_>, pass: &Pass) -> Execution {
+        self.story.begun = pass.begun();
+        self.compiled.tally.begin();
+        trial::dressed(Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, remaining::inherited(py)))
     }
 
     /// Whether the target's result has to be awaited in an asynchronous call.

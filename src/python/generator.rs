@@ -5,11 +5,12 @@
 
 use super::flight::{Flight, Way};
 use super::inline::Inline;
+use super::remaining;
 use super::slots;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
 use crate::drive::inline::Host;
-use crate::engine::{CallId, Execution, Outcome, Step};
+use crate::engine::{CallId, Execution, Instant, Outcome, Step};
 use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -72,7 +73,7 @@ impl Running {
             if let Some(Input::Throw(error)) = input {
                 return Err(error);
             }
-            self.execution = Some(self.flight.execution(clock::now()));
+            self.execution = Some(self.flight.execution(py, clock::now()));
         } else {
             self.look_at_the_clock(py)?;
         }
@@ -83,7 +84,11 @@ impl Running {
                     Input::Throw(error) => Some(error.value(py).clone().unbind()),
                     Input::Send(_) => None,
                 };
-                let turn = self.last.take().unwrap_or_else(|| advance(current.items.bind(py), given));
+                let deadline = self.flight.compiled.told(|| self.execution.as_ref().map_or(Instant::NEVER, |e| e.deadline_of(call)));
+                let turn = match self.last.take() {
+                    Some(turn) => turn,
+                    None => remaining::within(py, deadline, || advance(current.items.bind(py), given)),
+                };
                 match turn {
                     Ok(Turn::Item(item)) if open => return Ok(Turn::Item(item)),
                     Ok(Turn::Item(item)) => {
@@ -142,8 +147,11 @@ impl Running {
             self.flight.publish(py, events)?;
         }
         match step {
-            Step::Start { call, target, .. } => {
-                match self.flight.start(py, target, Way::Items).and_then(|value| items(value.bind(py)).map(Bound::unbind)) {
+            Step::Start { call, target, deadline } => {
+                let deadline = self.flight.compiled.told(|| deadline);
+                match remaining::within(py, deadline, || self.flight.start(py, target, Way::Items))
+                    .and_then(|value| items(value.bind(py)).map(Bound::unbind))
+                {
                     Ok(items) => {
                         self.current = Some(Current { items, call, open: false });
                         *input = Some(Input::Send(py.None()));

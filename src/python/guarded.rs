@@ -9,6 +9,7 @@ use super::inline::Inline;
 use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
+use super::remaining;
 use super::slots;
 use crate::drive::clock;
 use crate::drive::inline::{self, End};
@@ -68,7 +69,7 @@ unsafe fn to_run(value: *mut ffi::PyObject) -> Option<Given> {
 impl Guarded {
     #[new]
     fn new(py: Python<'_>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, kind: &str) -> PyResult<Guarded> {
-        let compiled = pipeline.get().compiled();
+        let compiled = Arc::new(pipeline.get().compiled().anew(py));
         for stage in &compiled.stages {
             if let Some(breaker) = &stage.breaker {
                 CircuitBreaker::guards(breaker.bind(py), compiled.name.as_deref().unwrap_or(name))?;
@@ -81,7 +82,24 @@ impl Guarded {
             "async generator" => Way::AsyncItems,
             other => return Err(PyValueError::new_err(format!("a function's kind is none of '{other}'"))),
         };
+        if matches!(way, Way::Sync | Way::Items) {
+            compiled.only_sync(py, name)?;
+        }
         Ok(Guarded { vectorcall, function, pipeline, compiled, way })
+    }
+
+    /// What has become of its calls, as a dict: `calls` begun, `successes`, `failures`, `attempts` of all targets,
+    /// `retries`, answers of `fallbacks`, seconds `waited` between attempts; and of the last call that did not simply pass
+    /// `last_attempts`, `last_seconds` and the type of its error, `last_error`. Cancelled calls are neither success nor
+    /// failure.
+    #[getter]
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.compiled.tally.told(py)
+    }
+
+    // As functions do: by reference. Pickle and copy take the name for where it is found.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.getattr("__qualname__")
     }
 
     /// The pipeline that guards it.
@@ -218,7 +236,14 @@ fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyOb
     if !compiled.plan.admit(&mut pass) {
         return trouble(guarded, handed, Some(&pass), None);
     }
-    let value = call();
+    let value = match compiled.tightest {
+        None => call(),
+        // SAFETY: the interpreter calls with its lock held, and lets nothing go here.
+        Some(_) => unsafe {
+            let py = Python::assume_attached();
+            remaining::within(py, compiled.deadline(py, &pass), call)
+        },
+    };
     // SAFETY: not null, so a live object.
     let plain = !value.is_null() && unsafe { to_run(value) }.is_none();
     if plain && settle(compiled, &pass) { value } else { trouble(guarded, handed, Some(&pass), Some(value)) }
@@ -227,11 +252,18 @@ fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyOb
 /// Settles a success on the fast lane and tells the monitor; `false`: the machine has to do both.
 #[inline]
 pub fn settle(compiled: &Compiled, pass: &Pass) -> bool {
-    let Some(watch) = &compiled.monitor else { return compiled.plan.settle(pass, &clock::now) };
+    let Some(watch) = &compiled.monitor else {
+        let settled = compiled.plan.settle(pass, &clock::now);
+        if settled {
+            compiled.tally.pass();
+        }
+        return settled;
+    };
     let now = clock::now();
     if !compiled.plan.settle(pass, &|| now) {
         return false;
     }
+    compiled.tally.pass();
     let latency_ns = now.0.saturating_sub(pass.begun().0);
     let record = Record { ok: true, retries: 0, fallback: false, latency_ns, tokens: 0 };
     if let Err(error) = monitor::record(watch.get(), record, now) {
@@ -272,7 +304,7 @@ fn taken_over(
     let (args, kwargs) = handed.keep(py)?;
     let mut flight = Flight::new(guarded.compiled.clone(), guarded.function.bind(py), &args, kwargs.as_ref());
     let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };
-    let mut execution = flight.resume(pass);
+    let mut execution = flight.resume(py, pass);
     match first {
         Some(Ok(value)) if has_to_run(&value).is_some() => {
             flight.given = Some(value.unbind());
@@ -332,7 +364,7 @@ fn stream(guarded: &Guarded, handed: &Handed, way: Way) -> *mut ffi::PyObject {
 
 /// Runs a call by the machine from its beginning.
 pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
-    let execution = flight.execution(clock::now());
+    let execution = flight.execution(py, clock::now());
     go_on(py, flight, execution)
 }
 

@@ -2,9 +2,11 @@
 
 use super::flight::{Flight, Interrupt, Way};
 use super::guarded;
-use crate::drive::inline::Host;
+use super::remaining;
+use super::virtual_time;
+use crate::drive::inline::{Called, Host};
 use crate::drive::{clock, pause};
-use crate::engine::{Ask, CallId, Event, Instant, Outcome, Target, Verdict};
+use crate::engine::{Ask, CallId, Event, Instant, Target, Verdict};
 use pyo3::prelude::*;
 
 /// A flight on its caller's thread.
@@ -20,15 +22,24 @@ impl Host for Inline<'_, '_> {
         clock::now()
     }
 
-    fn call(&mut self, _call: CallId, target: Target, _deadline: Instant) -> Result<Option<Outcome>, Interrupt> {
-        let result = self.flight.start(self.py, target, Way::Sync);
+    fn call(&mut self, _call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Interrupt> {
+        let (py, flight) = (self.py, &*self.flight);
+        let deadline = flight.compiled.told(|| deadline);
+        let result = if flight.compiled.threaded && limit != Instant::NEVER {
+            match remaining::within(py, deadline, || flight.start_apart(py, target, limit)).transpose() {
+                Some(result) => result,
+                None => return Ok(Called::GivenUp),
+            }
+        } else {
+            remaining::within(py, deadline, || flight.start(py, target, Way::Sync))
+        };
         if let Ok(value) = &result
             && guarded::has_to_run(value.bind(self.py)).is_some()
         {
             self.flight.given = result.ok();
-            return Ok(None);
+            return Ok(Called::Given);
         }
-        self.flight.keep(self.py, result).map(Some)
+        self.flight.keep(self.py, result).map(Called::Ended)
     }
 
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Interrupt> {
@@ -41,6 +52,10 @@ impl Host for Inline<'_, '_> {
             let now = clock::now();
             if now >= until {
                 return Ok(());
+            }
+            if clock::is_by_hand() {
+                virtual_time::advance_to(self.py, until)?;
+                continue;
             }
             self.py.detach(|| pause::pause(until.since(now)));
         }

@@ -3,12 +3,15 @@
 
 use super::bare;
 use super::errors::{configuration, ours, wrong_type};
-use crate::engine::{Verdict, WaitHint};
+use crate::drive::clock;
+use crate::engine::{Random, Verdict, WaitHint};
 use crate::policies::class::{FallbackRule, Row};
+use crate::policies::retry::backoff::Backoff;
 use pyo3::exceptions::{PyBaseException, PyException};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDelta, PyFrozenSet, PyList, PySet, PyTuple, PyType};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which failures a policy is about.
@@ -37,6 +40,21 @@ fn type_name(value: &Bound<'_, PyAny>) -> String {
 /// Whether a class of that name is among an object's classes.
 fn has_base(value: &Bound<'_, PyAny>, name: &str) -> bool {
     value.get_type().mro().iter().any(|t| t.cast::<PyType>().is_ok_and(|t| t.name().is_ok_and(|n| n == name)))
+}
+
+/// Which kind of function it is: `function`, `coroutine`, `generator` or `async generator`.
+pub fn kind_of_function(function: &Bound<'_, PyAny>) -> PyResult<String> {
+    static KIND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ours(function.py(), &KIND, "seawall._guarded", "kind")?.call1((function,))?.extract()
+}
+
+/// Refuses an asynchronous predicate: what it gives would be true whatever it says.
+pub fn answers_at_once<'py>(argument: &str, predicate: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if predicate.is_callable() && !predicate.is_instance_of::<PyType>() && kind_of_function(&predicate)? != "function" {
+        let message = format!("{argument} must answer at once, and {} is asynchronous or a generator", type_name(&predicate));
+        return Err(configuration(predicate.py(), &message));
+    }
+    Ok(predicate)
 }
 
 impl Listed {
@@ -95,10 +113,23 @@ pub struct RetryJudge {
     pub stop: Option<Py<PyAny>>,
     /// `wait(retry_state) -> seconds`, as tenacity's.
     pub wait: Option<Py<PyAny>>,
+    /// The policy's own waits, where `wait` is none.
+    pub backoff: Arc<Backoff>,
     /// `on_result(value) -> bool`: a result that counts as a failure.
     pub on_result: Option<Py<PyAny>>,
     /// `giveup(exception) -> bool`: stop although it is retryable.
     pub giveup: Option<Py<PyAny>>,
+}
+
+/// What a retry's judge may want to know beside what happened.
+pub struct Asked<'a, 'py> {
+    /// The failed attempts so far.
+    pub attempt: u32,
+    /// The wait before this attempt.
+    pub previous: Option<Duration>,
+    /// Makes the retry state that tenacity's objects take, with the wait that would follow.
+    #[allow(clippy::type_complexity)] // one function
+    pub state: &'a dyn Fn(Option<Duration>) -> PyResult<Bound<'py, PyAny>>,
 }
 
 /// What happened, as far as judges care.
@@ -122,8 +153,14 @@ pub fn server_wait(error: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
 }
 
 impl RetryJudge {
-    /// The verdict; `state` makes the retry state that tenacity's objects take.
-    pub fn judge<'py>(&self, happened: &Happened<'_, 'py>, state: impl Fn() -> PyResult<Bound<'py, PyAny>>) -> PyResult<Verdict> {
+    /// The verdict; `giveup` calls that function of the user's, `None` while its answer is awaited: then there is no verdict.
+    pub fn judge<'py>(
+        &self,
+        happened: &Happened<'_, 'py>,
+        asked: Asked<'_, 'py>,
+        giveup: impl FnOnce(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<Option<bool>>,
+    ) -> PyResult<Verdict> {
+        let state = || (asked.state)(None);
         let bare = match happened {
             Happened::Error(error) => bare::row(error)?,
             Happened::Value(_) => None,
@@ -142,28 +179,39 @@ impl RetryJudge {
         let py = match happened {
             Happened::Value(v) | Happened::Error(v) => v.py(),
         };
-        if let (Some(giveup), Happened::Error(error)) = (&self.giveup, happened)
-            && giveup.bind(py).call1((*error,))?.is_truthy()?
-        {
-            return Ok(Verdict::Final);
+        if let (Some(function), Happened::Error(error)) = (&self.giveup, happened) {
+            match giveup(function.bind(py), error)? {
+                Some(true) => return Ok(Verdict::Final),
+                Some(false) => {}
+                None => return Ok(Verdict::Ignore),
+            }
         }
-        if let Some(stop) = &self.stop
-            && stop.bind(py).call1((state()?,))?.is_truthy()?
-        {
-            return Ok(Verdict::Stop);
-        }
-        let asked = match happened {
+        let server = match happened {
             Happened::Error(error) if bare.is_none() => server_wait(error)?,
             _ => None,
         };
-        let wait = match (asked, &self.wait) {
-            (Some(asked), _) => WaitHint::RetryAfter(asked),
+        let wait = match (server, &self.wait) {
+            (Some(server), _) => WaitHint::RetryAfter(server),
             (None, Some(wait)) => {
                 let seconds = wait.bind(py).call1((state()?,))?;
                 WaitHint::Exactly(super::convert::seconds("the wait strategy's answer", &seconds)?)
             }
+            // A stop may ask for the wait that would follow, so it is decided on here.
+            (None, None) if self.stop.is_some() && hint == WaitHint::None => {
+                let mut random = Random::seeded(clock::seed());
+                WaitHint::Exactly(self.backoff.wait(asked.attempt, asked.previous, &mut || random.unit()))
+            }
             (None, None) => hint,
         };
+        if let Some(stop) = &self.stop {
+            let upcoming = match wait {
+                WaitHint::RetryAfter(wait) | WaitHint::Exactly(wait) => Some(wait),
+                WaitHint::None => None,
+            };
+            if stop.bind(py).call1(((asked.state)(upcoming)?,))?.is_truthy()? {
+                return Ok(Verdict::Stop);
+            }
+        }
         Ok(Verdict::Failure { wait, branches: u64::MAX })
     }
 

@@ -1,5 +1,7 @@
 //! The logger `seawall`: what happened, never what was said. No content, no keys.
 
+use super::virtual_time;
+use crate::drive::trial;
 use crate::engine::Event;
 use crate::events::{self, Severity};
 use pyo3::intern;
@@ -36,8 +38,11 @@ pub fn is_heard(py: Python<'_>, severity: Severity) -> PyResult<bool> {
     logger(py)?.call_method1(intern!(py, "isEnabledFor"), (level(severity),))?.is_truthy()
 }
 
-/// Logs an event of the pipeline or breaker `name`, if anybody hears it.
+/// Tells an event of the pipeline or breaker `name` to recorders, and to the log if anybody hears it.
 pub fn event(py: Python<'_>, event: &Event, name: &str, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    if trial::is_recorded() {
+        virtual_time::record(py, event, name, error)?;
+    }
     match events::kind(event.name) {
         Some(kind) if is_heard(py, kind.severity)? => say(py, event, kind.severity, name, error),
         _ => Ok(()),
@@ -64,6 +69,8 @@ pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error:
         events::TIMEOUT_ELAPSED => format!("'{name}' took longer than {seconds} s"),
         events::FALLBACK_USED => format!("alternative {} of '{name}' is tried{after}", event.number),
         events::FALLBACK_EXHAUSTED => format!("no alternative of '{name}' helped"),
+        events::CHAOS_INJECTED if event.reason == "latency" => format!("chaos slowed '{name}' by {seconds:.3} s"),
+        events::CHAOS_INJECTED => format!("chaos put its {} in place of '{name}'", event.reason),
         other => other.to_owned(),
     };
     write(logger, level, event.name, name, text)

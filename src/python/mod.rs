@@ -10,6 +10,7 @@ mod event_loop;
 mod flight;
 mod generator;
 mod guarded;
+mod hooks;
 mod inline;
 mod judge;
 mod llm;
@@ -17,11 +18,14 @@ mod log;
 mod monitor;
 mod pipeline;
 mod policies;
+mod remaining;
 mod running;
 mod simulator;
 mod slots;
 mod state;
+mod tally;
 mod turnstile;
+mod virtual_time;
 mod waits;
 
 use crate::policies::class::{CLASSES, FallbackRule};
@@ -37,12 +41,6 @@ fn classes() -> Vec<(&'static str, Option<bool>, Option<bool>, bool)> {
     CLASSES.iter().map(|row| (row.name, row.retry, alternatives(row.fallback), row.breaker)).collect()
 }
 
-/// The time by the engine's clock, in nanoseconds; only differences mean anything.
-#[pyfunction]
-fn clock_ns() -> u64 {
-    crate::drive::clock::now().0
-}
-
 #[pymodule]
 fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::retry::Retry>()?;
@@ -50,15 +48,18 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::circuit_breaker::Permit>()?;
     m.add_class::<policies::timeout::Timeout>()?;
     m.add_class::<policies::fallback::Fallback>()?;
+    m.add_class::<policies::chaos::Chaos>()?;
     m.add_class::<pipeline::Pipeline>()?;
     m.add_class::<guarded::Guarded>()?;
     m.add_class::<coroutine::Coroutine>()?;
     m.add_class::<generator::Generator>()?;
     m.add_class::<async_generator::AsyncGenerator>()?;
     m.add_function(wrap_pyfunction!(bare::ask_always, m)?)?;
-    m.add_function(wrap_pyfunction!(clock_ns, m)?)?;
     m.add("CLASSES", classes())?;
+    m.add_function(wrap_pyfunction!(remaining::remaining, m)?)?;
+    tally::look(m.py())?;
     waits::register(m)?;
+    virtual_time::register(m)?;
     llm::register(m)?;
     monitor::register(m)?;
     m.add_class::<simulator::SimulatedServer>()?;

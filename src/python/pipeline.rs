@@ -93,6 +93,7 @@ impl Pipeline {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        self.compiled.only_sync(py, "Pipeline.call")?;
         fly(py, Flight::new(self.compiled.clone(), function, args, kwargs))
     }
 
@@ -110,6 +111,13 @@ impl Pipeline {
             return Err(PyTypeError::new_err(format!("a pipeline guards a function, not {}", short_repr(function))));
         }
         ours(py, &GUARD, "seawall._guarded", "guarded")?.call1((slf, function))
+    }
+
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("name", self.compiled.name.as_deref())?;
+        kwargs.set_item("monitor", self.compiled.monitor.as_ref())?;
+        Ok((PyTuple::new(py, &self.policies)?, kwargs))
     }
 
     /// The policies in order, a line each.

@@ -8,6 +8,8 @@ use super::coroutine::Coroutine;
 use super::errors::ours;
 use super::event_loop::{self, Timer};
 use super::flight::{Flight, Way};
+use super::hooks;
+use super::remaining;
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Outcome, Step};
 use pyo3::exceptions::{PyException, PyStopAsyncIteration, PyStopIteration};
@@ -24,6 +26,10 @@ pub enum Awaited {
     Call { call: CallId, given_up: bool },
     /// The wait between attempts, or the end of what was given up.
     Pause,
+    /// What this hook gave.
+    Hook(Py<PyAny>),
+    /// What `giveup` gave.
+    Giveup,
 }
 
 /// What the event loop hands in.
@@ -58,6 +64,8 @@ pub struct Running {
     pub current: Option<(Py<PyAny>, Awaited)>,
     timer: Option<Timer>,
     way: Way,
+    /// A step of the machine's that waits for hooks.
+    held: Option<Step>,
     pub items: Option<Items>,
     /// An exception that the consumer threw in: if it comes out unchanged it says nothing of the callee.
     pub thrown: Option<Py<PyAny>>,
@@ -65,8 +73,9 @@ pub struct Running {
 
 impl Running {
     /// A call that has not begun.
-    pub fn new(flight: Flight, way: Way) -> Running {
-        Running { flight, execution: None, current: None, timer: None, way, items: None, thrown: None }
+    pub fn new(mut flight: Flight, way: Way) -> Running {
+        flight.awaits = true;
+        Running { flight, execution: None, current: None, timer: None, way, held: None, items: None, thrown: None }
     }
 
     /// A call whose machine is there already.
@@ -80,13 +89,15 @@ impl Running {
             if let Resume::Throw(error) = input {
                 return Err(error);
             }
-            self.execution = Some(self.flight.execution(clock::now()));
+            self.execution = Some(self.flight.execution(py, clock::now()));
         } else {
             input = self.limit_passed(py, input)?;
         }
         loop {
             if let Some((awaitable, awaited)) = self.current.take() {
-                let result = match advance(awaitable.bind(py), std::mem::replace(&mut input, Resume::Send(py.None()))) {
+                let given = std::mem::replace(&mut input, Resume::Send(py.None()));
+                let deadline = self.deadline(&awaited);
+                let result = match remaining::within(py, deadline, || advance(awaitable.bind(py), given)) {
                     Ok(Turn::Yield(value)) => {
                         self.current = Some((awaitable, awaited));
                         self.arm(py, &value)?;
@@ -105,6 +116,14 @@ impl Running {
         }
     }
 
+    /// The deadline that what is awaited is told of.
+    fn deadline(&self, awaited: &Awaited) -> Instant {
+        match (awaited, &self.execution) {
+            (Awaited::Call { call, .. }, Some(execution)) => self.flight.compiled.told(|| execution.deadline_of(*call)),
+            _ => Instant::NEVER,
+        }
+    }
+
     /// Runs until what is being closed has ended, whatever it says.
     pub fn run_out(&mut self, py: Python<'_>, input: Resume) -> PyResult<Turn> {
         let Some((awaitable, awaited)) = self.current.take() else { return Ok(Turn::Return(py.None())) };
@@ -118,6 +137,10 @@ impl Running {
     /// Gives permits back; nothing counts.
     pub fn abandon(&mut self, py: Python<'_>) {
         self.disarm(py);
+        for (_, waiting) in self.flight.hooks.drain(..) {
+            // Closed, so that nobody is warned of a coroutine that was never awaited; it has not begun, so it cannot fail.
+            let _ = waiting.bind(py).call_method0("close");
+        }
         if let Some(execution) = &mut self.execution {
             execution.abandon(clock::now());
         }
@@ -180,6 +203,11 @@ impl Running {
     pub fn ended(&mut self, py: Python<'_>, awaited: Awaited, result: PyResult<Py<PyAny>>) -> PyResult<Option<Turn>> {
         match awaited {
             Awaited::Pause => result.map(|_| None),
+            Awaited::Hook(hook) => result.map(drop).or_else(|error| hooks::failed(py, hook.bind(py), error)).map(|()| None),
+            Awaited::Giveup => {
+                self.flight.answered = Some(result?.is_truthy(py)?);
+                Ok(None)
+            }
             Awaited::Call { given_up: true, .. } => match result {
                 // What a call says after it was given up is no outcome; an interrupt of another kind still is one.
                 Err(error) if !error.is_instance_of::<PyException>(py) && !event_loop::is_cancellation(py, &error) => Err(error),
@@ -220,15 +248,30 @@ impl Running {
 
     /// One step of the machine; a turn if it ends the call or suspends it.
     fn step(&mut self, py: Python<'_>, input: &mut Resume) -> PyResult<Option<Turn>> {
+        if let Some((hook, waiting)) = self.flight.hooks.pop_front() {
+            self.wait_for(waiting.bind(py), Awaited::Hook(hook))?;
+            return Ok(None);
+        }
         let Some(execution) = &mut self.execution else { return Ok(None) };
-        let step = execution.step(clock::now());
-        if execution.has_events() {
-            let events = execution.take_events();
-            self.flight.publish(py, events)?;
+        let step = match self.held.take() {
+            Some(step) => step,
+            None => {
+                let step = execution.step(clock::now());
+                if execution.has_events() {
+                    let events = execution.take_events();
+                    self.flight.publish(py, events)?;
+                }
+                step
+            }
+        };
+        if !self.flight.hooks.is_empty() {
+            self.held = Some(step);
+            return Ok(None);
         }
         match step {
-            Step::Start { call, target, .. } => {
-                let started = self.flight.start(py, target, self.way);
+            Step::Start { call, target, deadline } => {
+                let deadline = self.flight.compiled.told(|| deadline);
+                let started = remaining::within(py, deadline, || self.flight.start(py, target, self.way));
                 let awaitable = match started {
                     Ok(value) if self.way == Way::AsyncItems => self.first_item(value.bind(py), call).map_err(Err),
                     Ok(value) if self.flight.is_value(target) => Err(Ok(value)),
@@ -247,7 +290,12 @@ impl Running {
             }
             Step::Judge(ask) => {
                 let verdict = self.flight.judge(py, ask)?;
-                execution.verdict(verdict, clock::now());
+                if let Some(waiting) = self.flight.asked.take() {
+                    // Unanswered, the question comes again.
+                    self.wait_for(waiting.bind(py), Awaited::Giveup)?;
+                } else {
+                    execution.verdict(verdict, clock::now());
+                }
             }
             Step::Wait { until } => {
                 let pause = event_loop::sleep(py, until.since(clock::now()))?;
@@ -265,6 +313,11 @@ impl Running {
             }
         }
         Ok(None)
+    }
+
+    fn wait_for(&mut self, waiting: &Bound<'_, PyAny>, awaited: Awaited) -> PyResult<()> {
+        self.current = awaitable(waiting).transpose()?.map(|awaitable| (awaitable.unbind(), awaited));
+        Ok(())
     }
 
     /// The awaitable of a target's first item.

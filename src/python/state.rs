@@ -13,6 +13,10 @@ pub struct Told {
     pub since: Duration,
     pub exception: Option<Py<PyAny>>,
     pub result: Option<Py<PyAny>>,
+    /// The waits so far.
+    pub idle: Duration,
+    /// The wait that would follow.
+    pub upcoming: Option<Duration>,
     /// The wait decided on.
     pub sleep: Option<Duration>,
 }
@@ -37,6 +41,8 @@ pub fn retry_state<'py>(
         told.exception,
         told.result,
         told.sleep.map(|s| s.as_secs_f64()),
+        told.upcoming.map(|s| s.as_secs_f64()),
+        told.idle.as_secs_f64(),
     );
     ours(py, &STATE, "seawall._retry_state", "retry_state")?.call1(fields)
 }

@@ -169,6 +169,21 @@ fn rules(py: Python<'_>, name: &str, waits: &Bound<'_, PyTuple>) -> PyResult<Vec
     Ok(rules)
 }
 
+/// A wait of waits of which some are not ours: it is made of calls.
+fn mixed<'py>(py: Python<'py>, name: &str, waits: impl pyo3::call::PyCallArgs<'py>) -> PyResult<Py<PyAny>> {
+    Ok(py.import("seawall._waits")?.getattr("mixed")?.getattr(name)?.call1(waits)?.unbind())
+}
+
+/// A wait of these waits: ours if they all are.
+fn one_of(py: Python<'_>, word: &Word, waits: &Bound<'_, PyTuple>, rule: fn(Vec<Backoff>) -> Backoff) -> PyResult<Py<PyAny>> {
+    let ours = |wait: &Bound<'_, PyAny>| wait.is_instance_of::<Wait>();
+    if waits.iter().any(|wait| !ours(&wait)) && waits.iter().all(|wait| ours(&wait) || wait.is_callable()) {
+        return mixed(py, word.name, waits.clone());
+    }
+    let made = checked(py, word.name, rule(rules(py, word.name, waits)?).checked())?;
+    Ok(Bound::new(py, made)?.into_any().unbind())
+}
+
 fn sum(left: &Backoff, right: &Backoff) -> Wait {
     let parts = |rule: &Backoff| match rule {
         Backoff::Sum(parts) => parts.clone(),
@@ -222,16 +237,23 @@ impl Wait {
         failed.map_or(Ok(seconds), Err)
     }
 
-    fn __add__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    fn __add__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
         match other.cast::<Wait>() {
-            Ok(other) => Ok(Bound::new(py, sum(&self.rule, &other.get().rule))?.into_any().unbind()),
-            Err(_) => Ok(py.NotImplemented()),
+            Ok(other) => Ok(Bound::new(py, sum(&slf.get().rule, &other.get().rule))?.into_any().unbind()),
+            // tenacity's own adds itself to ours; a plain function cannot.
+            Err(_) if !other.is_callable() || other.hasattr("__radd__")? => Ok(py.NotImplemented()),
+            Err(_) => mixed(py, "wait_combine", (slf, other)),
         }
     }
 
     /// `sum([a, b])` begins with 0.
-    fn __radd__(slf: Bound<'_, Self>, other: &Bound<'_, PyAny>) -> Py<PyAny> {
-        if other.extract::<f64>().is_ok_and(|number| number == 0.0) { slf.into_any().unbind() } else { other.py().NotImplemented() }
+    fn __radd__<'py>(slf: Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
+        match () {
+            () if other.extract::<f64>().is_ok_and(|number| number == 0.0) => Ok(slf.into_any().unbind()),
+            () if other.is_callable() => mixed(other.py(), "wait_combine", (other, slf)),
+            () => Ok(other.py().NotImplemented()),
+        }
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
@@ -339,15 +361,15 @@ fn wait_sdk() -> Wait {
 /// One wait per attempt, in this order; the last one from there on.
 #[pyfunction]
 #[pyo3(signature = (*strategies))]
-fn wait_chain(py: Python<'_>, strategies: &Bound<'_, PyTuple>) -> PyResult<Wait> {
-    checked(py, CHAIN.name, Backoff::Chain(rules(py, CHAIN.name, strategies)?).checked())
+fn wait_chain(py: Python<'_>, strategies: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
+    one_of(py, &CHAIN, strategies, Backoff::Chain)
 }
 
 /// All these waits, one after the other; also written `a + b`.
 #[pyfunction]
 #[pyo3(signature = (*strategies))]
-fn wait_combine(py: Python<'_>, strategies: &Bound<'_, PyTuple>) -> PyResult<Wait> {
-    checked(py, COMBINE.name, Backoff::Sum(rules(py, COMBINE.name, strategies)?).checked())
+fn wait_combine(py: Python<'_>, strategies: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
+    one_of(py, &COMBINE, strategies, Backoff::Sum)
 }
 
 /// Adds the class and the words to the module.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import logging
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 import tenacity
 
 import seawall
-from seawall import Pipeline, Retry, errors, retry, wait_exponential, wait_fixed
+from seawall import Pipeline, Retry, errors, retry, testing, wait_exponential, wait_fixed
 from seawall.errors import ConfigurationError
 
 
@@ -126,29 +125,26 @@ class _Limited(Exception):
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "wanted"),
     [
-        {"retry-after-ms": "150"},
-        {"Retry-After": "0.15"},
-        {
-            "retry-after": email.utils.formatdate(time.time() + 2, usegmt=True),
-            "date": email.utils.formatdate(time.time(), usegmt=True),
-        },
+        ({"retry-after-ms": "150"}, 0.15),
+        ({"Retry-After": "15"}, 15),
+        ({"retry-after": email.utils.formatdate(90, usegmt=True), "date": email.utils.formatdate(60, usegmt=True)}, 30),
     ],
 )
-def test_retry_after_on_any_exception_with_a_response_is_waited_out(headers: dict[str, str]) -> None:
+def test_retry_after_on_any_exception_with_a_response_is_waited_out(
+    headers: dict[str, str], wanted: float, seawall_clock: testing.clock
+) -> None:
     times: list[float] = []
 
     @retry(2, on=_Limited, wait=0)
     def ask() -> None:
-        times.append(time.monotonic())
+        times.append(seawall_clock.now)
         raise _Limited(headers)
 
     with pytest.raises(_Limited):
         ask()
-    wanted = 1.0 if len(headers) == 2 else 0.15
-    assert len(times) == 2
-    assert times[1] - times[0] >= wanted
+    assert times == [0, wanted]
 
 
 def test_a_retry_after_that_is_too_long_ends_the_retries_at_once() -> None:
@@ -242,11 +238,38 @@ def test_what_is_logged_names_the_kind_and_never_the_content(caplog: pytest.LogC
         ({"on": [ValueError, "x"]}, "on"),
         ({"budget": 2}, "budget"),
         ({"before_sleep": 3}, "before_sleep"),
+        ({"attempts": 2.5}, "attempts"),
+        ({"attempts": True}, "attempts"),
+        ({"attempts": float("nan")}, "attempts"),
+        ({"attempts": 2**40}, "attempts"),
+        ({"wait": float("nan")}, "wait"),
+        ({"wait": True}, "wait"),
+        ({"timeout": -3}, "timeout"),
+        ({"timeout": "5"}, "timeout"),
+        ({"max_retry_after": -1}, "max_retry_after"),
+        ({"max_retry_after": "1"}, "max_retry_after"),
+        ({"on": "ValueError"}, "on"),
+        ({"on": (ValueError, KeyError())}, "on"),
+        ({"on": ["ValueError"]}, "on"),
+        ({"budget": 0}, "budget"),
+        ({"budget": -0.5}, "budget"),
+        ({"budget": float("nan")}, "budget"),
+        ({"budget": "0.2"}, "budget"),
+        ({"stop": 3}, "stop"),
+        ({"giveup": "x"}, "giveup"),
+        ({"on_result": 0}, "on_result"),
+        ({"before": "x"}, "before"),
+        ({"after": [3]}, "after"),
     ],
 )
 def test_bad_configuration_is_refused_when_it_is_written(options: dict[str, Any], named: str) -> None:
-    with pytest.raises((ConfigurationError, TypeError), match=named):
+    with pytest.raises(ConfigurationError, match=f"^{named} must ") as raised:
         Retry(**options)
+    (value,) = options.values()
+    shown = value if not isinstance(value, (list, tuple)) else value[-1]
+    assert str(shown.__name__ if isinstance(shown, type) else shown) in str(raised.value) or repr(shown) in str(raised.value)
+    with pytest.raises(ConfigurationError, match=named):
+        retry(**options)(failing(1))
 
 
 def test_a_clients_timeout_setting_is_no_exception_class_and_the_error_says_what_is() -> None:

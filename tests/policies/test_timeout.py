@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from seawall import Fallback, Pipeline, Retry, Timeout, guard
+from seawall import Fallback, Pipeline, Retry, Timeout, guard, testing
 from seawall.errors import CallTimeoutError, ConfigurationError
 
 
@@ -14,34 +15,45 @@ async def hangs() -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_coroutine_is_cancelled_at_the_limit() -> None:
+@pytest.fixture
+def hangs_on(seawall_clock: testing.clock) -> Callable[[], Awaitable[None]]:
+    """A call that hangs by a clock that moves to whatever limit ends it."""
+    return seawall_clock.asleep
+
+
+async def test_a_coroutine_is_cancelled_at_the_limit(seawall_clock: testing.clock) -> None:
     cleaned = []
 
     async def cleans_up() -> None:
         try:
-            await hangs()
+            await seawall_clock.asleep()
         finally:
-            cleaned.append(True)
+            cleaned.append(seawall_clock.now)
 
     with pytest.raises(TimeoutError) as raised:
-        await Pipeline(Timeout(0.02), name="slow").acall(cleans_up)
+        await Pipeline(Timeout(20), name="slow").acall(cleans_up)
     assert isinstance(raised.value, CallTimeoutError)
-    assert raised.value.limit == 0.02
+    assert raised.value.limit == 20
     assert "slow" in str(raised.value)
-    assert cleaned == [True]
+    assert cleaned == [20]
 
 
-async def test_each_attempt_has_its_limit_and_the_next_may_work() -> None:
+async def test_a_limit_ends_a_call_in_real_time_too() -> None:
+    with pytest.raises(CallTimeoutError):
+        await Pipeline(Timeout(0.02)).acall(hangs)
+
+
+async def test_each_attempt_has_its_limit_and_the_next_may_work(hangs_on: Callable[[], Awaitable[None]]) -> None:
     calls = 0
 
     async def first_hangs() -> str:
         nonlocal calls
         calls += 1
         if calls == 1:
-            await hangs()
+            await hangs_on()
         return "second"
 
-    assert await Pipeline(Retry(2, wait=0), Timeout(0.02)).acall(first_hangs) == "second"
+    assert await Pipeline(Retry(2, wait=0), Timeout(20)).acall(first_hangs) == "second"
 
 
 async def test_the_total_limit_ends_a_wait_too() -> None:
@@ -52,8 +64,8 @@ async def test_the_total_limit_ends_a_wait_too() -> None:
         await Pipeline(Timeout(30), Retry(9, wait=60)).acall(fails)
 
 
-async def test_a_fallback_serves_when_the_limit_has_passed() -> None:
-    assert await Pipeline(Fallback("instead"), Timeout(0.02), Retry(3)).acall(hangs) == "instead"
+async def test_a_fallback_serves_when_the_limit_has_passed(hangs_on: Callable[[], Awaitable[None]]) -> None:
+    assert await Pipeline(Fallback("instead"), Timeout(20), Retry(3)).acall(hangs_on) == "instead"
 
 
 async def test_an_outer_cancellation_stays_a_cancellation() -> None:
@@ -69,14 +81,14 @@ async def test_wait_for_around_it_ends_it() -> None:
         await asyncio.wait_for(Pipeline(Retry(3, wait=60, on=Exception)).acall(hangs), 0.02)
 
 
-async def test_the_guards_limits_are_in_the_canonical_order() -> None:
+async def test_the_guards_limits_are_in_the_canonical_order(hangs_on: Callable[[], Awaitable[None]]) -> None:
     calls = 0
 
-    @guard(retry=2, attempt_timeout=0.02, timeout=10, deadline=20, fallback="instead", circuit=None)
+    @guard(retry=2, attempt_timeout=2, timeout=10, deadline=20, fallback="instead", circuit=None)
     async def ask() -> None:
         nonlocal calls
         calls += 1
-        await hangs()
+        await hangs_on()
 
     assert await ask() == "instead"
     assert calls == 2

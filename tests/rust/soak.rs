@@ -48,6 +48,7 @@ fn plan(breaker: &Arc<CircuitBreaker>) -> Arc<Plan> {
         max_retry_after: s(120.0),
         budget,
         judges_values: false,
+        counts: Arc::default(),
     };
     let policies: Vec<Arc<dyn Policy>> = vec![
         Arc::new(Timeout { limit: s(2.0) }),

@@ -139,6 +139,15 @@ impl World {
         (self.end(outcome), false)
     }
 
+    /// The first call, begun on the fast lane, has failed: runs on to the end.
+    pub fn failed_first(&mut self, execution: &mut Execution) -> Outcome {
+        let (takes, answer) = self.next_answer(0);
+        self.now = self.now.after(takes);
+        let outcome = self.keep(answer);
+        execution.ended(CallId::FIRST, outcome);
+        self.drive(execution, &mut Vec::new(), Instant::NEVER).expect("it ends")
+    }
+
     fn next_answer(&mut self, target: u16) -> (Duration, Answer) {
         let script = &mut self.script[target as usize];
         let (takes, answer) = if script.len() > 1 { script.pop_front().expect("not empty") } else { script[0] };

@@ -36,7 +36,7 @@ _BY_HAND = ("forced_open", "disabled", "metrics_only")
 
 # Programs turn this module's clock in their tests. In a tuple, where nothing replaces it: the one that nobody turned.
 _TRUE_CLOCK = (monotonic,)
-_AHEAD = _seawall.clock_ns() - round(monotonic() * 1e9)
+_AHEAD = _seawall.clock_now() - round(monotonic() * 1e9)
 
 
 def _turned_clock() -> int | None:

@@ -2,8 +2,10 @@
 
 pub mod backoff;
 mod budget;
+mod counts;
 
 pub use budget::Budget;
+pub use counts::{Counts, Totals};
 
 use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Verdict, WaitHint};
 use crate::events;
@@ -26,6 +28,8 @@ pub struct Retry {
     pub budget: Option<Arc<Budget>>,
     /// Whether results are judged too.
     pub judges_values: bool,
+    /// What it has done so far.
+    pub counts: Arc<Counts>,
 }
 
 impl Policy for Retry {
@@ -34,7 +38,7 @@ impl Policy for Retry {
     }
 
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(Passage { config: self.clone(), attempt: 0, deposited: false, waited: None, last: None })
+        Box::new(Passage { config: self.clone(), attempt: 0, begun: false, deposited: false, waited: None, last: None })
     }
 
     fn lane(&self) -> Lane {
@@ -53,13 +57,15 @@ impl Policy for Retry {
     }
 
     fn enter_with(&self, _permit: u64, _begun: Instant) -> Box<dyn Layer> {
-        Box::new(Passage { config: self.clone(), attempt: 0, deposited: true, waited: None, last: None })
+        Box::new(Passage { config: self.clone(), attempt: 0, begun: false, deposited: true, waited: None, last: None })
     }
 }
 
 struct Passage {
     config: Retry,
     attempt: u32,
+    /// It has been counted.
+    begun: bool,
     /// The budget knows of this call already.
     deposited: bool,
     waited: Option<Duration>,
@@ -90,6 +96,9 @@ impl Passage {
     }
 
     fn give_up(&mut self, outcome: Outcome, why: &'static str, cx: &mut Cx<'_>) -> Flow {
+        if why != reason::FINAL {
+            self.config.counts.exhausted();
+        }
         cx.emit(events::RETRY_EXHAUSTED, self.attempt, cx.now().since(cx.begun()), Some(outcome), why);
         Flow::Resolve(outcome)
     }
@@ -99,15 +108,20 @@ impl Passage {
         if at >= self.deadline(cx) && at != cx.now() {
             return self.give_up(outcome, reason::DEADLINE, cx);
         }
+        if !outcome.is_refusal() {
+            self.config.counts.retry(wait);
+        }
         self.waited = Some(wait);
         self.last = Some(outcome);
         cx.emit(events::RETRY_SCHEDULED, self.attempt, wait, Some(outcome), "");
+        // A limit that is full stays so until its time comes.
+        let at = if cx.hurries() && !outcome.is_refusal() { cx.now() } else { at };
         cx.wake_at(at);
         Flow::Hold
     }
 
     fn failed(&mut self, outcome: Outcome, hint: WaitHint, cx: &mut Cx<'_>) -> Flow {
-        if self.attempt >= self.config.attempts {
+        if self.attempt >= cx.capped(self.config.attempts) {
             return self.give_up(outcome, reason::ATTEMPTS, cx);
         }
         if cx.now() >= self.deadline(cx) {
@@ -126,6 +140,8 @@ impl Passage {
 
     fn go(&mut self, cx: &mut Cx<'_>) -> Flow {
         self.attempt += 1;
+        self.config.counts.attempt(!self.begun);
+        self.begun = true;
         if cx.announces() {
             cx.emit(events::ATTEMPT_STARTED, self.attempt, cx.now().since(cx.begun()), None, "");
         }

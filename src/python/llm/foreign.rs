@@ -3,15 +3,14 @@
 
 use super::leg::Stage;
 use super::raise;
-use crate::drive::clock;
+use crate::drive::{clock, trial};
 use crate::engine::{Ask, Event, Refusal, Verdict};
 use crate::events::{self, Severity};
 use crate::llm::error::ApiError;
 use crate::llm::route::{Failure, Foreign};
-use crate::python::judge::{Happened, Judge};
+use crate::python::judge::{Asked, Happened, Judge};
 use crate::python::policies::circuit_breaker::{CircuitBreaker, is_change};
-use crate::python::{errors, log, state};
-use pyo3::exceptions::PyException;
+use crate::python::{errors, hooks, log, state};
 use pyo3::prelude::*;
 use std::time::Duration;
 
@@ -41,26 +40,32 @@ impl Listeners {
         attempt: u32,
         since: Duration,
         error: Option<&PyErr>,
+        upcoming: Option<Duration>,
         sleep: Option<Duration>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let told = state::Told { attempt, since, exception: error.map(|e| e.clone_ref(py).into_value(py).into_any()), result: None, sleep };
+        let told = state::Told {
+            attempt,
+            since,
+            exception: error.map(|e| e.clone_ref(py).into_value(py).into_any()),
+            result: None,
+            idle: Duration::ZERO,
+            upcoming,
+            sleep,
+        };
         state::retry_state(py, self.function.as_ref(), None, None, told)
     }
 
     fn call_hooks(&self, py: Python<'_>, event: &Event, error: Option<&PyErr>) -> PyResult<()> {
         let Some(hooks) = &self.stages[event.stage.0 as usize].hooks else { return Ok(()) };
         hooks.told(event, |hook, sleep| {
-            let Some(hook) = hook else { return Ok(()) };
-            let state = self.state(py, event.number, event.elapsed, error, sleep);
-            match state.and_then(|state| hook.bind(py).call1((state,))) {
-                Err(failed) if failed.is_instance_of::<PyException>(py) => log::hook_failed(py, hook.bind(py), &failed),
-                Err(interrupt) => Err(interrupt),
-                Ok(_) => Ok(()),
-            }
+            hooks::call(py, hook, || self.state(py, event.number, event.elapsed, error, None, sleep), false).map(drop)
         })
     }
 
     fn is_heard(&self, event: &Event) -> bool {
+        if trial::is_recorded() {
+            return true;
+        }
         let loud = events::kind(event.name).is_some_and(|k| k.severity != Severity::Debug);
         loud || (event.name == events::ATTEMPT_STARTED && self.stages[event.stage.0 as usize].hooks.is_some())
     }
@@ -74,7 +79,10 @@ impl Foreign for Listeners {
             let raised = raise::api(py, error, self.table.bind(py), None);
             let exception = raised.value(py).as_any().clone();
             let since = clock::now().since(ask.begun);
-            let verdict = judge.judge(&Happened::Error(&exception), || self.state(py, ask.attempt, since, Some(&raised), None));
+            let state = |upcoming| self.state(py, ask.attempt, since, Some(&raised), upcoming, None);
+            let asked = Asked { attempt: ask.attempt, previous: None, state: &state };
+            let giveup = |giveup: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>| giveup.call1((error,))?.is_truthy().map(Some);
+            let verdict = judge.judge(&Happened::Error(&exception), asked, giveup);
             verdict.unwrap_or_else(|failed| {
                 // The caller's thread is elsewhere: a predicate's own error cannot be raised there, so it is shown and ends the retries.
                 failed.write_unraisable(py, None);

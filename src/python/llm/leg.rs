@@ -10,10 +10,11 @@ use crate::llm::secret::ApiKey;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
 use crate::python::errors::class;
+use crate::python::hooks::Hooks;
 use crate::python::judge::{Judge, Listed};
 use crate::python::llm::json;
 use crate::python::policies::circuit_breaker::CircuitBreaker;
-use crate::python::policies::retry::{Hooks, Retry};
+use crate::python::policies::retry::Retry;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
@@ -160,6 +161,7 @@ impl Builder {
         }
         if let Some(retry) = &leg.retry {
             let retry = retry.get();
+            retry.only_sync(py, "the native client's retry")?;
             let judge = retry.judge(py)?;
             let listed = match &judge.listed {
                 Listed::Types(types) => Some(kinds(table, types.bind(py))?),
@@ -167,7 +169,7 @@ impl Builder {
             };
             let foreign = judge.needs_python();
             let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py), breaker: None };
-            inner = self.layer(Arc::new(retry.policy(py)), vec![inner], Rule::Retry(listed), Some(stage), leg.name());
+            inner = self.layer(Arc::new(retry.policy(py, None)), vec![inner], Rule::Retry(listed), Some(stage), leg.name());
         }
         Ok(inner)
     }

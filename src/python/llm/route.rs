@@ -6,8 +6,8 @@ use super::raise;
 use super::reply::Reply;
 use super::stream::Stream;
 use super::{json, leg::Leg};
-use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
+use crate::drive::{clock, trial};
 use crate::engine::{Execution, Instant, Outcome, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::embeddings::EmbeddingsReply;
@@ -19,6 +19,7 @@ use crate::policies::fallback::Fallback;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
 use crate::python::judge::Listed;
+use crate::python::remaining;
 use futures_util::FutureExt;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
@@ -166,10 +167,11 @@ impl Shared {
 }
 
 /// Runs a call to its end, whatever happens: somebody waits for it.
-async fn run(core: Arc<Core>, order: Arc<Order>, client: crate::llm::client::Client) -> Finished {
+async fn run(core: Arc<Core>, order: Arc<Order>, client: crate::llm::client::Client, deadline: Instant) -> Finished {
     let begun = clock::now();
     let carried = async move {
-        let execution = Execution::new(core.plan.clone(), clock::seed(), clock::now()).announcing();
+        let execution = Execution::within(core.plan.clone(), clock::seed(), clock::now(), deadline).announcing();
+        let execution = trial::dressed(execution);
         let mut drive = Drive::new(execution, Flight::new(core, order, client));
         loop {
             if let Turn::Done(outcome) = drive.advance().await {
@@ -299,6 +301,7 @@ impl Route {
     fn call(&self, py: Python<'_>, kind: &str, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
         let order = Route::order(task(kind), content, params)?;
         let (runtime, client) = self.live(py)?;
+        let deadline = remaining::inherited(py);
         let slot: Arc<Mutex<Option<Finished>>> = Arc::new(Mutex::new(None));
         let mut abort = None;
         let finished = bridge::wait(
@@ -306,7 +309,7 @@ impl Route {
             |parker| {
                 let (slot, core) = (slot.clone(), self.shared.core.clone());
                 let job = runtime.spawn(async move {
-                    let finished = run(core, order, client).await;
+                    let finished = run(core, order, client, deadline).await;
                     *slot.lock().unwrap_or_else(|p| p.into_inner()) = Some(finished);
                     parker.wake();
                 });
@@ -330,10 +333,11 @@ impl Route {
     fn start(&self, py: Python<'_>, kind: &str, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Flying> {
         let order = Route::order(task(kind), content, params)?;
         let (runtime, client) = self.live(py)?;
+        let deadline = remaining::inherited(py);
         let (future, sender) = bridge::future(py)?;
         let (shared, core, told) = (self.shared.clone(), self.shared.core.clone(), future.clone_ref(py));
         let job = runtime.spawn(async move {
-            let finished = run(core, order, client).await;
+            let finished = run(core, order, client, deadline).await;
             sender.complete(told, move |py| shared.convert(py, finished));
         });
         Ok(Flying { future, abort: job.abort_handle() })
@@ -378,6 +382,7 @@ impl Route {
             });
         }
         let (runtime, client) = self.live(py)?;
+        let deadline = remaining::inherited(py);
         let total = orders.len();
         let results: Arc<Mutex<(Vec<Option<Finished>>, usize)>> = Arc::new(Mutex::new(((0..total).map(|_| None).collect(), 0)));
         let mut jobs = Vec::with_capacity(total);
@@ -391,7 +396,7 @@ impl Route {
                     let (results, parker) = (results.clone(), parker.clone());
                     jobs.push(runtime.spawn(async move {
                         let _place = places.acquire().await;
-                        let finished = run(core, order, client).await;
+                        let finished = run(core, order, client, deadline).await;
                         let mut results = results.lock().unwrap_or_else(|p| p.into_inner());
                         results.0[at] = Some(finished);
                         results.1 += 1;

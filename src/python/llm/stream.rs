@@ -4,13 +4,14 @@ use super::bridge::{self, Parker, Sender};
 use super::raise;
 use super::reply::Chunk;
 use super::route::{Finished, Shared};
-use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
-use crate::engine::{Execution, Outcome};
+use crate::drive::{clock, trial};
+use crate::engine::{Execution, Instant, Outcome};
 use crate::llm::client::Client;
 use crate::llm::delta::Delta;
 use crate::llm::route::{Answer, Flight, Order};
 use crate::llm::runtime;
+use crate::python::remaining;
 use futures_util::FutureExt;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
@@ -93,14 +94,15 @@ impl Pipe {
 }
 
 /// Runs the call, handing each piece to the pipe, to its end whatever happens.
-async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<Pipe>) {
+async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<Pipe>, deadline: Instant) {
     let begun = clock::now();
-    let whole = AssertUnwindSafe(carry(shared, order, client, &pipe)).catch_unwind().await;
+    let whole = AssertUnwindSafe(carry(shared, order, client, &pipe, deadline)).catch_unwind().await;
     pipe.end(whole.ok().flatten().unwrap_or_else(|| Finished::panicked(begun)));
 }
 
-async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pipe) -> Option<Finished> {
-    let execution = Execution::new(shared.core.plan.clone(), clock::seed(), clock::now()).announcing();
+async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pipe, deadline: Instant) -> Option<Finished> {
+    let execution = Execution::within(shared.core.plan.clone(), clock::seed(), clock::now(), deadline).announcing();
+    let execution = trial::dressed(execution);
     let mut drive = Drive::new(execution, Flight::new(shared.core.clone(), order, client));
     let mut turn = drive.advance().await;
     let mut delivered = None;
@@ -172,7 +174,7 @@ impl Stream {
             && !self.pipe.lock().over
         {
             let (runtime, client) = runtime::get().map_err(|e| raise::api(py, &e, self.shared.table.bind(py), None))?;
-            let running = runtime.spawn(run(self.shared.clone(), order.clone(), client, self.pipe.clone()));
+            let running = runtime.spawn(run(self.shared.clone(), order.clone(), client, self.pipe.clone(), remaining::inherited(py)));
             *job = Err(running.abort_handle());
         }
         Ok(())

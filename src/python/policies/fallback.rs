@@ -2,9 +2,9 @@
 
 use crate::policies::fallback;
 use crate::python::errors::configuration;
-use crate::python::judge::{FallbackJudge, Listed};
+use crate::python::judge::{FallbackJudge, Listed, answers_at_once};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 
 /// Alternatives, tried in order when the call fails.
 ///
@@ -40,6 +40,8 @@ impl Fallback {
             return Err(configuration(py, &format!("Fallback takes at most 63 alternatives, not {}", alternatives.len())));
         }
         Listed::parse("on", on.as_ref())?;
+        let on = on.map(|on| answers_at_once("on", on)).transpose()?;
+        let on_result = on_result.map(|on_result| answers_at_once("on_result", on_result)).transpose()?;
         Ok(Fallback {
             alternatives: alternatives.iter().map(Bound::unbind).collect(),
             on: on.map(Bound::unbind),
@@ -59,6 +61,14 @@ impl Fallback {
         let alternatives = PyTuple::new(py, alternatives.try_iter()?.collect::<PyResult<Vec<_>>>()?)?;
         let bound = |held: &Option<Py<PyAny>>| held.as_ref().map(|h| h.bind(py).clone());
         Fallback::new(py, &alternatives, bound(&self.on), bound(&self.on_result), self.only_when_open)
+    }
+
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("on", self.on.as_ref())?;
+        kwargs.set_item("on_result", self.on_result.as_ref())?;
+        kwargs.set_item("only_when_open", self.only_when_open)?;
+        Ok((PyTuple::new(py, &self.alternatives)?, kwargs))
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

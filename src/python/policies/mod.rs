@@ -1,5 +1,6 @@
 //! One pyclass per policy: keyword arguments in, configuration out.
 
+pub mod chaos;
 pub mod circuit_breaker;
 pub mod fallback;
 pub mod retry;

@@ -1,37 +1,16 @@
 //! `Retry`.
 
-use crate::engine::Event;
-use crate::events;
 use crate::policies::retry::{self, Budget, backoff::Backoff};
 use crate::python::convert;
-use crate::python::judge::{Listed, RetryJudge};
+use crate::python::errors::configuration;
+use crate::python::hooks::Hooks;
+use crate::python::judge::{Listed, RetryJudge, answers_at_once, kind_of_function};
+use crate::python::tally::{self, Shares};
 use crate::python::waits::Wait;
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Functions called around the attempts, each with a retry state, as in tenacity.
-pub struct Hooks {
-    pub before: Option<Py<PyAny>>,
-    pub after: Option<Py<PyAny>>,
-    pub before_sleep: Option<Py<PyAny>>,
-}
-
-impl Hooks {
-    /// Calls the hooks that an event is for, by `call(hook, wait)`.
-    pub fn told<E>(&self, event: &Event, call: impl Fn(&Option<Py<PyAny>>, Option<Duration>) -> Result<(), E>) -> Result<(), E> {
-        match event.name {
-            events::ATTEMPT_STARTED => call(&self.before, None),
-            events::RETRY_SCHEDULED => {
-                call(&self.after, None)?;
-                call(&self.before_sleep, Some(event.span))
-            }
-            events::RETRY_EXHAUSTED if event.reason != retry::reason::FINAL => call(&self.after, None),
-            _ => Ok(()),
-        }
-    }
-}
 
 /// Call again what failed for a passing reason.
 ///
@@ -40,6 +19,14 @@ impl Hooks {
 /// `wait` is a `wait_…` object of seawall or tenacity; default 0.5 s doubling to 8 s, times 0.75 to 1. `timeout` limits
 /// all calls and waits together. A `Retry-After` of the server wins over the wait; one longer than `max_retry_after`
 /// (120 s) ends the retries. When attempts run out, the last exception itself is raised.
+///
+/// `stop` is a `stop_…` object: a function of the retry state that says when it is enough. `on_result` says of a result
+/// whether it is a bad one, `giveup` of an exception whether to stop although it is retryable. `before`, `after` and
+/// `before_sleep` are called with the retry state around the attempts; what they raise is logged. These hooks and
+/// `giveup` may be asynchronous where the guarded function is: they are awaited. `budget` is the share of the calls
+/// (0 to 1) that may be retried, shared by all pipelines of one name; when it is spent the failure is raised at once.
+///
+/// Raises `ConfigurationError` for an argument that makes no sense.
 #[pyclass(frozen, module = "seawall", subclass)]
 pub struct Retry {
     #[pyo3(get)]
@@ -49,12 +36,15 @@ pub struct Retry {
     stop: Option<Py<PyAny>>,
     timeout: Option<Duration>,
     max_retry_after: Duration,
+    share: Option<f64>,
     budget: Option<Arc<Budget>>,
     on_result: Option<Py<PyAny>>,
     giveup: Option<Py<PyAny>>,
     before: Option<Py<PyAny>>,
     after: Option<Py<PyAny>>,
     before_sleep: Option<Py<PyAny>>,
+    async_hook: Option<&'static str>,
+    shares: Arc<Shares>,
 }
 
 fn callable(argument: &str, value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
@@ -62,8 +52,27 @@ fn callable(argument: &str, value: Option<Bound<'_, PyAny>>) -> PyResult<Option<
         None => Ok(None),
         Some(v) if v.is_none() => Ok(None),
         Some(v) if v.is_callable() => Ok(Some(v.unbind())),
-        Some(v) => Err(PyTypeError::new_err(format!("{argument} must be a function, not {}", v.repr()?))),
+        Some(v) => Err(convert::type_error(argument, &v, "a function")),
     }
+}
+
+/// As [`callable`], for functions that are asked something.
+fn predicate(argument: &str, value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
+    let Some(function) = callable(argument, value.clone())? else { return Ok(None) };
+    value.map(|v| answers_at_once(argument, v)).transpose()?;
+    Ok(Some(function))
+}
+
+/// The first of these that is a coroutine function.
+fn asynchronous(py: Python<'_>, hooks: &[(&'static str, &Option<Py<PyAny>>)]) -> PyResult<Option<&'static str>> {
+    for (name, hook) in hooks {
+        if let Some(hook) = hook
+            && kind_of_function(hook.bind(py))? == "coroutine"
+        {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 #[pymethods]
@@ -73,6 +82,7 @@ impl Retry {
                         on_result=None, giveup=None, before=None, after=None, before_sleep=None))]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
+        py: Python<'_>,
         attempts: Option<Bound<'_, PyAny>>,
         on: Option<Bound<'_, PyAny>>,
         wait: Option<Bound<'_, PyAny>>,
@@ -86,7 +96,7 @@ impl Retry {
         after: Option<Bound<'_, PyAny>>,
         before_sleep: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Retry> {
-        let stop = callable("stop", stop)?;
+        let stop = predicate("stop", stop)?;
         let attempts = match convert::optional("attempts", attempts.as_ref(), |a, v| convert::count(a, v, 1))? {
             Some(attempts) => attempts,
             // A stop condition alone decides, as in tenacity.
@@ -94,8 +104,9 @@ impl Retry {
             None => 3,
         };
         Listed::parse("on", on.as_ref())?;
+        let on = on.map(|on| answers_at_once("on", on)).transpose()?;
         let wait = match wait.filter(|w| !w.is_none()) {
-            Some(w) if w.is_callable() => Some(w),
+            Some(w) if w.is_callable() => Some(answers_at_once("wait", w)?),
             Some(w) => Some(
                 Py::new(w.py(), Wait::of(Backoff::Fixed { wait: convert::seconds("wait", &w)?.as_secs_f64() }))?
                     .into_bound(w.py())
@@ -103,7 +114,11 @@ impl Retry {
             ),
             None => None,
         };
-        let budget = convert::optional("budget", budget.as_ref(), convert::share)?;
+        let share = convert::optional("budget", budget.as_ref(), convert::share)?;
+        let (giveup, before) = (callable("giveup", giveup)?, callable("before", before)?);
+        let (after, before_sleep) = (callable("after", after)?, callable("before_sleep", before_sleep)?);
+        let hooks = [("before", &before), ("after", &after), ("before_sleep", &before_sleep), ("giveup", &giveup)];
+        let async_hook = asynchronous(py, &hooks)?;
         Ok(Retry {
             attempts,
             on: on.map(Bound::unbind),
@@ -112,13 +127,46 @@ impl Retry {
             timeout: convert::optional("timeout", timeout.as_ref(), convert::positive_seconds)?,
             max_retry_after: convert::optional("max_retry_after", max_retry_after.as_ref(), convert::seconds)?
                 .unwrap_or(Duration::from_secs(120)),
-            budget: budget.map(|share| Arc::new(Budget::new(share, 1.0, 10.0))),
-            on_result: callable("on_result", on_result)?,
-            giveup: callable("giveup", giveup)?,
-            before: callable("before", before)?,
-            after: callable("after", after)?,
-            before_sleep: callable("before_sleep", before_sleep)?,
+            share,
+            budget: share.map(|share| Arc::new(Budget::share(share))),
+            on_result: predicate("on_result", on_result)?,
+            giveup,
+            before,
+            after,
+            before_sleep,
+            async_hook,
+            shares: Arc::default(),
         })
+    }
+
+    /// What it has done so far, in all pipelines, as a dict: `calls` that came to it, `attempts`, `retries` decided on,
+    /// calls given up (`exhausted`) although their last failure was retryable, and the seconds `waited` in all.
+    #[getter]
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        tally::told(py, &self.shares.totals())
+    }
+
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<((Option<u32>,), Bound<'py, PyDict>)> {
+        let kwargs = PyDict::new(py);
+        let functions = [
+            ("on", &self.on),
+            ("wait", &self.wait),
+            ("stop", &self.stop),
+            ("on_result", &self.on_result),
+            ("giveup", &self.giveup),
+            ("before", &self.before),
+            ("after", &self.after),
+            ("before_sleep", &self.before_sleep),
+        ];
+        for (name, function) in functions {
+            if let Some(function) = function {
+                kwargs.set_item(name, function)?;
+            }
+        }
+        kwargs.set_item("timeout", self.timeout.map(|t| t.as_secs_f64()))?;
+        kwargs.set_item("max_retry_after", self.max_retry_after.as_secs_f64())?;
+        kwargs.set_item("budget", self.share)?;
+        Ok(((Some(self.attempts).filter(|n| *n != u32::MAX),), kwargs))
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
@@ -131,16 +179,23 @@ impl Retry {
 }
 
 impl Retry {
-    pub fn policy(&self, py: Python<'_>) -> retry::Retry {
+    fn backoff(&self, py: Python<'_>) -> Arc<Backoff> {
         let ours = self.wait.as_ref().and_then(|w| w.bind(py).cast::<Wait>().ok().map(|w| w.get().backoff()));
+        ours.unwrap_or_else(|| Arc::new(Backoff::Sdk))
+    }
+
+    /// As it stands in a pipeline of that name: pipelines of one name share one budget.
+    pub fn policy(&self, py: Python<'_>, name: Option<&str>) -> retry::Retry {
+        let shared = self.share.zip(name).map(|(share, name)| Budget::shared(name, share));
         let watches_values = matches!(Listed::parse("on", self.on.as_ref().map(|o| o.bind(py))), Ok(Listed::Condition(_)));
         retry::Retry {
             attempts: self.attempts,
-            wait: ours.unwrap_or_else(|| Arc::new(Backoff::Sdk)),
+            wait: self.backoff(py),
             timeout: self.timeout,
             max_retry_after: self.max_retry_after,
-            budget: self.budget.clone(),
+            budget: shared.or_else(|| self.budget.clone()),
             judges_values: self.on_result.is_some() || watches_values,
+            counts: self.shares.counts.clone(),
         }
     }
 
@@ -150,6 +205,7 @@ impl Retry {
             listed: Listed::parse("on", self.on.as_ref().map(|o| o.bind(py)))?,
             stop: self.stop.as_ref().map(|s| s.clone_ref(py)),
             wait: foreign_wait.map(|w| w.clone_ref(py)),
+            backoff: self.backoff(py),
             on_result: self.on_result.as_ref().map(|p| p.clone_ref(py)),
             giveup: self.giveup.as_ref().map(|p| p.clone_ref(py)),
         })
@@ -159,5 +215,28 @@ impl Retry {
         let clone = |h: &Option<Py<PyAny>>| h.as_ref().map(|h| h.clone_ref(py));
         let hooks = Hooks { before: clone(&self.before), after: clone(&self.after), before_sleep: clone(&self.before_sleep) };
         (hooks.before.is_some() || hooks.after.is_some() || hooks.before_sleep.is_some()).then_some(hooks)
+    }
+
+    /// The limit over all calls and waits.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// A hook that has to be awaited.
+    pub fn async_hook(&self) -> Option<&'static str> {
+        self.async_hook
+    }
+
+    /// Refuses hooks that have to be awaited where nobody does.
+    pub fn only_sync(&self, py: Python<'_>, what: &str) -> PyResult<()> {
+        match self.async_hook {
+            Some(hook) => Err(configuration(py, &format!("{hook} is an asynchronous function, and {what} does not await hooks"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Its counts.
+    pub fn shares(&self) -> Arc<Shares> {
+        self.shares.clone()
     }
 }

@@ -19,6 +19,7 @@ pub fn retry(attempts: u32, wait: f64) -> Retry {
         max_retry_after: s(120.0),
         budget: None,
         judges_values: false,
+        counts: Arc::default(),
     }
 }
 

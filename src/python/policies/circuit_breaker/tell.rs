@@ -2,12 +2,13 @@
 
 use super::CircuitBreaker;
 use super::permit::lock;
+use crate::drive::trial;
 use crate::engine::Instant;
 use crate::events::{self, Severity};
 use crate::policies::circuit_breaker::{Change, Config, Outlook, Span, State, Totals};
 use crate::python::convert::quoted;
 use crate::python::errors::ours;
-use crate::python::log;
+use crate::python::{log, virtual_time};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -68,7 +69,7 @@ impl CircuitBreaker {
         let retry_after = change.opens_in.map(|d| d.as_secs_f64());
         let fields =
             (event_name(change.to), slf, change.from.name(), change.to.name(), change.cause.text(), retry_after, self.last_failure(py));
-        let event = ours(py, &EVENT, "seawall._circuits", "CircuitEvent")?.call1(fields)?;
+        let event = ours(py, &EVENT, "seawall._circuit_reports", "CircuitEvent")?.call1(fields)?;
         for listener in listeners {
             match listener.bind(py).call1((&event,)) {
                 Err(error) if error.is_instance_of::<PyException>(py) => log::hook_failed(py, listener.bind(py), &error)?,
@@ -102,7 +103,7 @@ impl CircuitBreaker {
         fields.set_item("probe_successes", seen.probe_successes)?;
         fields.set_item("retry_after", seen.opens_in.map(|d| d.as_secs_f64()))?;
         fields.set_item("last_failure", self.last_failure(py))?;
-        ours(py, &METRICS, "seawall._circuits", "CircuitMetrics")?.call((), Some(&fields))
+        ours(py, &METRICS, "seawall._circuit_reports", "CircuitMetrics")?.call((), Some(&fields))
     }
 
     /// Why it is in its state, and what would change it.
@@ -211,6 +212,9 @@ fn log_change(py: Python<'_>, change: &Change, name: &str) -> PyResult<()> {
         (State::MetricsOnly, _) => format!("circuit '{name}' only counts: it never opens"),
     };
     let event = event_name(change.to);
+    if trial::is_recorded() {
+        virtual_time::record_change(py, event, name, change.at, change.opens_in.unwrap_or_default(), &why)?;
+    }
     let severity = events::kind(event).map_or(Severity::Info, |kind| kind.severity);
     log::line(py, severity, event, name, || text)
 }

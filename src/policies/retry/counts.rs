@@ -1,0 +1,63 @@
+//! What a retry policy has done so far, over all its calls.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Counters that only grow; read one by one, so a reading in the middle of a call may be a little uneven.
+#[derive(Debug, Default)]
+pub struct Counts {
+    calls: AtomicU64,
+    attempts: AtomicU64,
+    retries: AtomicU64,
+    exhausted: AtomicU64,
+    waited_ns: AtomicU64,
+}
+
+/// A reading of [`Counts`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Calls that came to the policy.
+    pub calls: u64,
+    /// Attempts, of all of them.
+    pub attempts: u64,
+    /// Attempts decided on after a failed one.
+    pub retries: u64,
+    /// Calls given up although their last failure was one to try again.
+    pub exhausted: u64,
+    /// All waits decided on.
+    pub waited: Duration,
+}
+
+impl Counts {
+    /// So many calls came and passed with one attempt each.
+    pub fn passed(&self, calls: u64) {
+        self.calls.fetch_add(calls, Ordering::Relaxed);
+        self.attempts.fetch_add(calls, Ordering::Relaxed);
+    }
+
+    pub(super) fn attempt(&self, first: bool) {
+        self.calls.fetch_add(u64::from(first), Ordering::Relaxed);
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn retry(&self, wait: Duration) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+        self.waited_ns.fetch_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn exhausted(&self) {
+        self.exhausted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What has been counted.
+    pub fn totals(&self) -> Totals {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Totals {
+            calls: read(&self.calls),
+            attempts: read(&self.attempts),
+            retries: read(&self.retries),
+            exhausted: read(&self.exhausted),
+            waited: Duration::from_nanos(read(&self.waited_ns)),
+        }
+    }
+}

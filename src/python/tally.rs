@@ -1,0 +1,159 @@
+//! What has become of a guarded function's calls: `statistics`.
+
+use super::flight::Flight;
+use crate::engine::{Execution, Instant};
+use crate::policies::retry::{Counts, Totals};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+/// Whether threads may count at the same time: an addition that is safe then costs several times a plain one.
+static FREE_THREADS: AtomicBool = AtomicBool::new(false);
+
+/// Asks the interpreter once.
+pub fn look(py: Python<'_>) -> PyResult<()> {
+    if let Some(enabled) = py.import("sys")?.getattr_opt("_is_gil_enabled")? {
+        FREE_THREADS.store(!enabled.call0()?.is_truthy()?, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Calls that passed without trouble: all that the fast lane counts.
+#[derive(Default)]
+pub struct Passed {
+    calls: AtomicU64,
+    /// Of the retries that they passed through.
+    counts: Vec<Arc<Counts>>,
+}
+
+impl Passed {
+    fn read(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        let calls = self.read();
+        self.counts.iter().for_each(|counts| counts.passed(calls));
+    }
+}
+
+/// A retry's own counts, and whoever else counts calls that pass through it.
+#[derive(Default)]
+pub struct Shares {
+    pub counts: Arc<Counts>,
+    users: Mutex<Vec<Weak<Passed>>>,
+}
+
+impl Shares {
+    fn used_by(&self, passed: &Arc<Passed>) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|user| user.strong_count() > 0);
+        users.push(Arc::downgrade(passed));
+    }
+
+    /// All that it has done.
+    pub fn totals(&self) -> Totals {
+        let users: Vec<Arc<Passed>> = self.users.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+        let passed: u64 = users.iter().map(|user| user.read()).sum();
+        let mut totals = self.counts.totals();
+        totals.calls += passed;
+        totals.attempts += passed;
+        totals
+    }
+}
+
+/// How the last call went that did not simply pass.
+struct Last {
+    attempts: u32,
+    took: Duration,
+    error: Option<String>,
+}
+
+/// One function's calls.
+#[derive(Default)]
+pub struct Tally {
+    passed: Arc<Passed>,
+    ended: AtomicU64,
+    begun: AtomicU64,
+    failed: AtomicU64,
+    attempts: AtomicU64,
+    retries: AtomicU64,
+    fallbacks: AtomicU64,
+    waited_ns: AtomicU64,
+    last: Mutex<Option<Last>>,
+}
+
+impl Tally {
+    /// Of calls that pass through these retries.
+    pub fn of(shares: &[Arc<Shares>]) -> Tally {
+        let passed = Arc::new(Passed { calls: AtomicU64::new(0), counts: shares.iter().map(|s| s.counts.clone()).collect() });
+        shares.iter().for_each(|s| s.used_by(&passed));
+        Tally { passed, ..Tally::default() }
+    }
+
+    /// A call has passed.
+    #[inline]
+    pub fn pass(&self) {
+        let calls = &self.passed.calls;
+        if FREE_THREADS.load(Ordering::Relaxed) {
+            calls.fetch_add(1, Ordering::Relaxed);
+        } else {
+            // The interpreter's lock is held: nobody counts in between.
+            calls.store(calls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// A call is the machine's now.
+    pub fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has ended.
+    pub fn end(&self, flight: &Flight, execution: &Execution, now: Instant, error: Option<String>) {
+        let add = |counter: &AtomicU64, n: u64| counter.fetch_add(n, Ordering::Relaxed);
+        let (attempts, story) = (execution.calls(), flight.story());
+        add(&self.ended, 1);
+        add(&self.failed, u64::from(error.is_some()));
+        add(&self.attempts, u64::from(attempts));
+        add(&self.retries, u64::from(story.retries));
+        add(&self.fallbacks, u64::from(error.is_none() && story.fell_back));
+        add(&self.waited_ns, u64::try_from(story.waited.as_nanos()).unwrap_or(u64::MAX));
+        let last = Last { attempts, took: now.since(story.begun), error };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    /// As a dict.
+    pub fn told<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let passed = self.passed.read();
+        let (ended, failed) = (read(&self.ended), read(&self.failed));
+        let told = PyDict::new(py);
+        told.set_item("calls", passed + read(&self.begun))?;
+        told.set_item("successes", passed + ended.saturating_sub(failed))?;
+        told.set_item("failures", failed)?;
+        told.set_item("attempts", passed + read(&self.attempts))?;
+        told.set_item("retries", read(&self.retries))?;
+        told.set_item("fallbacks", read(&self.fallbacks))?;
+        told.set_item("waited", Duration::from_nanos(read(&self.waited_ns)).as_secs_f64())?;
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        told.set_item("last_attempts", last.as_ref().map(|l| l.attempts))?;
+        told.set_item("last_seconds", last.as_ref().map(|l| l.took.as_secs_f64()))?;
+        told.set_item("last_error", last.as_ref().and_then(|l| l.error.as_deref()))?;
+        Ok(told)
+    }
+}
+
+/// A retry's totals as a dict.
+pub fn told<'py>(py: Python<'py>, totals: &Totals) -> PyResult<Bound<'py, PyDict>> {
+    let told = PyDict::new(py);
+    told.set_item("calls", totals.calls)?;
+    told.set_item("attempts", totals.attempts)?;
+    told.set_item("retries", totals.retries)?;
+    told.set_item("exhausted", totals.exhausted)?;
+    told.set_item("waited", totals.waited.as_secs_f64())?;
+    Ok(told)
+}

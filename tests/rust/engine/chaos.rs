@@ -1,0 +1,96 @@
+//! Chaos in virtual time: what it injects, and how the policies around it see that.
+
+use super::policies::{config, guarded, retry};
+use crate::virtual_time::{Answer, End, World, s};
+use seawall::engine::{Pass, Plan, PlanBuilder, Policy, Refusal, Target};
+use seawall::policies::chaos::{Chaos, Config, Injecting};
+use seawall::policies::circuit_breaker::{CircuitBreaker, State};
+use seawall::policies::timeout::Timeout;
+use std::sync::Arc;
+use std::time::Duration;
+
+const NOTHING: Config = Config { latency: (Duration::ZERO, Duration::ZERO), latency_rate: 0.0, exception_rate: 0.0, result_rate: 0.0 };
+/// The call, the exception, the result.
+const SCRIPT: &[&[(f64, Answer)]] = &[&[(1.0, Answer::Value(1))], &[(0.0, Answer::Error("injected"))], &[(0.0, Answer::Value(2))]];
+
+fn on(config: Config) -> Arc<Chaos> {
+    let chaos = Arc::new(Chaos::new(config, 7));
+    chaos.switch(true);
+    chaos
+}
+
+/// `policies` around the chaos around the call.
+fn around(policies: Vec<Arc<dyn Policy>>, chaos: &Arc<Chaos>) -> Arc<Plan> {
+    let mut builder = PlanBuilder::default();
+    let branches = (0..3).map(|target| builder.leaf(Target(target))).collect();
+    let mut inner = builder.layer(Arc::new(Injecting(chaos.clone())), branches);
+    for policy in policies.into_iter().rev() {
+        inner = builder.layer(policy, vec![inner]);
+    }
+    builder.build(inner)
+}
+
+#[test]
+fn an_exception_is_a_failure_like_any_other() {
+    let chaos = on(Config { exception_rate: 1.0, ..NOTHING });
+    let breaker = Arc::new(CircuitBreaker::new(config(2, 30.0)));
+    let mut world = World::new(SCRIPT);
+    let (end, _) = world.run(&around(vec![Arc::new(retry(2, 1.0)), guarded(&breaker)], &chaos));
+    assert_eq!(end, End::Error("injected"));
+    assert_eq!(world.calls.iter().map(|c| c.0).collect::<Vec<_>>(), [1, 1], "the function itself is not called");
+    assert_eq!(breaker.state(world.now), State::Open);
+    assert_eq!(world.names(), ["chaos.injected", "retry.scheduled", "chaos.injected", "circuit.opened", "retry.exhausted"]);
+}
+
+#[test]
+fn a_result_comes_in_place_of_the_call() {
+    let chaos = on(Config { result_rate: 1.0, ..NOTHING });
+    let mut world = World::new(SCRIPT);
+    assert_eq!(world.run(&around(vec![], &chaos)).0, End::Value(2));
+    assert_eq!(world.events.last().map(|e| e.reason), Some("result"));
+}
+
+#[test]
+fn latency_comes_before_the_call_and_a_time_limit_ends_it() {
+    let chaos = on(Config { latency: (s(4.0), s(4.0)), latency_rate: 1.0, ..NOTHING });
+    let mut world = World::new(SCRIPT);
+    assert_eq!(world.run(&around(vec![], &chaos)).0, End::Value(1));
+    assert_eq!((world.calls[0].1, world.elapsed()), (4.0, 5.0));
+    let mut world = World::new(SCRIPT);
+    let (end, _) = world.run(&around(vec![Arc::new(Timeout { limit: s(3.0) })], &chaos));
+    assert_eq!((end, world.calls.len(), world.elapsed()), (End::Refused(Refusal::TimedOut), 0, 3.0));
+}
+
+#[test]
+fn latency_and_exception_are_drawn_apart() {
+    let chaos = on(Config { latency: (s(2.0), s(2.0)), latency_rate: 1.0, exception_rate: 1.0, ..NOTHING });
+    let mut world = World::new(SCRIPT);
+    assert_eq!(world.run(&around(vec![], &chaos)).0, End::Error("injected"));
+    assert_eq!(world.elapsed(), 2.0);
+    assert_eq!(world.events.iter().map(|e| e.reason).collect::<Vec<_>>(), ["latency", "exception"]);
+}
+
+#[test]
+fn calls_pass_by_the_lane_while_it_is_off_and_only_then() {
+    let chaos = on(Config { exception_rate: 1.0, ..NOTHING });
+    let plan = around(vec![Arc::new(retry(1, 0.0))], &chaos);
+    let mut world = World::new(SCRIPT);
+    assert_eq!(world.run_by_lane(&plan, true), (End::Error("injected"), false));
+    chaos.switch(false);
+    assert_eq!(world.run_by_lane(&plan, true), (End::Value(1), true));
+    assert!(plan.has_lane() && plan.admit(&mut Pass::new(world.now)));
+}
+
+#[test]
+fn a_call_that_was_let_in_before_it_was_switched_on_is_left_alone() {
+    let chaos = Arc::new(Chaos::new(Config { exception_rate: 1.0, ..NOTHING }, 7));
+    let plan = around(vec![Arc::new(retry(2, 1.0))], &chaos);
+    let mut world = World::new(&[&[(1.0, Answer::Error("its own")), (1.0, Answer::Value(1))], SCRIPT[1], SCRIPT[2]]);
+    let mut pass = Pass::new(world.now);
+    assert!(plan.admit(&mut pass));
+    chaos.switch(true);
+    let mut execution = seawall::engine::Execution::resumed(plan, 7, &pass, seawall::engine::Instant::NEVER);
+    let outcome = world.failed_first(&mut execution);
+    // The second attempt comes to it anew.
+    assert_eq!(world.end(outcome), End::Error("injected"));
+}

@@ -1,0 +1,29 @@
+"""The programs on the pages of docs/ that are about policies and testing run as they stand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+PAGES = ("docs/testing.md", "docs/policies/chaos.md", "docs/policies/retry.md", "docs/policies/timeout.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_pages_programs_run_one_after_the_other(page: str, tmp_path: Path):
+    programs = PROGRAM.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert programs
+    script = tmp_path / "test_page.py"
+    script.write_text("\n\n".join(programs), encoding="utf-8")
+    # A page with tests of its own is run as a user's tests are, any other as a program.
+    plugin = ["-m", "pytest", "-q", "-p", "seawall._pytest_plugin", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+    how = plugin if "def test_" in script.read_text(encoding="utf-8") else []
+    ended = subprocess.run(
+        [sys.executable, *how, str(script)], capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
