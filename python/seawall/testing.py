@@ -226,7 +226,7 @@ class Event:
         attempt: the attempt, from 1; for fallbacks the alternative; 0 where there is none.
         span: the seconds that it is about: the wait decided on, the limit that passed, the time taken.
         elapsed: seconds since the call reached the policy.
-        at: when, in seconds of the policies' clock; only differences mean anything.
+        at: when, in seconds of the policies' clock since `seawall.testing` was loaded.
         exception: the type of the exception that it is about, or `None`.
         reason: why, where the kind of event has several reasons.
     """
@@ -275,6 +275,10 @@ class record(_Block):
         return record()
 
 
+# Counted from here, small numbers keep their nanoseconds.
+_BEGUN = _seawall.clock_now()
+
+
 def _heard(
     name: str,
     source: str,
@@ -285,7 +289,7 @@ def _heard(
     exception: type[BaseException] | None,
     reason: str,
 ) -> None:
-    event = Event(name, source, attempt, span, elapsed, at / 1e9, exception, reason)
+    event = Event(name, source, attempt, span, elapsed, (at - _BEGUN) / 1e9, exception, reason)
     recorders: Iterable[Events] = tuple(_recorders)
     for events in recorders:
         events.append(event)
