@@ -234,7 +234,7 @@ fn prepared(py: Python<'_>, running: &mut Running, ask: Ask) -> PyResult<(bool, 
         Ask::Close => return Ok((true, none())),
     };
     let next = awaitable(&next).unwrap_or_else(|| Ok(next.clone()))?;
-    running.current = Some((next.unbind(), Awaited::Call { call, given_up: false }));
+    running.current = Some((next.unbind(), Awaited::call(call)));
     Ok((false, none()))
 }
 
@@ -265,6 +265,16 @@ impl Item {
         traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         self.resume(py, Resume::Throw(thrown(kind, value, traceback)?))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.generator)?;
+        // Locked only while it is being changed, by somebody who holds it: then it is no garbage.
+        match self.stage.try_lock().as_deref() {
+            Ok(Stage::Awaiting { running, .. }) => running.traverse(&visit),
+            Ok(Stage::Asked(Ask::Send(value))) => visit.call(value),
+            _ => Ok(()),
+        }
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

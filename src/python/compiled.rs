@@ -8,6 +8,7 @@ use super::policies::retry::{Hooks, Retry};
 use super::policies::timeout::Timeout;
 use crate::engine::{Plan, PlanBuilder, StageId, Target};
 use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
@@ -137,6 +138,24 @@ impl Compiled {
     #[inline]
     pub fn has_lane(&self) -> bool {
         !self.announces && self.plan.has_lane()
+    }
+
+    /// For the garbage collector, on behalf of the pipeline.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for stage in &self.stages {
+            stage.judge.traverse(visit)?;
+            visit.call(&stage.breaker)?;
+            if let Some(hooks) = &stage.hooks {
+                hooks.traverse(visit)?;
+            }
+        }
+        for callee in &self.callees {
+            match callee {
+                Callee::Primary => {}
+                Callee::Function(held) | Callee::Runnable(held) | Callee::Prompt(held) | Callee::Value(held) => visit.call(held)?,
+            }
+        }
+        visit.call(&self.monitor)
     }
 
     pub fn stage(&self, id: StageId) -> &Stage {

@@ -6,6 +6,7 @@ use super::errors;
 use super::judge::{Happened, Judge};
 use super::log;
 use super::monitor;
+use super::pipeline::Pipeline;
 use super::state::{Told, retry_state};
 use crate::drive::clock;
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
@@ -50,6 +51,8 @@ enum Kept {
 /// One call's values and story.
 pub struct Flight {
     pub compiled: Arc<Compiled>,
+    /// Whose objects those of `compiled` are: held, so that the collector sees whose they are.
+    pipeline: Py<Pipeline>,
     function: Py<PyAny>,
     args: Py<PyTuple>,
     kwargs: Option<Py<PyDict>>,
@@ -70,13 +73,14 @@ pub type Interrupt = PyErr;
 
 impl Flight {
     pub fn new<'py>(
-        compiled: Arc<Compiled>,
+        pipeline: &Bound<'py, Pipeline>,
         function: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> Flight {
         Flight {
-            compiled,
+            compiled: pipeline.get().compiled(),
+            pipeline: pipeline.clone().unbind(),
             function: function.clone().unbind(),
             args: args.clone().unbind(),
             kwargs: kwargs.map(|k| k.clone().unbind()),
@@ -92,9 +96,11 @@ impl Flight {
 
     /// For the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.pipeline)?;
         visit.call(&self.function)?;
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
+        visit.call(&self.given)?;
         self.values.iter().try_for_each(|kept| match kept {
             Kept::Value(held) | Kept::Error(held) => visit.call(held),
         })
@@ -337,6 +343,16 @@ impl Flight {
     pub fn resume(&mut self, pass: &Pass) -> Execution {
         self.begun = pass.begun();
         Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, Instant::NEVER)
+    }
+
+    /// Whether the target is the guarded function itself.
+    pub fn is_primary(&self, target: Target) -> bool {
+        matches!(self.compiled.callee(target), Callee::Primary)
+    }
+
+    /// What is guarded.
+    pub fn function<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.function.bind(py)
     }
 
     /// Whether the target's result has to be awaited in an asynchronous call.

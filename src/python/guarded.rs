@@ -18,11 +18,13 @@ use crate::stats::Record;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::ptr::null_mut;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A function behind a pipeline. Looks to `inspect` like the function.
 #[pyclass(frozen, module = "seawall", dict, weakref)]
@@ -52,17 +54,27 @@ pub fn has_to_run(value: &Bound<'_, PyAny>) -> Option<Given> {
 #[inline]
 unsafe fn to_run(value: *mut ffi::PyObject) -> Option<Given> {
     // SAFETY: the caller's promise: a live object.
-    unsafe {
-        let kind = ffi::Py_TYPE(value);
-        if kind == &raw mut ffi::PyGen_Type {
-            Some(Given::Generator)
-        } else if kind == &raw mut ffi::PyCoro_Type {
-            Some(Given::Coroutine)
-        } else if kind == &raw mut ffi::PyAsyncGen_Type {
-            Some(Given::AsyncGenerator)
-        } else {
-            None
-        }
+    let kind = unsafe { ffi::Py_TYPE(value) };
+    let is_ours = |ours: &AtomicPtr<ffi::PyTypeObject>| kind == ours.load(Ordering::Relaxed);
+    if kind == &raw mut ffi::PyGen_Type || is_ours(&OURS[0]) {
+        Some(Given::Generator)
+    } else if kind == &raw mut ffi::PyCoro_Type || is_ours(&OURS[1]) {
+        Some(Given::Coroutine)
+    } else if kind == &raw mut ffi::PyAsyncGen_Type || is_ours(&OURS[2]) {
+        Some(Given::AsyncGenerator)
+    } else {
+        None
+    }
+}
+
+/// The types of what a guarded function inside gives. They live as long as the module, which is never unloaded.
+static OURS: [AtomicPtr<ffi::PyTypeObject>; 3] = [const { AtomicPtr::new(null_mut()) }; 3];
+
+/// Makes our own types known to [`has_to_run`].
+pub fn know_ours(py: Python<'_>) {
+    let types = [py.get_type::<Generator>(), py.get_type::<Coroutine>(), py.get_type::<AsyncGenerator>()];
+    for (place, kind) in OURS.iter().zip(types) {
+        place.store(kind.as_type_ptr(), Ordering::Relaxed);
     }
 }
 
@@ -101,7 +113,7 @@ impl Guarded {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let flight = Flight::new(self.compiled.clone(), self.function.bind(py), args, kwargs);
+        let flight = Flight::new(self.pipeline.bind(py), self.function.bind(py), args, kwargs);
         match self.way {
             Way::Sync => fly(py, flight),
             way => waiting(py, flight, way),
@@ -117,6 +129,19 @@ impl Guarded {
         let instance = instance.map_or(null_mut(), Bound::as_ptr);
         // SAFETY: both are live objects of this call.
         unsafe { Bound::from_owned_ptr_or_err(slf.py(), bind(slf.as_ptr(), instance, null_mut())) }
+    }
+
+    // Copied and pickled as functions are: it is itself, and found again by its name.
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.getattr(intern!(slf.py(), "__qualname__"))
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
@@ -279,7 +304,7 @@ fn taken_over(
         return Err(error.clone_ref(py));
     }
     let (args, kwargs) = handed.keep(py)?;
-    let mut flight = Flight::new(guarded.compiled.clone(), guarded.function.bind(py), &args, kwargs.as_ref());
+    let mut flight = Flight::new(guarded.pipeline.bind(py), guarded.function.bind(py), &args, kwargs.as_ref());
     let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };
     let mut execution = flight.resume(pass);
     match first {
@@ -327,7 +352,7 @@ fn waiting(py: Python<'_>, flight: Flight, way: Way) -> PyResult<Bound<'_, PyAny
 fn stream(guarded: &Guarded, handed: &Handed, way: Way) -> *mut ffi::PyObject {
     Python::attach(|py| {
         let made = handed.keep(py).and_then(|(args, kwargs)| {
-            waiting(py, Flight::new(guarded.compiled.clone(), guarded.function.bind(py), &args, kwargs.as_ref()), way)
+            waiting(py, Flight::new(guarded.pipeline.bind(py), guarded.function.bind(py), &args, kwargs.as_ref()), way)
         });
         made.map_or_else(
             |error| {
@@ -350,16 +375,11 @@ fn begin(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::Py
     // SAFETY: the interpreter calls with its lock held; nothing below lets a reference go that pyo3 would have to count.
     let py = unsafe { Python::assume_attached() };
     let begun = || -> PyResult<*mut ffi::PyObject> {
-        let (compiled, function) = (guarded.compiled.clone(), guarded.function.bind(py));
+        let (pipeline, function) = (guarded.pipeline.bind(py), guarded.function.bind(py));
         let (args, kwargs) = handed.keep(py)?;
-        let coroutine = if compiled.has_lane() {
-            // SAFETY: a new reference, or null with the exception set.
-            let inner = unsafe { Bound::from_owned_ptr_or_err(py, call())? };
-            Coroutine::light(compiled, function, args, kwargs, inner)
-        } else {
-            Coroutine::new(Flight::new(compiled, function, &args, kwargs.as_ref()))
-        };
-        Ok(Bound::new(py, coroutine)?.into_ptr())
+        // SAFETY: a new reference, or null with the exception set.
+        let inner = unsafe { Bound::from_owned_ptr_or_err(py, call())? };
+        Ok(Bound::new(py, Coroutine::light(pipeline, function, args, kwargs, inner))?.into_ptr())
     };
     begun().unwrap_or_else(|error| {
         slots::raise(error);

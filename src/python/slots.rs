@@ -90,5 +90,6 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
         (*kind).tp_iternext = Some(generator::iternext);
         ffi::PyType_Modified(kind);
     }
+    function::know_ours(py);
     Ok(())
 }

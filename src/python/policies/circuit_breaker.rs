@@ -228,7 +228,7 @@ impl CircuitBreaker {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let pipeline = Pipeline::of(slf.py(), vec![slf.clone().into_any()], None)?;
-        pipeline.get().call(slf.py(), function, args, kwargs)
+        Pipeline::call(pipeline.bind(slf.py()), function, args, kwargs)
     }
 
     fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {

@@ -7,6 +7,7 @@ use crate::python::convert;
 use crate::python::judge::{Listed, RetryJudge};
 use crate::python::waits::Wait;
 use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,11 @@ pub struct Hooks {
 }
 
 impl Hooks {
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        [&self.before, &self.after, &self.before_sleep].into_iter().try_for_each(|hook| visit.call(hook))
+    }
+
     /// Calls the hooks that an event is for, by `call(hook, wait)`.
     pub fn told<E>(&self, event: &Event, call: impl Fn(&Option<Py<PyAny>>, Option<Duration>) -> Result<(), E>) -> Result<(), E> {
         match event.name {
@@ -127,6 +133,11 @@ impl Retry {
             u32::MAX => format!("Retry(stop=…{wait})"),
             attempts => format!("Retry({attempts}{wait})"),
         }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let judged = [&self.on, &self.wait, &self.stop, &self.on_result, &self.giveup];
+        judged.into_iter().chain([&self.before, &self.after, &self.before_sleep]).try_for_each(|held| visit.call(held))
     }
 }
 
