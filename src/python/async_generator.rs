@@ -8,7 +8,7 @@ use super::flight::{Flight, Way};
 use super::generator::thrown;
 use super::running::{Awaited, Items, Resume, Running, Turn, awaitable};
 use crate::engine::{CallId, Execution};
-use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -277,15 +277,13 @@ impl Item {
         }
     }
 
+    /// Closes what is awaited for the item, and ends the call: nothing is tried again, as nobody waits for it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if !matches!(&*self.lock(), Stage::Awaiting { .. }) {
-            return Ok(());
-        }
-        match self.resume(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
-            Ok(_) => Err(PyRuntimeError::new_err("async generator ignored GeneratorExit")),
-            Err(error) if error.is_instance_of::<PyGeneratorExit>(py) || error.is_instance_of::<PyStopIteration>(py) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let stage = std::mem::replace(&mut *self.lock(), Stage::Done);
+        let Stage::Awaiting { mut running, .. } = stage else { return Ok(()) };
+        let closed = running.close(py);
+        *self.generator.get().lock() = State::Done;
+        closed
     }
 }
 

@@ -12,7 +12,7 @@ use super::slots::{self, Held};
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Pass};
-use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError};
+use pyo3::exceptions::{PyException, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -336,6 +336,9 @@ impl Coroutine {
     }
 
     fn send(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        if !value.is_none() && matches!(&*self.enter()?, state if !matches!(state, State::Done) && !state.is_begun()) {
+            return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
+        }
         self.send_value(py, &value).and_then(yielded)
     }
 
@@ -350,30 +353,24 @@ impl Coroutine {
         self.resume(py, Resume::Throw(thrown(kind, value, traceback)?)).and_then(yielded)
     }
 
+    /// Closes what is awaited. Neutral, whatever that says: nobody waits for the answer, so nothing is tried again.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let mut entered = self.enter()?;
-        if !entered.is_begun() {
-            let state = std::mem::replace(&mut *entered, State::Done);
-            drop(entered);
-            match state {
-                State::Light(light) => drop(light.inner.bind(py).call_method0("close")?),
-                State::Fresh(mut running) | State::Suspended(mut running) => {
-                    let current = running.current.take();
-                    running.abandon(py);
-                    if let Some((awaitable, _)) = current {
-                        awaitable.bind(py).call_method0("close")?;
-                    }
+        match &mut *entered {
+            State::Light(light) => {
+                let closed = light.inner.bind(py).call_method0(intern!(py, "close"));
+                if let Some(pass) = &light.pass {
+                    light.compiled(py).plan.release(pass);
                 }
-                State::Done => {}
+                *entered = State::Done;
+                closed.map(drop)
             }
-            return Ok(());
-        }
-        drop(entered);
-        match self.resume(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
-            Ok(Turn::Return(_) | Turn::Item(_)) => Ok(()),
-            Ok(Turn::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-            Err(error) if error.is_instance_of::<PyGeneratorExit>(py) || error.is_instance_of::<PyStopIteration>(py) => Ok(()),
-            Err(error) => Err(error),
+            State::Fresh(running) | State::Suspended(running) => {
+                let closed = running.close(py);
+                *entered = State::Done;
+                closed
+            }
+            State::Done => Ok(()),
         }
     }
 

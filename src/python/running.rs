@@ -10,7 +10,7 @@ use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Outcome, Step};
-use pyo3::exceptions::{PyException, PyStopAsyncIteration, PyStopIteration};
+use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -172,6 +172,27 @@ impl Running {
         {
             error.write_unraisable(py, Some(first.bind(py)));
         }
+    }
+
+    /// Closes what is awaited, and gives permits back whatever that says.
+    pub fn close(&mut self, py: Python<'_>) -> PyResult<()> {
+        let closed = match self.current.take() {
+            // The `close` of an item's own await tells its generator nothing before Python 3.13.
+            Some((awaitable, Awaited::Call { .. })) if self.items.is_some() => {
+                match advance(awaitable.bind(py), Resume::Throw(PyGeneratorExit::new_err(()))) {
+                    Ok(Turn::Yield(_)) => Err(PyRuntimeError::new_err("async generator ignored GeneratorExit")),
+                    Err(error) if error.is_instance_of::<PyGeneratorExit>(py) || error.is_instance_of::<PyStopAsyncIteration>(py) => Ok(()),
+                    other => other.map(drop),
+                }
+            }
+            Some((awaitable, _)) => match awaitable.bind(py).getattr_opt(intern!(py, "close")) {
+                Ok(Some(close)) => close.call0().map(drop),
+                other => other.map(drop),
+            },
+            None => Ok(()),
+        };
+        self.abandon(py);
+        closed
     }
 
     /// Gives permits back; nothing counts.
