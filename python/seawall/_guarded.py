@@ -74,7 +74,7 @@ def guarded(pipeline: _seawall.Pipeline, function: Callable[..., Any]) -> Any:
     innermost = _innermost(function)
     kind = _kind(function, innermost)
     name = getattr(function, "__qualname__", getattr(innermost, "__qualname__", type(function).__qualname__))
-    wrapper = _seawall.Guarded(pipeline, function, name, kind)
+    wrapper = _seawall.guarded(pipeline, function, name, kind)
     functools.update_wrapper(wrapper, function)
     known = wrapper.__dict__
     known.setdefault("__name__", getattr(innermost, "__name__", type(function).__name__))

@@ -80,25 +80,6 @@ pub fn know_ours(py: Python<'_>) {
 
 #[pymethods]
 impl Guarded {
-    #[new]
-    fn new(py: Python<'_>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, kind: &str) -> PyResult<Guarded> {
-        let compiled = pipeline.get().compiled();
-        for stage in &compiled.stages {
-            if let Some(breaker) = &stage.breaker {
-                breaker.get().adopt_name(compiled.name.as_deref().unwrap_or(name));
-                register(breaker.bind(py))?;
-            }
-        }
-        let way = match kind {
-            "function" => Way::Sync,
-            "coroutine" => Way::Async,
-            "generator" => Way::Items,
-            "async generator" => Way::AsyncItems,
-            other => return Err(PyValueError::new_err(format!("a function's kind is none of '{other}'"))),
-        };
-        Ok(Guarded { vectorcall, function, pipeline, compiled, way })
-    }
-
     /// The pipeline that guards it.
     #[getter]
     fn pipeline(&self, py: Python<'_>) -> Py<Pipeline> {
@@ -164,8 +145,28 @@ impl Guarded {
     pub fn sample(py: Python<'_>) -> PyResult<Bound<'_, Guarded>> {
         let pipeline = Pipeline::of(py, Vec::new(), None)?;
         let compiled = pipeline.get().compiled();
-        Bound::new(py, Guarded { vectorcall, function: py.None(), pipeline, compiled, way: Way::Sync })
+        slots::made(py, Guarded { vectorcall, function: py.None(), pipeline, compiled, way: Way::Sync })
     }
+}
+
+/// A function behind a pipeline.
+#[pyfunction]
+pub fn guarded<'py>(py: Python<'py>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, kind: &str) -> PyResult<Bound<'py, Guarded>> {
+    let compiled = pipeline.get().compiled();
+    for stage in &compiled.stages {
+        if let Some(breaker) = &stage.breaker {
+            breaker.get().adopt_name(compiled.name.as_deref().unwrap_or(name));
+            register(breaker.bind(py))?;
+        }
+    }
+    let way = match kind {
+        "function" => Way::Sync,
+        "coroutine" => Way::Async,
+        "generator" => Way::Items,
+        "async generator" => Way::AsyncItems,
+        other => return Err(PyValueError::new_err(format!("a function's kind is none of '{other}'"))),
+    };
+    slots::made(py, Guarded { vectorcall, function, pipeline, compiled, way })
 }
 
 fn register(breaker: &Bound<'_, CircuitBreaker>) -> PyResult<()> {

@@ -49,6 +49,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<generator::Generator>()?;
     m.add_class::<async_generator::AsyncGenerator>()?;
     m.add_function(wrap_pyfunction!(bare::ask_always, m)?)?;
+    m.add_function(wrap_pyfunction!(guarded::guarded, m)?)?;
     m.add("CLASSES", classes())?;
     waits::register(m)?;
     llm::register(m)?;

@@ -4,11 +4,11 @@
 use super::coroutine::{self, Coroutine};
 use super::generator::{self, Generator};
 use super::guarded::{self as function, Guarded};
-use pyo3::PyClass;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::{PyClass, PyClassInitializer};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -65,6 +65,19 @@ impl Drop for Held {
 pub unsafe fn contents<'a, T: PyClass<Frozen = pyo3::pyclass::boolean_struct::True> + Sync>(object: *mut ffi::PyObject) -> &'a T {
     // SAFETY: the caller's promise; a frozen class is never borrowed mutably.
     unsafe { &*std::ptr::from_ref(Borrowed::from_ptr(Python::assume_attached(), object).cast_unchecked::<T>().get()) }
+}
+
+/// An object with a dict and with references. On Python 3.11 its dict is made while the collector knows it already and
+/// its contents are not there yet: a collection then would look at nothing as if it were they.
+pub fn made<T: PyClass>(py: Python<'_>, contents: impl Into<PyClassInitializer<T>>) -> PyResult<Bound<'_, T>> {
+    // SAFETY: the interpreter is attached.
+    let was_enabled = unsafe { ffi::PyGC_Disable() } != 0;
+    let object = Bound::new(py, contents);
+    if was_enabled {
+        // SAFETY: as above.
+        unsafe { ffi::PyGC_Enable() };
+    }
+    object
 }
 
 /// Sets the slots of our types.

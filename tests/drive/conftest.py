@@ -37,3 +37,9 @@ def guarding(request: pytest.FixtureRequest) -> Any:
 def hooks(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Keyword arguments of a `Retry` that leave a call its fast lane, or force it onto the machine."""
     return {"before": _told} if request.param else {}
+
+
+@pytest.fixture
+def guards() -> list[Callable[[], Any]]:
+    """What makes a decorator of each kind."""
+    return list(GUARDS.values())
