@@ -7,6 +7,7 @@
 use super::flight::{Flight, Way};
 use super::generator::thrown;
 use super::running::{Awaited, Items, Resume, Running, Turn, awaitable};
+use super::stack;
 use crate::engine::{CallId, Execution};
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -163,6 +164,9 @@ impl Item {
     }
 
     fn resume(&self, py: Python<'_>, input: Resume) -> PyResult<Py<PyAny>> {
+        if stack::is_used_up() {
+            return Err(stack::used_up());
+        }
         let stage = std::mem::replace(&mut *self.lock(), Stage::Done);
         let (mut running, closing, input) = match (stage, input) {
             (Stage::Done, _) => return Err(PyRuntimeError::new_err("cannot reuse already awaited item")),

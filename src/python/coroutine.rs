@@ -9,6 +9,7 @@ use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::short_repr;
 use super::running::{Awaited, Resume, Running, Turn, send};
 use super::slots::{self, Held};
+use super::stack;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Pass};
@@ -108,6 +109,9 @@ impl Coroutine {
 
     /// One send: on the fast lane as long as there is no trouble.
     fn send_value(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
+        if stack::is_used_up() {
+            return Err(stack::used_up());
+        }
         let mut entered = self.enter()?;
         let State::Light(light) = &mut *entered else {
             drop(entered);

@@ -11,6 +11,7 @@ use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::slots;
+use super::stack;
 use crate::drive::clock;
 use crate::drive::inline::{self, End};
 use crate::engine::{CallId, Execution, Pass};
@@ -227,6 +228,10 @@ unsafe extern "C" fn vectorcall(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     slots::guarded(null_mut(), || {
+        if stack::is_used_up() {
+            slots::raise(stack::used_up());
+            return null_mut();
+        }
         // SAFETY: the slot is that of this type, and the caller holds the callable.
         let guarded = unsafe { slots::contents::<Guarded>(callable) };
         // SAFETY: a count with a flag in it, as the protocol has it.

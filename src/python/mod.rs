@@ -20,6 +20,7 @@ mod policies;
 mod running;
 mod simulator;
 mod slots;
+mod stack;
 mod state;
 mod turnstile;
 mod waits;

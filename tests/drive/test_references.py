@@ -133,8 +133,8 @@ def growth(call: Callable[[], Any], times: int) -> tuple[int, int]:
         for _ in range(times):
             await run_out(call)
 
-    # Each in a loop of its own: a loop keeps some alarms that were taken back.
-    asyncio.run(again(20))
+    # Each in a loop of its own: a loop keeps some alarms that were taken back. As often before, to fill the free lists.
+    asyncio.run(again(times))
     gc.collect()
     objects, blocks = len(gc.get_objects()), sys.getallocatedblocks()
     asyncio.run(again(times))
