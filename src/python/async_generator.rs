@@ -7,6 +7,7 @@
 use super::flight::{Flight, Way};
 use super::generator::thrown;
 use super::running::{Awaited, Items, Resume, Running, Turn, awaitable};
+use super::slots;
 use super::stack;
 use crate::engine::{CallId, Execution};
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
@@ -120,7 +121,7 @@ impl AsyncGenerator {
 impl Drop for AsyncGenerator {
     fn drop(&mut self) {
         if let State::Waiting(running) = self.state.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            Python::attach(|py| running.abandon(py));
+            slots::at_the_end(|py| running.abandon(py));
         }
     }
 }
@@ -295,7 +296,7 @@ impl Drop for Item {
     fn drop(&mut self) {
         if let Stage::Awaiting { running, .. } = self.stage.get_mut().unwrap_or_else(PoisonError::into_inner) {
             // Dropped in the middle: nobody will ever tell how it came out.
-            Python::attach(|py| {
+            slots::at_the_end(|py| {
                 running.abandon(py);
                 *self.generator.get().lock() = State::Done;
             });

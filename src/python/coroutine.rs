@@ -314,14 +314,10 @@ pub unsafe extern "C" fn itself(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 /// Warns as the interpreter does of a coroutine of its own; `Pipeline.acall` makes none before it is awaited.
 fn never_awaited(py: Python<'_>, running: &Running) {
-    let raised = PyErr::take(py);
     let message = format!("coroutine '{}' was never awaited", short_repr(running.flight.function(py)));
     let warned = CString::new(message).map_or(Ok(()), |text| PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1));
     if let Err(error) = warned {
         error.write_unraisable(py, Some(running.flight.function(py)));
-    }
-    if let Some(raised) = raised {
-        raised.restore(py);
     }
 }
 
@@ -446,12 +442,12 @@ impl Drop for Coroutine {
         let state = self.0.get_mut();
         // Dropped in the middle: nobody will ever tell how it came out.
         match state {
-            State::Suspended(running) => Python::attach(|py| running.abandon(py)),
+            State::Suspended(running) => slots::at_the_end(|py| running.abandon(py)),
             State::Light(Light { pass: Some(pass), pipeline, .. }) => {
                 // SAFETY: made of a pipeline.
                 Python::attach(|py| unsafe { pipeline.bind(py).cast_unchecked::<Pipeline>() }.get().ready().plan.release(pass));
             }
-            State::Fresh(running) => Python::attach(|py| never_awaited(py, running)),
+            State::Fresh(running) => slots::at_the_end(|py| never_awaited(py, running)),
             State::Light(_) | State::Done => {}
         }
     }

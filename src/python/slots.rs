@@ -30,6 +30,17 @@ pub fn raise(error: PyErr) {
     Python::attach(|py| error.restore(py));
 }
 
+/// Runs what an object does at its end: an exception that is on its way just then goes on afterwards.
+pub fn at_the_end(body: impl FnOnce(Python<'_>)) {
+    Python::attach(|py| {
+        let raised = PyErr::take(py);
+        body(py);
+        if let Some(raised) = raised {
+            raised.restore(py);
+        }
+    });
+}
+
 /// A reference inside an object that lives and dies on the fast lane, where pyo3 does not know that the interpreter is
 /// attached and would put off every release.
 pub struct Held(ManuallyDrop<Py<PyAny>>);
