@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from seawall import presets
 from seawall._classify import transient
+from seawall._guarded import is_decorated
 from seawall._seawall import Chaos, CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout
 from seawall.errors import ConfigurationError
 
@@ -59,7 +60,7 @@ def circuit(
         CircuitBreakerError: by the guarded function, while the circuit is open.
         ConfigurationError: for arguments that make no breaker.
     """
-    if callable(failure_threshold):
+    if is_decorated(failure_threshold):
         return circuit(cls=cls)(failure_threshold)
     breaker = cls(failure_threshold, recovery_timeout, expected_exception, name, fallback_function, **more)
     if breaker.fallback_function is None:
@@ -100,7 +101,7 @@ def retry(
         more: what `Retry` takes beyond that: `stop`, `on_result`, `giveup`, `before`, `after`, `before_sleep`,
             `max_retry_after`, `budget`.
     """
-    if callable(attempts):
+    if is_decorated(attempts):
         return retry()(attempts)
     return Pipeline(Retry(attempts, on=on, wait=wait, timeout=timeout, **more), name=name)
 
@@ -153,7 +154,7 @@ def guard(
     Raises:
         ConfigurationError: for an unknown preset, or `"prod"` without `fallback=`.
     """
-    if callable(preset):
+    if is_decorated(preset):
         return guard()(preset)
     chosen = presets.get(preset)
     given = {"retry": retry, "fallback": fallback, "timeout": timeout, "attempt_timeout": attempt_timeout, "circuit": circuit}

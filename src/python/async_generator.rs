@@ -7,8 +7,10 @@
 use super::flight::{Flight, Way};
 use super::generator::thrown;
 use super::running::{Awaited, Items, Resume, Running, Turn, awaitable};
+use super::slots;
+use super::stack;
 use crate::engine::{CallId, Execution};
-use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -119,7 +121,7 @@ impl AsyncGenerator {
 impl Drop for AsyncGenerator {
     fn drop(&mut self) {
         if let State::Waiting(running) = self.state.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            Python::attach(|py| running.abandon(py));
+            slots::at_the_end(|py| running.abandon(py));
         }
     }
 }
@@ -163,6 +165,9 @@ impl Item {
     }
 
     fn resume(&self, py: Python<'_>, input: Resume) -> PyResult<Py<PyAny>> {
+        if stack::is_used_up() {
+            return Err(stack::used_up());
+        }
         let stage = std::mem::replace(&mut *self.lock(), Stage::Done);
         let (mut running, closing, input) = match (stage, input) {
             (Stage::Done, _) => return Err(PyRuntimeError::new_err("cannot reuse already awaited item")),
@@ -234,7 +239,7 @@ fn prepared(py: Python<'_>, running: &mut Running, ask: Ask) -> PyResult<(bool, 
         Ask::Close => return Ok((true, none())),
     };
     let next = awaitable(&next).unwrap_or_else(|| Ok(next.clone()))?;
-    running.current = Some((next.unbind(), Awaited::Call { call, given_up: false }));
+    running.current = Some((next.unbind(), Awaited::call(call)));
     Ok((false, none()))
 }
 
@@ -267,15 +272,23 @@ impl Item {
         self.resume(py, Resume::Throw(thrown(kind, value, traceback)?))
     }
 
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.generator)?;
+        // Locked only while it is being changed, by somebody who holds it: then it is no garbage.
+        match self.stage.try_lock().as_deref() {
+            Ok(Stage::Awaiting { running, .. }) => running.traverse(&visit),
+            Ok(Stage::Asked(Ask::Send(value))) => visit.call(value),
+            _ => Ok(()),
+        }
+    }
+
+    /// Closes what is awaited for the item, and ends the call: nothing is tried again, as nobody waits for it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if !matches!(&*self.lock(), Stage::Awaiting { .. }) {
-            return Ok(());
-        }
-        match self.resume(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
-            Ok(_) => Err(PyRuntimeError::new_err("async generator ignored GeneratorExit")),
-            Err(error) if error.is_instance_of::<PyGeneratorExit>(py) || error.is_instance_of::<PyStopIteration>(py) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let stage = std::mem::replace(&mut *self.lock(), Stage::Done);
+        let Stage::Awaiting { mut running, .. } = stage else { return Ok(()) };
+        let closed = running.close(py);
+        *self.generator.get().lock() = State::Done;
+        closed
     }
 }
 
@@ -283,7 +296,7 @@ impl Drop for Item {
     fn drop(&mut self) {
         if let Stage::Awaiting { running, .. } = self.stage.get_mut().unwrap_or_else(PoisonError::into_inner) {
             // Dropped in the middle: nobody will ever tell how it came out.
-            Python::attach(|py| {
+            slots::at_the_end(|py| {
                 running.abandon(py);
                 *self.generator.get().lock() = State::Done;
             });

@@ -14,6 +14,7 @@ use super::tally::{Shares, Tally};
 use crate::drive::trial;
 use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target};
 use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -229,6 +230,25 @@ impl Compiled {
     #[inline]
     pub fn has_lane(&self) -> bool {
         !self.announces && !trial::is_recorded() && self.plan.has_lane()
+    }
+
+    /// For the garbage collector, on behalf of the pipeline.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for stage in &self.stages {
+            stage.judge.traverse(visit)?;
+            visit.call(&stage.breaker)?;
+            if let Some(hooks) = &stage.hooks {
+                hooks.traverse(visit)?;
+            }
+        }
+        for callee in &self.callees {
+            match callee {
+                Callee::Primary => {}
+                Callee::Function(held) | Callee::Runnable(held) | Callee::Prompt(held) | Callee::Value(held) => visit.call(held)?,
+                Callee::Raise(chaos) => visit.call(chaos)?,
+            }
+        }
+        visit.call(&self.monitor)
     }
 
     pub fn stage(&self, id: StageId) -> &Stage {

@@ -1,27 +1,31 @@
 //! The coroutine driver: a native awaitable, on the fast lane as long as there is no trouble.
 
 use super::compiled::Compiled;
+use super::event_loop;
 use super::flight::{Flight, Way};
 use super::generator::thrown;
+use super::guarded::Guarded;
 use super::guarded::settle;
+use super::policies::circuit_breaker::short_repr;
 use super::remaining;
 use super::running::{Awaited, Resume, Running, Turn, send};
 use super::slots::{self, Held};
+use super::stack;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Pass};
-use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopIteration};
+use pyo3::exceptions::{PyException, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
+use std::ffi::CString;
 use std::ptr::null_mut;
-use std::sync::Arc;
 
 /// A call on the fast lane: its coroutine, and what the machine would need to take over.
 struct Light {
-    compiled: Arc<Compiled>,
-    function: Held,
+    guarded: Held,
     args: Held,
     kwargs: Option<Held>,
     inner: Held,
@@ -49,26 +53,46 @@ impl Coroutine {
     /// A call whose first attempt has given a coroutine that was not begun yet.
     pub fn under_way(flight: Flight, execution: Execution, call: CallId, inner: Py<PyAny>) -> Coroutine {
         let mut running = Running::resumed(flight, Some(execution), Way::Async);
-        running.current = Some((inner, Awaited::Call { call, given_up: false }));
+        running.current = Some((inner, Awaited::call(call)));
         Coroutine(Turnstile::new(State::Suspended(Box::new(running))))
     }
 
     /// A call that may pass without a machine; `inner` is the function's own coroutine, not begun.
     pub fn light<'py>(
-        compiled: Arc<Compiled>,
-        function: &Bound<'py, PyAny>,
+        guarded: Bound<'py, Guarded>,
         args: Bound<'py, PyTuple>,
         kwargs: Option<Bound<'py, PyDict>>,
         inner: Bound<'py, PyAny>,
     ) -> Coroutine {
-        let (function, inner) = (Held::new(function.clone()), Held::new(inner));
+        let (guarded, inner) = (Held::new(guarded.into_any()), Held::new(inner));
         let (args, kwargs) = (Held::new(args.into_any()), kwargs.map(|k| Held::new(k.into_any())));
-        let light = Light { compiled, function, args, kwargs, inner, pass: None };
+        let light = Light { guarded, args, kwargs, inner, pass: None };
         Coroutine(Turnstile::new(State::Light(light)))
     }
 
     fn enter(&self) -> PyResult<Entered<'_, State>> {
-        self.0.enter().ok_or_else(|| PyRuntimeError::new_err("this coroutine is already being awaited"))
+        self.0.enter().ok_or_else(|| PyValueError::new_err("coroutine already executing"))
+    }
+
+    /// The guarded function's name; `coroutine` where nobody can look.
+    fn function_name(&self, py: Python<'_>, part: &Bound<'_, PyString>) -> PyResult<String> {
+        let function = match self.0.enter().as_deref() {
+            Some(State::Light(light)) => Some(light.guarded(py).function(py).clone()),
+            Some(State::Fresh(running) | State::Suspended(running)) => Some(running.flight.function(py).clone()),
+            Some(State::Done) | None => None,
+        };
+        let name = function.map(|function| function.getattr_opt(part)).transpose()?.flatten();
+        name.map_or_else(|| Ok("coroutine".to_owned()), |name| name.extract())
+    }
+
+    /// An attribute of the coroutine that is awaited now, if it has it.
+    fn of_the_awaited<'py>(&self, py: Python<'py>, part: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let awaited = match self.0.enter().as_deref() {
+            Some(State::Light(light)) => Some(light.inner.bind(py).clone()),
+            Some(State::Fresh(running) | State::Suspended(running)) => running.current.as_ref().map(|(held, _)| held.bind(py).clone()),
+            Some(State::Done) | None => None,
+        };
+        Ok(awaited.map(|awaited| awaited.getattr_opt(part)).transpose()?.flatten())
     }
 
     fn resume(&self, py: Python<'_>, input: Resume) -> PyResult<Turn> {
@@ -84,33 +108,44 @@ impl Coroutine {
 
     /// One send: on the fast lane as long as there is no trouble.
     fn send_value(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
+        if stack::is_used_up() {
+            return Err(stack::used_up());
+        }
         let mut entered = self.enter()?;
         let State::Light(light) = &mut *entered else {
             drop(entered);
             return Python::attach(|py| self.resume(py, Resume::Send(value.clone().unbind())));
         };
-        let mut pass = match light.pass {
+        let pass = match light.pass {
             Some(pass) => pass,
-            None => Pass::new(clock::now()),
+            None => match light.admitted(py) {
+                Some(pass) => pass,
+                None => return entered.trouble(py, None),
+            },
         };
-        if light.pass.is_none() {
-            let admitted = light.compiled.plan.admit(&mut pass);
-            light.pass = Some(pass);
-            if !admitted {
-                return entered.trouble(py, None);
-            }
-        }
-        let sent = match light.compiled.tightest {
+        let compiled = light.compiled(py);
+        let sent = match compiled.tightest {
             None => send(light.inner.bind(py), value),
-            Some(_) => remaining::within(py, light.compiled.deadline(py, &pass), || send(light.inner.bind(py), value)),
+            Some(_) => remaining::within(py, compiled.deadline(py, &pass), || send(light.inner.bind(py), value)),
         };
         match sent {
-            Ok(Turn::Yield(yielded)) if !light.compiled.has_limits => Ok(Turn::Yield(yielded)),
-            Ok(Turn::Return(result)) if settle(&light.compiled, &pass) => {
+            Ok(Turn::Yield(yielded)) if !compiled.has_limits => Ok(Turn::Yield(yielded)),
+            Ok(Turn::Return(result)) if settle(compiled, &pass) => {
                 *entered = State::Done;
                 Ok(Turn::Return(result))
             }
             trouble => entered.trouble(py, Some(trouble)),
+        }
+    }
+}
+
+impl State {
+    /// Whether it waits in the middle of the call.
+    fn is_begun(&self) -> bool {
+        match self {
+            State::Fresh(_) | State::Done => false,
+            State::Light(light) => light.pass.is_some(),
+            State::Suspended(running) => running.is_begun(),
         }
     }
 }
@@ -143,7 +178,7 @@ impl Entered<'_, State> {
             let result = match turn {
                 Err(interrupt) if !interrupt.is_instance_of::<PyException>(py) => {
                     if let Some(pass) = &light.pass {
-                        light.compiled.plan.release(pass);
+                        light.compiled(py).plan.release(pass);
                     }
                     return Err(interrupt);
                 }
@@ -158,19 +193,44 @@ impl Entered<'_, State> {
             };
             let mut running = light.under_way(py);
             running.current = None;
-            running.ended(py, Awaited::Call { call: CallId::FIRST, given_up: false }, result)?;
+            running.ended(py, Awaited::begun(CallId::FIRST), result)?;
             self.go_on(py, running, Resume::Send(py.None()))
         })
     }
 }
 
 impl Light {
+    #[inline]
+    fn guarded(&self, py: Python<'_>) -> &Guarded {
+        // SAFETY: made of a guarded function, which lives as long as this holds it.
+        unsafe { &*std::ptr::from_ref(self.guarded.bind(py).cast_unchecked::<Guarded>().get()) }
+    }
+
+    #[inline]
+    fn compiled(&self, py: Python<'_>) -> &Compiled {
+        self.guarded(py).compiled()
+    }
+
+    /// Asks to be let in; `None`: the machine has to begin, or to go on from a refusal.
+    #[inline]
+    fn admitted(&mut self, py: Python<'_>) -> Option<Pass> {
+        let compiled = self.compiled(py);
+        // Under trio a limit is a scope around the call, and scopes are the machine's.
+        if !compiled.has_lane() || (compiled.has_limits && event_loop::trio(py).map_or(true, |trio| trio.is_some())) {
+            return None;
+        }
+        let mut pass = Pass::new(clock::now());
+        let admitted = compiled.plan.admit(&mut pass);
+        self.pass = Some(pass);
+        admitted.then_some(pass)
+    }
+
     fn flight(&self, py: Python<'_>) -> Flight {
         // SAFETY: made of a tuple and a dict.
         let (args, kwargs) = unsafe {
             (self.args.bind(py).cast_unchecked::<PyTuple>(), self.kwargs.as_ref().map(|k| k.bind(py).cast_unchecked::<PyDict>()))
         };
-        Flight::new(self.compiled.clone(), self.function.bind(py), args, kwargs)
+        self.guarded(py).flight(py, args, kwargs)
     }
 
     /// The machine's view of a call whose first attempt is under way.
@@ -178,19 +238,17 @@ impl Light {
         let mut flight = self.flight(py);
         let execution = self.pass.map(|pass| flight.resume(py, &pass));
         let mut running = Running::resumed(flight, execution, Way::Async);
-        running.current = Some((self.inner.bind(py).clone().unbind(), Awaited::Call { call: CallId::FIRST, given_up: false }));
+        running.current = Some((self.inner.bind(py).clone().unbind(), Awaited::begun(CallId::FIRST)));
         Box::new(running)
     }
 
-    /// The machine's view of a call that has not begun, or that some policy did not let in: its coroutine will not run.
+    /// The machine's view of a call that has not begun, or that some policy did not let in.
     fn refused(self, py: Python<'_>) -> Box<Running> {
         let mut flight = self.flight(py);
         let execution = self.pass.map(|pass| flight.resume(py, &pass));
-        // Closed, so that nobody is warned of a coroutine that was never awaited.
-        if let Err(error) = self.inner.bind(py).call_method0("close") {
-            error.write_unraisable(py, Some(self.inner.bind(py)));
-        }
-        Box::new(Running::resumed(flight, execution, Way::Async))
+        let mut running = Running::resumed(flight, execution, Way::Async);
+        running.first = Some(self.inner.bind(py).clone().unbind());
+        Box::new(running)
     }
 }
 
@@ -245,10 +303,28 @@ pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject
     })
 }
 
-/// An awaitable that is its own iterator.
+/// An awaitable that is its own iterator; two cannot await it at once.
 pub unsafe extern "C" fn itself(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter hands in a live object.
-    unsafe { ffi::Py_NewRef(slf) }
+    slots::guarded(null_mut(), || {
+        // SAFETY: the interpreter calls this slot with instances of its type.
+        let coroutine = unsafe { slots::contents::<Coroutine>(slf) };
+        // Whoever is running it right now is told so by the send that follows.
+        if coroutine.0.enter().is_some_and(|entered| entered.is_begun()) {
+            slots::raise(PyRuntimeError::new_err("coroutine is being awaited already"));
+            return null_mut();
+        }
+        // SAFETY: the interpreter hands in a live object.
+        unsafe { ffi::Py_NewRef(slf) }
+    })
+}
+
+/// Warns as the interpreter does of a coroutine of its own; `Pipeline.acall` makes none before it is awaited.
+fn never_awaited(py: Python<'_>, running: &Running) {
+    let message = format!("coroutine '{}' was never awaited", short_repr(running.flight.function(py)));
+    let warned = CString::new(message).map_or(Ok(()), |text| PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1));
+    if let Err(error) = warned {
+        error.write_unraisable(py, Some(running.flight.function(py)));
+    }
 }
 
 #[pymethods]
@@ -266,6 +342,9 @@ impl Coroutine {
     }
 
     fn send(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        if !value.is_none() && matches!(&*self.enter()?, state if !matches!(state, State::Done) && !state.is_begun()) {
+            return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
+        }
         self.send_value(py, &value).and_then(yielded)
     }
 
@@ -280,36 +359,70 @@ impl Coroutine {
         self.resume(py, Resume::Throw(thrown(kind, value, traceback)?)).and_then(yielded)
     }
 
+    /// Closes what is awaited. Neutral, whatever that says: nobody waits for the answer, so nothing is tried again.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let mut entered = self.enter()?;
-        let begun = match &*entered {
-            State::Fresh(_) | State::Done => false,
-            State::Light(light) => light.pass.is_some(),
-            State::Suspended(_) => true,
-        };
-        if !begun {
-            let state = std::mem::replace(&mut *entered, State::Done);
-            drop(entered);
-            if let State::Light(light) = state {
-                light.inner.bind(py).call_method0("close")?;
+        match &mut *entered {
+            State::Light(light) => {
+                let closed = light.inner.bind(py).call_method0(intern!(py, "close"));
+                if let Some(pass) = &light.pass {
+                    light.compiled(py).plan.release(pass);
+                }
+                *entered = State::Done;
+                closed.map(drop)
             }
-            return Ok(());
+            State::Fresh(running) | State::Suspended(running) => {
+                let closed = running.close(py);
+                *entered = State::Done;
+                closed
+            }
+            State::Done => Ok(()),
         }
-        drop(entered);
-        match self.resume(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
-            Ok(Turn::Return(_) | Turn::Item(_)) => Ok(()),
-            Ok(Turn::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-            Err(error) if error.is_instance_of::<PyGeneratorExit>(py) || error.is_instance_of::<PyStopIteration>(py) => Ok(()),
-            Err(error) => Err(error),
-        }
+    }
+
+    // What task reprs, debuggers and stack printers ask of a coroutine.
+
+    #[getter]
+    fn __name__(&self, py: Python<'_>) -> PyResult<String> {
+        self.function_name(py, intern!(py, "__name__"))
+    }
+
+    #[getter]
+    fn __qualname__(&self, py: Python<'_>) -> PyResult<String> {
+        self.function_name(py, intern!(py, "__qualname__"))
+    }
+
+    #[getter]
+    fn cr_running(&self) -> bool {
+        self.0.enter().is_none()
+    }
+
+    #[getter]
+    fn cr_suspended(&self) -> bool {
+        self.0.enter().is_some_and(|entered| entered.is_begun())
+    }
+
+    #[getter]
+    fn cr_frame<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.of_the_awaited(py, intern!(py, "cr_frame"))
+    }
+
+    #[getter]
+    fn cr_code<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.of_the_awaited(py, intern!(py, "cr_code"))
+    }
+
+    #[getter]
+    fn cr_await<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.of_the_awaited(py, intern!(py, "cr_await"))
     }
 
     fn __repr__(&self) -> &'static str {
         let Some(entered) = self.0.enter() else { return "<guarded call, running>" };
         match &*entered {
-            State::Fresh(_) | State::Light(Light { pass: None, .. }) => "<guarded call, not awaited yet>",
-            State::Suspended(_) | State::Light(_) => "<guarded call, waiting>",
             State::Done => "<guarded call, done>",
+            state if state.is_begun() => "<guarded call, waiting>",
+            _ => "<guarded call, not awaited yet>",
         }
     }
 
@@ -318,7 +431,7 @@ impl Coroutine {
         let Some(entered) = self.0.enter() else { return Ok(()) };
         match &*entered {
             State::Light(light) => {
-                light.function.traverse(&visit)?;
+                light.guarded.traverse(&visit)?;
                 light.args.traverse(&visit)?;
                 light.kwargs.as_ref().map_or(Ok(()), |kwargs| kwargs.traverse(&visit))?;
                 light.inner.traverse(&visit)
@@ -334,9 +447,14 @@ impl Drop for Coroutine {
         let state = self.0.get_mut();
         // Dropped in the middle: nobody will ever tell how it came out.
         match state {
-            State::Suspended(running) => Python::attach(|py| running.abandon(py)),
-            State::Light(Light { compiled, pass: Some(pass), .. }) => compiled.plan.release(pass),
-            _ => {}
+            State::Suspended(running) => slots::at_the_end(|py| running.abandon(py)),
+            State::Light(light) => {
+                if let Some(pass) = &light.pass {
+                    Python::attach(|py| light.compiled(py).plan.release(pass));
+                }
+            }
+            State::Fresh(running) => slots::at_the_end(|py| never_awaited(py, running)),
+            State::Done => {}
         }
     }
 }

@@ -3,24 +3,30 @@
 use super::errors::ours;
 use super::virtual_time;
 use crate::drive::clock;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-fn in_trio(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    let modules = py.import("sys")?.getattr("modules")?;
-    let Ok(trio) = modules.get_item("trio") else { return Ok(None) };
-    Ok(trio.getattr("lowlevel")?.call_method0("in_trio_task")?.is_truthy()?.then_some(trio))
+/// The module `trio`, if the caller is one of its tasks.
+pub fn trio(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let modules = ours(py, &MODULES, "sys", "modules")?.cast_into::<PyDict>()?;
+    let Some(trio) = modules.get_item(intern!(py, "trio"))? else { return Ok(None) };
+    // Without it, it is still being imported.
+    let Some(lowlevel) = trio.getattr_opt(intern!(py, "lowlevel"))? else { return Ok(None) };
+    Ok(lowlevel.call_method0(intern!(py, "in_trio_task"))?.is_truthy()?.then_some(trio))
 }
 
 /// The iterator of a sleep on the running loop.
 pub fn sleep(py: Python<'_>, span: Duration) -> PyResult<Bound<'_, PyAny>> {
     static SLEEP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let coroutine = match in_trio(py)? {
+    let coroutine = match trio(py)? {
         Some(trio) if clock::is_by_hand() => {
             virtual_time::advance_to(py, clock::now().after(span))?;
             trio.getattr("lowlevel")?.call_method0("checkpoint")?
@@ -93,9 +99,22 @@ impl Ring {
         }
         Ok(())
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // The timer holds this callback by its handle: what it waits for is told of once, here.
+        match self.0.waiting_for.try_lock().as_deref() {
+            Ok(waiting_for) => visit.call(waiting_for),
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 impl Timer {
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.handle)
+    }
+
     /// Rings after `span`, ending the wait for `future`.
     pub fn set(py: Python<'_>, span: Duration, future: &Py<PyAny>) -> PyResult<Timer> {
         static LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -130,5 +149,47 @@ impl Timer {
     pub fn cancel(&self, py: Python<'_>) {
         // A loop that is closed has no alarms left to take back.
         let _ = self.handle.bind(py).call_method0("cancel");
+    }
+}
+
+/// A cancel scope of trio around one attempt, in the caller's own task. A cancellation from outside stays visible: trio
+/// itself tells whose it is.
+pub struct Scope(Py<PyAny>);
+
+impl Scope {
+    /// Ends what is awaited inside after `span`; `None` if the caller is no task of trio's.
+    pub fn open(py: Python<'_>, span: Duration) -> PyResult<Option<Scope>> {
+        let Some(trio) = trio(py)? else { return Ok(None) };
+        let deadline = trio.call_method0(intern!(py, "current_time"))?.extract::<f64>()? + span.as_secs_f64();
+        let scope = trio.getattr(intern!(py, "CancelScope"))?.call0()?;
+        scope.setattr(intern!(py, "deadline"), deadline)?;
+        scope.call_method0(intern!(py, "__enter__"))?;
+        Ok(Some(Scope(scope.unbind())))
+    }
+
+    /// Leaves it with what came out; `None` if that was its own cancellation.
+    pub fn close(self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> Option<PyResult<Py<PyAny>>> {
+        // A call that is closed when its loop is gone has no scope left to leave.
+        if !trio(py).is_ok_and(|trio| trio.is_some()) {
+            return Some(result);
+        }
+        let exit = |error: Option<&PyErr>| -> PyResult<bool> {
+            let (kind, value) = (error.map(|e| e.get_type(py)), error.map(|e| e.value(py)));
+            let traceback = error.and_then(|e| e.traceback(py));
+            self.0.bind(py).call_method1(intern!(py, "__exit__"), (kind, value, traceback))?.is_truthy()
+        };
+        match result {
+            Ok(value) => Some(exit(None).map(|_| value)),
+            Err(error) => match exit(Some(&error)) {
+                Ok(true) => None,
+                Ok(false) => Some(Err(error)),
+                Err(other) => Some(Err(other)),
+            },
+        }
+    }
+
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
     }
 }

@@ -8,6 +8,7 @@ use super::hooks;
 use super::judge::{Asked, Happened, Judge};
 use super::log;
 use super::monitor;
+use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change};
 use super::remaining;
 use super::state::{Told, retry_state};
@@ -57,6 +58,8 @@ enum Kept {
 /// One call's values and story.
 pub struct Flight {
     pub compiled: Arc<Compiled>,
+    /// Whose objects those of `compiled` are: held, so that the collector sees whose they are.
+    pipeline: Py<Pipeline>,
     function: Py<PyAny>,
     args: Py<PyTuple>,
     kwargs: Option<Py<PyDict>>,
@@ -94,6 +97,7 @@ pub type Interrupt = PyErr;
 
 impl Flight {
     pub fn new<'py>(
+        pipeline: &Bound<'py, Pipeline>,
         compiled: Arc<Compiled>,
         function: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
@@ -101,6 +105,7 @@ impl Flight {
     ) -> Flight {
         Flight {
             compiled,
+            pipeline: pipeline.clone().unbind(),
             function: function.clone().unbind(),
             args: args.clone().unbind(),
             kwargs: kwargs.map(|k| k.clone().unbind()),
@@ -123,6 +128,7 @@ impl Flight {
 
     /// For the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.pipeline)?;
         visit.call(&self.function)?;
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
@@ -131,6 +137,7 @@ impl Flight {
             visit.call(hook)?;
             visit.call(waiting)?;
         }
+        visit.call(&self.given)?;
         self.values.iter().try_for_each(|kept| match kept {
             Kept::Value(held) | Kept::Error(held) => visit.call(held),
         })
@@ -387,12 +394,12 @@ impl Flight {
     }
 
     /// Tells the monitor how the call came out.
-    fn count(&self, ok: bool) -> PyResult<()> {
-        let Some(monitor) = &self.compiled.monitor else { return Ok(()) };
+    fn count(&self, ok: bool) {
+        let Some(monitor) = &self.compiled.monitor else { return };
         let now = clock::now();
         let latency_ns = now.0.saturating_sub(self.story.begun.0);
         let record = Record { ok, retries: self.story.retries, fallback: ok && self.story.fell_back, latency_ns, tokens: 0 };
-        monitor::record(monitor.get(), record, now)
+        monitor::record(monitor.get(), record, now);
     }
 
     /// What the caller gets: the value, or the exception with its notes.
@@ -404,7 +411,7 @@ impl Flight {
             self.exception(py, &outcome).map(|e| e.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string()))
         };
         self.compiled.tally.end(self, execution, clock::now(), kind);
-        self.count(ok)?;
+        self.count(ok);
         let error = match outcome {
             Outcome::Value(ticket) | Outcome::Stream(ticket) => return Ok(self.value(py, ticket).unbind()),
             failed => match self.exception(py, &failed) {
@@ -454,6 +461,16 @@ impl Flight {
         self.story.begun = pass.begun();
         self.compiled.tally.begin();
         trial::dressed(Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, remaining::inherited(py)))
+    }
+
+    /// Whether the target is the guarded function itself.
+    pub fn is_primary(&self, target: Target) -> bool {
+        matches!(self.compiled.callee(target), Callee::Primary)
+    }
+
+    /// What is guarded.
+    pub fn function<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.function.bind(py)
     }
 
     /// Whether the target's result has to be awaited in an asynchronous call.

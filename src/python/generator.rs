@@ -7,6 +7,7 @@ use super::flight::{Flight, Way};
 use super::inline::Inline;
 use super::remaining;
 use super::slots;
+use super::stack;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
 use crate::drive::inline::Host;
@@ -307,6 +308,10 @@ fn given(turn: Turn) -> PyResult<Py<PyAny>> {
 /// The slot of `for` loops.
 pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
     slots::guarded(null_mut(), || {
+        if stack::is_used_up() {
+            slots::raise(stack::used_up());
+            return null_mut();
+        }
         // SAFETY: the interpreter calls this slot with instances of its type.
         let generator = unsafe { slots::contents::<Generator>(slf) };
         generator.pass_on().unwrap_or_else(|| Python::attach(|py| next(py, generator)))

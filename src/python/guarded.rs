@@ -11,6 +11,7 @@ use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::remaining;
 use super::slots;
+use super::stack;
 use crate::drive::clock;
 use crate::drive::inline::{self, End};
 use crate::engine::{CallId, Execution, Pass};
@@ -18,10 +19,12 @@ use crate::stats::Record;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::ptr::null_mut;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A function behind a pipeline. Looks to `inspect` like the function.
 #[pyclass(frozen, module = "seawall", dict, weakref)]
@@ -51,43 +54,32 @@ pub fn has_to_run(value: &Bound<'_, PyAny>) -> Option<Given> {
 #[inline]
 unsafe fn to_run(value: *mut ffi::PyObject) -> Option<Given> {
     // SAFETY: the caller's promise: a live object.
-    unsafe {
-        let kind = ffi::Py_TYPE(value);
-        if kind == &raw mut ffi::PyGen_Type {
-            Some(Given::Generator)
-        } else if kind == &raw mut ffi::PyCoro_Type {
-            Some(Given::Coroutine)
-        } else if kind == &raw mut ffi::PyAsyncGen_Type {
-            Some(Given::AsyncGenerator)
-        } else {
-            None
-        }
+    let kind = unsafe { ffi::Py_TYPE(value) };
+    let is_ours = |ours: &AtomicPtr<ffi::PyTypeObject>| kind == ours.load(Ordering::Relaxed);
+    if kind == &raw mut ffi::PyGen_Type || is_ours(&OURS[0]) {
+        Some(Given::Generator)
+    } else if kind == &raw mut ffi::PyCoro_Type || is_ours(&OURS[1]) {
+        Some(Given::Coroutine)
+    } else if kind == &raw mut ffi::PyAsyncGen_Type || is_ours(&OURS[2]) {
+        Some(Given::AsyncGenerator)
+    } else {
+        None
+    }
+}
+
+/// The types of what a guarded function inside gives. They live as long as the module, which is never unloaded.
+static OURS: [AtomicPtr<ffi::PyTypeObject>; 3] = [const { AtomicPtr::new(null_mut()) }; 3];
+
+/// Makes our own types known to [`has_to_run`].
+pub fn know_ours(py: Python<'_>) {
+    let types = [py.get_type::<Generator>(), py.get_type::<Coroutine>(), py.get_type::<AsyncGenerator>()];
+    for (place, kind) in OURS.iter().zip(types) {
+        place.store(kind.as_type_ptr(), Ordering::Relaxed);
     }
 }
 
 #[pymethods]
 impl Guarded {
-    #[new]
-    fn new(py: Python<'_>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, kind: &str) -> PyResult<Guarded> {
-        let compiled = Arc::new(pipeline.get().compiled().anew(py));
-        for stage in &compiled.stages {
-            if let Some(breaker) = &stage.breaker {
-                CircuitBreaker::guards(breaker.bind(py), compiled.name.as_deref().unwrap_or(name))?;
-            }
-        }
-        let way = match kind {
-            "function" => Way::Sync,
-            "coroutine" => Way::Async,
-            "generator" => Way::Items,
-            "async generator" => Way::AsyncItems,
-            other => return Err(PyValueError::new_err(format!("a function's kind is none of '{other}'"))),
-        };
-        if matches!(way, Way::Sync | Way::Items) {
-            compiled.only_sync(py, name)?;
-        }
-        Ok(Guarded { vectorcall, function, pipeline, compiled, way })
-    }
-
     /// What has become of its calls, as a dict: `calls` begun, `successes`, `failures`, `attempts` of all targets,
     /// `retries`, answers of `fallbacks`, seconds `waited` between attempts; and of the last call that did not simply pass
     /// `last_attempts`, `last_seconds` and the type of its error, `last_error`. Cancelled calls are neither success nor
@@ -95,11 +87,6 @@ impl Guarded {
     #[getter]
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.compiled.tally.told(py)
-    }
-
-    // As functions do: by reference. Pickle and copy take the name for where it is found.
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.getattr("__qualname__")
     }
 
     /// The pipeline that guards it.
@@ -116,7 +103,7 @@ impl Guarded {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let flight = Flight::new(self.compiled.clone(), self.function.bind(py), args, kwargs);
+        let flight = self.flight(py, args, kwargs);
         match self.way {
             Way::Sync => fly(py, flight),
             way => waiting(py, flight, way),
@@ -134,12 +121,27 @@ impl Guarded {
         unsafe { Bound::from_owned_ptr_or_err(slf.py(), bind(slf.as_ptr(), instance, null_mut())) }
     }
 
+    // Copied and pickled as functions are: it is itself, and found again by its name.
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.getattr(intern!(slf.py(), "__qualname__"))
+    }
+
     fn __repr__(&self, py: Python<'_>) -> String {
         format!("<guarded {} by {}>", short_repr(self.function.bind(py)), self.pipeline.get().__repr__(py))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.function)?;
+        // The pipeline tells of what `compiled` shares with it; the monitor is held once more.
+        visit.call(&self.compiled.monitor)?;
         visit.call(&self.pipeline)
     }
 }
@@ -150,12 +152,50 @@ impl Guarded {
         &self.vectorcall
     }
 
+    /// What is guarded.
+    pub fn function<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.function.bind(py)
+    }
+
+    /// What its pipeline was made into, with its own counts.
+    #[inline]
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// A call for the machine.
+    pub fn flight<'py>(&self, py: Python<'py>, args: &Bound<'py, PyTuple>, kwargs: Option<&Bound<'py, PyDict>>) -> Flight {
+        Flight::new(self.pipeline.bind(py), self.compiled.clone(), self.function.bind(py), args, kwargs)
+    }
+
     /// An instance that shows where its fields lie.
     pub fn sample(py: Python<'_>) -> PyResult<Bound<'_, Guarded>> {
         let pipeline = Pipeline::of(py, Vec::new(), None)?;
         let compiled = pipeline.get().compiled();
-        Bound::new(py, Guarded { vectorcall, function: py.None(), pipeline, compiled, way: Way::Sync })
+        slots::made(py, Guarded { vectorcall, function: py.None(), pipeline, compiled, way: Way::Sync })
     }
+}
+
+/// A function behind a pipeline.
+#[pyfunction]
+pub fn guarded<'py>(py: Python<'py>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, kind: &str) -> PyResult<Bound<'py, Guarded>> {
+    let compiled = Arc::new(pipeline.get().ready().anew(py));
+    for stage in &compiled.stages {
+        if let Some(breaker) = &stage.breaker {
+            CircuitBreaker::guards(breaker.bind(py), compiled.name.as_deref().unwrap_or(name))?;
+        }
+    }
+    let way = match kind {
+        "function" => Way::Sync,
+        "coroutine" => Way::Async,
+        "generator" => Way::Items,
+        "async generator" => Way::AsyncItems,
+        other => return Err(PyValueError::new_err(format!("a function's kind is none of '{other}'"))),
+    };
+    if matches!(way, Way::Sync | Way::Items) {
+        compiled.only_sync(py, name)?;
+    }
+    slots::made(py, Guarded { vectorcall, function, pipeline, compiled, way })
 }
 
 unsafe extern "C" {
@@ -210,6 +250,10 @@ unsafe extern "C" fn vectorcall(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     slots::guarded(null_mut(), || {
+        if stack::is_used_up() {
+            slots::raise(stack::used_up());
+            return null_mut();
+        }
         // SAFETY: the slot is that of this type, and the caller holds the callable.
         let guarded = unsafe { slots::contents::<Guarded>(callable) };
         // SAFETY: a count with a flag in it, as the protocol has it.
@@ -219,7 +263,7 @@ unsafe extern "C" fn vectorcall(
         let call = || unsafe { ffi::PyObject_Vectorcall(function, args, nargsf, names) };
         match guarded.way {
             Way::Sync => run(guarded, &handed, call),
-            Way::Async => begin(guarded, &handed, call),
+            Way::Async => begin(callable, &handed, call),
             way => stream(guarded, &handed, way),
         }
     })
@@ -266,10 +310,7 @@ pub fn settle(compiled: &Compiled, pass: &Pass) -> bool {
     compiled.tally.pass();
     let latency_ns = now.0.saturating_sub(pass.begun().0);
     let record = Record { ok: true, retries: 0, fallback: false, latency_ns, tokens: 0 };
-    if let Err(error) = monitor::record(watch.get(), record, now) {
-        // The call has succeeded; what could not be told of it does not take its answer away.
-        Python::attach(|py| error.write_unraisable(py, None));
-    }
+    monitor::record(watch.get(), record, now);
     true
 }
 
@@ -302,7 +343,7 @@ fn taken_over(
         return Err(error.clone_ref(py));
     }
     let (args, kwargs) = handed.keep(py)?;
-    let mut flight = Flight::new(guarded.compiled.clone(), guarded.function.bind(py), &args, kwargs.as_ref());
+    let mut flight = guarded.flight(py, &args, kwargs.as_ref());
     let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };
     let mut execution = flight.resume(py, pass);
     match first {
@@ -349,9 +390,7 @@ fn waiting(py: Python<'_>, flight: Flight, way: Way) -> PyResult<Bound<'_, PyAny
 /// A call that gives items: nothing runs before the first is asked for.
 fn stream(guarded: &Guarded, handed: &Handed, way: Way) -> *mut ffi::PyObject {
     Python::attach(|py| {
-        let made = handed.keep(py).and_then(|(args, kwargs)| {
-            waiting(py, Flight::new(guarded.compiled.clone(), guarded.function.bind(py), &args, kwargs.as_ref()), way)
-        });
+        let made = handed.keep(py).and_then(|(args, kwargs)| waiting(py, guarded.flight(py, &args, kwargs.as_ref()), way));
         made.map_or_else(
             |error| {
                 error.restore(py);
@@ -369,20 +408,16 @@ pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// An asynchronous call: the function's own coroutine is made at once, as without a guard; nothing runs yet.
-fn begin(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
+fn begin(callable: *mut ffi::PyObject, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls with its lock held; nothing below lets a reference go that pyo3 would have to count.
     let py = unsafe { Python::assume_attached() };
     let begun = || -> PyResult<*mut ffi::PyObject> {
-        let (compiled, function) = (guarded.compiled.clone(), guarded.function.bind(py));
+        // SAFETY: the slot is that of this type, and the caller holds the callable.
+        let guarded = unsafe { Bound::from_borrowed_ptr(py, callable).cast_into_unchecked::<Guarded>() };
         let (args, kwargs) = handed.keep(py)?;
-        let coroutine = if compiled.has_lane() {
-            // SAFETY: a new reference, or null with the exception set.
-            let inner = unsafe { Bound::from_owned_ptr_or_err(py, call())? };
-            Coroutine::light(compiled, function, args, kwargs, inner)
-        } else {
-            Coroutine::new(Flight::new(compiled, function, &args, kwargs.as_ref()))
-        };
-        Ok(Bound::new(py, coroutine)?.into_ptr())
+        // SAFETY: a new reference, or null with the exception set.
+        let inner = unsafe { Bound::from_owned_ptr_or_err(py, call())? };
+        Ok(Bound::new(py, Coroutine::light(guarded, args, kwargs, inner))?.into_ptr())
     };
     begun().unwrap_or_else(|error| {
         slots::raise(error);

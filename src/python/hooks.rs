@@ -7,6 +7,7 @@ use crate::engine::Event;
 use crate::events;
 use crate::policies::retry::reason;
 use pyo3::exceptions::PyException;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use std::time::Duration;
 
@@ -18,6 +19,11 @@ pub struct Hooks {
 }
 
 impl Hooks {
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        [&self.before, &self.after, &self.before_sleep].into_iter().try_for_each(|hook| visit.call(hook))
+    }
+
     /// Calls the hooks that an event is for, by `call(hook, wait)`.
     pub fn told<E>(&self, event: &Event, mut call: impl FnMut(&Py<PyAny>, Option<Duration>) -> Result<(), E>) -> Result<(), E> {
         let mut each = |hook: &Option<Py<PyAny>>, wait| hook.as_ref().map_or(Ok(()), |hook| call(hook, wait));

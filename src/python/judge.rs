@@ -8,6 +8,7 @@ use crate::engine::{Random, Verdict, WaitHint};
 use crate::policies::class::{FallbackRule, Row};
 use crate::policies::retry::backoff::Backoff;
 use pyo3::exceptions::{PyBaseException, PyException};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDelta, PyFrozenSet, PyList, PySet, PyTuple, PyType};
@@ -96,6 +97,15 @@ impl Listed {
             return Ok(Listed::Condition(value.clone().unbind()));
         }
         Ok(Listed::Predicate(value.clone().unbind()))
+    }
+
+    /// For the garbage collector.
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Listed::Table => Ok(()),
+            Listed::Types(types) => visit.call(types),
+            Listed::Predicate(held) | Listed::Condition(held) => visit.call(held),
+        }
     }
 
     fn types<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyTuple>> {
@@ -344,4 +354,26 @@ pub enum Judge {
     Fallback(FallbackJudge),
     /// The stage asks nothing.
     Nobody,
+}
+
+impl Judge {
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Judge::Retry(judge) => {
+                judge.listed.traverse(visit)?;
+                [&judge.stop, &judge.wait, &judge.on_result, &judge.giveup].into_iter().try_for_each(|held| visit.call(held))
+            }
+            Judge::Breaker(judge) => {
+                judge.listed.traverse(visit)?;
+                judge.ignored.as_ref().map_or(Ok(()), |(ignored, _)| ignored.traverse(visit))?;
+                visit.call(&judge.on_result)
+            }
+            Judge::Fallback(judge) => {
+                judge.listed.traverse(visit)?;
+                visit.call(&judge.on_result)
+            }
+            Judge::Nobody => Ok(()),
+        }
+    }
 }

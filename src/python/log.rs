@@ -4,6 +4,7 @@ use super::virtual_time;
 use crate::drive::trial;
 use crate::engine::Event;
 use crate::events::{self, Severity};
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -89,8 +90,18 @@ fn write(logger: &Bound<'_, PyAny>, level: u8, event: &str, name: &str, text: St
     fields.set_item("seawall_pipeline", name)?;
     let options = PyDict::new(py);
     options.set_item("extra", fields)?;
-    logger.call_method("log", (level, "%s", text), Some(&options))?;
-    Ok(())
+    heard_out(py, logger.call_method("log", (level, "%s", text), Some(&options)))
+}
+
+/// What a handler or filter of the user's raises is reported and changes no call; interrupts are passed on.
+fn heard_out(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> PyResult<()> {
+    match result {
+        Err(error) if error.is_instance_of::<PyException>(py) => {
+            error.write_unraisable(py, None);
+            Ok(())
+        }
+        other => other.map(drop),
+    }
 }
 
 /// Logs that a user's hook raised.
@@ -98,6 +109,5 @@ pub fn hook_failed(py: Python<'_>, hook: &Bound<'_, PyAny>, error: &PyErr) -> Py
     let options = PyDict::new(py);
     let info = (error.get_type(py).cast_into::<PyType>()?, error.value(py), error.traceback(py));
     options.set_item("exc_info", info)?;
-    logger(py)?.call_method("error", ("a hook raised and was ignored: %r", hook), Some(&options))?;
-    Ok(())
+    heard_out(py, logger(py)?.call_method("error", ("a hook raised and was ignored: %r", hook), Some(&options)))
 }

@@ -22,6 +22,7 @@ mod remaining;
 mod running;
 mod simulator;
 mod slots;
+mod stack;
 mod state;
 mod tally;
 mod turnstile;
@@ -55,6 +56,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<generator::Generator>()?;
     m.add_class::<async_generator::AsyncGenerator>()?;
     m.add_function(wrap_pyfunction!(bare::ask_always, m)?)?;
+    m.add_function(wrap_pyfunction!(guarded::guarded, m)?)?;
     m.add("CLASSES", classes())?;
     m.add_function(wrap_pyfunction!(remaining::remaining, m)?)?;
     tally::look(m.py())?;

@@ -366,8 +366,11 @@ impl Monitor {
 }
 
 /// Counts a call that the engine watched until `now`, and publishes the alert that it causes.
-pub fn record(monitor: &Monitor, record: Record, now: Instant) -> PyResult<()> {
-    take(monitor, record, f64::NAN, now)
+pub fn record(monitor: &Monitor, record: Record, now: Instant) {
+    if let Err(error) = take(monitor, record, f64::NAN, now) {
+        // The call is over; what could not be told of it does not change how it came out.
+        Python::attach(|py| error.write_unraisable(py, None));
+    }
 }
 
 fn take(monitor: &Monitor, record: Record, given_seconds: f64, now: Instant) -> PyResult<()> {

@@ -9,6 +9,7 @@ use super::guarded::fly;
 use super::monitor::Monitor;
 use super::policies::circuit_breaker::short_repr;
 use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
@@ -30,9 +31,15 @@ fn not_a_monitor(given: &Bound<'_, PyAny>) -> PyErr {
 }
 
 impl Pipeline {
-    /// What it was made into.
+    /// What it was made into. Whoever keeps it keeps the pipeline as well.
     pub fn compiled(&self) -> Arc<Compiled> {
         self.compiled.clone()
+    }
+
+    /// What it was made into, looked at.
+    #[inline]
+    pub fn ready(&self) -> &Compiled {
+        &self.compiled
     }
 
     /// A pipeline of these policies.
@@ -87,29 +94,30 @@ impl Pipeline {
     /// Calls `function(*args, **kwargs)` through the policies.
     #[pyo3(signature = (function, /, *args, **kwargs))]
     pub fn call<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         function: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.compiled.only_sync(py, "Pipeline.call")?;
-        fly(py, Flight::new(self.compiled.clone(), function, args, kwargs))
+        slf.get().compiled.only_sync(slf.py(), "Pipeline.call")?;
+        fly(slf.py(), Flight::new(slf, slf.get().compiled(), function, args, kwargs))
     }
 
     /// `await`s `function(*args, **kwargs)` through the policies.
     #[pyo3(signature = (function, /, *args, **kwargs))]
-    fn acall(&self, function: &Bound<'_, PyAny>, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Coroutine {
-        Coroutine::new(Flight::new(self.compiled.clone(), function, args, kwargs))
+    fn acall<'py>(
+        slf: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> Coroutine {
+        Coroutine::new(Flight::new(slf, slf.get().compiled(), function, args, kwargs))
     }
 
     /// Guards a function.
     fn __call__<'py>(slf: &Bound<'py, Self>, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         static GUARD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = slf.py();
-        if !function.is_callable() {
-            return Err(PyTypeError::new_err(format!("a pipeline guards a function, not {}", short_repr(function))));
-        }
         ours(py, &GUARD, "seawall._guarded", "guarded")?.call1((slf, function))
     }
 
@@ -135,5 +143,11 @@ impl Pipeline {
             self.policies.iter().map(|p| p.bind(py).repr().map_or_else(|_| "?".into(), |r| r.to_string())).collect();
         parts.extend(self.compiled.name.as_ref().map(|n| format!("name={}", quoted(py, n))));
         format!("Pipeline({})", parts.join(", "))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.policies.iter().try_for_each(|policy| visit.call(policy))?;
+        // Whoever else has a part in `compiled` holds this pipeline too: its references are told of once, here.
+        self.compiled.traverse(&visit)
     }
 }

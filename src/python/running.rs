@@ -6,13 +6,13 @@
 
 use super::coroutine::Coroutine;
 use super::errors::ours;
-use super::event_loop::{self, Timer};
+use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use super::hooks;
 use super::remaining;
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Outcome, Step};
-use pyo3::exceptions::{PyException, PyStopAsyncIteration, PyStopIteration};
+use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -22,14 +22,26 @@ use std::ptr::null_mut;
 
 /// What is being awaited.
 pub enum Awaited {
-    /// The guarded call, or its next item; `given_up` once the machine has cancelled it.
-    Call { call: CallId, given_up: bool },
+    /// The guarded call, or its next item; `begun` once it has run, `given_up` once the machine has cancelled it.
+    Call { call: CallId, begun: bool, given_up: bool },
     /// The wait between attempts, or the end of what was given up.
     Pause,
     /// What this hook gave.
     Hook(Py<PyAny>),
     /// What `giveup` gave.
     Giveup,
+}
+
+impl Awaited {
+    /// A call that has not run yet.
+    pub fn call(call: CallId) -> Awaited {
+        Awaited::Call { call, begun: false, given_up: false }
+    }
+
+    /// A call that has run a while.
+    pub fn begun(call: CallId) -> Awaited {
+        Awaited::Call { call, begun: true, given_up: false }
+    }
 }
 
 /// What the event loop hands in.
@@ -63,6 +75,10 @@ pub struct Running {
     pub execution: Option<Execution>,
     pub current: Option<(Py<PyAny>, Awaited)>,
     timer: Option<Timer>,
+    /// Under trio a scope around the attempt takes the timer's place.
+    scope: Option<Scope>,
+    /// The function's own coroutine, made when the guarded function was called: the first attempt.
+    pub first: Option<Py<PyAny>>,
     way: Way,
     /// A step of the machine's that waits for hooks.
     held: Option<Step>,
@@ -75,7 +91,18 @@ impl Running {
     /// A call that has not begun.
     pub fn new(mut flight: Flight, way: Way) -> Running {
         flight.awaits = true;
-        Running { flight, execution: None, current: None, timer: None, way, held: None, items: None, thrown: None }
+        Running {
+            flight,
+            execution: None,
+            current: None,
+            timer: None,
+            scope: None,
+            first: None,
+            way,
+            held: None,
+            items: None,
+            thrown: None,
+        }
     }
 
     /// A call whose machine is there already.
@@ -94,7 +121,8 @@ impl Running {
             input = self.limit_passed(py, input)?;
         }
         loop {
-            if let Some((awaitable, awaited)) = self.current.take() {
+            if let Some((awaitable, mut awaited)) = self.current.take() {
+                self.enter(py, &mut awaited)?;
                 let given = std::mem::replace(&mut input, Resume::Send(py.None()));
                 let deadline = self.deadline(&awaited);
                 let result = match remaining::within(py, deadline, || advance(awaitable.bind(py), given)) {
@@ -106,6 +134,7 @@ impl Running {
                     Ok(Turn::Return(value) | Turn::Item(value)) => Ok(value),
                     Err(error) => Err(error),
                 };
+                let result = self.leave(py, &mut awaited, result);
                 if let Some(turn) = self.ended(py, awaited, result)? {
                     return Ok(turn);
                 }
@@ -134,12 +163,78 @@ impl Running {
         Ok(turn)
     }
 
+    /// Whether the call waits in the middle of something.
+    pub fn is_begun(&self) -> bool {
+        !matches!(self.current, None | Some((_, Awaited::Call { begun: false, .. })))
+    }
+
+    /// Before a call runs for the first time: opens the scope that limits it, where a scope does.
+    fn enter(&mut self, py: Python<'_>, awaited: &mut Awaited) -> PyResult<()> {
+        let Awaited::Call { begun: begun @ false, .. } = awaited else { return Ok(()) };
+        *begun = true;
+        let Some(execution) = &self.execution else { return Ok(()) };
+        if self.flight.compiled.has_limits
+            && let Some(span) = clock::now().until(execution.next_wake())
+        {
+            self.scope = Scope::open(py, span)?;
+        }
+        Ok(())
+    }
+
+    /// After it has run for the last time: if the scope has ended it, the machine decides what that means for the call.
+    fn leave(&mut self, py: Python<'_>, awaited: &mut Awaited, result: PyResult<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        let Some(scope) = self.scope.take() else { return result };
+        let Some(result) = scope.close(py, result) else {
+            if let (Awaited::Call { call, given_up, .. }, Some(execution)) = (awaited, &mut self.execution) {
+                // trio's clock may ring a little early by ours.
+                execution.wake(clock::now().max(execution.next_wake()));
+                *given_up = execution.is_over(*call);
+            }
+            return Ok(py.None());
+        };
+        result
+    }
+
+    /// Closes what was made for the first attempt and will not run: nobody is to be warned that it was never awaited.
+    fn drop_first(&mut self, py: Python<'_>) {
+        if let Some(first) = self.first.take()
+            && let Err(error) = first.bind(py).call_method0(intern!(py, "close"))
+        {
+            error.write_unraisable(py, Some(first.bind(py)));
+        }
+    }
+
+    /// Closes what is awaited, and gives permits back whatever that says.
+    pub fn close(&mut self, py: Python<'_>) -> PyResult<()> {
+        let closed = match self.current.take() {
+            // The `close` of an item's own await tells its generator nothing before Python 3.13.
+            Some((awaitable, Awaited::Call { .. })) if self.items.is_some() => {
+                match advance(awaitable.bind(py), Resume::Throw(PyGeneratorExit::new_err(()))) {
+                    Ok(Turn::Yield(_)) => Err(PyRuntimeError::new_err("async generator ignored GeneratorExit")),
+                    Err(error) if error.is_instance_of::<PyGeneratorExit>(py) || error.is_instance_of::<PyStopAsyncIteration>(py) => Ok(()),
+                    other => other.map(drop),
+                }
+            }
+            Some((awaitable, _)) => match awaitable.bind(py).getattr_opt(intern!(py, "close")) {
+                Ok(Some(close)) => close.call0().map(drop),
+                other => other.map(drop),
+            },
+            None => Ok(()),
+        };
+        self.abandon(py);
+        closed
+    }
+
     /// Gives permits back; nothing counts.
     pub fn abandon(&mut self, py: Python<'_>) {
         self.disarm(py);
+        self.drop_first(py);
         for (_, waiting) in self.flight.hooks.drain(..) {
             // Closed, so that nobody is warned of a coroutine that was never awaited; it has not begun, so it cannot fail.
             let _ = waiting.bind(py).call_method0("close");
+        }
+        if let Some(scope) = self.scope.take() {
+            scope.close(py, Ok(py.None()));
         }
         if let Some(execution) = &mut self.execution {
             execution.abandon(clock::now());
@@ -160,7 +255,7 @@ impl Running {
         if !ours {
             return Ok(input);
         }
-        if let (Some((_, Awaited::Call { call, given_up })), Some(execution)) = (&mut self.current, &mut self.execution)
+        if let (Some((_, Awaited::Call { call, given_up, .. })), Some(execution)) = (&mut self.current, &mut self.execution)
             && !*given_up
         {
             // The loop may ring a little early by our clock.
@@ -213,7 +308,7 @@ impl Running {
                 Err(error) if !error.is_instance_of::<PyException>(py) && !event_loop::is_cancellation(py, &error) => Err(error),
                 _ => Ok(None),
             },
-            Awaited::Call { call, given_up: false } => {
+            Awaited::Call { call, given_up: false, .. } => {
                 self.disarm(py);
                 let result = match (&mut self.items, result) {
                     (Some(items), Ok(item)) if items.open => return Ok(Some(Turn::Item(item))),
@@ -271,7 +366,13 @@ impl Running {
         match step {
             Step::Start { call, target, deadline } => {
                 let deadline = self.flight.compiled.told(|| deadline);
-                let started = remaining::within(py, deadline, || self.flight.start(py, target, self.way));
+                let started = match self.first.take() {
+                    Some(first) if self.flight.is_primary(target) => Ok(first),
+                    first => {
+                        self.first = first;
+                        remaining::within(py, deadline, || self.flight.start(py, target, self.way))
+                    }
+                };
                 let awaitable = match started {
                     Ok(value) if self.way == Way::AsyncItems => self.first_item(value.bind(py), call).map_err(Err),
                     Ok(value) if self.flight.is_value(target) => Err(Ok(value)),
@@ -282,7 +383,7 @@ impl Running {
                     },
                     Err(error) => Err(Err(error)),
                 };
-                let awaited = Awaited::Call { call, given_up: false };
+                let awaited = Awaited::call(call);
                 match awaitable {
                     Ok(awaitable) => self.current = Some((awaitable.unbind(), awaited)),
                     Err(result) => return self.ended(py, awaited, result),
@@ -302,6 +403,7 @@ impl Running {
                 self.current = Some((pause.unbind(), Awaited::Pause));
             }
             Step::Done(outcome) => {
+                self.drop_first(py);
                 let Some(execution) = &self.execution else { return Ok(None) };
                 return self.flight.finish(py, outcome, execution).map(|value| Some(Turn::Return(value)));
             }
@@ -339,7 +441,7 @@ impl Running {
         let Some((_, Awaited::Call { given_up: false, .. })) = &self.current else { return Ok(()) };
         let Some(execution) = &mut self.execution else { return Ok(()) };
         let until = execution.next_wake();
-        if until == Instant::NEVER {
+        if until == Instant::NEVER || self.scope.is_some() {
             return Ok(());
         }
         match &self.timer {
@@ -363,19 +465,35 @@ impl Running {
         if let Some(items) = &self.items {
             visit.call(&items.source)?;
         }
+        if let Some(timer) = &self.timer {
+            timer.traverse(visit)?;
+        }
+        if let Some(scope) = &self.scope {
+            scope.traverse(visit)?;
+        }
+        visit.call(&self.first)?;
+        visit.call(&self.thrown)?;
         self.flight.traverse(visit)
     }
 }
 
 /// What an awaitable is driven by: itself if it is a coroutine, else its iterator; `None` if the value is none.
 pub fn awaitable<'py>(value: &Bound<'py, PyAny>) -> Option<PyResult<Bound<'py, PyAny>>> {
-    if value.is_exact_instance_of::<Coroutine>() || event_loop::is_coroutine(value) {
+    if value.is_exact_instance_of::<Coroutine>() || event_loop::is_coroutine(value) || is_marked(value) {
         return Some(Ok(value.clone()));
     }
     match value.get_type().getattr_opt(intern!(value.py(), "__await__")) {
         Ok(Some(method)) => Some(method.call1((value,))),
         _ => None,
     }
+}
+
+/// Whether it is a generator of a function that `types.coroutine` has marked.
+fn is_marked(value: &Bound<'_, PyAny>) -> bool {
+    let flags = || -> PyResult<i32> { value.getattr(intern!(value.py(), "gi_code"))?.getattr(intern!(value.py(), "co_flags"))?.extract() };
+    // SAFETY: reads the type of a live object.
+    let is_generator = unsafe { ffi::PyGen_CheckExact(value.as_ptr()) != 0 };
+    is_generator && flags().is_ok_and(|flags| flags & ffi::CO_ITERABLE_COROUTINE != 0)
 }
 
 /// Sends a value into what is awaited.

@@ -4,11 +4,11 @@
 use super::coroutine::{self, Coroutine};
 use super::generator::{self, Generator};
 use super::guarded::{self as function, Guarded};
-use pyo3::PyClass;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::{PyClass, PyClassInitializer};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -28,6 +28,17 @@ fn panicked<T>(failed: T) -> T {
 #[cold]
 pub fn raise(error: PyErr) {
     Python::attach(|py| error.restore(py));
+}
+
+/// Runs what an object does at its end: an exception that is on its way just then goes on afterwards.
+pub fn at_the_end(body: impl FnOnce(Python<'_>)) {
+    Python::attach(|py| {
+        let raised = PyErr::take(py);
+        body(py);
+        if let Some(raised) = raised {
+            raised.restore(py);
+        }
+    });
 }
 
 /// A reference inside an object that lives and dies on the fast lane, where pyo3 does not know that the interpreter is
@@ -67,6 +78,19 @@ pub unsafe fn contents<'a, T: PyClass<Frozen = pyo3::pyclass::boolean_struct::Tr
     unsafe { &*std::ptr::from_ref(Borrowed::from_ptr(Python::assume_attached(), object).cast_unchecked::<T>().get()) }
 }
 
+/// An object with a dict and with references. On Python 3.11 its dict is made while the collector knows it already and
+/// its contents are not there yet: a collection then would look at nothing as if it were they.
+pub fn made<T: PyClass>(py: Python<'_>, contents: impl Into<PyClassInitializer<T>>) -> PyResult<Bound<'_, T>> {
+    // SAFETY: the interpreter is attached.
+    let was_enabled = unsafe { ffi::PyGC_Disable() } != 0;
+    let object = Bound::new(py, contents);
+    if was_enabled {
+        // SAFETY: as above.
+        unsafe { ffi::PyGC_Enable() };
+    }
+    object
+}
+
 /// Sets the slots of our types.
 pub fn set(py: Python<'_>) -> PyResult<()> {
     let sample = Guarded::sample(py)?;
@@ -90,5 +114,6 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
         (*kind).tp_iternext = Some(generator::iternext);
         ffi::PyType_Modified(kind);
     }
+    function::know_ours(py);
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::policies::chaos::{self, Config, Injecting};
 use crate::python::convert;
 use crate::python::errors::configuration;
 use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -141,6 +142,11 @@ impl Chaos {
         kwargs.set_item("seed", self.seed)?;
         kwargs.set_item("enabled", self.core.is_switched_on())?;
         Ok((PyTuple::empty(py), kwargs))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.exception)?;
+        visit.call(&self.result)
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

@@ -3,6 +3,7 @@
 use crate::policies::fallback;
 use crate::python::errors::configuration;
 use crate::python::judge::{FallbackJudge, Listed, answers_at_once};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -74,6 +75,12 @@ impl Fallback {
     fn __repr__(&self, py: Python<'_>) -> String {
         let shown: Vec<String> = self.alternatives.iter().map(|a| super::circuit_breaker::short_repr(a.bind(py))).collect();
         format!("Fallback({})", shown.join(", "))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.alternatives.iter().try_for_each(|alternative| visit.call(alternative))?;
+        visit.call(&self.on)?;
+        visit.call(&self.on_result)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::python::hooks::Hooks;
 use crate::python::judge::{Listed, RetryJudge, answers_at_once, kind_of_function};
 use crate::python::tally::{self, Shares};
 use crate::python::waits::Wait;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
@@ -175,6 +176,11 @@ impl Retry {
             u32::MAX => format!("Retry(stop=…{wait})"),
             attempts => format!("Retry({attempts}{wait})"),
         }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let judged = [&self.on, &self.wait, &self.stop, &self.on_result, &self.giveup];
+        judged.into_iter().chain([&self.before, &self.after, &self.before_sleep]).try_for_each(|held| visit.call(held))
     }
 }
 

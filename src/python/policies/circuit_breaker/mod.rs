@@ -416,7 +416,7 @@ impl CircuitBreaker {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let pipeline = Pipeline::of(slf.py(), vec![slf.clone().into_any()], None)?;
-        pipeline.get().call(slf.py(), function, args, kwargs)
+        Pipeline::call(pipeline.bind(slf.py()), function, args, kwargs)
     }
 
     /// `await`s `function(*args, **kwargs)` under this breaker.
