@@ -4,7 +4,7 @@ use super::virtual_time;
 use crate::drive::trial;
 use crate::engine::Event;
 use crate::events::{self, Severity};
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyRecursionError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -93,10 +93,11 @@ fn write(logger: &Bound<'_, PyAny>, level: u8, event: &str, name: &str, text: St
     heard_out(py, logger.call_method("log", (level, "%s", text), Some(&options)))
 }
 
-/// What a handler or filter of the user's raises is reported and changes no call; interrupts are passed on.
+/// What a handler or filter of the user's raises is reported and changes no call; interrupts, and the end of the stack
+/// that is the caller's as well, are passed on.
 fn heard_out(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> PyResult<()> {
     match result {
-        Err(error) if error.is_instance_of::<PyException>(py) => {
+        Err(error) if error.is_instance_of::<PyException>(py) && !error.is_instance_of::<PyRecursionError>(py) => {
             error.write_unraisable(py, None);
             Ok(())
         }
