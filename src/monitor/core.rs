@@ -7,7 +7,7 @@ use super::alert::Alert;
 use super::incident::{Incident, Moment};
 use super::level::{Level, Metric};
 use super::rules::Rules;
-use crate::stats::{CountWindow, Entry, Record, Tally};
+use crate::stats::{CountWindow, Entry, Histogram, Record, Tally};
 
 /// How many past alerts are kept.
 const KEPT_ALERTS: usize = 100;
@@ -60,6 +60,13 @@ impl State {
             alerts: VecDeque::new(),
         }
     }
+
+    fn keep(&mut self, alert: &Alert) {
+        if self.alerts.len() == KEPT_ALERTS {
+            self.alerts.pop_front();
+        }
+        self.alerts.push_back(alert.clone());
+    }
 }
 
 impl Monitor {
@@ -73,6 +80,7 @@ impl Monitor {
         Monitor { state: Mutex::new(State::new(window, rules)) }
     }
 
+    #[inline]
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that runs under the lock can leave the sums half done, so a poisoned lock is still good.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -86,6 +94,18 @@ impl Monitor {
 
     /// As [`Monitor::record`], for a call whose latency was measured as a float that is to be shown again unchanged.
     pub fn record_entry(&self, entry: Entry) -> Option<Alert> {
+        self.note(entry)
+    }
+
+    /// As [`Monitor::record`], for a success at once with nothing else to tell.
+    pub fn passed(&self, now_ns: u64, latency_ns: u64) -> Option<Alert> {
+        let record = Record { latency_ns, tokens: 0, retries: 0, ok: true, fallback: false };
+        self.note(Entry { at_ns: now_ns, record, given_seconds: f64::NAN })
+    }
+
+    // Always inlined: where most of an entry is known, most of this is nothing.
+    #[inline(always)]
+    fn note(&self, entry: Entry) -> Option<Alert> {
         let mut guard = self.state();
         let state = &mut *guard;
         state.window.push(entry);
@@ -98,27 +118,29 @@ impl Monitor {
             failures_in_a_row: state.failures_in_a_row,
             now_ns: entry.at_ns,
         })?;
-        if state.alerts.len() == KEPT_ALERTS {
-            state.alerts.pop_front();
-        }
-        state.alerts.push_back(alert.clone());
+        state.keep(&alert);
         Some(alert)
     }
 
     /// The numbers now, all of one moment.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state();
-        let quantile = |per_mille| state.window.latencies().quantile(per_mille).map(|ns| ns as f64 / 1e9);
-        Snapshot {
+        let seen = Snapshot {
             window: *state.window.tally(),
             lifetime: state.lifetime,
             window_size: state.window.size(),
             level: state.incident.level(),
             failures_in_a_row: state.failures_in_a_row,
-            p50: quantile(500),
-            p95: quantile(950),
-            p99: quantile(990),
-        }
+            p50: None,
+            p95: None,
+            p99: None,
+        };
+        // Those who look are fewer than those who record: they sort the latencies, and keep nobody waiting meanwhile.
+        let latencies: Vec<u64> = state.window.entries().map(|entry| entry.record.latency_ns).collect();
+        drop(state);
+        let latencies = Histogram::from_iter(latencies);
+        let quantile = |per_mille| latencies.quantile(per_mille).map(|ns| ns as f64 / 1e9);
+        Snapshot { p50: quantile(500), p95: quantile(950), p99: quantile(990), ..seen }
     }
 
     /// How bad it is.

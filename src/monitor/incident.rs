@@ -36,10 +36,15 @@ impl Incident {
     }
 
     /// Judges the newest record.
+    #[inline]
     pub fn observe(&mut self, moment: &Moment<'_>) -> Option<Alert> {
         if self.level == Level::Normal && moment.failures_in_a_row == 0 && moment.rules.is_calm(moment.window) {
             return None;
         }
+        self.judge(moment)
+    }
+
+    fn judge(&mut self, moment: &Moment<'_>) -> Option<Alert> {
         let open = self.level > Level::Normal;
         // What began with few calls (an outage) must not be called over because calls are few.
         let enough = open || moment.window.total >= moment.rules.minimum.min(moment.window_size as u64);

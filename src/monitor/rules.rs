@@ -27,6 +27,8 @@ impl Limits {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     limits: [Limits; 4],
+    /// Up to this mean latency no rule can find fault with calls that all succeeded at once; `None`: some always can.
+    calm_ns: Option<u64>,
     /// Calls a rate or a mean needs before it can start an incident.
     pub minimum: u64,
     /// A level is left when the metric is at or under this share of the limit that was crossed.
@@ -41,9 +43,16 @@ const USUAL: [Limits; 4] = [
     Limits { warning: 2.0, critical: 5.0 },
 ];
 
+fn calm_ns(limits: &[Limits; 4]) -> Option<u64> {
+    let slow = limits[Metric::AvgLatency as usize];
+    let limit_ns = slow.warning.min(slow.critical) * 1e9;
+    // A cast saturates, so that an infinite limit is the greatest number.
+    limits.iter().all(|limits| limits.warning > 0.0 && limits.critical > 0.0).then_some(limit_ns as u64)
+}
+
 impl Default for Rules {
     fn default() -> Self {
-        Rules { limits: USUAL, minimum: 10, clear: 0.8 }
+        Rules { limits: USUAL, calm_ns: calm_ns(&USUAL), minimum: 10, clear: 0.8 }
     }
 }
 
@@ -59,18 +68,15 @@ impl Rules {
         let usual = USUAL[metric as usize];
         let warning = if critical == usual.critical { usual.warning } else { f64::INFINITY };
         self.limits[metric as usize] = Limits { warning, critical };
+        self.calm_ns = calm_ns(&self.limits);
     }
 
     /// Whether no rule can find fault with calls that all succeeded at once, were never tried again and were fast enough:
     /// the common case, told without a division.
+    #[inline]
     pub(super) fn is_calm(&self, window: &Tally) -> bool {
-        let slow = self.limits(Metric::AvgLatency);
-        let limit_ns = slow.warning.min(slow.critical) * 1e9;
-        window.errors == 0
-            && window.retried == 0
-            && self.limits.iter().all(|limits| limits.warning > 0.0 && limits.critical > 0.0)
-            // A cast saturates, so that an infinite limit is the greatest number.
-            && window.latency_ns <= u128::from(limit_ns as u64) * u128::from(window.total)
+        let Some(calm_ns) = self.calm_ns else { return false };
+        window.errors == 0 && window.retried == 0 && window.latency_ns <= u128::from(calm_ns) * u128::from(window.total)
     }
 
     /// The value of a metric; `None` where there is none.

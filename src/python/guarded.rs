@@ -15,7 +15,6 @@ use super::stack;
 use crate::drive::clock;
 use crate::drive::inline::{self, End};
 use crate::engine::{CallId, Execution, Pass};
-use crate::stats::Record;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -259,8 +258,14 @@ unsafe extern "C" fn vectorcall(
         // SAFETY: a count with a flag in it, as the protocol has it.
         let handed = Handed { args, count: unsafe { ffi::PyVectorcall_NARGS(nargsf) } as usize, names };
         let function = guarded.function.as_ptr();
-        // SAFETY: hands on what the interpreter handed in, unchanged.
-        let call = || unsafe { ffi::PyObject_Vectorcall(function, args, nargsf, names) };
+        // SAFETY: hands on what the interpreter handed in, unchanged. Calls the slot itself where there is one: the
+        // interpreter checks what we return as it would what that does.
+        let call = || unsafe {
+            match ffi::PyVectorcall_Function(function) {
+                Some(vectorcall) => vectorcall(function, args, nargsf, names),
+                None => ffi::PyObject_Vectorcall(function, args, nargsf, names),
+            }
+        };
         match guarded.way {
             Way::Sync => run(guarded, &handed, call),
             Way::Async => begin(callable, &handed, call),
@@ -308,9 +313,7 @@ pub fn settle(compiled: &Compiled, pass: &Pass) -> bool {
         return false;
     }
     compiled.tally.pass();
-    let latency_ns = now.0.saturating_sub(pass.begun().0);
-    let record = Record { ok: true, retries: 0, fallback: false, latency_ns, tokens: 0 };
-    monitor::record(watch.get(), record, now);
+    monitor::passed(watch.get(), now.0.saturating_sub(pass.begun().0), now);
     true
 }
 
@@ -388,6 +391,7 @@ fn waiting(py: Python<'_>, flight: Flight, way: Way) -> PyResult<Bound<'_, PyAny
 }
 
 /// A call that gives items: nothing runs before the first is asked for.
+#[inline(never)] // a plain call's frame is small without it
 fn stream(guarded: &Guarded, handed: &Handed, way: Way) -> *mut ffi::PyObject {
     Python::attach(|py| {
         let made = handed.keep(py).and_then(|(args, kwargs)| waiting(py, guarded.flight(py, &args, kwargs.as_ref()), way));
@@ -408,6 +412,7 @@ pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// An asynchronous call: the function's own coroutine is made at once, as without a guard; nothing runs yet.
+#[inline(never)] // a plain call's frame is small without it
 fn begin(callable: *mut ffi::PyObject, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls with its lock held; nothing below lets a reference go that pyo3 would have to count.
     let py = unsafe { Python::assume_attached() };

@@ -206,7 +206,7 @@ impl Monitor {
             tokens: tokens.map_or(Ok(0), |value| whole("tokens", value, 0, most))? as u32,
             latency_ns: (given_seconds * 1e9).round() as u64,
         };
-        take(slf.get(), record, given_seconds, clock::now())
+        take(slf, record, given_seconds)
     }
 
     /// The numbers at this moment: sums and rates over the window, latencies in seconds (percentiles within 2 %),
@@ -365,19 +365,32 @@ impl Monitor {
     }
 }
 
-/// Counts a call that the engine watched until `now`, and publishes the alert that it causes.
-pub fn record(monitor: &Monitor, record: Record, now: Instant) {
-    if let Err(error) = take(monitor, record, f64::NAN, now) {
-        // The call is over; what could not be told of it does not change how it came out.
-        Python::attach(|py| error.write_unraisable(py, None));
+fn take(monitor: &Bound<'_, Monitor>, record: Record, given_seconds: f64) -> PyResult<()> {
+    match monitor.get().core.record_entry(Entry { at_ns: clock::unix(clock::now()), record, given_seconds }) {
+        Some(alert) => publish(monitor.py(), monitor.get(), &alert),
+        None => Ok(()),
     }
 }
 
-fn take(monitor: &Monitor, record: Record, given_seconds: f64, now: Instant) -> PyResult<()> {
-    match monitor.core.record_entry(Entry { at_ns: clock::unix(now), record, given_seconds }) {
-        Some(alert) => Python::attach(|py| publish(py, monitor, &alert)),
-        None => Ok(()),
+/// Counts a call that the engine watched until `now`, and publishes the alert that it causes.
+pub fn record(monitor: &Monitor, record: Record, now: Instant) {
+    if let Some(alert) = monitor.core.record(clock::unix(now), record) {
+        told_aside(monitor, &alert);
     }
+}
+
+/// As [`record`], of a call that passed at once.
+#[inline]
+pub fn passed(monitor: &Monitor, latency_ns: u64, now: Instant) {
+    if let Some(alert) = monitor.core.passed(clock::unix(now), latency_ns) {
+        told_aside(monitor, &alert);
+    }
+}
+
+/// The call is over: what cannot be told of it does not change how it came out.
+#[cold]
+fn told_aside(monitor: &Monitor, alert: &Alert) {
+    Python::attach(|py| publish(py, monitor, alert).unwrap_or_else(|error| error.write_unraisable(py, None)));
 }
 
 /// The native half of `seawall.MonitoringSystem`: everything that counts.
@@ -413,7 +426,7 @@ impl MonitoringSystem {
             latency_ns: (given_seconds * 1e9).round() as u64,
             ..Record::default()
         };
-        take(slf.as_super().get(), record, given_seconds, clock::now())
+        take(slf.as_super(), record, given_seconds)
     }
 
     /// The requests in the window, oldest first, as dicts with `timestamp`, `success`, `retried` and `latency`: a copy.

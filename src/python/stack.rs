@@ -4,6 +4,7 @@
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Calls stop so far before the end: what a call and the functions behind its policies may need.
 const RESERVE: usize = 256 * 1024;
@@ -13,11 +14,22 @@ thread_local! {
     static STACK: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
+/// Where the main thread's stack is safe, and how much of it: it is there as long as the process, so that nobody else can
+/// be on it, and looking here is cheaper than asking whose thread this is. Zeros until the main thread has asked.
+static MAIN_FROM: AtomicUsize = AtomicUsize::new(0);
+static MAIN_SIZE: AtomicUsize = AtomicUsize::new(0);
+
 /// Whether a further call would reach into the reserve.
 #[inline]
 pub fn is_used_up() -> bool {
     let here = 0_u8;
     let here = (&raw const here).addr();
+    // The size is published last; before that nothing is safe.
+    let size = MAIN_SIZE.load(Ordering::Acquire);
+    here.wrapping_sub(MAIN_FROM.load(Ordering::Relaxed)) >= size && is_used_up_in_this_thread(here)
+}
+
+fn is_used_up_in_this_thread(here: usize) -> bool {
     let (lowest, reserve) = STACK.get();
     // Outside of the thread's own stack, as a fiber's is, nothing is known.
     if lowest == 0 { is_used_up_at(here) } else { here.wrapping_sub(lowest) < reserve }
@@ -28,6 +40,10 @@ fn is_used_up_at(here: usize) -> bool {
     let (lowest, size) = of_this_thread().filter(|(lowest, _)| *lowest != 0).unwrap_or((1, 0));
     let reserve = RESERVE.min(size / 4);
     STACK.set((lowest, reserve));
+    if is_main() {
+        MAIN_FROM.store(lowest + reserve, Ordering::Relaxed);
+        MAIN_SIZE.store(size - reserve, Ordering::Release);
+    }
     here.wrapping_sub(lowest) < reserve
 }
 
@@ -35,6 +51,17 @@ fn is_used_up_at(here: usize) -> bool {
 #[cold]
 pub fn used_up() -> PyErr {
     PyRecursionError::new_err("maximum recursion depth exceeded: guarded calls have used the thread's stack up")
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_main() -> bool {
+    // SAFETY: both only ask.
+    unsafe { libc::gettid() == libc::getpid() }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn is_main() -> bool {
+    false
 }
 
 /// The lowest address and the size of this thread's stack.

@@ -1,6 +1,6 @@
 //! The last N calls: every record costs the same, whatever N is.
 
-use super::{Histogram, Record, Ring, Tally};
+use super::{Record, Ring, Tally};
 
 /// One call in a window.
 #[derive(Clone, Copy, Debug)]
@@ -20,27 +20,25 @@ impl Entry {
     }
 }
 
-/// The newest calls, their sums and the distribution of their latencies.
+/// The newest calls and their sums.
 #[derive(Clone, Debug)]
 pub struct CountWindow {
     entries: Ring<Entry>,
     tally: Tally,
-    latencies: Histogram,
 }
 
 impl CountWindow {
     /// An empty window over the last `size` calls.
     pub fn new(size: usize) -> Self {
-        CountWindow { entries: Ring::new(size), tally: Tally::default(), latencies: Histogram::default() }
+        CountWindow { entries: Ring::new(size), tally: Tally::default() }
     }
 
     /// Takes a call in and lets the oldest go when the window is full.
+    #[inline(always)] // where most of an entry is known, most of this is nothing
     pub fn push(&mut self, entry: Entry) {
         self.tally.add(&entry.record);
-        self.latencies.add(entry.record.latency_ns);
         if let Some(left) = self.entries.push(entry) {
             self.tally.subtract(&left.record);
-            self.latencies.remove(left.record.latency_ns);
         }
     }
 
@@ -52,11 +50,6 @@ impl CountWindow {
     /// The sums over the window.
     pub fn tally(&self) -> &Tally {
         &self.tally
-    }
-
-    /// The distribution of the latencies in the window, in nanoseconds.
-    pub fn latencies(&self) -> &Histogram {
-        &self.latencies
     }
 
     /// The calls, oldest first.

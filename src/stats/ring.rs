@@ -16,19 +16,25 @@ impl<T> Ring<T> {
     }
 
     /// Takes a value in; returns the one that had to leave for it.
+    #[inline(always)] // moving a value in and out is all it does, most of the time
     pub fn push(&mut self, value: T) -> Option<T> {
-        let len = self.slots.len();
-        if len < self.capacity {
-            if len == self.slots.capacity() {
-                // Doubling, but never past the capacity: a full ring wastes nothing.
-                self.slots.reserve_exact((len * 2).max(16).min(self.capacity) - len);
-            }
-            self.slots.push(value);
+        if self.slots.len() < self.capacity {
+            self.grow(value);
             return None;
         }
         let left = std::mem::replace(&mut self.slots[self.oldest], value);
         self.oldest = if self.oldest + 1 == self.capacity { 0 } else { self.oldest + 1 };
         Some(left)
+    }
+
+    #[cold]
+    fn grow(&mut self, value: T) {
+        let len = self.slots.len();
+        if len == self.slots.capacity() {
+            // Doubling, but never past the capacity: a full ring wastes nothing.
+            self.slots.reserve_exact((len * 2).max(16).min(self.capacity) - len);
+        }
+        self.slots.push(value);
     }
 
     /// How many values are kept now.

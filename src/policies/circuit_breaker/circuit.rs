@@ -206,6 +206,20 @@ impl Circuit {
         }
     }
 
+    /// A call's success where it can open and close nothing, which is what most calls are; `false`: it may do more.
+    #[inline]
+    pub fn passed(&mut self, config: &Config, permit: Permit, now: Instant) -> bool {
+        let counts = matches!(self.mode, State::Closed | State::MetricsOnly) && permit.generation == self.generation;
+        if !counts || self.lenient || permit.probe != 0 || config.slow.is_some() {
+            return false;
+        }
+        self.consecutive = 0;
+        if let Some(window) = &mut self.window {
+            window.record(now, false, false);
+        }
+        true
+    }
+
     /// Takes a permit back with what the call told. Evidence from an earlier generation changes nothing.
     pub fn settle(&mut self, config: &Config, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
         if self.lenient {

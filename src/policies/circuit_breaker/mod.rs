@@ -71,19 +71,35 @@ impl CircuitBreaker {
     }
 
     /// A permit, or the time until one may be had.
+    #[inline]
     pub fn admit(&self, now: Instant) -> Result<(Permit, Option<Transition>), Option<Duration>> {
         match self.gate().permit(now) {
             Some(permit) => Ok((permit, None)),
-            None => self.change(|inner| inner.circuit.admit(&inner.config, now)),
+            None => self.ask(now),
         }
     }
 
+    #[cold]
+    fn ask(&self, now: Instant) -> Result<(Permit, Option<Transition>), Option<Duration>> {
+        self.change(|inner| inner.circuit.admit(&inner.config, now))
+    }
+
     /// Takes a permit back; `chance` in `[0, 1)` feeds the jitter of a growing recovery time.
+    #[inline]
     pub fn settle(&self, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
         if self.gate().ignores(permit, evidence) {
             return None;
         }
-        self.change(|inner| inner.circuit.settle(&inner.config, permit, evidence, now, chance))
+        self.weigh(permit, evidence, now, chance)
+    }
+
+    fn weigh(&self, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+        self.change(|inner| {
+            if evidence == Evidence::Success && inner.circuit.passed(&inner.config, permit, now) {
+                return None;
+            }
+            inner.circuit.settle(&inner.config, permit, evidence, now, chance)
+        })
     }
 
     /// The state callers meet at `now`.

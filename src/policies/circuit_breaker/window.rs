@@ -44,8 +44,9 @@ const BUCKETS: u64 = 10;
 pub enum Window {
     /// A ring of two bits per call.
     Calls { size: u32, ring: Vec<u8>, next: usize, totals: Totals },
-    /// Ten buckets of a tenth of the span each; `newest` is the number of the last one written to.
-    Time { width: u64, buckets: Vec<(u64, Totals)>, newest: u64, totals: Totals },
+    /// Ten buckets of a tenth of the span each; `newest` is the number of the last one written to, which ends at `until`
+    /// (0: none is being written to).
+    Time { width: u64, buckets: Vec<(u64, Totals)>, newest: u64, until: u64, totals: Totals },
 }
 
 impl Window {
@@ -55,12 +56,13 @@ impl Window {
             Span::Calls(size) => Window::Calls { size: size.max(1), ring: Vec::new(), next: 0, totals: Totals::default() },
             Span::Time(time) => {
                 let width = (u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / BUCKETS).max(1);
-                Window::Time { width, buckets: Vec::new(), newest: 0, totals: Totals::default() }
+                Window::Time { width, buckets: Vec::new(), newest: 0, until: 0, totals: Totals::default() }
             }
         }
     }
 
     /// Adds a call and gives the totals with it.
+    #[inline]
     pub fn record(&mut self, now: Instant, failed: bool, slow: bool) -> Totals {
         let one = Totals { calls: 1, failed: u32::from(failed), slow: u32::from(slow) };
         match self {
@@ -71,21 +73,22 @@ impl Window {
                 } else {
                     let old = std::mem::replace(&mut ring[*next], bits);
                     totals.remove(Totals { calls: 1, failed: u32::from(old & 1), slow: u32::from(old >> 1) });
-                    *next = (*next + 1) % ring.len();
+                    *next = if *next + 1 == ring.len() { 0 } else { *next + 1 };
                 }
                 totals.add(one);
                 *totals
             }
-            Window::Time { width, buckets, newest, totals } => {
-                if buckets.is_empty() {
-                    buckets.resize(BUCKETS as usize, (u64::MAX, Totals::default()));
-                }
-                let epoch = now.0 / *width;
+            Window::Time { width, buckets, newest, until, totals } => {
                 // A caller that read its clock long ago counts among the newest: its own bucket may be another's by now.
-                if epoch > *newest || buckets[(*newest % BUCKETS) as usize].0 != *newest {
-                    *newest = epoch.max(*newest);
+                if now.0 >= *until {
+                    buckets.resize(BUCKETS as usize, (u64::MAX, Totals::default()));
+                    *newest = (now.0 / *width).max(*newest);
+                    *until = newest.saturating_add(1).saturating_mul(*width);
                     forget_old(buckets, totals, *newest);
-                    buckets[(*newest % BUCKETS) as usize] = (*newest, Totals::default());
+                    let bucket = &mut buckets[(*newest % BUCKETS) as usize];
+                    if bucket.0 != *newest {
+                        *bucket = (*newest, Totals::default());
+                    }
                 }
                 buckets[(*newest % BUCKETS) as usize].1.add(one);
                 totals.add(one);
@@ -98,8 +101,11 @@ impl Window {
     pub fn totals(&mut self, now: Instant) -> Totals {
         match self {
             Window::Calls { totals, .. } => *totals,
-            Window::Time { width, buckets, totals, .. } => {
+            Window::Time { width, buckets, newest, until, totals } => {
                 forget_old(buckets, totals, now.0 / *width);
+                if buckets.get((*newest % BUCKETS) as usize).is_some_and(|(at, _)| at != newest) {
+                    *until = 0;
+                }
                 *totals
             }
         }
@@ -113,9 +119,10 @@ impl Window {
                 *next = 0;
                 *totals = Totals::default();
             }
-            Window::Time { buckets, newest, totals, .. } => {
+            Window::Time { buckets, newest, until, totals, .. } => {
                 buckets.clear();
                 *newest = 0;
+                *until = 0;
                 *totals = Totals::default();
             }
         }
