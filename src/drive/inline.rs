@@ -1,6 +1,7 @@
 //! The inline driver: runs one call to its end on the caller's thread.
 
 use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Step, Target, Verdict};
+use std::vec::Drain;
 
 /// What the inline driver needs from whoever owns the values.
 pub trait Host {
@@ -13,10 +14,10 @@ pub trait Host {
     fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Self::Interrupt>;
     /// Says what an outcome is to a stage.
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Self::Interrupt>;
-    /// Waits until that time.
-    fn wait(&mut self, until: Instant) -> Result<(), Self::Interrupt>;
+    /// Waits until that time; gives what it is then.
+    fn wait(&mut self, until: Instant) -> Result<Instant, Self::Interrupt>;
     /// Publishes what happened.
-    fn publish(&mut self, events: Vec<Event>) -> Result<(), Self::Interrupt>;
+    fn publish(&mut self, events: Drain<'_, Event>) -> Result<(), Self::Interrupt>;
 }
 
 /// What became of a call.
@@ -73,10 +74,7 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Int
                 now = host.now();
                 execution.verdict(verdict, now);
             }
-            Step::Wait { until } => {
-                host.wait(until)?;
-                now = host.now();
-            }
+            Step::Wait { until } => now = host.wait(until)?,
             Step::Done(outcome) => return Ok(End::Done(outcome)),
             // A call on this thread has ended before anything can cancel it, one on another is left alone, and nothing is delivered before its end.
             Step::Cancel { .. } | Step::Deliver(_) => {}

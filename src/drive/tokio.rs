@@ -6,6 +6,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
+use std::vec::Drain;
 
 /// A started call.
 pub type Call<R> = Pin<Box<dyn Future<Output = R> + Send>>;
@@ -24,7 +25,7 @@ pub trait Host: Send {
     /// Says what an outcome is to a stage.
     fn judge(&mut self, ask: Ask) -> Verdict;
     /// Publishes what happened.
-    fn publish(&mut self, events: Vec<Event>);
+    fn publish(&mut self, events: Drain<'_, Event>);
 }
 
 /// A call under way. Dropping it abandons the call: requests are cut, permits go back, nothing counts.

@@ -9,6 +9,7 @@ use super::step::{Ask, CallId, Step, Verdict};
 use super::time::Instant;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::vec::Drain;
 
 type NodeId = usize;
 
@@ -233,8 +234,8 @@ impl Execution {
     }
 
     /// What has happened since this was last asked.
-    pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
+    pub fn take_events(&mut self) -> Drain<'_, Event> {
+        self.events.drain(..)
     }
 
     /// Whether there are events to take.

@@ -10,6 +10,7 @@ use super::plan::StageId;
 use super::random::Random;
 use super::step::Verdict;
 use super::time::Instant;
+use crate::events::Name;
 use std::time::Duration;
 
 /// Configuration and shared state; one object may stand in many plans.
@@ -108,7 +109,7 @@ pub struct Event {
     /// At which stage.
     pub stage: StageId,
     /// The event's name in the table of events.
-    pub name: &'static str,
+    pub name: Name,
     /// Attempts made, or the branch taken.
     pub number: u32,
     /// The wait, or the time taken.
@@ -205,7 +206,7 @@ impl Cx<'_> {
     }
 
     /// Reports something that happened here and now.
-    pub fn emit(&mut self, name: &'static str, number: u32, span: Duration, outcome: Option<Outcome>, reason: &'static str) {
+    pub fn emit(&mut self, name: Name, number: u32, span: Duration, outcome: Option<Outcome>, reason: &'static str) {
         self.events.push(Event {
             at: self.now,
             stage: self.stage,

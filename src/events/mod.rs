@@ -1,5 +1,7 @@
 //! The one table of events: what policies report, how loud it is, and what its fields mean.
 
+use std::fmt;
+
 /// How loud an event is, in the levels of Python's `logging`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -22,53 +24,78 @@ pub struct Kind {
     pub meaning: &'static str,
 }
 
+/// An event's place in the table: compared at the price of a number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name(u8);
+
+impl Name {
+    /// Its row.
+    #[inline]
+    pub fn kind(self) -> &'static Kind {
+        &EVENTS[self.0 as usize]
+    }
+
+    /// `<policy>.<what happened>`.
+    pub fn as_str(self) -> &'static str {
+        self.kind().name
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// An attempt begins.
-pub const ATTEMPT_STARTED: &str = "attempt.started";
+pub const ATTEMPT_STARTED: Name = Name(0);
 /// A retry was decided on and its wait begins.
-pub const RETRY_SCHEDULED: &str = "retry.scheduled";
+pub const RETRY_SCHEDULED: Name = Name(1);
 /// No further attempt is made.
-pub const RETRY_EXHAUSTED: &str = "retry.exhausted";
+pub const RETRY_EXHAUSTED: Name = Name(2);
 /// The circuit opened.
-pub const CIRCUIT_OPENED: &str = "circuit.opened";
+pub const CIRCUIT_OPENED: Name = Name(3);
 /// The circuit lets probes through.
-pub const CIRCUIT_HALF_OPENED: &str = "circuit.half_opened";
+pub const CIRCUIT_HALF_OPENED: Name = Name(4);
 /// The circuit closed.
-pub const CIRCUIT_CLOSED: &str = "circuit.closed";
+pub const CIRCUIT_CLOSED: Name = Name(5);
 /// The circuit turned a call away.
-pub const CIRCUIT_REJECTED: &str = "circuit.rejected";
+pub const CIRCUIT_REJECTED: Name = Name(6);
 /// A time limit passed.
-pub const TIMEOUT_ELAPSED: &str = "timeout.elapsed";
+pub const TIMEOUT_ELAPSED: Name = Name(7);
 /// An alternative is tried.
-pub const FALLBACK_USED: &str = "fallback.used";
+pub const FALLBACK_USED: Name = Name(8);
 /// No alternative helped.
-pub const FALLBACK_EXHAUSTED: &str = "fallback.exhausted";
+pub const FALLBACK_EXHAUSTED: Name = Name(9);
 
 /// Chaos was injected.
-pub const CHAOS_INJECTED: &str = "chaos.injected";
+pub const CHAOS_INJECTED: Name = Name(10);
 
-/// Every kind of event.
+/// Every kind of event, in the order of their numbers.
 pub const EVENTS: [Kind; 11] = [
-    Kind { name: ATTEMPT_STARTED, severity: Severity::Debug, meaning: "an attempt begins" },
-    Kind { name: RETRY_SCHEDULED, severity: Severity::Info, meaning: "an attempt failed; another follows after the wait" },
-    Kind { name: RETRY_EXHAUSTED, severity: Severity::Info, meaning: "an attempt failed and no other follows" },
-    Kind { name: CIRCUIT_OPENED, severity: Severity::Warning, meaning: "the circuit opened: calls are turned away" },
-    Kind { name: CIRCUIT_HALF_OPENED, severity: Severity::Info, meaning: "the circuit lets probes through" },
-    Kind { name: CIRCUIT_CLOSED, severity: Severity::Info, meaning: "the circuit closed: calls pass again" },
-    Kind { name: CIRCUIT_REJECTED, severity: Severity::Debug, meaning: "the circuit turned a call away" },
-    Kind { name: TIMEOUT_ELAPSED, severity: Severity::Info, meaning: "a time limit passed" },
-    Kind { name: FALLBACK_USED, severity: Severity::Warning, meaning: "an alternative is tried" },
-    Kind { name: FALLBACK_EXHAUSTED, severity: Severity::Warning, meaning: "no alternative helped" },
-    Kind { name: CHAOS_INJECTED, severity: Severity::Info, meaning: "a Chaos policy slowed the call, or answered in its place" },
+    Kind { name: "attempt.started", severity: Severity::Debug, meaning: "an attempt begins" },
+    Kind { name: "retry.scheduled", severity: Severity::Info, meaning: "an attempt failed; another follows after the wait" },
+    Kind { name: "retry.exhausted", severity: Severity::Info, meaning: "an attempt failed and no other follows" },
+    Kind { name: "circuit.opened", severity: Severity::Warning, meaning: "the circuit opened: calls are turned away" },
+    Kind { name: "circuit.half_opened", severity: Severity::Info, meaning: "the circuit lets probes through" },
+    Kind { name: "circuit.closed", severity: Severity::Info, meaning: "the circuit closed: calls pass again" },
+    Kind { name: "circuit.rejected", severity: Severity::Debug, meaning: "the circuit turned a call away" },
+    Kind { name: "timeout.elapsed", severity: Severity::Info, meaning: "a time limit passed" },
+    Kind { name: "fallback.used", severity: Severity::Warning, meaning: "an alternative is tried" },
+    Kind { name: "fallback.exhausted", severity: Severity::Warning, meaning: "no alternative helped" },
+    Kind { name: "chaos.injected", severity: Severity::Info, meaning: "a Chaos policy slowed the call, or answered in its place" },
 ];
-
-/// The row of that name.
-pub fn kind(name: &str) -> Option<&'static Kind> {
-    EVENTS.iter().find(|k| k.name == name)
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_numbers_are_the_rows() {
+        let numbered = [(ATTEMPT_STARTED, "attempt.started"), (CIRCUIT_REJECTED, "circuit.rejected"), (CHAOS_INJECTED, "chaos.injected")];
+        assert!(numbered.iter().all(|(name, text)| name.as_str() == *text));
+        assert_eq!(CHAOS_INJECTED.0 as usize + 1, EVENTS.len());
+    }
 
     #[test]
     fn names_are_unique_and_dotted() {

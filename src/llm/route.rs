@@ -16,6 +16,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, value::RawValue};
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec::Drain;
 
 /// What a route asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,7 +377,7 @@ impl Host for Flight {
         }
     }
 
-    fn publish(&mut self, happened: Vec<Event>) {
+    fn publish(&mut self, happened: Drain<'_, Event>) {
         for event in happened {
             match event.name {
                 events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),

@@ -7,6 +7,7 @@ use super::generator::thrown;
 use super::guarded::Guarded;
 use super::guarded::settle;
 use super::policies::circuit_breaker::short_repr;
+use super::recycled::{Bin, Recycled};
 use super::remaining;
 use super::running::{Awaited, Resume, Running, Turn, send};
 use super::slots::{self, Held};
@@ -43,6 +44,13 @@ enum State {
 /// One asynchronous guarded call.
 #[pyclass(frozen, module = "seawall", weakref)]
 pub struct Coroutine(Turnstile<State>);
+
+impl Recycled for Coroutine {
+    fn bin() -> &'static Bin {
+        static BIN: Bin = Bin::new();
+        &BIN
+    }
+}
 
 impl Coroutine {
     pub fn new(flight: Flight) -> Coroutine {

@@ -1,10 +1,11 @@
 //! From rejections to the exceptions of `seawall.errors`, and the notes that exceptions carry.
 
 use crate::engine::{Refusal, Rejection};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 
 /// A class or function of a Python module of ours, looked up once.
 pub fn ours<'py>(py: Python<'py>, cell: &'static PyOnceLock<Py<PyAny>>, module: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -43,9 +44,12 @@ fn filled<'py>(class: &Bound<'py, PyType>, fields: &[(&Bound<'py, PyString>, Bou
         let Some(new) = (*kind).tp_new else { return class.call0() };
         Bound::from_owned_ptr_or_err(py, new(kind, empty.as_ptr(), std::ptr::null_mut()))?
     };
+    let attributes = PyDict::new(py);
     for (name, value) in fields {
-        error.setattr(*name, value)?;
+        attributes.set_item(*name, value)?;
     }
+    // SAFETY: an exception, just made: its dict is made when something is set, and holds what is set.
+    unsafe { (*error.as_ptr().cast::<ffi::PyBaseExceptionObject>()).dict = attributes.into_ptr() };
     Ok(error)
 }
 

@@ -25,6 +25,7 @@ use pyo3::types::{PyDict, PyTuple};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec::Drain;
 
 /// What kind of call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ enum Kept {
     Value(Py<PyAny>),
     /// The exception.
     Error(Py<PyAny>),
+    /// The exception of an attempt that later ones have replaced.
+    Gone,
 }
 
 /// One call's values and story.
@@ -79,6 +82,8 @@ pub struct Flight {
     pub asked: Option<Py<PyAny>>,
     /// What `giveup` has answered.
     pub answered: Option<bool>,
+    /// Of the last `retry.scheduled`: in which passage, and the failure that it was about.
+    scheduled: Option<(StageId, Instant, Ticket)>,
 }
 
 /// How a call went.
@@ -118,6 +123,7 @@ impl Flight {
             hooks: VecDeque::new(),
             asked: None,
             answered: None,
+            scheduled: None,
         }
     }
 
@@ -140,6 +146,7 @@ impl Flight {
         visit.call(&self.given)?;
         self.values.iter().try_for_each(|kept| match kept {
             Kept::Value(held) | Kept::Error(held) => visit.call(held),
+            Kept::Gone => Ok(()),
         })
     }
 
@@ -218,7 +225,7 @@ impl Flight {
         match outcome {
             Outcome::Error(ticket) => match self.values.get(ticket.0 as usize)? {
                 Kept::Error(error) => Some(error.bind(py).clone()),
-                Kept::Value(_) => None,
+                Kept::Value(_) | Kept::Gone => None,
             },
             Outcome::Rejected(rejection) => Some(self.rejected(py, rejection).into_value(py).into_bound(py).into_any()),
             Outcome::Value(_) | Outcome::Stream(_) => None,
@@ -267,7 +274,6 @@ impl Flight {
         };
         match &stage.judge {
             Judge::Retry(judge) => {
-                let after = clock::now().since(ask.begun);
                 let giveup = |giveup: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>| {
                     if let Some(answered) = answered {
                         return Ok(Some(answered));
@@ -282,7 +288,7 @@ impl Flight {
                     *waiting = Some(answer.unbind());
                     Ok(None)
                 };
-                let state = |upcoming| self.retry_state(py, ask.attempt, after, Some(&ask.outcome), upcoming, None);
+                let state = |upcoming| self.retry_state(py, ask.attempt, clock::now().since(ask.begun), Some(&ask.outcome), upcoming, None);
                 judge.judge(&happened, Asked { attempt: ask.attempt, previous: self.story.last_wait, state: &state }, giveup)
             }
             Judge::Breaker(judge) => {
@@ -324,13 +330,15 @@ impl Flight {
     }
 
     /// Tells the log and the hooks what happened. Errors of hooks are logged, never raised; interrupts are passed on.
-    pub fn publish(&mut self, py: Python<'_>, happened: Vec<Event>) -> Result<(), Interrupt> {
-        for event in happened {
+    pub fn publish(&mut self, py: Python<'_>, happened: Drain<'_, Event>) -> Result<(), Interrupt> {
+        // Looked at where they lie: an event is large.
+        for event in happened.as_slice() {
             match event.name {
                 events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
                 events::RETRY_SCHEDULED => {
                     self.story.retries += 1;
                     self.story.last_wait = Some(event.span);
+                    self.replace(event);
                 }
                 events::FALLBACK_USED => self.story.fell_back = true,
                 _ => {}
@@ -341,10 +349,10 @@ impl Flight {
                     CircuitBreaker::tell(breaker.bind(py))?;
                     continue;
                 }
-                _ => self.log(py, &event)?,
+                _ => self.log(py, event)?,
             }
             if self.compiled.has_hooks {
-                self.call_hooks(py, &event)?;
+                self.call_hooks(py, event)?;
             }
             if event.name == events::RETRY_SCHEDULED {
                 // As in tenacity: the wait that is about to begin is not yet one that was waited.
@@ -354,8 +362,23 @@ impl Flight {
         Ok(())
     }
 
+    /// Lets the failure go that was the last before this one in the same passage: nobody asks for it any more, and a call
+    /// that goes on for long must not keep all of its failures.
+    fn replace(&mut self, event: &Event) {
+        let Some(Outcome::Error(ticket)) = event.outcome else { return };
+        let passage = (event.stage, Instant(event.at.0.saturating_sub(event.elapsed.as_nanos() as u64)));
+        let before = self.scheduled.replace((passage.0, passage.1, ticket));
+        if let Some((stage, begun, earlier)) = before
+            && (stage, begun) == passage
+            && earlier != ticket
+            && let Some(kept @ Kept::Error(_)) = self.values.get_mut(earlier.0 as usize)
+        {
+            *kept = Kept::Gone;
+        }
+    }
+
     fn log(&mut self, py: Python<'_>, event: &Event) -> PyResult<()> {
-        let Some(kind) = events::kind(event.name) else { return Ok(()) };
+        let kind = event.name.kind();
         let heard = match (kind.severity, self.heard) {
             (Severity::Info, Some(heard)) => heard,
             (severity, _) => log::is_heard(py, severity)?,
@@ -404,20 +427,17 @@ impl Flight {
 
     /// What the caller gets: the value, or the exception with its notes.
     pub fn finish(&mut self, py: Python<'_>, outcome: Outcome, execution: &Execution) -> PyResult<Py<PyAny>> {
-        let ok = matches!(outcome, Outcome::Value(_) | Outcome::Stream(_));
-        let kind = if ok {
-            None
-        } else {
-            self.exception(py, &outcome).map(|e| e.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string()))
-        };
-        self.compiled.tally.end(self, execution, clock::now(), kind);
-        self.count(ok);
         let error = match outcome {
-            Outcome::Value(ticket) | Outcome::Stream(ticket) => return Ok(self.value(py, ticket).unbind()),
-            failed => match self.exception(py, &failed) {
-                Some(error) => error,
-                None => return Ok(py.None()),
-            },
+            Outcome::Value(_) | Outcome::Stream(_) => None,
+            failed => self.exception(py, &failed),
+        };
+        let kind = error.as_ref().map(|e| e.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string()));
+        self.compiled.tally.end(self, execution, clock::now(), kind);
+        self.count(error.is_none());
+        let error = match (outcome, error) {
+            (Outcome::Value(ticket) | Outcome::Stream(ticket), _) => return Ok(self.value(py, ticket).unbind()),
+            (_, Some(error)) => error,
+            (_, None) => return Ok(py.None()),
         };
         let others: Vec<Py<PyAny>> = execution.attached().iter().filter_map(|o| self.exception(py, o)).map(Bound::unbind).collect();
         let mut notes = Vec::new();

@@ -164,7 +164,9 @@ impl Running {
                 let verdict = self.flight.judge(py, ask)?;
                 execution.verdict(verdict, clock::now());
             }
-            Step::Wait { until } => Inline { py, flight: &mut self.flight }.wait(until)?,
+            Step::Wait { until } => {
+                Inline { py, flight: &mut self.flight }.wait(until)?;
+            }
             Step::Deliver(ticket) => return Ok(Some(Turn::Item(self.flight.hand_out(py, ticket)))),
             Step::Cancel { .. } => {
                 if let Some(current) = self.current.take() {

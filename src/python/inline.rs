@@ -8,6 +8,7 @@ use crate::drive::inline::{Called, Host};
 use crate::drive::{clock, pause};
 use crate::engine::{Ask, CallId, Event, Instant, Target, Verdict};
 use pyo3::prelude::*;
+use std::vec::Drain;
 
 /// A flight on its caller's thread.
 pub struct Inline<'a, 'py> {
@@ -46,12 +47,12 @@ impl Host for Inline<'_, '_> {
         self.flight.judge(self.py, ask)
     }
 
-    fn wait(&mut self, until: Instant) -> Result<(), Interrupt> {
+    fn wait(&mut self, until: Instant) -> Result<Instant, Interrupt> {
         loop {
             self.py.check_signals()?;
             let now = clock::now();
             if now >= until {
-                return Ok(());
+                return Ok(now);
             }
             if clock::is_by_hand() {
                 virtual_time::advance_to(self.py, until)?;
@@ -61,7 +62,7 @@ impl Host for Inline<'_, '_> {
         }
     }
 
-    fn publish(&mut self, events: Vec<Event>) -> Result<(), Interrupt> {
+    fn publish(&mut self, events: Drain<'_, Event>) -> Result<(), Interrupt> {
         self.flight.publish(self.py, events)
     }
 }

@@ -3,7 +3,7 @@
 use super::virtual_time;
 use crate::drive::trial;
 use crate::engine::Event;
-use crate::events::{self, Severity};
+use crate::events::{self, Name, Severity};
 use pyo3::exceptions::{PyException, PyRecursionError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -44,10 +44,8 @@ pub fn event(py: Python<'_>, event: &Event, name: &str, error: Option<&Bound<'_,
     if trial::is_recorded() {
         virtual_time::record(py, event, name, error)?;
     }
-    match events::kind(event.name) {
-        Some(kind) if is_heard(py, kind.severity)? => say(py, event, kind.severity, name, error),
-        _ => Ok(()),
-    }
+    let severity = event.name.kind().severity;
+    if is_heard(py, severity)? { say(py, event, severity, name, error) } else { Ok(()) }
 }
 
 /// Logs an event that is heard.
@@ -72,15 +70,15 @@ pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error:
         events::FALLBACK_EXHAUSTED => format!("no alternative of '{name}' helped"),
         events::CHAOS_INJECTED if event.reason == "latency" => format!("chaos slowed '{name}' by {seconds:.3} s"),
         events::CHAOS_INJECTED => format!("chaos put its {} in place of '{name}'", event.reason),
-        other => other.to_owned(),
+        other => other.as_str().to_owned(),
     };
-    write(logger, level, event.name, name, text)
+    write(logger, level, event.name.as_str(), name, text)
 }
 
 /// Logs a line about `name` that is no event of a call; `text` is made only if somebody listens.
-pub fn line(py: Python<'_>, severity: Severity, event: &str, name: &str, text: impl FnOnce() -> String) -> PyResult<()> {
-    let (level, logger) = (level(severity), logger(py)?);
-    if logger.call_method1("isEnabledFor", (level,))?.is_truthy()? { write(logger, level, event, name, text()) } else { Ok(()) }
+pub fn line(py: Python<'_>, event: Name, name: &str, text: impl FnOnce() -> String) -> PyResult<()> {
+    let (level, logger) = (level(event.kind().severity), logger(py)?);
+    if logger.call_method1("isEnabledFor", (level,))?.is_truthy()? { write(logger, level, event.as_str(), name, text()) } else { Ok(()) }
 }
 
 fn write(logger: &Bound<'_, PyAny>, level: u8, event: &str, name: &str, text: String) -> PyResult<()> {

@@ -4,6 +4,7 @@
 use super::coroutine::{self, Coroutine};
 use super::generator::{self, Generator};
 use super::guarded::{self as function, Guarded};
+use super::recycled;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -110,6 +111,7 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
             methods.am_send = Some(coroutine::am_send);
         }
         ffi::PyType_Modified(kind);
+        recycled::set::<Coroutine>(py);
         let kind = py.get_type::<Generator>().as_type_ptr();
         (*kind).tp_iternext = Some(generator::iternext);
         ffi::PyType_Modified(kind);

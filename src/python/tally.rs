@@ -1,24 +1,14 @@
 //! What has become of a guarded function's calls: `statistics`.
 
 use super::flight::Flight;
+use super::threads;
 use crate::engine::{Execution, Instant};
 use crate::policies::retry::{Counts, Totals};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-
-/// Whether threads may count at the same time: an addition that is safe then costs several times a plain one.
-static FREE_THREADS: AtomicBool = AtomicBool::new(false);
-
-/// Asks the interpreter once.
-pub fn look(py: Python<'_>) -> PyResult<()> {
-    if let Some(enabled) = py.import("sys")?.getattr_opt("_is_gil_enabled")? {
-        FREE_THREADS.store(!enabled.call0()?.is_truthy()?, Ordering::Relaxed);
-    }
-    Ok(())
-}
 
 /// Calls that passed without trouble: all that the fast lane counts.
 #[derive(Default)]
@@ -98,13 +88,7 @@ impl Tally {
     /// A call has passed.
     #[inline]
     pub fn pass(&self) {
-        let calls = &self.passed.calls;
-        if FREE_THREADS.load(Ordering::Relaxed) {
-            calls.fetch_add(1, Ordering::Relaxed);
-        } else {
-            // The interpreter's lock is held: nobody counts in between.
-            calls.store(calls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
+        threads::count(&self.passed.calls);
     }
 
     /// A call is the machine's now.

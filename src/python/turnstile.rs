@@ -2,6 +2,7 @@
 //!
 //! A lock would be held while Python code runs; here whoever comes second is told so.
 
+use super::threads;
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ impl<T> Turnstile<T> {
     #[inline]
     pub fn enter(&self) -> Option<Entered<'_, T>> {
         // Lazily: the right that is not given must not be given back.
-        (!self.taken.swap(true, Ordering::Acquire)).then(|| Entered(self))
+        (!threads::take(&self.taken)).then(|| Entered(self))
     }
 
     /// The value of a turnstile that nobody else knows any more.

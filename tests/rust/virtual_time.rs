@@ -209,7 +209,7 @@ impl World {
     }
 
     pub fn names(&self) -> Vec<&'static str> {
-        self.events.iter().map(|e| e.name).filter(|n| *n != "attempt.started").collect()
+        self.events.iter().map(|e| e.name.as_str()).filter(|n| *n != "attempt.started").collect()
     }
 
     pub fn elapsed(&self) -> f64 {

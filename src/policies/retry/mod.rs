@@ -38,7 +38,7 @@ impl Policy for Retry {
     }
 
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(Passage { config: self.clone(), attempt: 0, begun: false, deposited: false, waited: None, last: None })
+        Box::new(Passage::of(self.clone(), false))
     }
 
     fn lane(&self) -> Lane {
@@ -57,15 +57,15 @@ impl Policy for Retry {
     }
 
     fn enter_with(&self, _permit: u64, _begun: Instant) -> Box<dyn Layer> {
-        Box::new(Passage { config: self.clone(), attempt: 0, begun: false, deposited: true, waited: None, last: None })
+        Box::new(Passage::of(self.clone(), true))
     }
 }
 
 struct Passage {
     config: Retry,
     attempt: u32,
-    /// It has been counted.
-    begun: bool,
+    /// What it has done; told when it is over.
+    done: Totals,
     /// The budget knows of this call already.
     deposited: bool,
     waited: Option<Duration>,
@@ -90,14 +90,24 @@ pub mod reason {
     pub const FINAL: &str = "not retryable";
 }
 
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.config.counts.add(&self.done);
+    }
+}
+
 impl Passage {
+    fn of(config: Retry, deposited: bool) -> Passage {
+        Passage { config, attempt: 0, done: Totals::default(), deposited, waited: None, last: None }
+    }
+
     fn deadline(&self, cx: &Cx<'_>) -> Instant {
         self.config.timeout.map_or(cx.deadline(), |t| cx.deadline().min(cx.begun().after(t)))
     }
 
     fn give_up(&mut self, outcome: Outcome, why: &'static str, cx: &mut Cx<'_>) -> Flow {
         if why != reason::FINAL {
-            self.config.counts.exhausted();
+            self.done.exhausted += 1;
         }
         cx.emit(events::RETRY_EXHAUSTED, self.attempt, cx.now().since(cx.begun()), Some(outcome), why);
         Flow::Resolve(outcome)
@@ -109,7 +119,8 @@ impl Passage {
             return self.give_up(outcome, reason::DEADLINE, cx);
         }
         if !outcome.is_refusal() {
-            self.config.counts.retry(wait);
+            self.done.retries += 1;
+            self.done.waited = self.done.waited.saturating_add(wait);
         }
         self.waited = Some(wait);
         self.last = Some(outcome);
@@ -140,8 +151,8 @@ impl Passage {
 
     fn go(&mut self, cx: &mut Cx<'_>) -> Flow {
         self.attempt += 1;
-        self.config.counts.attempt(!self.begun);
-        self.begun = true;
+        self.done.calls = 1;
+        self.done.attempts += 1;
         if cx.announces() {
             cx.emit(events::ATTEMPT_STARTED, self.attempt, cx.now().since(cx.begun()), None, "");
         }

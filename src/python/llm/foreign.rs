@@ -66,7 +66,7 @@ impl Listeners {
         if trial::is_recorded() {
             return true;
         }
-        let loud = events::kind(event.name).is_some_and(|k| k.severity != Severity::Debug);
+        let loud = event.name.kind().severity != Severity::Debug;
         loud || (event.name == events::ATTEMPT_STARTED && self.stages[event.stage.0 as usize].hooks.is_some())
     }
 }

@@ -180,7 +180,7 @@ proptest! {
             calls: world.calls.iter().map(|(target, at)| (*target, tenths(*at))).collect(),
             end: Some(end),
             at: tenths(world.elapsed()),
-            reason: world.events.iter().find(|e| e.name == "retry.exhausted").map(|e| e.reason),
+            reason: world.events.iter().find(|e| e.name.as_str() == "retry.exhausted").map(|e| e.reason),
         };
         prop_assert_eq!(story, expected);
     }

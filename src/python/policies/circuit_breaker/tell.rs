@@ -4,7 +4,7 @@ use super::CircuitBreaker;
 use super::permit::lock;
 use crate::drive::trial;
 use crate::engine::Instant;
-use crate::events::{self, Severity};
+use crate::events::{self, Name};
 use crate::policies::circuit_breaker::{Change, Config, Outlook, Span, State, Totals};
 use crate::python::convert::quoted;
 use crate::python::errors::ours;
@@ -16,11 +16,11 @@ use pyo3::types::PyDict;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether an event is about a change of state, which the breaker itself tells of.
-pub fn is_change(event: &str) -> bool {
+pub fn is_change(event: Name) -> bool {
     matches!(event, events::CIRCUIT_OPENED | events::CIRCUIT_HALF_OPENED | events::CIRCUIT_CLOSED)
 }
 
-fn event_name(to: State) -> &'static str {
+fn event_name(to: State) -> Name {
     match to {
         State::Open | State::ForcedOpen => events::CIRCUIT_OPENED,
         State::HalfOpen => events::CIRCUIT_HALF_OPENED,
@@ -67,8 +67,15 @@ impl CircuitBreaker {
             return Ok(());
         }
         let retry_after = change.opens_in.map(|d| d.as_secs_f64());
-        let fields =
-            (event_name(change.to), slf, change.from.name(), change.to.name(), change.cause.text(), retry_after, self.last_failure(py));
+        let fields = (
+            event_name(change.to).as_str(),
+            slf,
+            change.from.name(),
+            change.to.name(),
+            change.cause.text(),
+            retry_after,
+            self.last_failure(py),
+        );
         let event = ours(py, &EVENT, "seawall._circuit_reports", "CircuitEvent")?.call1(fields)?;
         for listener in listeners {
             match listener.bind(py).call1((&event,)) {
@@ -213,8 +220,7 @@ fn log_change(py: Python<'_>, change: &Change, name: &str) -> PyResult<()> {
     };
     let event = event_name(change.to);
     if trial::is_recorded() {
-        virtual_time::record_change(py, event, name, change.at, change.opens_in.unwrap_or_default(), &why)?;
+        virtual_time::record_change(py, event.as_str(), name, change.at, change.opens_in.unwrap_or_default(), &why)?;
     }
-    let severity = events::kind(event).map_or(Severity::Info, |kind| kind.severity);
-    log::line(py, severity, event, name, || text)
+    log::line(py, event, name, || text)
 }
