@@ -6,15 +6,18 @@
 
 use super::flight::{Flight, Way};
 use super::generator::thrown;
-use super::running::{Awaited, Items, Resume, Running, Turn, awaitable};
-use super::slots;
+use super::recycled::{Bin, Recycled};
+use super::running::{Awaited, Items, Resume, Running, Turn, awaitable, next, send, sent, yielded};
+use super::slots::{self, Held};
 use super::stack;
+use super::turnstile::Turnstile;
 use crate::engine::{CallId, Execution};
-use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyTypeError};
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ptr::null_mut;
 
 enum State {
     Waiting(Box<Running>),
@@ -23,14 +26,13 @@ enum State {
     Done,
 }
 
-/// A guarded call that gives items to `async for`.
+/// A guarded call that gives items to `async for`. Whoever runs it right now has it.
 #[pyclass(frozen, module = "seawall", weakref)]
-pub struct AsyncGenerator {
-    state: Mutex<State>,
-}
+pub struct AsyncGenerator(Turnstile<State>);
 
 /// What is asked of the generator.
 enum Ask {
+    Next,
     Send(Py<PyAny>),
     Throw(PyErr),
     Close,
@@ -44,31 +46,41 @@ enum Stage {
 
 /// What awaits one item, or the end.
 #[pyclass(frozen, module = "seawall")]
-struct Item {
-    generator: Py<AsyncGenerator>,
-    stage: Mutex<Stage>,
+pub struct Item {
+    generator: Held,
+    stage: Turnstile<Stage>,
+}
+
+impl Recycled for Item {
+    fn bin() -> &'static Bin {
+        static BIN: Bin = Bin::new();
+        &BIN
+    }
 }
 
 impl AsyncGenerator {
     /// A call that begins with its first item.
     pub fn new(flight: Flight) -> AsyncGenerator {
-        AsyncGenerator { state: Mutex::new(State::Waiting(Box::new(Running::new(flight, Way::AsyncItems)))) }
+        AsyncGenerator(Turnstile::new(State::Waiting(Box::new(Running::new(flight, Way::AsyncItems)))))
     }
 
     /// A call whose first attempt has given an iterator that nothing was taken from yet.
     pub fn under_way(flight: Flight, execution: Execution, call: CallId, source: Py<PyAny>) -> AsyncGenerator {
         let mut running = Running::resumed(flight, Some(execution), Way::AsyncItems);
         running.items = Some(Items { source, call, open: false });
-        AsyncGenerator { state: Mutex::new(State::Waiting(Box::new(running))) }
+        AsyncGenerator(Turnstile::new(State::Waiting(Box::new(running))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What becomes of it once an item's await has ended or suspended.
+    fn becomes(&self, state: State) {
+        if let Some(mut entered) = self.0.enter() {
+            *entered = state;
+        }
     }
 }
 
 fn ask(generator: &Bound<'_, AsyncGenerator>, ask: Ask) -> Item {
-    Item { generator: generator.clone().unbind(), stage: Mutex::new(Stage::Asked(ask)) }
+    Item { generator: Held::new(generator.clone().into_any()), stage: Turnstile::new(Stage::Asked(ask)) }
 }
 
 #[pymethods]
@@ -78,11 +90,11 @@ impl AsyncGenerator {
     }
 
     fn __anext__(slf: &Bound<'_, Self>) -> Item {
-        ask(slf, Ask::Send(slf.py().None()))
+        ask(slf, Ask::Next)
     }
 
     fn asend(slf: &Bound<'_, Self>, value: Py<PyAny>) -> Item {
-        ask(slf, Ask::Send(value))
+        ask(slf, if value.is_none(slf.py()) { Ask::Next } else { Ask::Send(value) })
     }
 
     #[pyo3(signature = (kind, value=None, traceback=None))]
@@ -101,7 +113,7 @@ impl AsyncGenerator {
     }
 
     fn __repr__(&self) -> &'static str {
-        match &*self.lock() {
+        match self.0.enter().as_deref().unwrap_or(&State::Busy) {
             State::Waiting(running) if running.execution.is_none() => "<guarded async generator, not begun>",
             State::Waiting(_) => "<guarded async generator, waiting>",
             State::Busy => "<guarded async generator, running>",
@@ -110,9 +122,9 @@ impl AsyncGenerator {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Locked only while it is being changed, by somebody who holds it: then it is no garbage.
-        match self.state.try_lock().as_deref() {
-            Ok(State::Waiting(running)) => running.traverse(&visit),
+        // What runs right now is no garbage.
+        match self.0.enter().as_deref() {
+            Some(State::Waiting(running)) => running.traverse(&visit),
             _ => Ok(()),
         }
     }
@@ -120,7 +132,7 @@ impl AsyncGenerator {
 
 impl Drop for AsyncGenerator {
     fn drop(&mut self) {
-        if let State::Waiting(running) = self.state.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        if let State::Waiting(running) = self.0.get_mut() {
             slots::at_the_end(|py| running.abandon(py));
         }
     }
@@ -134,20 +146,59 @@ enum Begun {
 }
 
 impl Item {
-    fn lock(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn generator(&self, py: Python<'_>) -> &AsyncGenerator {
+        // SAFETY: made of one, which lives as long as this holds it.
+        unsafe { &*std::ptr::from_ref(self.generator.bind(py).cast_unchecked::<AsyncGenerator>().get()) }
+    }
+
+    /// The next item of a stream that is open and has no time limit: without the machine, if it comes. `None`: nothing
+    /// was begun, and the machine has to.
+    #[inline]
+    fn next_item(&self, py: Python<'_>) -> Option<PyResult<Turn>> {
+        let mut stage = self.stage.enter()?;
+        let Stage::Asked(Ask::Next) = &*stage else { return None };
+        let mut state = self.generator(py).0.enter()?;
+        let State::Waiting(running) = &mut *state else { return None };
+        let (source, call) = running.passes_items()?;
+        let (awaited, turn) = match anext(source.bind(py)) {
+            Ok(awaited) => {
+                let turn = send(&awaited, &py.None().into_bound(py));
+                (Some(awaited), turn)
+            }
+            Err(error) => (None, Err(error)),
+        };
+        if let Ok(Turn::Return(item)) = turn {
+            *stage = Stage::Done;
+            return Some(Ok(Turn::Item(item)));
+        }
+        let State::Waiting(mut running) = std::mem::replace(&mut *state, State::Busy) else { return None };
+        drop(state);
+        if let (Ok(Turn::Yield(_)), Some(awaited)) = (&turn, awaited) {
+            running.current = Some((awaited.unbind(), Awaited::begun(call)));
+            *stage = Stage::Awaiting { running, closing: false };
+            return Some(turn);
+        }
+        *stage = Stage::Done;
+        drop(stage);
+        Some(Python::attach(|py| {
+            let ended = running.ended(py, Awaited::begun(call), turn.map(|_| py.None()));
+            let turn = ended.and_then(|turn| turn.map_or_else(|| running.run(py, Resume::Send(py.None())), Ok));
+            self.settle(py, running, false, turn)
+        }))
     }
 
     fn begin(&self, py: Python<'_>, ask: Ask) -> PyResult<Begun> {
         let mut running = {
-            let mut state = self.generator.get().lock();
+            let busy = || PyRuntimeError::new_err("this asynchronous generator is already running");
+            let mut state = self.generator(py).0.enter().ok_or_else(busy)?;
             match std::mem::replace(&mut *state, State::Busy) {
                 State::Waiting(running) => running,
-                State::Busy => return Err(PyRuntimeError::new_err("this asynchronous generator is already running")),
+                State::Busy => return Err(busy()),
                 State::Done => {
                     *state = State::Done;
                     return Ok(Begun::Over(match ask {
-                        Ask::Send(_) => Err(PyStopAsyncIteration::new_err(())),
+                        Ask::Next | Ask::Send(_) => Err(PyStopAsyncIteration::new_err(())),
                         Ask::Throw(error) => Err(error),
                         Ask::Close => Ok(py.None()),
                     }));
@@ -158,52 +209,118 @@ impl Item {
             Ok((closing, input)) => Ok(Begun::Run(running, closing, input)),
             Err(error) => {
                 running.abandon(py);
-                *self.generator.get().lock() = State::Done;
+                self.generator(py).becomes(State::Done);
                 Err(error)
             }
         }
     }
 
-    fn resume(&self, py: Python<'_>, input: Resume) -> PyResult<Py<PyAny>> {
-        if stack::is_used_up() {
-            return Err(stack::used_up());
-        }
-        let stage = std::mem::replace(&mut *self.lock(), Stage::Done);
+    fn resume(&self, py: Python<'_>, input: Resume) -> PyResult<Turn> {
+        let stage = self.stage.enter().map_or(Stage::Done, |mut stage| std::mem::replace(&mut *stage, Stage::Done));
         let (mut running, closing, input) = match (stage, input) {
             (Stage::Done, _) => return Err(PyRuntimeError::new_err("cannot reuse already awaited item")),
             (Stage::Asked(_), Resume::Throw(error)) => return Err(error),
             (Stage::Asked(ask), Resume::Send(_)) => match self.begin(py, ask)? {
                 Begun::Run(running, closing, input) => (running, closing, input),
-                Begun::Over(Ok(value)) => return Err(PyStopIteration::new_err((value,))),
-                Begun::Over(Err(error)) => return Err(error),
+                Begun::Over(end) => return end.map(Turn::Return),
             },
             (Stage::Awaiting { running, closing }, input) => (running, closing, input),
         };
         let turn = if closing { running.run_out(py, input) } else { running.run(py, input) };
+        self.settle(py, running, closing, turn)
+    }
+
+    /// Keeps what is left of the call after a turn; what that is to whoever awaits the item.
+    fn settle(&self, py: Python<'_>, mut running: Box<Running>, closing: bool, turn: PyResult<Turn>) -> PyResult<Turn> {
         match turn {
             Ok(Turn::Yield(value)) => {
-                *self.lock() = Stage::Awaiting { running, closing };
-                Ok(value)
+                if let Some(mut stage) = self.stage.enter() {
+                    *stage = Stage::Awaiting { running, closing };
+                }
+                Ok(Turn::Yield(value))
             }
             Ok(Turn::Item(item)) => {
-                *self.generator.get().lock() = State::Waiting(running);
-                Err(PyStopIteration::new_err((item,)))
+                self.generator(py).becomes(State::Waiting(running));
+                Ok(Turn::Item(item))
             }
             Ok(Turn::Return(value)) => {
-                *self.generator.get().lock() = State::Done;
+                self.generator(py).becomes(State::Done);
                 if closing {
                     running.abandon(py);
-                    return Err(PyStopIteration::new_err((value,)));
+                    return Ok(Turn::Return(value));
                 }
                 Err(PyStopAsyncIteration::new_err(()))
             }
             Err(error) => {
-                *self.generator.get().lock() = State::Done;
+                self.generator(py).becomes(State::Done);
                 running.abandon(py);
                 Err(error)
             }
         }
     }
+
+    fn send_value(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
+        if stack::is_used_up() {
+            return Err(stack::used_up());
+        }
+        match self.next_item(py) {
+            Some(turn) => turn,
+            None => Python::attach(|py| self.resume(py, Resume::Send(value.clone().unbind()))),
+        }
+    }
+}
+
+/// What an asynchronous iterator's next item is driven by.
+fn anext<'py>(source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: reads the slots of a live object's type, and calls the one for this with it.
+    let next = unsafe {
+        let methods = (*ffi::Py_TYPE(source.as_ptr())).tp_as_async;
+        match methods.as_ref().and_then(|methods| methods.am_anext) {
+            Some(anext) => Bound::from_owned_ptr_or_err(source.py(), anext(source.as_ptr()))?,
+            None => source.call_method0(intern!(source.py(), "__anext__"))?,
+        }
+    };
+    awaitable(&next).unwrap_or(Ok(next))
+}
+
+/// The slot that `async for` uses.
+pub unsafe extern "C" fn am_anext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    slots::guarded(null_mut(), || {
+        // SAFETY: the interpreter calls this slot with its lock held and an instance of the type.
+        let generator = unsafe { Bound::from_borrowed_ptr(Python::assume_attached(), slf).cast_into_unchecked::<AsyncGenerator>() };
+        Bound::new(generator.py(), ask(&generator, Ask::Next)).map_or_else(
+            |error| {
+                slots::raise(error);
+                null_mut()
+            },
+            Bound::into_ptr,
+        )
+    })
+}
+
+fn drive(slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> PyResult<Turn> {
+    // SAFETY: the interpreter calls these slots with its lock held, with instances of their type and live values.
+    let (py, item) = unsafe { (Python::assume_attached(), slots::contents::<Item>(slf)) };
+    // SAFETY: as above.
+    item.send_value(py, &unsafe { Bound::from_borrowed_ptr(py, value) })
+}
+
+/// The slot that `await` uses.
+pub unsafe extern "C" fn am_send(slf: *mut ffi::PyObject, value: *mut ffi::PyObject, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
+    // SAFETY: the interpreter's own variable.
+    unsafe { sent(|| drive(slf, value), result) }
+}
+
+/// The slot that `await` uses from Python 3.12 on.
+pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: None outlives everybody.
+    next(|| drive(slf, unsafe { ffi::Py_None() }))
+}
+
+/// An item is its own iterator.
+pub unsafe extern "C" fn itself(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter hands in a live object.
+    unsafe { ffi::Py_NewRef(slf) }
 }
 
 /// What the asked-for means for the call: whether it closes it, and what to begin with.
@@ -211,10 +328,8 @@ fn prepared(py: Python<'_>, running: &mut Running, ask: Ask) -> PyResult<(bool, 
     let none = || Resume::Send(py.None());
     if running.execution.is_none() {
         return match ask {
-            Ask::Send(value) if !value.is_none(py) => {
-                Err(PyTypeError::new_err("can't send non-None value to a just-started async generator"))
-            }
-            Ask::Send(_) => Ok((false, none())),
+            Ask::Send(_) => Err(PyTypeError::new_err("can't send non-None value to a just-started async generator")),
+            Ask::Next => Ok((false, none())),
             Ask::Throw(error) => Err(error),
             Ask::Close => Ok((true, none())),
         };
@@ -229,7 +344,17 @@ fn prepared(py: Python<'_>, running: &mut Running, ask: Ask) -> PyResult<(bool, 
     let Some(items) = &running.items else { return Ok((false, none())) };
     let (source, call) = (items.source.bind(py), items.call);
     let next = match ask {
-        Ask::Send(value) if value.is_none(py) => source.call_method0(intern!(py, "__anext__"))?,
+        Ask::Next => match anext(source) {
+            Ok(awaited) => {
+                running.current = Some((awaited.unbind(), Awaited::call(call)));
+                return Ok((false, none()));
+            }
+            // The callee's own, as if its item had been awaited.
+            Err(error) => {
+                running.ended(py, Awaited::begun(call), Err(error))?;
+                return Ok((false, none()));
+            }
+        },
         Ask::Send(value) => source.call_method1(intern!(py, "asend"), (value,))?,
         Ask::Throw(error) => {
             let error = error.into_value(py);
@@ -254,11 +379,11 @@ impl Item {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.resume(py, Resume::Send(py.None()))
+        self.send_value(py, &py.None().into_bound(py)).and_then(yielded)
     }
 
-    fn send(&self, py: Python<'_>, value: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        self.resume(py, Resume::Send(value))
+    fn send(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.send_value(py, &value).and_then(yielded)
     }
 
     #[pyo3(signature = (kind, value=None, traceback=None))]
@@ -269,37 +394,41 @@ impl Item {
         value: Option<Bound<'_, PyAny>>,
         traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        self.resume(py, Resume::Throw(thrown(kind, value, traceback)?))
+        self.resume(py, Resume::Throw(thrown(kind, value, traceback)?)).and_then(yielded)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.generator)?;
-        // Locked only while it is being changed, by somebody who holds it: then it is no garbage.
-        match self.stage.try_lock().as_deref() {
-            Ok(Stage::Awaiting { running, .. }) => running.traverse(&visit),
-            Ok(Stage::Asked(Ask::Send(value))) => visit.call(value),
+        self.generator.traverse(&visit)?;
+        // What runs right now is no garbage.
+        match self.stage.enter().as_deref() {
+            Some(Stage::Awaiting { running, .. }) => running.traverse(&visit),
+            Some(Stage::Asked(Ask::Send(value))) => visit.call(value),
             _ => Ok(()),
         }
     }
 
     /// Closes what is awaited for the item, and ends the call: nothing is tried again, as nobody waits for it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let stage = std::mem::replace(&mut *self.lock(), Stage::Done);
+        let stage = self.stage.enter().map_or(Stage::Done, |mut stage| std::mem::replace(&mut *stage, Stage::Done));
         let Stage::Awaiting { mut running, .. } = stage else { return Ok(()) };
         let closed = running.close(py);
-        *self.generator.get().lock() = State::Done;
+        self.generator(py).becomes(State::Done);
         closed
     }
 }
 
 impl Drop for Item {
     fn drop(&mut self) {
-        if let Stage::Awaiting { running, .. } = self.stage.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        // All of it goes in here: outside, pyo3 does not know that the interpreter is attached.
+        match std::mem::replace(self.stage.get_mut(), Stage::Done) {
             // Dropped in the middle: nobody will ever tell how it came out.
-            slots::at_the_end(|py| {
+            Stage::Awaiting { mut running, .. } => slots::at_the_end(|py| {
                 running.abandon(py);
-                *self.generator.get().lock() = State::Done;
-            });
+                self.generator(py).becomes(State::Done);
+                drop(running);
+            }),
+            Stage::Asked(asked @ (Ask::Send(_) | Ask::Throw(_))) => Python::attach(|_| drop(asked)),
+            Stage::Asked(Ask::Next | Ask::Close) | Stage::Done => {}
         }
     }
 }

@@ -10,6 +10,7 @@ use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use super::hooks;
 use super::remaining;
+use super::slots;
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Outcome, Step};
 use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
@@ -151,6 +152,14 @@ impl Running {
             (Awaited::Call { call, .. }, Some(execution)) => self.flight.compiled.told(|| execution.deadline_of(*call)),
             _ => Instant::NEVER,
         }
+    }
+
+    /// The source of items that need no more than to be handed on: the stream is open, and nothing is timed or told.
+    #[inline]
+    pub fn passes_items(&self) -> Option<(&Py<PyAny>, CallId)> {
+        let (compiled, items) = (&self.flight.compiled, self.items.as_ref()?);
+        let plain = items.open && !compiled.has_limits && compiled.tightest.is_none() && self.current.is_none() && self.thrown.is_none();
+        plain.then_some((&items.source, items.call))
     }
 
     /// Runs until what is being closed has ended, whatever it says.
@@ -482,9 +491,11 @@ pub fn awaitable<'py>(value: &Bound<'py, PyAny>) -> Option<PyResult<Bound<'py, P
     if value.is_exact_instance_of::<Coroutine>() || event_loop::is_coroutine(value) || is_marked(value) {
         return Some(Ok(value.clone()));
     }
-    match value.get_type().getattr_opt(intern!(value.py(), "__await__")) {
-        Ok(Some(method)) => Some(method.call1((value,))),
-        _ => None,
+    // SAFETY: reads the slots of a live object's type, and calls the one for this with it.
+    unsafe {
+        let methods = (*ffi::Py_TYPE(value.as_ptr())).tp_as_async;
+        let method = methods.as_ref().and_then(|methods| methods.am_await)?;
+        Some(Bound::from_owned_ptr_or_err(value.py(), method(value.as_ptr())))
     }
 }
 
@@ -508,6 +519,53 @@ pub fn send(awaitable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<
             ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
         }
     }
+}
+
+/// What a generator's methods give: the value, or `StopIteration` at the end.
+pub fn yielded(turn: Turn) -> PyResult<Py<PyAny>> {
+    match turn {
+        Turn::Yield(value) => Ok(value),
+        Turn::Return(value) | Turn::Item(value) => Err(PyStopIteration::new_err((value,))),
+    }
+}
+
+/// Answers a slot that sends.
+///
+/// # Safety
+/// `result` may be written to, and the interpreter's lock is held.
+#[inline]
+pub unsafe fn sent(turn: impl FnOnce() -> PyResult<Turn>, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
+    let (status, object) = slots::guarded((ffi::PySendResult::PYGEN_ERROR, null_mut()), || match turn() {
+        Ok(Turn::Yield(value)) => (ffi::PySendResult::PYGEN_NEXT, value.into_ptr()),
+        Ok(Turn::Return(value) | Turn::Item(value)) => (ffi::PySendResult::PYGEN_RETURN, value.into_ptr()),
+        Err(error) => {
+            slots::raise(error);
+            (ffi::PySendResult::PYGEN_ERROR, null_mut())
+        }
+    });
+    // SAFETY: the caller's promise.
+    unsafe { *result = object };
+    status
+}
+
+/// Answers a slot of an iterator: null without an exception is the end with `None`.
+#[inline]
+pub fn next(turn: impl FnOnce() -> PyResult<Turn>) -> *mut ffi::PyObject {
+    slots::guarded(null_mut(), || {
+        let ended = match turn() {
+            Ok(Turn::Yield(value)) => return value.into_ptr(),
+            // SAFETY: the interpreter calls with its lock held.
+            Ok(Turn::Return(value) | Turn::Item(value)) if value.is_none(unsafe { Python::assume_attached() }) => {
+                // SAFETY: the reference was ours.
+                unsafe { ffi::Py_DECREF(value.into_ptr()) };
+                return null_mut();
+            }
+            Ok(Turn::Return(value) | Turn::Item(value)) => PyStopIteration::new_err((value,)),
+            Err(error) => error,
+        };
+        slots::raise(ended);
+        null_mut()
+    })
 }
 
 fn advance(awaitable: &Bound<'_, PyAny>, input: Resume) -> PyResult<Turn> {

@@ -1,6 +1,7 @@
 //! The type slots that PyO3 has no word for: vectorcall, and the send that `await` uses. Set once, when the module is
 //! made and nobody can have an instance or a subclass yet.
 
+use super::async_generator::{self, AsyncGenerator, Item};
 use super::coroutine::{self, Coroutine};
 use super::generator::{self, Generator};
 use super::guarded::{self as function, Guarded};
@@ -112,6 +113,19 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
         }
         ffi::PyType_Modified(kind);
         recycled::set::<Coroutine>(py);
+        let kind = py.get_type::<AsyncGenerator>().as_type_ptr();
+        if let Some(methods) = (*kind).tp_as_async.as_mut() {
+            methods.am_anext = Some(async_generator::am_anext);
+        }
+        ffi::PyType_Modified(kind);
+        let kind = py.get_type::<Item>().as_type_ptr();
+        (*kind).tp_iternext = Some(async_generator::iternext);
+        if let Some(methods) = (*kind).tp_as_async.as_mut() {
+            methods.am_await = Some(async_generator::itself);
+            methods.am_send = Some(async_generator::am_send);
+        }
+        ffi::PyType_Modified(kind);
+        recycled::set::<Item>(py);
         let kind = py.get_type::<Generator>().as_type_ptr();
         (*kind).tp_iternext = Some(generator::iternext);
         ffi::PyType_Modified(kind);

@@ -323,10 +323,12 @@ def test_weak_references_hear_of_the_end(guarding: Any) -> None:
 
 
 PROGRAM = """
-import asyncio, gc, threading, faulthandler
+import asyncio, gc, logging, threading, faulthandler
 from seawall import CircuitBreaker, Fallback, Pipeline, Retry, Timeout, circuit, guard
 faulthandler.enable()
 gc.set_threshold(5)
+# How long a step takes on a busy machine is not asked here.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 def told(state): pass
 
