@@ -35,7 +35,7 @@ class Counter:
         return self.at
 
 
-@pytest.mark.filterwarnings("ignore:the CircuitBreaker stands outside")
+@pytest.mark.filterwarnings("ignore:the .* stands outside the Fallback")
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_a_failure_of_the_source_is_the_calls(at_once: bool, hooks: dict[str, Any]) -> None:
     """Counted once, asked once, and after the first item not tried again."""
