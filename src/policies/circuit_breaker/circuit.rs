@@ -10,8 +10,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permit {
     generation: u64,
-    /// The probe's number within its generation; 0 is no probe.
-    probe: u32,
+    /// The probe's number within its generation; 0 is no probe. As wide as its neighbours: what is written and then read
+    /// in other pieces keeps the processor waiting.
+    probe: u64,
     /// When it was given.
     pub at: Instant,
 }
@@ -103,8 +104,8 @@ pub struct Circuit {
     /// Openings, ever.
     openings: u64,
     /// Probes out, with the time each was given.
-    probes: Vec<(u32, Instant)>,
-    next_probe: u32,
+    probes: Vec<(u64, Instant)>,
+    next_probe: u64,
     probe_successes: u32,
     /// Calls turned away, ever.
     rejected: u64,
@@ -215,7 +216,7 @@ impl Circuit {
         }
         self.consecutive = 0;
         if let Some(window) = &mut self.window {
-            window.record(now, false, false);
+            window.add(now, false, false);
         }
         true
     }

@@ -62,8 +62,16 @@ impl Window {
     }
 
     /// Adds a call and gives the totals with it.
-    #[inline]
     pub fn record(&mut self, now: Instant, failed: bool, slow: bool) -> Totals {
+        self.add(now, failed, slow);
+        match self {
+            Window::Calls { totals, .. } | Window::Time { totals, .. } => *totals,
+        }
+    }
+
+    /// Adds a call.
+    #[inline]
+    pub fn add(&mut self, now: Instant, failed: bool, slow: bool) {
         let one = Totals { calls: 1, failed: u32::from(failed), slow: u32::from(slow) };
         match self {
             Window::Calls { size, ring, next, totals } => {
@@ -76,7 +84,6 @@ impl Window {
                     *next = if *next + 1 == ring.len() { 0 } else { *next + 1 };
                 }
                 totals.add(one);
-                *totals
             }
             Window::Time { width, buckets, newest, until, totals } => {
                 // A caller that read its clock long ago counts among the newest: its own bucket may be another's by now.
@@ -92,7 +99,6 @@ impl Window {
                 }
                 buckets[(*newest % BUCKETS) as usize].1.add(one);
                 totals.add(one);
-                *totals
             }
         }
     }
