@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -348,32 +348,8 @@ async def _landed(flying: _seawall.Flying) -> Any:
         raise
 
 
-class AsyncStream(AsyncIterator[Chunk]):
+class AsyncStream(_seawall.AsyncPieces):
     """A streamed answer for an event loop. Leaving it early (`aclose`, `async with`, or dropping it) cuts the request."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._is_read = False
-
-    async def __anext__(self) -> Chunk:
-        if self._is_read:
-            raise RuntimeError("the stream is being read by another task: read it in one")
-        self._is_read = True
-        try:
-            while True:
-                chunk, ready = self._stream.next_or_future()
-                if chunk is not None:
-                    return chunk
-                if ready is not None:
-                    await ready
-        except StopIteration:
-            pass
-        except BaseException:
-            self._stream.close()
-            raise
-        finally:
-            self._is_read = False
-        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Gives the rest up: the request is cut."""

@@ -10,7 +10,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::chat;
 use super::client::{Client, RawReply, Request};
-use super::delta::{self, Delta, Piece, ToolIndexes};
+use super::delta::{self, Delta, Memory, Piece};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
 use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
@@ -40,12 +40,13 @@ pub async fn open_stream(client: &Client, endpoint: &Endpoint, request: Request)
         body: Body::Unknown,
         events: VecDeque::new(),
         ready: VecDeque::new(),
-        tools: ToolIndexes::default(),
+        memory: Memory::default(),
         choices: Vec::new(),
         text: String::new(),
         received: 0,
         max,
         overlong: None,
+        last: None,
         failed: None,
     })
 }
@@ -59,13 +60,15 @@ pub struct ChatStream {
     body: Body,
     events: VecDeque<Event>,
     ready: VecDeque<Delta>,
-    tools: ToolIndexes,
+    memory: Memory,
     /// The choices seen, and whether each has its finish reason.
     choices: Vec<(u32, bool)>,
     text: String,
     received: usize,
     max: usize,
     overlong: Option<TooLong>,
+    /// What an event after the last piece said: the end, or a failure.
+    last: Option<Result<(), ApiError>>,
     failed: Option<ApiError>,
 }
 
@@ -95,13 +98,7 @@ impl ChatStream {
             return Err(error.clone());
         }
         let mut error = match self.advance().await {
-            Ok(Some(delta)) => {
-                if delta.index == 0 {
-                    self.text.push_str(&delta.content);
-                }
-                return Ok(Some(delta));
-            }
-            Ok(None) => return Ok(None),
+            Ok(next) => return Ok(next),
             Err(error) => error,
         };
         if !self.text.is_empty() {
@@ -110,6 +107,23 @@ impl ChatStream {
         self.response = None;
         self.failed = Some(error.clone());
         Err(error)
+    }
+
+    /// The next piece, if it has come already: nothing is read for it. `None` says no more than that.
+    pub fn next_here(&mut self) -> Option<Delta> {
+        while self.ready.is_empty() && self.last.is_none() && self.failed.is_none() {
+            let event = self.events.pop_front()?;
+            self.last = match self.take(event) {
+                Ok(false) => None,
+                Ok(true) => Some(Ok(())),
+                Err(error) => Some(Err(error)),
+            };
+        }
+        let delta = self.ready.pop_front()?;
+        if delta.index == 0 {
+            self.text.push_str(&delta.content);
+        }
+        Some(delta)
     }
 
     /// The text of the first choice, up to the last piece given out.
@@ -134,14 +148,12 @@ impl ChatStream {
 
     async fn advance(&mut self) -> Result<Option<Delta>, ApiError> {
         loop {
-            if let Some(delta) = self.ready.pop_front() {
+            if let Some(delta) = self.next_here() {
                 return Ok(Some(delta));
             }
-            if let Some(event) = self.events.pop_front() {
-                if self.take(event)? {
-                    self.end_of_answer().await?;
-                }
-                continue;
+            if let Some(last) = self.last.take() {
+                last?;
+                self.end_of_answer().await?;
             }
             let Some(response) = &mut self.response else {
                 return Ok(None);
@@ -201,7 +213,7 @@ impl ChatStream {
         let read = match first_byte(&data) {
             // Some servers keep the connection alive with empty events.
             None => return Ok(false),
-            Some(b'{') => delta::read(&data, &mut self.tools)
+            Some(b'{') => delta::read(&data, &mut self.memory)
                 .map_err(|error| format!("broken JSON in the stream ({error}): {}", self.head.excerpt(&data))),
             Some(_) => Err(format!("an event that is no JSON object: {}", self.head.excerpt(&data))),
         };

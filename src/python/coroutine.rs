@@ -8,13 +8,13 @@ use super::guarded::Guarded;
 use super::guarded::settle;
 use super::policies::circuit_breaker::short_repr;
 use super::remaining;
-use super::running::{Awaited, Resume, Running, Turn, send};
+use super::running::{Awaited, Resume, Running, Turn, next, send, sent, yielded};
 use super::slots::{self, Held};
 use super::stack;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Pass};
-use pyo3::exceptions::{PyException, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyException, PyRuntimeError, PyRuntimeWarning, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -252,14 +252,6 @@ impl Light {
     }
 }
 
-/// What a generator's methods give: the value, or `StopIteration` at the end.
-fn yielded(turn: Turn) -> PyResult<Py<PyAny>> {
-    match turn {
-        Turn::Yield(value) => Ok(value),
-        Turn::Return(value) | Turn::Item(value) => Err(PyStopIteration::new_err((value,))),
-    }
-}
-
 fn drive(slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> PyResult<Turn> {
     // SAFETY: the interpreter calls these slots with its lock held, with instances of their type and live values.
     let (py, coroutine) = unsafe { (Python::assume_attached(), slots::contents::<Coroutine>(slf)) };
@@ -270,37 +262,16 @@ fn drive(slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> PyResult<Turn> {
 
 /// The slot that `await` uses.
 pub unsafe extern "C" fn am_send(slf: *mut ffi::PyObject, value: *mut ffi::PyObject, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
-    let (status, object) = slots::guarded((ffi::PySendResult::PYGEN_ERROR, null_mut()), || match drive(slf, value) {
-        Ok(Turn::Yield(value)) => (ffi::PySendResult::PYGEN_NEXT, value.into_ptr()),
-        Ok(Turn::Return(value) | Turn::Item(value)) => (ffi::PySendResult::PYGEN_RETURN, value.into_ptr()),
-        Err(error) => {
-            slots::raise(error);
-            (ffi::PySendResult::PYGEN_ERROR, null_mut())
-        }
-    });
+    let (status, object) = sent(|| drive(slf, value));
     // SAFETY: the interpreter's own variable.
     unsafe { *result = object };
     status
 }
 
-/// The slot that `await` uses from Python 3.12 on: null without an exception is the end with `None`.
+/// The slot that `await` uses from Python 3.12 on.
 pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    slots::guarded(null_mut(), || {
-        // SAFETY: None outlives everybody.
-        let ended = match drive(slf, unsafe { ffi::Py_None() }) {
-            Ok(Turn::Yield(value)) => return value.into_ptr(),
-            // SAFETY: the interpreter calls with its lock held.
-            Ok(Turn::Return(value)) if value.is_none(unsafe { Python::assume_attached() }) => {
-                // SAFETY: the reference was ours.
-                unsafe { ffi::Py_DECREF(value.into_ptr()) };
-                return null_mut();
-            }
-            Ok(Turn::Return(value) | Turn::Item(value)) => PyStopIteration::new_err((value,)),
-            Err(error) => error,
-        };
-        slots::raise(ended);
-        null_mut()
-    })
+    // SAFETY: None outlives everybody.
+    next(|| drive(slf, unsafe { ffi::Py_None() }))
 }
 
 /// An awaitable that is its own iterator; two cannot await it at once.

@@ -10,6 +10,7 @@ use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use super::hooks;
 use super::remaining;
+use super::slots;
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Outcome, Step};
 use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
@@ -510,7 +511,47 @@ pub fn send(awaitable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<
     }
 }
 
-fn advance(awaitable: &Bound<'_, PyAny>, input: Resume) -> PyResult<Turn> {
+/// What the slot for `send` gives.
+pub fn sent(turn: impl FnOnce() -> PyResult<Turn>) -> (ffi::PySendResult, *mut ffi::PyObject) {
+    slots::guarded((ffi::PySendResult::PYGEN_ERROR, null_mut()), || match turn() {
+        Ok(Turn::Yield(value)) => (ffi::PySendResult::PYGEN_NEXT, value.into_ptr()),
+        Ok(Turn::Return(value) | Turn::Item(value)) => (ffi::PySendResult::PYGEN_RETURN, value.into_ptr()),
+        Err(error) => {
+            slots::raise(error);
+            (ffi::PySendResult::PYGEN_ERROR, null_mut())
+        }
+    })
+}
+
+/// What the slot for `next` gives: null without an exception is the end with `None`.
+pub fn next(turn: impl FnOnce() -> PyResult<Turn>) -> *mut ffi::PyObject {
+    slots::guarded(null_mut(), || {
+        let ended = match turn() {
+            Ok(Turn::Yield(value)) => return value.into_ptr(),
+            // SAFETY: the interpreter calls with its lock held.
+            Ok(Turn::Return(value)) if value.is_none(unsafe { Python::assume_attached() }) => {
+                // SAFETY: the reference was ours.
+                unsafe { ffi::Py_DECREF(value.into_ptr()) };
+                return null_mut();
+            }
+            Ok(Turn::Return(value) | Turn::Item(value)) => PyStopIteration::new_err((value,)),
+            Err(error) => error,
+        };
+        slots::raise(ended);
+        null_mut()
+    })
+}
+
+/// What the methods `send`, `throw` and `__next__` give: the value, or `StopIteration` at the end.
+pub fn yielded(turn: Turn) -> PyResult<Py<PyAny>> {
+    match turn {
+        Turn::Yield(value) => Ok(value),
+        Turn::Return(value) | Turn::Item(value) => Err(PyStopIteration::new_err((value,))),
+    }
+}
+
+/// Sends a value in, or throws an exception.
+pub fn advance(awaitable: &Bound<'_, PyAny>, input: Resume) -> PyResult<Turn> {
     let py = awaitable.py();
     let error = match input {
         Resume::Send(value) => return send(awaitable, value.bind(py)),

@@ -4,6 +4,7 @@
 use super::coroutine::{self, Coroutine};
 use super::generator::{self, Generator};
 use super::guarded::{self as function, Guarded};
+use super::llm::pieces::{self, Piece};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -108,6 +109,12 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
         if let Some(methods) = (*kind).tp_as_async.as_mut() {
             methods.am_await = Some(coroutine::itself);
             methods.am_send = Some(coroutine::am_send);
+        }
+        ffi::PyType_Modified(kind);
+        let kind = py.get_type::<Piece>().as_type_ptr();
+        (*kind).tp_iternext = Some(pieces::iternext);
+        if let Some(methods) = (*kind).tp_as_async.as_mut() {
+            methods.am_send = Some(pieces::am_send);
         }
         ffi::PyType_Modified(kind);
         let kind = py.get_type::<Generator>().as_type_ptr();

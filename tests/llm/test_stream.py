@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import select
 import threading
 from collections.abc import Callable
+from socket import create_server
 from typing import Any
 
 import pytest
@@ -252,3 +254,69 @@ def test_a_reader_that_is_slow_does_not_use_up_the_servers_time(sim, chat) -> No
     with pytest.raises(TimeoutError):
         sim.wait_for(2, timeout=1.1)
     assert text + "".join(piece.content for piece in stream) == "x" * 1000
+
+
+def test_a_reader_that_stops_stops_the_server_too(chat) -> None:
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}],"obfuscation":"%s"}\n\n' % (b"y" * 400)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    sent, whole = [0], 100_000_000
+
+    def serve() -> None:
+        with server.accept()[0] as socket:
+            socket.recv(65536)
+            socket.sendall(head)
+            socket.setblocking(False)
+            # It has stopped when nothing more fits for a while.
+            while sent[0] < whole and select.select([], [socket], [], 1)[1]:
+                sent[0] += socket.send(event * 100)
+            stopped.set()
+
+    with create_server(("127.0.0.1", 0)) as server:
+        stopped = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with chat(base_url=f"http://127.0.0.1:{server.getsockname()[1]}/v1").stream("x") as stream:
+            next(stream)
+            assert stopped.wait(30)
+        thread.join(30)
+    assert 0 < sent[0] < whole / 4
+
+
+async def test_asyncio_takes_an_awaited_piece_for_a_coroutine(sim, chat) -> None:
+    whole = chat().invoke("hello there").content
+    stream = chat().astream("hello there")
+    given_up = asyncio.create_task(anext(stream))
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    pieces = [await asyncio.create_task(anext(stream)), await asyncio.wait_for(anext(stream), 30)]
+    pieces += await asyncio.gather(anext(stream))
+    once = anext(stream)
+    pieces.append(await once)
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await once
+    pieces += [piece async for piece in stream]
+    assert "".join(piece.content for piece in pieces) == whole
+    sim.on("m", faults.stall(1))
+    stream = chat().astream("x")
+    assert [(await anext(stream)).content for _ in range(2)][0] == ""
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.to_thread(sim.wait_aborted, 1)
+    assert [piece async for piece in stream] == []
+
+
+async def test_a_piece_that_is_awaited_by_hand_is_left_by_closing_it(sim, chat) -> None:
+    sim.on("m", faults.stall(0))
+    stream = chat().astream("x")
+    piece = stream.__anext__()
+    future = piece.send(None)
+    assert asyncio.isfuture(future)
+    await asyncio.to_thread(sim.wait_for, 1)
+    piece.close()
+    await asyncio.to_thread(sim.wait_aborted, 1)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)

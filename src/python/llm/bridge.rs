@@ -2,12 +2,14 @@
 //! loop through a file descriptor, many completions per wake-up.
 
 use crate::python::errors::ours;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use std::cell::RefCell;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -185,19 +187,44 @@ impl Bridge {
 
 fn complete(future: &Bound<'_, PyAny>, make: Make) -> PyResult<()> {
     let py = future.py();
-    if future.call_method0("done")?.is_truthy()? {
+    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
         return Ok(());
     }
     match make(py) {
-        Ok(value) => future.call_method1("set_result", (value,))?,
-        Err(error) => future.call_method1("set_exception", (error.into_value(py),))?,
+        Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
+        Err(error) => future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?,
     };
     Ok(())
 }
 
+thread_local! {
+    // The loop that this thread ran last, and the way into it. Neither is kept alive by this.
+    static LAST: RefCell<Option<(Py<PyWeakrefReference>, Weak<Loop>)>> = const { RefCell::new(None) };
+}
+
 /// A new future of the running loop, and the way to complete it.
 pub fn future(py: Python<'_>) -> PyResult<(Py<PyAny>, Sender)> {
-    static BRIDGED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let (future, bridge) = ours(py, &BRIDGED, "seawall._bridge", "future")?.call0()?.extract::<(Py<PyAny>, Py<Bridge>)>()?;
-    Ok((future, Sender(bridge.get().shared.clone())))
+    static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let running = ours(py, &RUNNING, "asyncio", "_get_running_loop")?.call0()?;
+    let known = LAST.with(|last| match &*last.borrow() {
+        Some((event_loop, shared)) if event_loop.bind(py).upgrade().is_some_and(|known| known.is(&running)) => shared.upgrade(),
+        _ => None,
+    });
+    let shared = match known {
+        Some(shared) => shared,
+        None => new_to_thread(&running)?,
+    };
+    Ok((running.call_method0(intern!(py, "create_future"))?.unbind(), Sender(shared)))
+}
+
+#[cold]
+fn new_to_thread(running: &Bound<'_, PyAny>) -> PyResult<Arc<Loop>> {
+    static BRIDGE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = running.py();
+    let bridge = ours(py, &BRIDGE, "seawall._bridge", "bridge")?.call1((running,))?.cast_into::<Bridge>()?;
+    let shared = bridge.get().shared.clone();
+    let known = (PyWeakrefReference::new(running)?.unbind(), Arc::downgrade(&shared));
+    let old = LAST.with(|last| last.replace(Some(known)));
+    drop(old);
+    Ok(shared)
 }

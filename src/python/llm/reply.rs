@@ -217,12 +217,12 @@ impl Chunk {
 
     #[getter]
     fn model(&self) -> Option<&str> {
-        self.delta.model.as_deref()
+        self.delta.source.model.as_deref()
     }
 
     #[getter]
     fn id(&self) -> Option<&str> {
-        self.delta.id.as_deref()
+        self.delta.source.id.as_deref()
     }
 
     /// Set on the last piece: `stop`, `length`, …
@@ -233,12 +233,12 @@ impl Chunk {
 
     #[getter]
     fn system_fingerprint(&self) -> Option<&str> {
-        self.delta.system_fingerprint.as_deref()
+        self.delta.source.system_fingerprint.as_deref()
     }
 
     #[getter]
     fn service_tier(&self) -> Option<&str> {
-        self.delta.service_tier.as_deref()
+        self.delta.source.service_tier.as_deref()
     }
 
     /// Which choice it belongs to.
