@@ -3,7 +3,7 @@
 use super::bridge::{self, Parker, Sender};
 use super::raise;
 use super::reply::Chunk;
-use super::route::{Finished, Shared};
+use super::route::{Finished, Shared, Story};
 use crate::drive::tokio::{Drive, Turn};
 use crate::drive::{clock, trial};
 use crate::engine::{Execution, Instant, Outcome};
@@ -21,7 +21,7 @@ use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Poll;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -193,14 +193,7 @@ pub struct Stream {
     begun: AtomicBool,
     /// The order, until the first piece is asked for; then the job.
     job: Mutex<Result<Arc<Order>, AbortHandle>>,
-    story: Mutex<Option<Story>>,
-}
-
-/// What there is to tell once a stream is over.
-struct Story {
-    attempts: Py<PyAny>,
-    alternative: u16,
-    seconds: f64,
+    story: OnceLock<Story>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -217,7 +210,7 @@ impl Stream {
             is_read: AtomicBool::new(false),
             begun: AtomicBool::new(false),
             job: Mutex::new(Ok(order)),
-            story: Mutex::new(None),
+            story: OnceLock::new(),
         }
     }
 
@@ -259,7 +252,7 @@ impl Stream {
                 let end = held.end.take()?;
                 self.pipe.over.store(true, Ordering::Release);
                 drop((held, taken));
-                return Some(Err(self.ended(py, &end)));
+                return Some(Err(self.ended(py, end)));
             }
             let was_full = held.pieces.len() >= HELD;
             std::mem::swap(&mut *taken, &mut held.pieces);
@@ -272,12 +265,10 @@ impl Stream {
     }
 
     /// Keeps the story; gives what ends the iteration.
-    fn ended(&self, py: Python<'_>, end: &Finished) -> PyErr {
-        let error = self.shared.stream_error(py, end);
-        match self.shared.story(py, end) {
-            Ok((attempts, alternative, seconds)) => *locked(&self.story) = Some(Story { attempts, alternative, seconds }),
-            Err(failed) => return failed,
-        }
+    fn ended(&self, py: Python<'_>, mut end: Finished) -> PyErr {
+        let error = self.shared.stream_error(py, &end);
+        // It ends once.
+        let _ = self.story.set(self.shared.story(&mut end));
         error
     }
 
@@ -298,20 +289,20 @@ impl Stream {
 
     /// The attempts made, once the stream is over; `None` before.
     #[getter]
-    fn attempts(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        locked(&self.story).as_ref().map(|s| s.attempts.clone_ref(py))
+    fn attempts(&self, py: Python<'_>) -> PyResult<Option<&Py<PyAny>>> {
+        self.story.get().map(|story| story.attempts(py)).transpose()
     }
 
     /// Which alternative answered (0 is the primary), once the stream is over.
     #[getter]
     fn alternative(&self) -> Option<u16> {
-        locked(&self.story).as_ref().map(|s| s.alternative)
+        self.story.get().map(|story| story.alternative)
     }
 
     /// Seconds from the first piece asked for to the end, once the stream is over.
     #[getter]
     fn seconds(&self) -> Option<f64> {
-        locked(&self.story).as_ref().map(|s| s.seconds)
+        self.story.get().map(|story| story.seconds)
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Chunk> {
