@@ -113,3 +113,41 @@ pub(super) fn first_byte(body: &[u8]) -> Option<u8> {
 pub(super) fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Deserialize)]
+    struct Fields<'a> {
+        #[serde(default, borrow, deserialize_with = "lenient_text")]
+        text: Option<Cow<'a, str>>,
+        #[serde(default, deserialize_with = "lenient_number")]
+        number: Option<u32>,
+    }
+
+    fn read(value: &str) -> (Option<String>, Option<u32>) {
+        let json = format!(r#"{{"text": {value} , "number":{value}}}"#);
+        let fields: Fields<'_> = serde_json::from_str(&json).unwrap();
+        (fields.text.map(Cow::into_owned), fields.number)
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_read_as_serde_reads_it(text in any::<String>(), number in any::<u32>()) {
+            let json = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(read(&json), (Some(text.clone()), None));
+            let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            prop_assert_eq!(read(&format!("\"{escaped}\"")), (Some(text), None));
+            prop_assert_eq!(read(&number.to_string()), (None, Some(number)));
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_type_is_absent_and_no_error() {
+        for value in ["null", "true", "-1", "1.5", "1e3", "1e999", "4294967296", "[\"x\"]", "{\"a\":1}", r#""\ud800""#] {
+            assert_eq!(read(value), (None, None), "{value}");
+        }
+    }
+}
