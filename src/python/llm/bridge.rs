@@ -111,16 +111,16 @@ pub struct Bridge {
 pub struct Sender(Arc<Loop>);
 
 impl Sender {
-    /// Completes `future` on its loop with what `make` gives.
-    pub fn complete(&self, future: Py<PyAny>, make: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) {
-        let was_empty = {
-            let mut done = lock(&self.0.done);
-            done.push((future, Box::new(make)));
-            done.len() == 1
-        };
-        if !was_empty {
-            return;
-        }
+    /// Completes `future` on its loop with what `make` gives. The loop is woken when the result is dropped; of many
+    /// completions one wakes it.
+    #[must_use]
+    pub fn complete(&self, future: Py<PyAny>, make: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) -> Option<Call> {
+        let mut done = lock(&self.0.done);
+        done.push((future, Box::new(make)));
+        (done.len() == 1).then(|| Call(self.clone()))
+    }
+
+    fn wake(&self) {
         if !self.0.watches_nothing.load(Ordering::Acquire) {
             // A pipe with a byte or two at most in it takes this one.
             let _ = (&self.0.writer).write(&[1]);
@@ -131,6 +131,15 @@ impl Sender {
             let threadsafe = lock(&self.0.threadsafe).as_ref().map(|(call, what)| (call.clone_ref(py), what.clone_ref(py)));
             threadsafe.map(|(call, what)| call.call1(py, (what,)).map(drop))
         });
+    }
+}
+
+/// The loop has to be woken: dropping this does.
+pub struct Call(Sender);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.wake();
     }
 }
 

@@ -403,7 +403,11 @@ impl Route {
         let (shared, core, told) = (self.shared.clone(), self.shared.core.clone(), future.clone_ref(py));
         let job = runtime.spawn(async move {
             let finished = run(core, order, client, deadline).await;
-            sender.complete(told, move |py| shared.convert(py, finished));
+            if let Some(call) = sender.complete(told, move |py| shared.convert(py, finished)) {
+                // Those that are ready too go along.
+                tokio::task::yield_now().await;
+                drop(call);
+            }
         });
         Ok(Flying { future, abort: job.abort_handle() })
     }

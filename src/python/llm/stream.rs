@@ -65,7 +65,7 @@ impl Pipe {
         match reader {
             Reader::Nobody => {}
             Reader::Thread(parker) => parker.wake(),
-            Reader::Loop(sender, future) => sender.complete(future, |py| Ok(py.None())),
+            Reader::Loop(sender, future) => drop(sender.complete(future, |py| Ok(py.None()))),
         }
     }
 
