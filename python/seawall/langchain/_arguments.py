@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from seawall._model import environment
 from seawall.errors import ConfigurationError
-from seawall.llm import environment
 
 _TRANSPORT = "the native client has its own pooled transport; proxies come from the environment (HTTPS_PROXY)"
 _RESPONSES = "it belongs to the responses API, and seawall speaks the chat completions API"

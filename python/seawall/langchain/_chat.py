@@ -17,6 +17,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 from typing_extensions import Self
 
+from seawall._model import retry_policy
 from seawall._seawall import CircuitBreaker, Retry
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch, errors
@@ -25,7 +26,7 @@ from seawall.langchain._bound import BoundChat, structured
 from seawall.langchain._configurable import ConfigurableChat, chosen
 from seawall.langchain._messages import last_chunk, to_chunk, to_result, to_wire
 from seawall.langchain._resilient import listed, resilient_fallbacks, sharing
-from seawall.llm import Chat, _apieces, _landed, _pieces, retry_policy
+from seawall.llm import AsyncStream, Chat, _landed
 
 # What goes into the request under another name than the field's.
 _SENT_AS = {"max_tokens": "max_completion_tokens"}
@@ -372,7 +373,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
         try:
-            for piece in _pieces(stream):
+            for piece in stream:
                 chunk = to_chunk(piece)
                 if run_manager is not None:
                     run_manager.on_llm_new_token(piece.content, chunk=chunk)
@@ -391,7 +392,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
         try:
-            async for piece in _apieces(stream):
+            async for piece in AsyncStream(stream):
                 chunk = to_chunk(piece)
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(piece.content, chunk=chunk)
