@@ -19,7 +19,7 @@ Seconds = float | timedelta
 # Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
 _ELSEWHERE = {
     **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query", "circuit")),
-    **dict.fromkeys(("api_key", "base_url", "max_response_bytes")),
+    **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout")),
     "openai_api_key": "api_key",
     "openai_api_base": "base_url",
     "openai_organization": "organization",
@@ -117,6 +117,7 @@ class Model:
     """What a chat model and an embeddings model share: one primary, its policies and its alternatives."""
 
     _kind: str
+    _streams = False
     # For the repr of one whose arguments were refused.
     model = "?"
     _others: tuple[Model, ...] = ()
@@ -130,6 +131,8 @@ class Model:
         organization: str | None = None,
         project: str | None = None,
         timeout: Seconds | None = 60,
+        first_token_timeout: Seconds | None = None,
+        idle_timeout: Seconds | None = None,
         max_retries: int = 2,
         default_headers: Mapping[str, str] | None = None,
         default_query: Mapping[str, str] | None = None,
@@ -151,6 +154,9 @@ class Model:
             raise errors.ConfigurationError(f"max_response_bytes must be a whole number from 1 on, not {max_response_bytes!r}")
         if circuit is not None and not isinstance(circuit, CircuitBreaker):
             raise errors.ConfigurationError(f"circuit must be a seawall.CircuitBreaker or None, not {circuit!r}")
+        for name, limit in (("first_token_timeout", first_token_timeout), ("idle_timeout", idle_timeout)):
+            if limit is not None and not self._streams:
+                raise errors.ConfigurationError(f"{name} is about streams, which {type(self).__name__} has none of")
         self._check(list(kept.value))
         if hasattr(hidden.value, "get_secret_value"):
             hidden.value = hidden.value.get_secret_value()
@@ -169,6 +175,8 @@ class Model:
             headers=_pairs("default_headers", headers),
             query=_pairs("default_query", query),
             timeout=timeout,
+            first_token_timeout=first_token_timeout,
+            idle_timeout=idle_timeout,
             breaker=circuit,
             max_response_bytes=max_response_bytes,
             params=kept.value,

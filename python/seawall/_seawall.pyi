@@ -253,6 +253,8 @@ class Leg:
         retry: Retry | None = None,
         breaker: CircuitBreaker | None = None,
         timeout: Seconds | None = None,
+        first_token_timeout: Seconds | None = None,
+        idle_timeout: Seconds | None = None,
         max_response_bytes: int = ...,
     ) -> Leg: ...
     def with_retry(self, retry: Retry | None) -> Leg: ...

@@ -139,6 +139,8 @@ class Chat(Model):
         api_key: default: the environment's OPENAI_API_KEY.
         base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
         timeout: seconds for one attempt, to the last byte (60); `None` for none.
+        first_token_timeout: of a stream, seconds for one attempt to its first content; role and keep-alive are none.
+        idle_timeout: of a stream, seconds from one content to the next; `None`, as above: only `timeout` bounds it.
         max_retries: attempts after the first (2), for transient failures.
         organization, project, default_headers, default_query: sent along.
         circuit: a `CircuitBreaker` to look after this model.
@@ -149,6 +151,7 @@ class Chat(Model):
     """
 
     _kind = "chat"
+    _streams = True
 
     def invoke(self, input: Any, **params: Any) -> Reply:
         """Asks and waits. Ctrl-C ends it at once.

@@ -16,6 +16,8 @@ use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
 use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
 use super::transport::Phase;
 use super::wire::first_byte;
+use crate::drive::clock;
+use crate::drive::tokio::sleep_until;
 
 /// How much is read, and for how long, after the end of an answer, so that the connection can serve the next one.
 const MAX_DRAIN: usize = 64 * 1024;
@@ -48,6 +50,8 @@ pub async fn open_stream(client: &Client, endpoint: &Endpoint, request: Request)
         overlong: None,
         last: None,
         failed: None,
+        silence: None,
+        waited: Duration::ZERO,
     })
 }
 
@@ -70,6 +74,10 @@ pub struct ChatStream {
     /// What an event after the last piece said: the end, or a failure.
     last: Option<Result<(), ApiError>>,
     failed: Option<ApiError>,
+    /// The longest wait for content.
+    silence: Option<Duration>,
+    /// How long nothing but the server was waited for, since the last content.
+    waited: Duration,
 }
 
 impl fmt::Debug for ChatStream {
@@ -123,7 +131,15 @@ impl ChatStream {
         if delta.index == 0 {
             self.text.push_str(&delta.content);
         }
+        if self.silence.is_some() && delta.has_content() {
+            self.waited = Duration::ZERO;
+        }
         Some(delta)
+    }
+
+    /// From here on it fails once it was waited so long for content; other pieces and bytes are none.
+    pub fn bound_silence(&mut self, limit: Option<Duration>) {
+        (self.silence, self.waited) = (limit, Duration::ZERO);
     }
 
     /// The text of the first choice, up to the last piece given out.
@@ -161,12 +177,26 @@ impl ChatStream {
             if let Some(error) = self.overlong {
                 return Err(self.head.malformed(&error.to_string()));
             }
-            match response.chunk().await {
-                Ok(Some(chunk)) => self.receive(&chunk)?,
-                Ok(None) => self.end_of_body()?,
+            let chunk = match self.silence {
+                None => Some(response.chunk().await),
+                Some(limit) => {
+                    let now = clock::now();
+                    let chunk = tokio::select! {
+                        biased;
+                        chunk = response.chunk(), if self.waited < limit => Some(chunk),
+                        () = sleep_until(now.after(limit.saturating_sub(self.waited))) => None,
+                    };
+                    self.waited += clock::now().since(now);
+                    chunk
+                }
+            };
+            match chunk {
+                Some(Ok(Some(chunk))) => self.receive(&chunk)?,
+                Some(Ok(None)) => self.end_of_body()?,
                 // The server had said that the answer was over; what it wanted to add is not missed.
-                Err(_) if self.finished() => self.response = None,
-                Err(error) => return Err(self.broken(error)),
+                Some(Err(_)) | None if self.finished() => self.response = None,
+                Some(Err(error)) => return Err(self.broken(error)),
+                None => return Err(self.silent()),
             }
         }
     }
@@ -300,6 +330,14 @@ impl ChatStream {
         let message = format!("the stream from {from} ended with neither a finish_reason nor [DONE]: it was cut, the answer is not whole");
         let mut error = ApiError::new(ErrorKind::StreamInterrupted, message);
         error.status = Some(self.head.status);
+        error.take_headers(&self.head.headers);
+        error.seal(&self.head.secrets())
+    }
+
+    fn silent(&self) -> ApiError {
+        let from = self.head.origin.as_ref().map(|origin| origin.endpoint.place()).unwrap_or_default();
+        let limit = self.silence.unwrap_or_default().as_secs_f64();
+        let mut error = ApiError::new(ErrorKind::Timeout, format!("no content from {from} for {limit} s (idle_timeout)"));
         error.take_headers(&self.head.headers);
         error.seal(&self.head.secrets())
     }

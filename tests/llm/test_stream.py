@@ -7,13 +7,14 @@ import gc
 import select
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from socket import create_server
 from typing import Any
 
 import pytest
 
 from seawall import errors
-from seawall.llm import Chat
+from seawall.llm import Chat, Embeddings
 from seawall.simulator import faults
 
 
@@ -155,6 +156,58 @@ def test_a_stream_that_never_begins_is_tried_again_after_the_timeout(sim, chat, 
     pieces, stream = read(chat(timeout=0.3).with_retry(wait=0))
     assert pieces
     assert [attempt.outcome for attempt in stream.attempts] == ["APITimeoutError", "ok"]
+
+
+@both
+@pytest.mark.parametrize(
+    "fault", [faults.stall(0), faults.stall(0, 0.02), faults.hang()], ids=["role", "keepalive", "nothing"]
+)
+def test_until_the_first_content_a_time_limit_of_its_own_is_kept_and_the_next_attempt_answers(
+    sim, chat, fault, read: Read
+) -> None:
+    sim.on("m", fault, times=1)
+    pieces, stream = read(chat(timeout=None, first_token_timeout=0.3).with_retry(wait=0))
+    assert pieces
+    assert [attempt.outcome for attempt in stream.attempts] == ["APITimeoutError", "ok"]
+    sim.on("m", fault)
+    with pytest.raises(errors.Timeout, match="no content from 127.*within 0.3 s .first_token_timeout"):
+        read(chat(first_token_timeout=timedelta(seconds=0.3), max_retries=0))
+    pieces, stream = read(chat(first_token_timeout=0.3, max_retries=0).with_fallbacks([chat("other")]))
+    assert stream.alternative == 1
+    sim.wait_aborted(3)
+
+
+@both
+@pytest.mark.parametrize("keepalive", [None, 0.02])
+def test_a_stream_without_content_for_too_long_is_interrupted(sim, chat, keepalive, read: Read) -> None:
+    sim.on("m", faults.stall(3, keepalive))
+    with pytest.raises(errors.StreamInterruptedError) as raised:
+        read(chat(timeout=None, idle_timeout=0.3))
+    assert isinstance(raised.value.__cause__, errors.Timeout)
+    assert "0.3 s (idle_timeout)" in str(raised.value)
+    assert raised.value.partial
+    assert (raised.value.request_id, raised.value.attempts) == ("req_1", 1)
+    sim.wait_aborted(1)
+    assert sim.count() == 1
+
+
+def test_the_limits_of_a_stream_leave_its_slow_reader_and_other_calls_alone(sim, chat) -> None:
+    event = 'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
+    sim.on("m", faults.status(200, body=event * 10_000 + "data: [DONE]\n\n", content_type="text/event-stream"), times=1)
+    model = chat(first_token_timeout=0.2, idle_timeout=0.2, max_retries=0)
+    stream = model.stream("x")
+    text = next(stream).content
+    with pytest.raises(TimeoutError):
+        sim.wait_for(2, timeout=0.5)
+    assert text + "".join(piece.content for piece in stream) == "x" * 10_000
+    sim.on("m", faults.latency(0.5))
+    assert model.invoke("x").content
+
+
+@pytest.mark.parametrize("name", ["first_token_timeout", "idle_timeout"])
+def test_embeddings_have_no_limits_of_streams(name) -> None:
+    with pytest.raises(errors.ConfigurationError, match=f"{name} is about streams"):
+        Embeddings("m", api_key="sk-a-test-key", **{name: 1})
 
 
 @both

@@ -61,6 +61,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
         api_key: default: the environment's OPENAI_API_KEY.
         base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
         timeout: seconds for one attempt, to the last byte (60); `None` for none.
+        first_token_timeout, idle_timeout: of a stream, seconds to its first content, and from one content to the next.
         max_retries: attempts after the first (2), unless `with_retry` says otherwise.
         streaming: read the answer as a stream for `invoke` too.
         stream_usage: ask for token counts in streams (true).
@@ -81,6 +82,8 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
     openai_organization: str | None = Field(default=None, alias="organization")
     project: str | None = None
     request_timeout: float | timedelta | None = Field(default=60.0, alias="timeout")
+    first_token_timeout: float | timedelta | None = None
+    idle_timeout: float | timedelta | None = None
     max_retries: int | None = None
     default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
     default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
@@ -303,6 +306,8 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
             organization=self.openai_organization,
             project=self.project,
             timeout=self.request_timeout,
+            first_token_timeout=self.first_token_timeout,
+            idle_timeout=self.idle_timeout,
             max_retries=2 if self.max_retries is None else self.max_retries,
             default_headers=self.default_headers,
             default_query=self.default_query,
