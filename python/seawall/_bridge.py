@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import Any
 
 from seawall._seawall import Bridge
 
 _bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = weakref.WeakKeyDictionary()
 
 
-def future() -> tuple[asyncio.Future[Any], Bridge]:
-    """A new future of the running loop, and the bridge into that loop."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        raise RuntimeError(
-            "the native client awaits in asyncio loops only: elsewhere call its other methods in a thread"
-        ) from None
-    bridge = _bridges.get(loop)
-    if bridge is None:
-        bridge = _bridges[loop] = _new(loop)
-    return loop.create_future(), bridge
+def bridge(loop: asyncio.AbstractEventLoop | None) -> Bridge:
+    """The bridge into the running loop."""
+    if loop is None:
+        raise RuntimeError("the native client awaits in asyncio loops only: elsewhere call its other methods in a thread")
+    known = _bridges.get(loop)
+    if known is None:
+        known = _bridges[loop] = _new(loop)
+    return known
 
 
 def _new(loop: asyncio.AbstractEventLoop) -> Bridge:

@@ -3,283 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
-from seawall._seawall import Chunk, CircuitBreaker, Reply, Retry, Stream
+from seawall._model import Model
+from seawall._seawall import Chunk, Reply, Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["AsyncStream", "Attempt", "Attempts", "Chat", "Chunk", "Embeddings", "EmbeddingsReply", "Reply", "Stream"]
-
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
-Seconds = float | timedelta
-_Self = TypeVar("_Self", bound="_Model")
-
-# Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
-_ELSEWHERE = {
-    **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query", "circuit")),
-    **dict.fromkeys(("api_key", "base_url", "max_response_bytes")),
-    "openai_api_key": "api_key",
-    "openai_api_base": "base_url",
-    "openai_organization": "organization",
-    "request_timeout": "timeout",
-    "extra_headers": "default_headers",
-    "extra_query": "default_query",
-}
-# What is said in another way than as a parameter.
-_SAID = {
-    "model": "the model is the first argument of {kind}(…): make one for each",
-    "messages": "give the messages as the first argument",
-    "input": "give the input as the first argument",
-    "stream": "for an answer in pieces call stream() or astream()",
-    "config": "config is LangChain's: seawall.langchain.ChatOpenAI takes it",
-    "extra_body": "give its entries as parameters of their own",
-    "model_kwargs": "give its entries as parameters of their own",
-}
-
-
-def retry_policy(
-    stop_after_attempt: int = 3,
-    *,
-    wait_exponential_jitter: bool = True,
-    exponential_jitter_params: Mapping[str, float] | None = None,
-    retry_if_exception_type: Any = (Exception,),
-    wait: Any = None,
-    **more: Any,
-) -> Retry:
-    """The `Retry` that `with_retry`'s arguments describe.
-
-    `wait` wins where it is given; without jitter the waits are the SDK's: 0.5 s doubling to 8 s, times 0.75 to 1.
-    """
-    if wait is None and exponential_jitter_params is not None:
-        wait = _seawall.wait_exponential_jitter(**exponential_jitter_params)
-    elif wait is None and wait_exponential_jitter:
-        # 1, 2, 4 ... s, at most 60, plus up to one second.
-        wait = _seawall.wait_exponential(multiplier=1, max=60) + _seawall.wait_random(0, 1)
-    return Retry(stop_after_attempt, on=retry_if_exception_type, wait=wait, **more)
-
-
-def environment(value: str | None, *names: str) -> str | None:
-    """The argument, or the first of the environment variables that is set and not empty."""
-    if value is not None:
-        return value
-    return next((os.environ[name] for name in names if os.environ.get(name)), None)
-
-
-class _Hidden:
-    """Keeps a value out of tracebacks that show local variables."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return "<hidden>"
-
-
-def _text(name: str, value: Any, *, secret: bool = False) -> str | None:
-    """An argument that has to be a text that can be sent, or `None`."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        # A key may have been put here by mistake: only the type is shown, and tracebacks show no value either.
-        kind, value = type(value).__name__, None
-        raise errors.ConfigurationError(f"{name} must be a str, not {kind}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        pass  # that error holds the whole text
-    else:
-        return value
-    shown, value = "" if secret else f" {value!r}", None
-    raise errors.ConfigurationError(f"{name}{shown} holds a lone surrogate (half a character), which cannot be sent")
-
-
-def _pairs(name: str, given: _Hidden) -> list[tuple[str, str]]:
-    """Headers or query parameters."""
-    if given.value is None:
-        return []
-    if not isinstance(given.value, Mapping):
-        raise errors.ConfigurationError(f"{name} must be a dict of texts, not {type(given.value).__name__}")
-    pairs = _Hidden([])
-    for key in given.value:
-        item = _Hidden(given.value[key])
-        if item.value is None:
-            raise errors.ConfigurationError(f"{name}[{key!r}] must be a str, not None")
-        pairs.value.append((_text(f"a name in {name}", key), _text(f"{name}[{key!r}]", item.value, secret=True)))
-    made: list[tuple[str, str]] = pairs.value
-    return made
-
-
-class _Model:
-    """What a chat model and an embeddings model share: one primary, its policies and its alternatives."""
-
-    _kind: str
-    # For the repr of one whose arguments were refused.
-    model = "?"
-    _others: tuple[_Model, ...] = ()
-
-    def __init__(
-        self,
-        model: str,
-        *,
-        api_key: Any = None,
-        base_url: str | None = None,
-        organization: str | None = None,
-        project: str | None = None,
-        timeout: Seconds | None = 60,
-        max_retries: int = 2,
-        default_headers: Mapping[str, str] | None = None,
-        default_query: Mapping[str, str] | None = None,
-        circuit: CircuitBreaker | None = None,
-        max_response_bytes: int = 64 * 1024 * 1024,
-        **params: Any,
-    ) -> None:
-        # From here on no local variable holds a secret: some tracebacks show them.
-        hidden, api_key = _Hidden(api_key), None
-        headers, default_headers = _Hidden(default_headers), None
-        query, default_query = _Hidden(default_query), None
-        place, base_url = _Hidden(environment(base_url, "OPENAI_BASE_URL", "OPENAI_API_BASE")), None
-        kept, params = _Hidden(params), {}
-        if not (_text("model", model) or "").strip():
-            raise errors.ConfigurationError(f"model must be the name of a model, not {model!r}")
-        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-            raise errors.ConfigurationError(f"max_retries must be a whole number from 0 on, not {max_retries!r}")
-        if isinstance(max_response_bytes, bool) or not isinstance(max_response_bytes, int) or not 0 < max_response_bytes < 2**63:
-            raise errors.ConfigurationError(f"max_response_bytes must be a whole number from 1 on, not {max_response_bytes!r}")
-        if circuit is not None and not isinstance(circuit, CircuitBreaker):
-            raise errors.ConfigurationError(f"circuit must be a seawall.CircuitBreaker or None, not {circuit!r}")
-        self._check(list(kept.value))
-        if hasattr(hidden.value, "get_secret_value"):
-            hidden.value = hidden.value.get_secret_value()
-        hidden.value = environment(hidden.value, "OPENAI_API_KEY")
-        self.model = model
-        self._table: Any = errors
-        self._retry: Retry | None = Retry(max_retries + 1)
-        self._handled: Any = None
-        # It holds the key, and shows it nowhere.
-        self._bare = _seawall.Leg(
-            model,
-            base_url=DEFAULT_BASE_URL if place.value is None else _text("base_url", place.value, secret=True) or "",
-            api_key=_text("api_key", hidden.value, secret=True),
-            organization=_text("organization", environment(organization, "OPENAI_ORG_ID", "OPENAI_ORGANIZATION")),
-            project=_text("project", environment(project, "OPENAI_PROJECT_ID")),
-            headers=_pairs("default_headers", headers),
-            query=_pairs("default_query", query),
-            timeout=timeout,
-            breaker=circuit,
-            max_response_bytes=max_response_bytes,
-            params=kept.value,
-        )
-        self._built: _seawall.Route | None = None
-
-    @classmethod
-    def _check(cls, names: Iterable[str]) -> None:
-        """Refuses as parameters what is said elsewhere: a server would not know it, or take it for something else."""
-        kind = cls.__name__
-        for name in names:
-            if name in _SAID:
-                raise errors.ConfigurationError(f"{name} is no parameter of a request: {_SAID[name].format(kind=kind)}")
-            if name in _ELSEWHERE:
-                own = _ELSEWHERE[name] or name
-                raise errors.ConfigurationError(f"{name} is no parameter of a request: give it to the model, {kind}(…, {own}=…)")
-
-    def _is_same_place(self, other: _Model) -> bool:
-        """Whether both ask the same server with the same credentials."""
-        return self._bare.is_same_place(other._bare)
-
-    @property
-    def _route(self) -> _seawall.Route:
-        if self._built is None:
-            legs = [model._bare.with_retry(model._retry) for model in (self, *self._others)]
-            self._built = _seawall.Route(legs, self._table, handled=self._handled, function=self._function())
-        return self._built
-
-    def _function(self) -> Callable[..., Any]:
-        """What retry states and logs name."""
-        function: Callable[..., Any] = type(self).invoke  # type: ignore[attr-defined]
-        return function
-
-    def _but(self, **changes: Any) -> Self:
-        """A copy with other policies."""
-        copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        copy.__dict__.update(changes, _built=None)
-        _ = copy._route  # refuses what is wrong now, not at the first call
-        return copy
-
-    def with_retry(
-        self,
-        *,
-        stop_after_attempt: int = 3,
-        wait_exponential_jitter: bool = True,
-        retry_if_exception_type: Any = (Exception,),
-        wait: Any = None,
-        before_sleep: Any = None,
-        after: Any = None,
-        **more: Any,
-    ) -> Self:
-        """The same model with other retries: they replace those it had, they never multiply.
-
-        Args:
-            stop_after_attempt: requests, all told.
-            wait_exponential_jitter: wait 1, 2, 4 … s, at most 60, plus up to one second; else 0.5 s doubling to 8 s.
-            retry_if_exception_type: exception classes. Errors that no retry can mend (401, 400, an exhausted quota) are
-                not retried unless their own class is named.
-            wait, before_sleep, after, more: what `Retry` takes.
-        """
-        policy = retry_policy(
-            stop_after_attempt,
-            wait_exponential_jitter=wait_exponential_jitter,
-            retry_if_exception_type=retry_if_exception_type,
-            wait=wait,
-            before_sleep=before_sleep,
-            after=after,
-            **more,
-        )
-        return self._but(_retry=policy)
-
-    def with_fallbacks(self, fallbacks: Sequence[Self], *, exceptions_to_handle: Any = None) -> Self:
-        """The same model with alternatives, tried in order, each under its own policies.
-
-        Args:
-            fallbacks: models of the same kind; their own alternatives are tried after them.
-            exceptions_to_handle: the exception classes for which they stand in; by default all but errors that would
-                be the same anywhere.
-        """
-        if isinstance(fallbacks, (str, bytes, _Model)) or not isinstance(fallbacks, Sequence):
-            raise errors.ConfigurationError(f"fallbacks must be a list of models, not {fallbacks!r}")
-        others: list[_Model] = []
-        for place, other in enumerate(fallbacks):
-            if not isinstance(other, type(self)):
-                raise errors.ConfigurationError(
-                    f"fallbacks[{place}] must be a {type(self).__name__}, not {other!r}; for functions and plain values "
-                    "use seawall.guard(fallback=[...])"
-                )
-            others += [other, *other._others]
-        return self._but(_others=(*self._others, *others), _handled=exceptions_to_handle)
-
-    def __repr__(self) -> str:
-        others = "".join(f", then {other.model}" for other in self._others)
-        return f"<{type(self).__name__} {self.model}{others}>"
-
-    def __copy__(self) -> Self:
-        return self._but()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self._but()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(f"{type(self).__name__} holds an API key and is not pickled; make it where it is used")
-
 
 _ROLES = {"human": "user", "ai": "assistant", **{name: name for name in ("user", "assistant", "system", "developer", "tool")}}
 
@@ -348,32 +84,8 @@ async def _landed(flying: _seawall.Flying) -> Any:
         raise
 
 
-class AsyncStream(AsyncIterator[Chunk]):
+class AsyncStream(_seawall.AsyncPieces):
     """A streamed answer for an event loop. Leaving it early (`aclose`, `async with`, or dropping it) cuts the request."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._is_read = False
-
-    async def __anext__(self) -> Chunk:
-        if self._is_read:
-            raise RuntimeError("the stream is being read by another task: read it in one")
-        self._is_read = True
-        try:
-            while True:
-                chunk, ready = self._stream.next_or_future()
-                if chunk is not None:
-                    return chunk
-                if ready is not None:
-                    await ready
-        except StopIteration:
-            pass
-        except BaseException:
-            self._stream.close()
-            raise
-        finally:
-            self._is_read = False
-        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Gives the rest up: the request is cut."""
@@ -401,14 +113,6 @@ class AsyncStream(AsyncIterator[Chunk]):
         return self._stream.seconds
 
 
-def _pieces(stream: Stream) -> Stream:
-    return stream
-
-
-def _apieces(stream: Stream) -> AsyncStream:
-    return AsyncStream(stream)
-
-
 def _raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
     """The results of a batch; without `return_exceptions` the first failure, carrying all results."""
     if not return_exceptions:
@@ -427,7 +131,7 @@ def _concurrency(max_concurrency: int | None) -> int:
     return min(max_concurrency, 100_000)
 
 
-class Chat(_Model):
+class Chat(Model):
     """A chat model behind an OpenAI-compatible API.
 
     Args:
@@ -435,6 +139,8 @@ class Chat(_Model):
         api_key: default: the environment's OPENAI_API_KEY.
         base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
         timeout: seconds for one attempt, to the last byte (60); `None` for none.
+        first_token_timeout: of a stream, seconds for one attempt to its first content; role and keep-alive are none.
+        idle_timeout: of a stream, seconds from one content to the next; `None`, as above: only `timeout` bounds it.
         max_retries: attempts after the first (2), for transient failures.
         organization, project, default_headers, default_query: sent along.
         circuit: a `CircuitBreaker` to look after this model.
@@ -445,6 +151,7 @@ class Chat(_Model):
     """
 
     _kind = "chat"
+    _streams = True
 
     def invoke(self, input: Any, **params: Any) -> Reply:
         """Asks and waits. Ctrl-C ends it at once.
@@ -476,12 +183,12 @@ class Chat(_Model):
             StreamInterruptedError: the stream broke off after content was handed out; `partial` holds the text so far.
         """
         self._check(list(params))
-        return _pieces(self._route.stream(_messages(input), {**params, "stream": True}))
+        return self._route.stream(_messages(input), {**params, "stream": True})
 
     def astream(self, input: Any, **params: Any) -> AsyncStream:
         """As `stream`, for an event loop."""
         self._check(list(params))
-        return _apieces(self._route.stream(_messages(input), {**params, "stream": True}))
+        return AsyncStream(self._route.stream(_messages(input), {**params, "stream": True}))
 
     @overload
     def batch(
@@ -548,7 +255,7 @@ class EmbeddingsReply:
     seconds: float
 
 
-class Embeddings(_Model):
+class Embeddings(Model):
     """An embeddings model behind an OpenAI-compatible API. Arguments and errors as for `Chat`."""
 
     _kind = "embeddings"

@@ -63,16 +63,7 @@ impl<H: Host> Drive<H> {
 
     /// Sleeps until a time limit passes over an open stream.
     pub fn limit(&self) -> impl Future<Output = ()> + Send + use<H> {
-        let until = self.execution.next_wake();
-        async move {
-            while let Some(span) = clock::now().until(until) {
-                if span.is_zero() {
-                    return;
-                }
-                tokio::time::sleep(clock::slice(span)).await;
-            }
-            std::future::pending().await
-        }
+        sleep_until(self.execution.next_wake())
     }
 
     /// Runs until something has to be handed out.
@@ -134,6 +125,17 @@ impl<H: Host> Drive<H> {
             },
         }
     }
+}
+
+/// Sleeps until then, by the clock that calls go by.
+pub async fn sleep_until(until: Instant) {
+    while let Some(span) = clock::now().until(until) {
+        if span.is_zero() {
+            return;
+        }
+        tokio::time::sleep(clock::slice(span)).await;
+    }
+    std::future::pending().await
 }
 
 impl<H: Host> Drop for Drive<H> {

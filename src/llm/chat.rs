@@ -1,5 +1,7 @@
 //! Reading a chat completion.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
@@ -9,7 +11,7 @@ use super::client::RawReply;
 use super::error::{ApiError, shown_headers};
 use super::secret::Secrets;
 use super::usage::{Usage, WireUsage};
-use super::wire::{WireToolCall, first_byte, lenient, real_error, text, without_mark};
+use super::wire::{WireToolCall, first_byte, lenient, lenient_number, lenient_text, real_error, text, without_mark};
 
 /// A chat completion. What is not here is in `raw`.
 #[derive(Clone, Debug)]
@@ -63,28 +65,28 @@ struct WireReply<'a> {
     error: Option<&'a RawValue>,
     #[serde(default, borrow)]
     choices: Option<Vec<WireChoice<'a>>>,
-    #[serde(default, deserialize_with = "lenient")]
-    id: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    model: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    id: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    model: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "lenient_number")]
     created: Option<u64>,
     #[serde(default, deserialize_with = "lenient")]
     usage: Option<WireUsage>,
-    #[serde(default, deserialize_with = "lenient")]
-    system_fingerprint: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    service_tier: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    system_fingerprint: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    service_tier: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
 struct WireChoice<'a> {
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "lenient_number")]
     index: Option<u32>,
     #[serde(default, borrow)]
     message: Option<WireMessage<'a>>,
-    #[serde(default, deserialize_with = "lenient")]
-    finish_reason: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    finish_reason: Option<Cow<'a, str>>,
     /// OpenRouter puts a provider's failure here, in a success.
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
@@ -94,12 +96,12 @@ struct WireChoice<'a> {
 struct WireMessage<'a> {
     #[serde(default, deserialize_with = "text")]
     content: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    reasoning_content: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    reasoning: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    refusal: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    reasoning_content: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    reasoning: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    refusal: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     tool_calls: Option<Vec<WireToolCall<'a>>>,
 }
@@ -134,17 +136,17 @@ pub fn parse_reply(reply: RawReply) -> Result<ChatReply, ApiError> {
         }
     }
     Ok(ChatReply {
-        id: wire.id,
-        model: wire.model,
+        id: wire.id.map(Cow::into_owned),
+        model: wire.model.map(Cow::into_owned),
         created: wire.created,
         content: message.content.unwrap_or_default(),
-        reasoning: message.reasoning_content.or(message.reasoning),
-        refusal: message.refusal,
+        reasoning: message.reasoning_content.or(message.reasoning).map(Cow::into_owned),
+        refusal: message.refusal.map(Cow::into_owned),
         tool_calls,
-        finish_reason: choice.finish_reason,
+        finish_reason: choice.finish_reason.map(Cow::into_owned),
         usage: wire.usage.and_then(WireUsage::into_usage),
-        system_fingerprint: wire.system_fingerprint,
-        service_tier: wire.service_tier,
+        system_fingerprint: wire.system_fingerprint.map(Cow::into_owned),
+        service_tier: wire.service_tier.map(Cow::into_owned),
         choices_count,
         request_id: reply.request_id.clone(),
         raw: reply.body.clone(),

@@ -5,8 +5,8 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Response, StatusCode, redirect};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
+use reqwest::{Method, Response, StatusCode, redirect};
 
 use super::classify;
 use super::endpoint::{Endpoint, note_credentials};
@@ -19,6 +19,9 @@ pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 
 /// How much of an error's body is read; its status says most of it already.
 const MAX_ERROR_BODY: usize = 4 * MAX_BODY;
+
+/// A body up to this long is copied out of the buffer that the connection reads into, which then is used again.
+const SMALL: usize = 16 * 1024;
 
 /// How a [`Client`] connects.
 #[derive(Clone, Debug)]
@@ -176,7 +179,7 @@ impl Client {
         let max = request.max_response_bytes;
         let (mut response, origin) = self.send(endpoint, request, HeaderValue::from_static("application/json")).await?;
         let status = response.status().as_u16();
-        let headers = std::mem::take(response.headers_mut());
+        let headers = on_their_own(std::mem::take(response.headers_mut()));
         let body = collect(&mut response, max).await;
         let mut reply = RawReply { status, request_id: request_id(&headers), headers, body: Bytes::new(), origin: None };
         match body {
@@ -204,8 +207,7 @@ impl Client {
         if !request.query.is_empty() {
             url.query_pairs_mut().extend_pairs(request.query);
         }
-        let mut headers = endpoint.headers();
-        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+        let mut headers = endpoint.headers().clone();
         headers.entry(ACCEPT).or_insert(accept);
         for (name, value) in &request.headers {
             let mut value = value.clone();
@@ -213,8 +215,10 @@ impl Client {
             headers.insert(name, value);
         }
         let origin = Origin { endpoint: endpoint.clone(), path: request.path, model: request.model, secrets };
-        let sent = self.http.post(url).headers(headers).body(request.body).send().await;
-        let mut response = sent.map_err(|error| origin.failed(error, Phase::Sending))?;
+        let mut sent = reqwest::Request::new(Method::POST, url);
+        *sent.headers_mut() = headers;
+        *sent.body_mut() = Some(request.body.into());
+        let mut response = self.http.execute(sent).await.map_err(|error| origin.failed(error, Phase::Sending))?;
         if response.status().is_success() {
             return Ok((response, origin));
         }
@@ -233,6 +237,23 @@ fn same_origin(attempt: redirect::Attempt) -> redirect::Action {
     if keeps_the_request && stays && attempt.previous().len() <= 3 { attempt.follow() } else { attempt.stop() }
 }
 
+/// The headers in memory of their own: they come as parts of the buffer that the connection reads into, and whoever keeps
+/// one of them keeps all of it.
+fn on_their_own(mut headers: HeaderMap) -> HeaderMap {
+    let mut texts = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
+    headers.values().for_each(|value| texts.extend_from_slice(value.as_bytes()));
+    let mut texts = texts.freeze();
+    for value in headers.values_mut() {
+        let is_sensitive = value.is_sensitive();
+        // It was a value before.
+        if let Ok(mut own) = HeaderValue::from_maybe_shared(texts.split_to(value.len())) {
+            own.set_sensitive(is_sensitive);
+            *value = own;
+        }
+    }
+    headers
+}
+
 /// Why a body is not whole.
 pub(super) enum Cut {
     TooLong,
@@ -245,9 +266,12 @@ pub(super) async fn collect(response: &mut Response, max: usize) -> Result<Bytes
     if announced > max as u64 {
         return Err(Cut::TooLong);
     }
-    let Some(first) = response.chunk().await.map_err(Cut::Failed)? else {
+    let Some(mut first) = response.chunk().await.map_err(Cut::Failed)? else {
         return Ok(Bytes::new());
     };
+    if first.len() <= SMALL {
+        first = Bytes::copy_from_slice(&first);
+    }
     let mut rest: Option<BytesMut> = None;
     let mut length = first.len();
     while length <= max {
@@ -279,4 +303,27 @@ async fn error_body(response: &mut Response, timeout: Duration) -> Vec<u8> {
     // Too slow is no failure here; what was read is enough.
     let _ = tokio::time::timeout(timeout, read).await;
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_on_their_own_are_the_same_headers_and_keep_nothing_else() {
+        let buffer = Bytes::from(b"HTTP one two secret".to_vec());
+        let value = |range: std::ops::Range<usize>| HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.append("a", value(5..8));
+        headers.append("a", value(9..12));
+        headers.insert("empty", value(12..12));
+        headers.insert("b", value(13..19));
+        headers.get_mut("b").unwrap().set_sensitive(true);
+        assert!(!buffer.is_unique());
+        let own = on_their_own(headers.clone());
+        assert_eq!(own, headers);
+        assert!(own["b"].is_sensitive() && !own["a"].is_sensitive());
+        drop(headers);
+        assert!(buffer.is_unique());
+    }
 }

@@ -1,12 +1,15 @@
 //! One event of a chat stream, as pieces of an answer.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::chat::ChatReply;
 use super::usage::{Usage, WireUsage};
-use super::wire::{WireToolCall, lenient, real_error, text};
+use super::wire::{WireToolCall, lenient, lenient_number, lenient_text, real_error, text};
 
 /// A piece of an answer. What is not here is in `raw`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +28,17 @@ pub struct Delta {
     pub finish_reason: Option<String>,
     /// The tokens used up to here, if the server says; the last one counts.
     pub usage: Option<Usage>,
+    /// Who answers; the pieces of an answer share it.
+    pub source: Arc<Source>,
+    /// Which choice this belongs to.
+    pub index: u32,
+    /// The event's data as it came.
+    pub raw: Bytes,
+}
+
+/// Which answer a piece belongs to, as its own event says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Source {
     /// The completion's id.
     pub id: Option<String>,
     /// The model that answers, as the server names it.
@@ -35,10 +49,6 @@ pub struct Delta {
     pub system_fingerprint: Option<String>,
     /// The service tier used.
     pub service_tier: Option<String>,
-    /// Which choice this belongs to.
-    pub index: u32,
-    /// The event's data as it came.
-    pub raw: Bytes,
 }
 
 /// A piece of a tool call.
@@ -77,11 +87,13 @@ impl Delta {
             role: Some("assistant".to_owned()),
             finish_reason: reply.finish_reason,
             usage: reply.usage,
-            id: reply.id,
-            model: reply.model,
-            created: reply.created,
-            system_fingerprint: reply.system_fingerprint,
-            service_tier: reply.service_tier,
+            source: Arc::new(Source {
+                id: reply.id,
+                model: reply.model,
+                created: reply.created,
+                system_fingerprint: reply.system_fingerprint,
+                service_tier: reply.service_tier,
+            }),
             index: 0,
             raw: reply.raw,
         }
@@ -94,28 +106,28 @@ struct WireChunk<'a> {
     error: Option<&'a RawValue>,
     #[serde(default, borrow)]
     choices: Option<Vec<WireChoice<'a>>>,
-    #[serde(default, deserialize_with = "lenient")]
-    id: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    model: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    id: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    model: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "lenient_number")]
     created: Option<u64>,
     #[serde(default, deserialize_with = "lenient")]
     usage: Option<WireUsage>,
-    #[serde(default, deserialize_with = "lenient")]
-    system_fingerprint: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    service_tier: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    system_fingerprint: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    service_tier: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
 struct WireChoice<'a> {
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "lenient_number")]
     index: Option<u32>,
     #[serde(default, borrow)]
     delta: Option<WireDelta<'a>>,
-    #[serde(default, deserialize_with = "lenient")]
-    finish_reason: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    finish_reason: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
 }
@@ -124,14 +136,14 @@ struct WireChoice<'a> {
 struct WireDelta<'a> {
     #[serde(default, deserialize_with = "text")]
     content: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    role: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    reasoning_content: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    reasoning: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    refusal: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    role: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    reasoning_content: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    reasoning: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    refusal: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     tool_calls: Option<Vec<WireToolCall<'a>>>,
 }
@@ -149,8 +161,15 @@ pub(super) enum Piece {
     EndedInError,
 }
 
-/// Reads one event's data. `tools` is the stream's own and remembers its tool calls.
-pub(super) fn read(data: &Bytes, tools: &mut ToolIndexes) -> Result<Piece, serde_json::Error> {
+/// What a stream remembers from one event to the next.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    tools: ToolIndexes,
+    source: Arc<Source>,
+}
+
+/// Reads one event's data.
+pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_json::Error> {
     let mut wire: WireChunk<'_> = serde_json::from_slice(data)?;
     let mut choices = wire.choices.take().unwrap_or_default();
     let error = real_error(wire.error).or_else(|| choices.iter().find_map(|choice| real_error(choice.error)));
@@ -162,23 +181,29 @@ pub(super) fn read(data: &Bytes, tools: &mut ToolIndexes) -> Result<Piece, serde
     }
     let mut usage = wire.usage.take().and_then(WireUsage::into_usage);
     if choices.is_empty() {
-        return Ok(Piece::Aside(Box::new(common(&wire, data, usage))));
+        return Ok(Piece::Aside(Box::new(Delta { usage, source: memory.source(&wire), raw: data.clone(), ..Delta::default() })));
     }
     // Usage belongs to the event: it goes with the last of its deltas, once.
+    let source = memory.source(&wire);
     let mut deltas = Vec::with_capacity(choices.len());
     while let Some(choice) = choices.pop() {
-        let mut delta = common(&wire, data, usage.take());
         let said = choice.delta.unwrap_or_default();
-        delta.index = choice.index.unwrap_or(0);
-        delta.finish_reason = choice.finish_reason;
-        delta.content = said.content.unwrap_or_default();
-        delta.reasoning = said.reasoning_content.or(said.reasoning);
-        delta.refusal = said.refusal;
-        delta.role = said.role;
+        let mut delta = Delta {
+            content: said.content.unwrap_or_default(),
+            reasoning: said.reasoning_content.or(said.reasoning).map(Cow::into_owned),
+            refusal: said.refusal.map(Cow::into_owned),
+            tool_calls: Vec::new(),
+            role: said.role.map(Cow::into_owned),
+            finish_reason: choice.finish_reason.map(Cow::into_owned),
+            usage: usage.take(),
+            source: source.clone(),
+            index: choice.index.unwrap_or(0),
+            raw: data.clone(),
+        };
         for call in said.tool_calls.unwrap_or_default() {
             let given = call.index;
             let (id, name, arguments) = call.into_parts()?;
-            let index = tools.place(delta.index, given, id.as_deref(), name.is_some());
+            let index = memory.tools.place(delta.index, given, id.as_deref(), name.is_some());
             delta.tool_calls.push(ToolCallDelta { index, id, name, arguments });
         }
         deltas.push(delta);
@@ -187,16 +212,27 @@ pub(super) fn read(data: &Bytes, tools: &mut ToolIndexes) -> Result<Piece, serde
     Ok(Piece::Choices(deltas))
 }
 
-fn common(wire: &WireChunk<'_>, data: &Bytes, usage: Option<Usage>) -> Delta {
-    Delta {
-        usage,
-        id: wire.id.clone(),
-        model: wire.model.clone(),
-        created: wire.created,
-        system_fingerprint: wire.system_fingerprint.clone(),
-        service_tier: wire.service_tier.clone(),
-        raw: data.clone(),
-        ..Delta::default()
+impl Memory {
+    /// What the event says of its answer: as a rule the same as the event before it.
+    fn source(&mut self, wire: &WireChunk<'_>) -> Arc<Source> {
+        let last = &*self.source;
+        let pairs = [
+            (&wire.id, &last.id),
+            (&wire.model, &last.model),
+            (&wire.system_fingerprint, &last.system_fingerprint),
+            (&wire.service_tier, &last.service_tier),
+        ];
+        if last.created != wire.created || pairs.iter().any(|(new, old)| new.as_deref() != old.as_deref()) {
+            let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
+            self.source = Arc::new(Source {
+                id: owned(&wire.id),
+                model: owned(&wire.model),
+                created: wire.created,
+                system_fingerprint: owned(&wire.system_fingerprint),
+                service_tier: owned(&wire.service_tier),
+            });
+        }
+        self.source.clone()
     }
 }
 
@@ -234,8 +270,8 @@ impl ToolIndexes {
 mod tests {
     use super::*;
 
-    fn deltas(json: &str, tools: &mut ToolIndexes) -> Vec<Delta> {
-        match read(&Bytes::copy_from_slice(json.as_bytes()), tools).unwrap() {
+    fn deltas(json: &str, memory: &mut Memory) -> Vec<Delta> {
+        match read(&Bytes::copy_from_slice(json.as_bytes()), memory).unwrap() {
             Piece::Choices(deltas) => deltas,
             Piece::Aside(delta) => vec![*delta],
             other => panic!("{other:?}"),
@@ -243,7 +279,7 @@ mod tests {
     }
 
     fn one(json: &str) -> Delta {
-        let mut all = deltas(json, &mut ToolIndexes::default());
+        let mut all = deltas(json, &mut Memory::default());
         assert_eq!(all.len(), 1);
         all.remove(0)
     }
@@ -277,11 +313,11 @@ mod tests {
     fn each_choice_has_its_delta_and_usage_comes_once() {
         let json = r#"{"id":"c","model":"m","usage":{"prompt_tokens":7},
                        "choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"},"finish_reason":"length"}]}"#;
-        let all = deltas(json, &mut ToolIndexes::default());
+        let all = deltas(json, &mut Memory::default());
         assert_eq!(all.iter().map(|delta| (delta.index, &*delta.content)).collect::<Vec<_>>(), [(0, "a"), (1, "b")]);
         assert_eq!(all.iter().filter_map(|delta| delta.usage).count(), 1);
         assert_eq!(all[1].finish_reason.as_deref(), Some("length"));
-        assert!(all.iter().all(|delta| delta.id.as_deref() == Some("c") && delta.raw == json.as_bytes()));
+        assert!(all.iter().all(|delta| delta.source.id.as_deref() == Some("c") && delta.raw == json.as_bytes()));
     }
 
     #[test]
@@ -291,19 +327,19 @@ mod tests {
             r#"{"error":"m"}"#,
             r#"{"choices":[{"delta":{},"finish_reason":"error","error":{"message":"m"}}]}"#,
         ] {
-            let piece = read(&Bytes::from_static(json.as_bytes()), &mut ToolIndexes::default()).unwrap();
+            let piece = read(&Bytes::from_static(json.as_bytes()), &mut Memory::default()).unwrap();
             assert!(matches!(piece, Piece::Error(_)), "{json}");
         }
         let json = br#"{"choices":[{"delta":{},"finish_reason":"error"}]}"#;
-        assert!(matches!(read(&Bytes::from_static(json), &mut ToolIndexes::default()).unwrap(), Piece::EndedInError));
+        assert!(matches!(read(&Bytes::from_static(json), &mut Memory::default()).unwrap(), Piece::EndedInError));
     }
 
     fn joined(events: &[&str]) -> Vec<(u32, String, String)> {
-        let mut tools = ToolIndexes::default();
+        let mut memory = Memory::default();
         let mut calls: Vec<(u32, String, String)> = Vec::new();
         for calls_json in events {
             let json = format!(r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{calls_json}]}}}}]}}"#);
-            for piece in deltas(&json, &mut tools).remove(0).tool_calls {
+            for piece in deltas(&json, &mut memory).remove(0).tool_calls {
                 match calls.iter_mut().find(|call| call.0 == piece.index) {
                     Some(call) => call.2.push_str(&piece.arguments),
                     None => calls.push((piece.index, piece.name.unwrap_or_default(), piece.arguments)),

@@ -1,5 +1,6 @@
 //! Reading embeddings, and cutting a list of inputs into requests.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use base64::Engine;
@@ -11,7 +12,7 @@ use super::chat::{error_in, object};
 use super::client::RawReply;
 use super::error::ApiError;
 use super::usage::{Usage, WireUsage};
-use super::wire::{lenient, real_error};
+use super::wire::{lenient, lenient_text, real_error};
 
 /// The most inputs that the service takes in one request.
 pub const MAX_INPUTS: usize = 2048;
@@ -35,8 +36,8 @@ struct WireReply<'a> {
     error: Option<&'a RawValue>,
     #[serde(default)]
     data: Option<Vec<WireEmbedding>>,
-    #[serde(default, deserialize_with = "lenient")]
-    model: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    model: Option<Cow<'a, str>>,
     #[serde(default, deserialize_with = "lenient")]
     usage: Option<WireUsage>,
 }
@@ -110,7 +111,7 @@ pub fn parse_reply(reply: RawReply, inputs: usize) -> Result<EmbeddingsReply, Ap
         return Err(reply.malformed(&format!("embeddings of different lengths ({} and {})", vectors[0].len(), odd.len())));
     }
     let usage = wire.usage.and_then(WireUsage::into_usage);
-    Ok(EmbeddingsReply { vectors, model: wire.model, usage, request_id: reply.request_id })
+    Ok(EmbeddingsReply { vectors, model: wire.model.map(Cow::into_owned), usage, request_id: reply.request_id })
 }
 
 /// Which inputs go into which request, in order: at most `largest` each (at least 1 is taken), [`MAX_INPUTS`] as a rule.

@@ -1,10 +1,10 @@
 //! Where requests go and as whom: base URL, key, and the headers that every request carries.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 
 use super::error::{ApiError, ErrorKind};
 use super::secret::{self, ApiKey, Secrets};
@@ -41,9 +41,13 @@ pub struct Endpoint(Arc<Inner>);
 
 struct Inner {
     base: Url,
-    key: Option<ApiKey>,
+    /// Those that the user gave.
+    given: HeaderMap,
+    /// Those of every request.
     headers: HeaderMap,
     secrets: Secrets,
+    /// The path asked for last, and its address.
+    last: Mutex<Option<(Box<str>, Url)>>,
 }
 
 impl Endpoint {
@@ -63,31 +67,42 @@ impl Endpoint {
                 secrets.add(secret);
             }
         }
-        let mut headers = HeaderMap::new();
+        let mut given = HeaderMap::new();
         for (name, value) in [("openai-organization", options.organization), ("openai-project", options.project)] {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 let (name, value) = header(name, &value)?;
-                headers.insert(name, value);
+                given.insert(name, value);
             }
         }
         for (name, value) in &options.headers {
             let (name, mut checked) = header(name, value)?;
             note_credentials(&name, &mut checked, &mut secrets);
-            headers.insert(name, checked);
+            given.insert(name, checked);
         }
-        if options.api_key.is_none() && !CREDENTIALS.iter().any(|name| headers.contains_key(*name)) {
+        if options.api_key.is_none() && !CREDENTIALS.iter().any(|name| given.contains_key(*name)) {
             return Err(secret::missing());
         }
-        if let Some(key) = &options.api_key {
-            secrets.add(key.clone());
+        // The key's, then the user's over them.
+        let mut headers = given.clone();
+        if let Some(bearer) = options.api_key.as_ref().and_then(ApiKey::bearer) {
+            headers.entry(AUTHORIZATION).or_insert(bearer);
         }
-        Ok(Endpoint(Arc::new(Inner { base, key: options.api_key, headers, secrets })))
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+        if let Some(key) = options.api_key {
+            secrets.add(key);
+        }
+        Ok(Endpoint(Arc::new(Inner { base, given, headers, secrets, last: Mutex::new(None) })))
     }
 
     /// The address of a path under the base URL, with the base URL's query.
     pub fn url(&self, path: &str) -> Url {
+        let mut last = self.0.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((_, url)) = last.as_ref().filter(|(known, _)| **known == *path) {
+            return url.clone();
+        }
         let mut url = self.0.base.clone();
         url.set_path(&format!("{}/{}", self.0.base.path().trim_end_matches('/'), path.trim_start_matches('/')));
+        *last = Some((path.into(), url.clone()));
         url
     }
 
@@ -100,7 +115,7 @@ impl Endpoint {
     /// All that tells it from another place, but for credentials.
     pub fn described(&self) -> Vec<(String, String)> {
         let query = self.0.base.query_pairs().filter(|(name, _)| !QUERY_CREDENTIALS.contains(&name.to_ascii_lowercase().as_str()));
-        let headers = self.0.headers.iter().filter(|(_, value)| !value.is_sensitive());
+        let headers = self.0.given.iter().filter(|(_, value)| !value.is_sensitive());
         let mut parts = vec![("url".to_owned(), self.shown().to_owned())];
         parts.extend(query.map(|(name, value)| (format!("?{name}"), value.into_owned())));
         parts.extend(headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())));
@@ -122,13 +137,9 @@ impl Endpoint {
         }
     }
 
-    /// The headers of every request: the key's, then the user's over them.
-    pub(super) fn headers(&self) -> HeaderMap {
-        let mut headers = self.0.headers.clone();
-        if let Some(bearer) = self.0.key.as_ref().and_then(ApiKey::bearer) {
-            headers.entry(AUTHORIZATION).or_insert(bearer);
-        }
-        headers
+    /// The headers of every request.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.0.headers
     }
 
     pub(super) fn secrets(&self) -> &Secrets {
@@ -287,7 +298,8 @@ mod tests {
     #[test]
     fn organization_and_project_are_sent() {
         let with = EndpointOptions { organization: Some("org-1".into()), project: Some("p-1".into()), ..options("http://h") };
-        let headers = Endpoint::new(with).unwrap().headers();
+        let endpoint = Endpoint::new(with).unwrap();
+        let headers = endpoint.headers();
         assert_eq!(headers["openai-organization"], "org-1");
         assert_eq!(headers["openai-project"], "p-1");
         assert_eq!(headers["authorization"], "Bearer sk-very-secret");

@@ -8,7 +8,7 @@ use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind};
 use super::stream::{ChatStream, open_stream};
 use crate::drive::clock;
-use crate::drive::tokio::{Call, Host};
+use crate::drive::tokio::{Call, Host, sleep_until};
 use crate::engine::{Ask, CallId, Event, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint};
 use crate::events;
 use crate::policies::class::FallbackRule;
@@ -39,6 +39,17 @@ pub struct Leg {
     pub params: Map<String, Value>,
     /// The bound on a reply's size.
     pub max_response_bytes: usize,
+    /// How long a stream may keep a reader waiting.
+    pub patience: Patience,
+}
+
+/// How long a stream may take until its first content, and from one content to the next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// From the request to the first content.
+    pub first_token: Option<Duration>,
+    /// From each content to the next.
+    pub idle: Option<Duration>,
 }
 
 /// Which errors a rule is about: a bit for each `ErrorKind`.
@@ -249,18 +260,31 @@ impl Flight {
     }
 }
 
-async fn opened(client: Client, endpoint: Endpoint, request: Request) -> Result<Answer, ApiError> {
-    let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
-    let mut first = Vec::new();
-    // A stream counts as begun with its first content; until then it may be tried again in silence.
-    while let Some(delta) = stream.next().await? {
-        let begun = delta.has_content();
-        first.push(delta);
-        if begun {
-            break;
+async fn opened(client: Client, endpoint: Endpoint, request: Request, patience: Patience) -> Result<Answer, ApiError> {
+    let begun = async {
+        let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
+        let mut first = Vec::new();
+        // A stream counts as begun with its first content; until then it may be tried again in silence.
+        while let Some(delta) = stream.next().await? {
+            let begun = delta.has_content();
+            first.push(delta);
+            if begun {
+                break;
+            }
+        }
+        stream.bound_silence(patience.idle);
+        Ok(Answer::Stream(stream, first))
+    };
+    let limit = patience.first_token.map_or(Instant::NEVER, |span| clock::now().after(span));
+    tokio::select! {
+        biased;
+        answer = begun => answer,
+        () = sleep_until(limit) => {
+            let seconds = patience.first_token.unwrap_or_default().as_secs_f64();
+            let place = endpoint.place();
+            Err(ApiError::new(ErrorKind::Timeout, format!("Request timed out: no content from {place} within {seconds} s (first_token_timeout).")))
         }
     }
-    Ok(Answer::Stream(stream, first))
 }
 
 async fn answered(client: Client, endpoint: Endpoint, request: Request, task: Task, inputs: usize) -> Result<Answer, ApiError> {
@@ -315,7 +339,7 @@ impl Host for Flight {
         request.max_response_bytes = leg.max_response_bytes;
         let (client, endpoint, task, inputs) = (self.client.clone(), leg.endpoint.clone(), self.order.task, self.order.inputs);
         match task {
-            Task::Stream => Box::pin(opened(client, endpoint, request)),
+            Task::Stream => Box::pin(opened(client, endpoint, request, leg.patience)),
             Task::Chat | Task::Embeddings => Box::pin(answered(client, endpoint, request, task, inputs)),
         }
     }

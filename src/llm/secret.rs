@@ -75,20 +75,20 @@ impl fmt::Display for ApiKey {
 
 /// Everything that must not come back out in an error, even when the server repeats it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Secrets(Vec<ApiKey>);
+pub(super) struct Secrets(Arc<Vec<ApiKey>>);
 
 impl Secrets {
     /// Adds a value; one too short to be a secret is left out.
     pub(super) fn add(&mut self, secret: ApiKey) {
         if secret.expose().len() >= SHORTEST_SCRUBBED {
-            self.0.push(secret);
+            Arc::make_mut(&mut self.0).push(secret);
         }
     }
 
     /// The text with every secret replaced, also where JSON, HTML or a URL spells its characters another way.
     pub(super) fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        for secret in &self.0 {
+        for secret in &*self.0 {
             let secret = secret.expose();
             if text.contains(secret) {
                 text = Cow::Owned(text.replace(secret, SHOWN));

@@ -8,6 +8,9 @@ use bytes::Bytes;
 /// The longest event held if nothing was said.
 pub const DEFAULT_MAX_EVENT: usize = 16 * 1024 * 1024;
 
+/// How much room for the next event's data is kept.
+const KEPT: usize = 64 * 1024;
+
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -62,7 +65,7 @@ impl Decoder {
                 bytes = &bytes[1..];
                 continue;
             }
-            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let end = memchr::memchr2(b'\n', b'\r', bytes);
             let part = &bytes[..end.unwrap_or(bytes.len())];
             if self.line.len() + part.len() + self.data.len() > self.max {
                 *self = Decoder { failed: true, ..Decoder::new(self.max) };
@@ -108,11 +111,13 @@ impl Decoder {
             let name = self.name.take();
             // Without a data line there is no event, whatever its name.
             if self.data.pop().is_some() {
-                events.push_back(Event { name, data: Bytes::from(std::mem::take(&mut self.data)) });
+                events.push_back(Event { name, data: Bytes::copy_from_slice(&self.data) });
             }
+            self.data.clear();
+            self.data.shrink_to(KEPT);
             return;
         }
-        let (field, value) = match line.iter().position(|byte| *byte == b':') {
+        let (field, value) = match memchr::memchr(b':', line) {
             Some(colon) => (&line[..colon], &line[colon + 1..]),
             None => (line, &b""[..]),
         };

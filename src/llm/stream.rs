@@ -10,12 +10,14 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::chat;
 use super::client::{Client, RawReply, Request};
-use super::delta::{self, Delta, Piece, ToolIndexes};
+use super::delta::{self, Delta, Memory, Piece};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
 use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
 use super::transport::Phase;
 use super::wire::first_byte;
+use crate::drive::clock;
+use crate::drive::tokio::sleep_until;
 
 /// How much is read, and for how long, after the end of an answer, so that the connection can serve the next one.
 const MAX_DRAIN: usize = 64 * 1024;
@@ -40,13 +42,16 @@ pub async fn open_stream(client: &Client, endpoint: &Endpoint, request: Request)
         body: Body::Unknown,
         events: VecDeque::new(),
         ready: VecDeque::new(),
-        tools: ToolIndexes::default(),
+        memory: Memory::default(),
         choices: Vec::new(),
         text: String::new(),
         received: 0,
         max,
         overlong: None,
+        last: None,
         failed: None,
+        silence: None,
+        waited: Duration::ZERO,
     })
 }
 
@@ -59,14 +64,20 @@ pub struct ChatStream {
     body: Body,
     events: VecDeque<Event>,
     ready: VecDeque<Delta>,
-    tools: ToolIndexes,
+    memory: Memory,
     /// The choices seen, and whether each has its finish reason.
     choices: Vec<(u32, bool)>,
     text: String,
     received: usize,
     max: usize,
     overlong: Option<TooLong>,
+    /// What an event after the last piece said: the end, or a failure.
+    last: Option<Result<(), ApiError>>,
     failed: Option<ApiError>,
+    /// The longest wait for content.
+    silence: Option<Duration>,
+    /// How long nothing but the server was waited for, since the last content.
+    waited: Duration,
 }
 
 impl fmt::Debug for ChatStream {
@@ -95,13 +106,7 @@ impl ChatStream {
             return Err(error.clone());
         }
         let mut error = match self.advance().await {
-            Ok(Some(delta)) => {
-                if delta.index == 0 {
-                    self.text.push_str(&delta.content);
-                }
-                return Ok(Some(delta));
-            }
-            Ok(None) => return Ok(None),
+            Ok(next) => return Ok(next),
             Err(error) => error,
         };
         if !self.text.is_empty() {
@@ -110,6 +115,31 @@ impl ChatStream {
         self.response = None;
         self.failed = Some(error.clone());
         Err(error)
+    }
+
+    /// The next piece, if it has come already: nothing is read for it. `None` says no more than that.
+    pub fn next_here(&mut self) -> Option<Delta> {
+        while self.ready.is_empty() && self.last.is_none() && self.failed.is_none() {
+            let event = self.events.pop_front()?;
+            self.last = match self.take(event) {
+                Ok(false) => None,
+                Ok(true) => Some(Ok(())),
+                Err(error) => Some(Err(error)),
+            };
+        }
+        let delta = self.ready.pop_front()?;
+        if delta.index == 0 {
+            self.text.push_str(&delta.content);
+        }
+        if self.silence.is_some() && delta.has_content() {
+            self.waited = Duration::ZERO;
+        }
+        Some(delta)
+    }
+
+    /// From here on it fails once it was waited so long for content; other pieces and bytes are none.
+    pub fn bound_silence(&mut self, limit: Option<Duration>) {
+        (self.silence, self.waited) = (limit, Duration::ZERO);
     }
 
     /// The text of the first choice, up to the last piece given out.
@@ -134,14 +164,12 @@ impl ChatStream {
 
     async fn advance(&mut self) -> Result<Option<Delta>, ApiError> {
         loop {
-            if let Some(delta) = self.ready.pop_front() {
+            if let Some(delta) = self.next_here() {
                 return Ok(Some(delta));
             }
-            if let Some(event) = self.events.pop_front() {
-                if self.take(event)? {
-                    self.end_of_answer().await?;
-                }
-                continue;
+            if let Some(last) = self.last.take() {
+                last?;
+                self.end_of_answer().await?;
             }
             let Some(response) = &mut self.response else {
                 return Ok(None);
@@ -149,12 +177,26 @@ impl ChatStream {
             if let Some(error) = self.overlong {
                 return Err(self.head.malformed(&error.to_string()));
             }
-            match response.chunk().await {
-                Ok(Some(chunk)) => self.receive(&chunk)?,
-                Ok(None) => self.end_of_body()?,
+            let chunk = match self.silence {
+                None => Some(response.chunk().await),
+                Some(limit) => {
+                    let now = clock::now();
+                    let chunk = tokio::select! {
+                        biased;
+                        chunk = response.chunk(), if self.waited < limit => Some(chunk),
+                        () = sleep_until(now.after(limit.saturating_sub(self.waited))) => None,
+                    };
+                    self.waited += clock::now().since(now);
+                    chunk
+                }
+            };
+            match chunk {
+                Some(Ok(Some(chunk))) => self.receive(&chunk)?,
+                Some(Ok(None)) => self.end_of_body()?,
                 // The server had said that the answer was over; what it wanted to add is not missed.
-                Err(_) if self.finished() => self.response = None,
-                Err(error) => return Err(self.broken(error)),
+                Some(Err(_)) | None if self.finished() => self.response = None,
+                Some(Err(error)) => return Err(self.broken(error)),
+                None => return Err(self.silent()),
             }
         }
     }
@@ -201,7 +243,7 @@ impl ChatStream {
         let read = match first_byte(&data) {
             // Some servers keep the connection alive with empty events.
             None => return Ok(false),
-            Some(b'{') => delta::read(&data, &mut self.tools)
+            Some(b'{') => delta::read(&data, &mut self.memory)
                 .map_err(|error| format!("broken JSON in the stream ({error}): {}", self.head.excerpt(&data))),
             Some(_) => Err(format!("an event that is no JSON object: {}", self.head.excerpt(&data))),
         };
@@ -288,6 +330,14 @@ impl ChatStream {
         let message = format!("the stream from {from} ended with neither a finish_reason nor [DONE]: it was cut, the answer is not whole");
         let mut error = ApiError::new(ErrorKind::StreamInterrupted, message);
         error.status = Some(self.head.status);
+        error.take_headers(&self.head.headers);
+        error.seal(&self.head.secrets())
+    }
+
+    fn silent(&self) -> ApiError {
+        let from = self.head.origin.as_ref().map(|origin| origin.endpoint.place()).unwrap_or_default();
+        let limit = self.silence.unwrap_or_default().as_secs_f64();
+        let mut error = ApiError::new(ErrorKind::Timeout, format!("no content from {from} for {limit} s (idle_timeout)"));
         error.take_headers(&self.head.headers);
         error.seal(&self.head.secrets())
     }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::wire::lenient;
+use super::wire::{lenient, lenient_number};
 
 /// Tokens of one request. A count that the server left out is 0; a total it left out is the sum of the other two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,30 +21,30 @@ pub struct Usage {
 
 #[derive(Deserialize)]
 pub(super) struct WireUsage {
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "lenient_number")]
     prompt_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "lenient_number")]
     completion_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "lenient_number")]
     total_tokens: Option<u64>,
     #[serde(default, deserialize_with = "lenient")]
     prompt_tokens_details: Option<InputDetails>,
     #[serde(default, deserialize_with = "lenient")]
     completion_tokens_details: Option<OutputDetails>,
     /// DeepSeek's name for cached tokens.
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "lenient_number")]
     prompt_cache_hit_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct InputDetails {
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "lenient_number")]
     cached_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct OutputDetails {
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "lenient_number")]
     reasoning_tokens: Option<u64>,
 }
 

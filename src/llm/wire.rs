@@ -1,6 +1,7 @@
 //! Reading JSON that several hundred servers write in their own ways: strict about the answer, lenient about the rest.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -11,8 +12,28 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    let raw = <&RawValue>::deserialize(deserializer)?;
-    Ok(serde_json::from_str(raw.get()).ok())
+    let raw = <&RawValue>::deserialize(deserializer)?.get();
+    Ok(if raw == "null" { None } else { serde_json::from_str(raw).ok() })
+}
+
+/// The same for a text.
+pub(super) fn lenient_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?.get();
+    Ok(if raw.starts_with('"') { string(raw).ok() } else { None })
+}
+
+/// The same for a whole number from 0 on.
+pub(super) fn lenient_number<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<Option<T>, D::Error> {
+    // JSON spells such numbers as Rust does.
+    Ok(<&RawValue>::deserialize(deserializer)?.get().parse().ok())
+}
+
+/// A JSON string; most are spelled as they are, and need no second reading.
+fn string(raw: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    match raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inside) if memchr::memchr(b'\\', inside.as_bytes()).is_none() => Ok(Cow::Borrowed(inside)),
+        _ => serde_json::from_str(raw).map(Cow::Owned),
+    }
 }
 
 /// Text that is a string, null, or (some servers) a list of parts of which the text ones count.
@@ -30,7 +51,7 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     }
     let raw = <&RawValue>::deserialize(deserializer)?;
     match raw.get().as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw.get()).map(Some).map_err(serde::de::Error::custom),
+        Some(b'"') => string(raw.get()).map(|text| Some(text.into_owned())).map_err(serde::de::Error::custom),
         Some(b'n') => Ok(None),
         _ => match serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)? {
             Text::Plain(text) => Ok(Some(text)),
@@ -42,10 +63,10 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 /// One tool call, whole or a piece of one.
 #[derive(Deserialize)]
 pub(super) struct WireToolCall<'a> {
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "lenient_number")]
     pub index: Option<u32>,
-    #[serde(default, deserialize_with = "lenient")]
-    pub id: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    pub id: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     pub function: Option<WireFunction<'a>>,
     #[serde(default, borrow)]
@@ -55,8 +76,8 @@ pub(super) struct WireToolCall<'a> {
 /// The function that a tool call names, or the custom tool.
 #[derive(Deserialize)]
 pub(super) struct WireFunction<'a> {
-    #[serde(default, deserialize_with = "lenient")]
-    pub name: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    pub name: Option<Cow<'a, str>>,
     #[serde(default, borrow, alias = "input")]
     pub arguments: Option<&'a RawValue>,
 }
@@ -65,15 +86,15 @@ impl WireToolCall<'_> {
     /// The name and the arguments' text, from whichever kind of tool it is.
     pub fn into_parts(self) -> Result<(Option<String>, Option<String>, String), serde_json::Error> {
         let Some(function) = self.function.or(self.custom) else {
-            return Ok((self.id, None, String::new()));
+            return Ok((self.id.map(Cow::into_owned), None, String::new()));
         };
         let arguments = match function.arguments.map(RawValue::get) {
             None | Some("null") => String::new(),
-            Some(text) if text.starts_with('"') => serde_json::from_str::<Cow<str>>(text)?.into_owned(),
+            Some(text) if text.starts_with('"') => string(text)?.into_owned(),
             // Some servers send the arguments as an object; its text is what the others would have sent.
             Some(object) => object.to_owned(),
         };
-        Ok((self.id, function.name, arguments))
+        Ok((self.id.map(Cow::into_owned), function.name.map(Cow::into_owned), arguments))
     }
 }
 
@@ -91,4 +112,42 @@ pub(super) fn first_byte(body: &[u8]) -> Option<u8> {
 /// The body without a byte order mark, which JSON parsers refuse and some servers send.
 pub(super) fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Deserialize)]
+    struct Fields<'a> {
+        #[serde(default, borrow, deserialize_with = "lenient_text")]
+        text: Option<Cow<'a, str>>,
+        #[serde(default, deserialize_with = "lenient_number")]
+        number: Option<u32>,
+    }
+
+    fn read(value: &str) -> (Option<String>, Option<u32>) {
+        let json = format!(r#"{{"text": {value} , "number":{value}}}"#);
+        let fields: Fields<'_> = serde_json::from_str(&json).unwrap();
+        (fields.text.map(Cow::into_owned), fields.number)
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_read_as_serde_reads_it(text in any::<String>(), number in any::<u32>()) {
+            let json = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(read(&json), (Some(text.clone()), None));
+            let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            prop_assert_eq!(read(&format!("\"{escaped}\"")), (Some(text), None));
+            prop_assert_eq!(read(&number.to_string()), (None, Some(number)));
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_type_is_absent_and_no_error() {
+        for value in ["null", "true", "-1", "1.5", "1e3", "1e999", "4294967296", "[\"x\"]", "{\"a\":1}", r#""\ud800""#] {
+            assert_eq!(read(value), (None, None), "{value}");
+        }
+    }
 }

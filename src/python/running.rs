@@ -568,7 +568,8 @@ pub fn next(turn: impl FnOnce() -> PyResult<Turn>) -> *mut ffi::PyObject {
     })
 }
 
-fn advance(awaitable: &Bound<'_, PyAny>, input: Resume) -> PyResult<Turn> {
+/// Sends a value in, or throws an exception.
+pub fn advance(awaitable: &Bound<'_, PyAny>, input: Resume) -> PyResult<Turn> {
     let py = awaitable.py();
     let error = match input {
         Resume::Send(value) => return send(awaitable, value.bind(py)),

@@ -5,6 +5,7 @@ use super::async_generator::{self, AsyncGenerator, Item};
 use super::coroutine::{self, Coroutine};
 use super::generator::{self, Generator};
 use super::guarded::{self as function, Guarded};
+use super::llm::pieces::{self, Piece};
 use super::recycled;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -126,6 +127,12 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
         }
         ffi::PyType_Modified(kind);
         recycled::set::<Item>(py);
+        let kind = py.get_type::<Piece>().as_type_ptr();
+        (*kind).tp_iternext = Some(pieces::iternext);
+        if let Some(methods) = (*kind).tp_as_async.as_mut() {
+            methods.am_send = Some(pieces::am_send);
+        }
+        ffi::PyType_Modified(kind);
         let kind = py.get_type::<Generator>().as_type_ptr();
         (*kind).tp_iternext = Some(generator::iternext);
         ffi::PyType_Modified(kind);

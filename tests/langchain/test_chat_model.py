@@ -126,6 +126,8 @@ def test_headers_and_query_are_sent_along(sim, llm):
         ("model_kwargs", {"timeout": 3}),
         ("max_retries", -1),
         ("timeout", 0),
+        ("first_token_timeout", 0),
+        ("idle_timeout", 61),
         ("base_url", "nope"),
         ("api_key", ""),
     ],
@@ -159,7 +161,9 @@ def test_one_argument_with_two_names_cannot_be_given_two_values(llm):
         llm(timeout=1, request_timeout=2)
 
 
-@pytest.mark.parametrize("name", ["timeout", "max_retries", "base_url", "api_key", "extra_headers", "extra_query"])
+@pytest.mark.parametrize(
+    "name", ["timeout", "idle_timeout", "max_retries", "base_url", "api_key", "extra_headers", "extra_query"]
+)
 def test_what_a_call_cannot_change_is_refused_by_the_call_and_not_sent(sim, llm, name):
     with pytest.raises(ConfigurationError, match=name):
         llm().invoke("hello", **{name: 1})

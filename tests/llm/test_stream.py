@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import select
 import threading
 from collections.abc import Callable
+from datetime import timedelta
+from socket import create_server
 from typing import Any
 
 import pytest
 
 from seawall import errors
-from seawall.llm import Chat
+from seawall.llm import Chat, Embeddings
 from seawall.simulator import faults
 
 
@@ -156,6 +159,58 @@ def test_a_stream_that_never_begins_is_tried_again_after_the_timeout(sim, chat, 
 
 
 @both
+@pytest.mark.parametrize(
+    "fault", [faults.stall(0), faults.stall(0, 0.02), faults.hang()], ids=["role", "keepalive", "nothing"]
+)
+def test_until_the_first_content_a_time_limit_of_its_own_is_kept_and_the_next_attempt_answers(
+    sim, chat, fault, read: Read
+) -> None:
+    sim.on("m", fault, times=1)
+    pieces, stream = read(chat(timeout=None, first_token_timeout=0.3).with_retry(wait=0))
+    assert pieces
+    assert [attempt.outcome for attempt in stream.attempts] == ["APITimeoutError", "ok"]
+    sim.on("m", fault)
+    with pytest.raises(errors.Timeout, match="no content from 127.*within 0.3 s .first_token_timeout"):
+        read(chat(first_token_timeout=timedelta(seconds=0.3), max_retries=0))
+    pieces, stream = read(chat(first_token_timeout=0.3, max_retries=0).with_fallbacks([chat("other")]))
+    assert stream.alternative == 1
+    sim.wait_aborted(3)
+
+
+@both
+@pytest.mark.parametrize("keepalive", [None, 0.02])
+def test_a_stream_without_content_for_too_long_is_interrupted(sim, chat, keepalive, read: Read) -> None:
+    sim.on("m", faults.stall(3, keepalive))
+    with pytest.raises(errors.StreamInterruptedError) as raised:
+        read(chat(timeout=None, idle_timeout=0.3))
+    assert isinstance(raised.value.__cause__, errors.Timeout)
+    assert "0.3 s (idle_timeout)" in str(raised.value)
+    assert raised.value.partial
+    assert (raised.value.request_id, raised.value.attempts) == ("req_1", 1)
+    sim.wait_aborted(1)
+    assert sim.count() == 1
+
+
+def test_the_limits_of_a_stream_leave_its_slow_reader_and_other_calls_alone(sim, chat) -> None:
+    event = 'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
+    sim.on("m", faults.status(200, body=event * 10_000 + "data: [DONE]\n\n", content_type="text/event-stream"), times=1)
+    model = chat(first_token_timeout=0.2, idle_timeout=0.2, max_retries=0)
+    stream = model.stream("x")
+    text = next(stream).content
+    with pytest.raises(TimeoutError):
+        sim.wait_for(2, timeout=0.5)
+    assert text + "".join(piece.content for piece in stream) == "x" * 10_000
+    sim.on("m", faults.latency(0.5))
+    assert model.invoke("x").content
+
+
+@pytest.mark.parametrize("name", ["first_token_timeout", "idle_timeout"])
+def test_embeddings_have_no_limits_of_streams(name) -> None:
+    with pytest.raises(errors.ConfigurationError, match=f"{name} is about streams"):
+        Embeddings("m", api_key="sk-a-test-key", **{name: 1})
+
+
+@both
 def test_leaving_early_cuts_the_request(sim, chat, read: Read) -> None:
     sim.on("m", faults.stall(3))
     pieces, stream = read(chat(), take=2)
@@ -252,3 +307,69 @@ def test_a_reader_that_is_slow_does_not_use_up_the_servers_time(sim, chat) -> No
     with pytest.raises(TimeoutError):
         sim.wait_for(2, timeout=1.1)
     assert text + "".join(piece.content for piece in stream) == "x" * 1000
+
+
+def test_a_reader_that_stops_stops_the_server_too(chat) -> None:
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}],"obfuscation":"%s"}\n\n' % (b"y" * 400)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    sent, whole = [0], 100_000_000
+
+    def serve() -> None:
+        with server.accept()[0] as socket:
+            socket.recv(65536)
+            socket.sendall(head)
+            socket.setblocking(False)
+            # It has stopped when nothing more fits for a while.
+            while sent[0] < whole and select.select([], [socket], [], 1)[1]:
+                sent[0] += socket.send(event * 100)
+            stopped.set()
+
+    with create_server(("127.0.0.1", 0)) as server:
+        stopped = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with chat(base_url=f"http://127.0.0.1:{server.getsockname()[1]}/v1").stream("x") as stream:
+            next(stream)
+            assert stopped.wait(30)
+        thread.join(30)
+    assert 0 < sent[0] < whole / 4
+
+
+async def test_asyncio_takes_an_awaited_piece_for_a_coroutine(sim, chat) -> None:
+    whole = chat().invoke("hello there").content
+    stream = chat().astream("hello there")
+    given_up = asyncio.create_task(anext(stream))
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    pieces = [await asyncio.create_task(anext(stream)), await asyncio.wait_for(anext(stream), 30)]
+    pieces += await asyncio.gather(anext(stream))
+    once = anext(stream)
+    pieces.append(await once)
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await once
+    pieces += [piece async for piece in stream]
+    assert "".join(piece.content for piece in pieces) == whole
+    sim.on("m", faults.stall(1))
+    stream = chat().astream("x")
+    assert [(await anext(stream)).content for _ in range(2)][0] == ""
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.to_thread(sim.wait_aborted, 1)
+    assert [piece async for piece in stream] == []
+
+
+async def test_a_piece_that_is_awaited_by_hand_is_left_by_closing_it(sim, chat) -> None:
+    sim.on("m", faults.stall(0))
+    stream = chat().astream("x")
+    piece = stream.__anext__()
+    future = piece.send(None)
+    assert asyncio.isfuture(future)
+    await asyncio.to_thread(sim.wait_for, 1)
+    piece.close()
+    await asyncio.to_thread(sim.wait_aborted, 1)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)

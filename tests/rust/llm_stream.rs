@@ -5,6 +5,7 @@ use seawall::llm::delta::Delta;
 use seawall::llm::error::{ApiError, ErrorKind};
 use seawall::llm::stream::{ChatStream, open_stream};
 use seawall::policies::class::Class;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -305,6 +306,36 @@ fn a_server_that_stays_open_after_the_end_holds_nothing_up() {
         let mut stream = open(Answer::events(&[A, STOP], Then::Hang)).await;
         assert!(stream.next().await.unwrap().unwrap().has_content() && !stream.finished());
         assert!(stream.next().await.unwrap().is_some() && stream.finished());
+    });
+}
+
+#[test]
+fn a_stream_may_be_silent_for_so_long_and_no_longer() {
+    const KEEPALIVE: &[u8] = b": still here\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"}}]}\n\n";
+    async fn bounded(pieces: &[&[u8]], then: Then) -> (String, Result<(), ApiError>) {
+        let mut stream = open(Answer::events(pieces, then)).await;
+        stream.bound_silence(Some(Duration::from_millis(100)));
+        let mut text = String::new();
+        loop {
+            match stream.next().await {
+                Ok(Some(delta)) => text.push_str(&delta.content),
+                Ok(None) => return (text, Ok(())),
+                Err(error) => return (text, Err(error)),
+            }
+        }
+    }
+    run(async {
+        for (pieces, then) in [(&[ROLE, A][..], Then::Hang), (&[ROLE, A, KEEPALIVE], Then::Repeat)] {
+            let (text, end) = bounded(pieces, then).await;
+            let error = end.unwrap_err();
+            assert_eq!((&*text, error.kind, error.class()), ("é", ErrorKind::Timeout, Class::Transient));
+            assert!(error.message.ends_with("for 0.1 s (idle_timeout)"), "{error}");
+        }
+        // The answer was over: that the server says no more makes no difference.
+        let (text, end) = bounded(&[ROLE, A, B, STOP], Then::Hang).await;
+        end.unwrap();
+        assert_eq!(text, "éb");
+        bounded(&[ROLE, A, B, STOP, DONE], Then::Keep).await.1.unwrap();
     });
 }
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from seawall._model import environment
 from seawall.errors import ConfigurationError
-from seawall.llm import environment
 
 _TRANSPORT = "the native client has its own pooled transport; proxies come from the environment (HTTPS_PROXY)"
 _RESPONSES = "it belongs to the responses API, and seawall speaks the chat completions API"
@@ -38,7 +38,7 @@ NOT_TAKEN = {
     "extra_query": "give default_query=",
     "include_response_headers": "response_metadata has request_id, and errors have headers",
     "stream": "give streaming=True, or call stream()",
-    "stream_chunk_timeout": "timeout= is the limit of a whole attempt, streams included",
+    "stream_chunk_timeout": "give idle_timeout=, the limit from one content to the next",
     "tiktoken_model_name": "count tokens with custom_get_token_ids=",
     "allowed_special": _RAW,
     "check_embedding_ctx_length": _RAW,
@@ -56,7 +56,10 @@ NOT_TAKEN = {
     "skip_empty": "every text has its vector",
 }
 # What the client is told, that is no parameter of a request.
-_CLIENT = ("api_key", "base_url", "max_retries", "messages", "model", "organization", "project", "stream", "timeout")
+_CLIENT = (
+    *("api_key", "base_url", "first_token_timeout", "idle_timeout", "max_retries", "messages", "model", "organization"),
+    *("project", "stream", "timeout"),
+)
 # Parameters of the API that are no fields: known, so that a misspelt name is not taken for one.
 _PARAMETERS = {
     "audio",
@@ -147,6 +150,8 @@ def refuse_in_call(parameters: Mapping[str, Any]) -> None:
             "max_retries",
             "organization",
             "timeout",
+            "first_token_timeout",
+            "idle_timeout",
             "http_client",
             "extra_headers",
             "extra_query",

@@ -13,11 +13,11 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough,
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
+from seawall._model import retry_policy
 from seawall._seawall import Pipeline
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch
 from seawall.langchain._resilient import Binding, BoundRunnable, Resilient, pipeline_name, resilient_fallbacks, without_retries
-from seawall.llm import retry_policy
 
 
 class BoundChat(BoundRunnable):

@@ -17,6 +17,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 from typing_extensions import Self
 
+from seawall._model import retry_policy
 from seawall._seawall import CircuitBreaker, Retry
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch, errors
@@ -25,7 +26,7 @@ from seawall.langchain._bound import BoundChat, structured
 from seawall.langchain._configurable import ConfigurableChat, chosen
 from seawall.langchain._messages import last_chunk, to_chunk, to_result, to_wire
 from seawall.langchain._resilient import listed, resilient_fallbacks, sharing
-from seawall.llm import Chat, _apieces, _landed, _pieces, retry_policy
+from seawall.llm import AsyncStream, Chat, _landed
 
 # What goes into the request under another name than the field's.
 _SENT_AS = {"max_tokens": "max_completion_tokens"}
@@ -60,6 +61,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
         api_key: default: the environment's OPENAI_API_KEY.
         base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
         timeout: seconds for one attempt, to the last byte (60); `None` for none.
+        first_token_timeout, idle_timeout: of a stream, seconds to its first content, and from one content to the next.
         max_retries: attempts after the first (2), unless `with_retry` says otherwise.
         streaming: read the answer as a stream for `invoke` too.
         stream_usage: ask for token counts in streams (true).
@@ -80,6 +82,8 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
     openai_organization: str | None = Field(default=None, alias="organization")
     project: str | None = None
     request_timeout: float | timedelta | None = Field(default=60.0, alias="timeout")
+    first_token_timeout: float | timedelta | None = None
+    idle_timeout: float | timedelta | None = None
     max_retries: int | None = None
     default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
     default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
@@ -302,6 +306,8 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
             organization=self.openai_organization,
             project=self.project,
             timeout=self.request_timeout,
+            first_token_timeout=self.first_token_timeout,
+            idle_timeout=self.idle_timeout,
             max_retries=2 if self.max_retries is None else self.max_retries,
             default_headers=self.default_headers,
             default_query=self.default_query,
@@ -372,7 +378,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
         try:
-            for piece in _pieces(stream):
+            for piece in stream:
                 chunk = to_chunk(piece)
                 if run_manager is not None:
                     run_manager.on_llm_new_token(piece.content, chunk=chunk)
@@ -391,7 +397,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
         try:
-            async for piece in _apieces(stream):
+            async for piece in AsyncStream(stream):
                 chunk = to_chunk(piece)
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(piece.content, chunk=chunk)

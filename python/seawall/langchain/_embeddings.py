@@ -10,12 +10,13 @@ from langchain_core.embeddings import Embeddings as BaseEmbeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from typing_extensions import Self
 
+from seawall._model import retry_policy
 from seawall._seawall import CircuitBreaker, Retry
 from seawall.errors import ConfigurationError
 from seawall.langchain import errors
 from seawall.langchain._arguments import accepted
 from seawall.langchain._resilient import sharing
-from seawall.llm import Embeddings, retry_policy
+from seawall.llm import Embeddings
 
 # The API takes no more inputs in one request.
 _LARGEST = 2048

@@ -17,11 +17,11 @@ from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langchain_core.runnables.passthrough import RunnableAssign
 from typing_extensions import Self
 
+from seawall._model import retry_policy
 from seawall._prompt import Prompt
 from seawall._seawall import Fallback, Pipeline, Retry
 from seawall.errors import ConfigurationError, StreamInterruptedError
 from seawall.langchain import _batch, errors
-from seawall.llm import retry_policy
 
 _END: Any = object()
 

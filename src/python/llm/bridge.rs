@@ -2,12 +2,14 @@
 //! loop through a file descriptor, many completions per wake-up.
 
 use crate::python::errors::ours;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use std::cell::RefCell;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -109,16 +111,16 @@ pub struct Bridge {
 pub struct Sender(Arc<Loop>);
 
 impl Sender {
-    /// Completes `future` on its loop with what `make` gives.
-    pub fn complete(&self, future: Py<PyAny>, make: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) {
-        let was_empty = {
-            let mut done = lock(&self.0.done);
-            done.push((future, Box::new(make)));
-            done.len() == 1
-        };
-        if !was_empty {
-            return;
-        }
+    /// Completes `future` on its loop with what `make` gives. The loop is woken when the result is dropped; of many
+    /// completions one wakes it.
+    #[must_use]
+    pub fn complete(&self, future: Py<PyAny>, make: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) -> Option<Call> {
+        let mut done = lock(&self.0.done);
+        done.push((future, Box::new(make)));
+        (done.len() == 1).then(|| Call(self.clone()))
+    }
+
+    fn wake(&self) {
         if !self.0.watches_nothing.load(Ordering::Acquire) {
             // A pipe with a byte or two at most in it takes this one.
             let _ = (&self.0.writer).write(&[1]);
@@ -129,6 +131,15 @@ impl Sender {
             let threadsafe = lock(&self.0.threadsafe).as_ref().map(|(call, what)| (call.clone_ref(py), what.clone_ref(py)));
             threadsafe.map(|(call, what)| call.call1(py, (what,)).map(drop))
         });
+    }
+}
+
+/// The loop has to be woken: dropping this does.
+pub struct Call(Sender);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.wake();
     }
 }
 
@@ -185,19 +196,44 @@ impl Bridge {
 
 fn complete(future: &Bound<'_, PyAny>, make: Make) -> PyResult<()> {
     let py = future.py();
-    if future.call_method0("done")?.is_truthy()? {
+    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
         return Ok(());
     }
     match make(py) {
-        Ok(value) => future.call_method1("set_result", (value,))?,
-        Err(error) => future.call_method1("set_exception", (error.into_value(py),))?,
+        Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
+        Err(error) => future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?,
     };
     Ok(())
 }
 
+thread_local! {
+    // The loop that this thread ran last, and the way into it. Neither is kept alive by this.
+    static LAST: RefCell<Option<(Py<PyWeakrefReference>, Weak<Loop>)>> = const { RefCell::new(None) };
+}
+
 /// A new future of the running loop, and the way to complete it.
 pub fn future(py: Python<'_>) -> PyResult<(Py<PyAny>, Sender)> {
-    static BRIDGED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let (future, bridge) = ours(py, &BRIDGED, "seawall._bridge", "future")?.call0()?.extract::<(Py<PyAny>, Py<Bridge>)>()?;
-    Ok((future, Sender(bridge.get().shared.clone())))
+    static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let running = ours(py, &RUNNING, "asyncio", "_get_running_loop")?.call0()?;
+    let known = LAST.with(|last| match &*last.borrow() {
+        Some((event_loop, shared)) if event_loop.bind(py).upgrade().is_some_and(|known| known.is(&running)) => shared.upgrade(),
+        _ => None,
+    });
+    let shared = match known {
+        Some(shared) => shared,
+        None => new_to_thread(&running)?,
+    };
+    Ok((running.call_method0(intern!(py, "create_future"))?.unbind(), Sender(shared)))
+}
+
+#[cold]
+fn new_to_thread(running: &Bound<'_, PyAny>) -> PyResult<Arc<Loop>> {
+    static BRIDGE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = running.py();
+    let bridge = ours(py, &BRIDGE, "seawall._bridge", "bridge")?.call1((running,))?.cast_into::<Bridge>()?;
+    let shared = bridge.get().shared.clone();
+    let known = (PyWeakrefReference::new(running)?.unbind(), Arc::downgrade(&shared));
+    let old = LAST.with(|last| last.replace(Some(known)));
+    drop(old);
+    Ok(shared)
 }

@@ -5,11 +5,11 @@ use super::route::kinds;
 use crate::engine::{Plan, PlanBuilder, Policy, StageId, Target};
 use crate::llm::endpoint::{Endpoint, EndpointOptions};
 use crate::llm::error::ErrorKind;
-use crate::llm::route::{Leg as Core, Rule};
+use crate::llm::route::{Leg as Core, Patience, Rule};
 use crate::llm::secret::ApiKey;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
-use crate::python::errors::class;
+use crate::python::errors::{class, configuration};
 use crate::python::hooks::Hooks;
 use crate::python::judge::{Judge, Listed};
 use crate::python::llm::json;
@@ -37,7 +37,8 @@ pub struct Leg {
 impl Leg {
     #[new]
     #[pyo3(signature = (model, *, base_url, api_key=None, organization=None, project=None, headers=None, query=None, params=None,
-                        retry=None, breaker=None, timeout=None, max_response_bytes=67_108_864))]
+                        retry=None, breaker=None, timeout=None, first_token_timeout=None, idle_timeout=None,
+                        max_response_bytes=67_108_864))]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
         py: Python<'_>,
@@ -52,6 +53,8 @@ impl Leg {
         retry: Option<Py<Retry>>,
         breaker: Option<Py<CircuitBreaker>>,
         timeout: Option<Bound<'_, PyAny>>,
+        first_token_timeout: Option<Bound<'_, PyAny>>,
+        idle_timeout: Option<Bound<'_, PyAny>>,
         max_response_bytes: usize,
     ) -> PyResult<Leg> {
         let table = class(py, "APIError")?.getattr("__module__").and_then(|m| py.import(m.extract::<&str>()?))?;
@@ -69,8 +72,24 @@ impl Leg {
         let endpoint = Endpoint::new(options).map_err(wrong)?;
         let place = endpoint.place();
         let params = params.map(|p| json::map(p, "params")).transpose()?.unwrap_or_default();
-        let core = Core { endpoint, model: model.into(), params, max_response_bytes };
         let timeout = convert::optional("timeout", timeout.as_ref(), convert::positive_seconds)?;
+        let within = |name, value: Option<Bound<'_, PyAny>>| {
+            let limit = convert::optional(name, value.as_ref(), convert::positive_seconds)?;
+            match (limit, timeout) {
+                (Some(limit), Some(whole)) if limit > whole => Err(configuration(
+                    py,
+                    &format!(
+                        "{name} ({} s) is longer than timeout ({} s), the limit of the whole attempt: it would never be reached",
+                        limit.as_secs_f64(),
+                        whole.as_secs_f64()
+                    ),
+                )),
+                _ => Ok(limit),
+            }
+        };
+        let patience =
+            Patience { first_token: within("first_token_timeout", first_token_timeout)?, idle: within("idle_timeout", idle_timeout)? };
+        let core = Core { endpoint, model: model.into(), params, max_response_bytes, patience };
         Ok(Leg { core: Arc::new(core), place, key, who, retry, breaker, timeout })
     }
 

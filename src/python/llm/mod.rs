@@ -4,6 +4,7 @@ mod bridge;
 mod foreign;
 mod json;
 mod leg;
+pub mod pieces;
 mod raise;
 mod reply;
 mod route;
@@ -19,5 +20,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<reply::Reply>()?;
     m.add_class::<reply::Chunk>()?;
     m.add_class::<stream::Stream>()?;
+    m.add_class::<pieces::AsyncPieces>()?;
     m.add("ERROR_CLASSES", leg::class_names())
 }

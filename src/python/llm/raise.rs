@@ -61,11 +61,16 @@ pub fn failure(py: Python<'_>, failure: &Failure, route: &Route, table: &Bound<'
 }
 
 /// The attempts as Python's records.
-pub fn attempts<'py>(py: Python<'py>, attempts: &[Attempt], route: &Route, begun: crate::engine::Instant) -> PyResult<Bound<'py, PyAny>> {
+pub fn attempts<'py>(
+    py: Python<'py>,
+    attempts: &[Attempt],
+    route: Option<&Route>,
+    begun: crate::engine::Instant,
+) -> PyResult<Bound<'py, PyAny>> {
     static ATTEMPTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let rows = PyList::empty(py);
     for attempt in attempts {
-        let leg = route.legs.get(attempt.target.0 as usize);
+        let leg = route.and_then(|r| r.legs.get(attempt.target.0 as usize));
         rows.append((
             leg.map(|l| &*l.model),
             attempt.target.0,

@@ -1,6 +1,7 @@
 //! What a model answered: whole, and in pieces.
 
 use super::json;
+use super::route::Story;
 use crate::llm::chat::{ChatReply, parse_reply};
 use crate::llm::client::RawReply;
 use crate::llm::delta::Delta;
@@ -9,6 +10,7 @@ use crate::python::convert::quoted;
 use crate::python::errors::configuration;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
+use std::sync::Arc;
 
 fn usage_dict<'py>(py: Python<'py>, usage: Option<&Usage>) -> PyResult<Option<Bound<'py, PyDict>>> {
     let Some(usage) = usage else { return Ok(None) };
@@ -29,22 +31,36 @@ fn usage_dict<'py>(py: Python<'py>, usage: Option<&Usage>) -> PyResult<Option<Bo
 #[pyclass(frozen, module = "seawall.llm")]
 pub struct Reply {
     pub reply: ChatReply,
-    /// The attempts made, in order; compares with a number as their count.
-    #[pyo3(get)]
-    pub attempts: Py<PyAny>,
-    /// Seconds from the call to the answer, retries and waits included.
-    #[pyo3(get)]
-    pub seconds: f64,
-    /// Which alternative answered: 0 is the primary.
-    #[pyo3(get)]
-    pub alternative: u16,
-    /// The model that was asked; `model` is what the server says.
-    #[pyo3(get)]
-    pub asked_model: String,
+    pub story: Story,
+    pub asked_model: Arc<str>,
 }
 
 #[pymethods]
 impl Reply {
+    /// The attempts made, in order; compares with a number as their count.
+    #[getter]
+    fn attempts(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
+        self.story.attempts(py)
+    }
+
+    /// Seconds from the call to the answer, retries and waits included.
+    #[getter]
+    fn seconds(&self) -> f64 {
+        self.story.seconds
+    }
+
+    /// Which alternative answered: 0 is the primary.
+    #[getter]
+    fn alternative(&self) -> u16 {
+        self.story.alternative
+    }
+
+    /// The model that was asked; `model` is what the server says.
+    #[getter]
+    fn asked_model(&self) -> &str {
+        &self.asked_model
+    }
+
     /// The text.
     #[getter]
     fn content(&self) -> &str {
@@ -144,7 +160,7 @@ impl Reply {
     ) -> PyResult<Reply> {
         let named = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
         let reply = parse_reply(RawReply::new(200, named.collect(), raw)).map_err(|e| configuration(py, &e.message))?;
-        Ok(Reply { reply, attempts, seconds, alternative, asked_model })
+        Ok(Reply { reply, story: Story::retold(attempts, alternative, seconds), asked_model: asked_model.into() })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -152,10 +168,10 @@ impl Reply {
         let parts = (
             PyBytes::new(py, &this.reply.raw),
             this.reply.headers(),
-            &this.attempts,
-            this.seconds,
-            this.alternative,
-            this.asked_model.as_str(),
+            this.story.attempts(py)?,
+            this.story.seconds,
+            this.story.alternative,
+            &*this.asked_model,
         );
         (slf.get_type().getattr("_restored")?, parts).into_pyobject(py)
     }
@@ -175,12 +191,12 @@ impl Reply {
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let text: String = self.reply.content.chars().take(60).collect();
-        let attempts = self.attempts.bind(py).len()?;
+        let attempts = self.story.attempts(py)?.bind(py).len()?;
         Ok(format!(
             "<Reply {} from {} in {:.2} s, {attempts} attempt{}>",
             quoted(py, &text),
             self.model(),
-            self.seconds,
+            self.story.seconds,
             if attempts == 1 { "" } else { "s" }
         ))
     }
@@ -217,12 +233,12 @@ impl Chunk {
 
     #[getter]
     fn model(&self) -> Option<&str> {
-        self.delta.model.as_deref()
+        self.delta.source.model.as_deref()
     }
 
     #[getter]
     fn id(&self) -> Option<&str> {
-        self.delta.id.as_deref()
+        self.delta.source.id.as_deref()
     }
 
     /// Set on the last piece: `stop`, `length`, …
@@ -233,12 +249,12 @@ impl Chunk {
 
     #[getter]
     fn system_fingerprint(&self) -> Option<&str> {
-        self.delta.system_fingerprint.as_deref()
+        self.delta.source.system_fingerprint.as_deref()
     }
 
     #[getter]
     fn service_tier(&self) -> Option<&str> {
-        self.delta.service_tier.as_deref()
+        self.delta.source.service_tier.as_deref()
     }
 
     /// Which choice it belongs to.

@@ -1,6 +1,6 @@
 //! `Route`: one or more models behind one plan, called from threads and event loops.
 
-use super::bridge;
+use super::bridge::{self, Parker};
 use super::foreign::Listeners;
 use super::raise;
 use super::reply::Reply;
@@ -10,6 +10,7 @@ use crate::drive::tokio::{Drive, Turn};
 use crate::drive::{clock, trial};
 use crate::engine::{Execution, Instant, Outcome, Target};
 use crate::llm::chat::ChatReply;
+use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
 use crate::llm::error::{ApiError, ErrorKind, KINDS};
 use crate::llm::route::{Answer, Attempt, Failure, Flight, Kinds, Order, Route as Core, Rule, Task};
@@ -27,7 +28,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use serde_json::value::RawValue;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::task::AbortHandle;
 
@@ -88,6 +90,32 @@ pub struct Shared {
     pub table: Py<PyAny>,
 }
 
+/// What there is to tell of a call that is over. Most stories nobody asks for: Python's records are made when somebody does.
+pub struct Story {
+    attempts: Vec<Attempt>,
+    begun: Instant,
+    core: Option<Arc<Core>>,
+    told: PyOnceLock<Py<PyAny>>,
+    /// Which alternative answered: 0 is the primary.
+    pub alternative: u16,
+    /// Seconds from the call to its end, retries and waits included.
+    pub seconds: f64,
+}
+
+impl Story {
+    /// One that was told before.
+    pub fn retold(attempts: Py<PyAny>, alternative: u16, seconds: f64) -> Story {
+        let told = PyOnceLock::new();
+        let _ = Python::attach(|py| told.set(py, attempts));
+        Story { attempts: Vec::new(), begun: Instant::NEVER, core: None, told, alternative, seconds }
+    }
+
+    /// The attempts, in order.
+    pub fn attempts(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
+        self.told.get_or_try_init(py, || raise::attempts(py, &self.attempts, self.core.as_deref(), self.begun).map(Bound::unbind))
+    }
+}
+
 /// Which kinds of error the listed classes match, and which they name.
 pub fn kinds(table: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> PyResult<Kinds> {
     static ROW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -115,21 +143,20 @@ impl Shared {
         let model = finished.attempts.first().and_then(|a| self.core.legs.get(a.target.0 as usize)).map(|l| &*l.model);
         let error = raise::failure(py, failure, &self.core, table, model);
         let others = finished.others.iter().map(|o| raise::failure(py, o, &self.core, table, None)).collect();
-        let attempts = raise::attempts(py, &finished.attempts, &self.core, finished.begun)?;
+        let attempts = raise::attempts(py, &finished.attempts, Some(&self.core), finished.begun)?;
         raise::tell(py, &error, others, &attempts, finished.exhausted, model.unwrap_or("the call"));
         Ok(error)
     }
 
-    fn reply(&self, py: Python<'_>, finished: &Finished, reply: ChatReply) -> PyResult<Py<PyAny>> {
-        let (attempts, alternative, seconds) = self.story(py, finished)?;
-        let asked_model = self.core.legs.get(alternative as usize).map_or_else(String::new, |l| l.model.to_string());
-        let reply = Reply { reply, attempts, seconds, alternative, asked_model };
-        Ok(Py::new(py, reply)?.into_any())
+    fn reply(&self, py: Python<'_>, finished: &mut Finished, reply: ChatReply) -> PyResult<Py<PyAny>> {
+        let story = self.story(finished);
+        let asked_model = self.core.legs.get(story.alternative as usize).map_or_else(|| "".into(), |l| l.model.clone());
+        Ok(Py::new(py, Reply { reply, story, asked_model })?.into_any())
     }
 
     fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: EmbeddingsReply) -> PyResult<Py<PyAny>> {
         static EMBEDDED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let attempts = raise::attempts(py, &finished.attempts, &self.core, finished.begun)?;
+        let attempts = raise::attempts(py, &finished.attempts, Some(&self.core), finished.begun)?;
         let vectors = PyList::empty(py);
         for vector in &reply.vectors {
             vectors.append(PyList::new(py, vector.iter().map(|x| f64::from(*x)))?)?;
@@ -143,18 +170,23 @@ impl Shared {
     pub fn convert(&self, py: Python<'_>, mut finished: Finished) -> PyResult<Py<PyAny>> {
         let unsaid = || Err(Failure::Api(ApiError::new(ErrorKind::Api, "the stream has ended")));
         match std::mem::replace(&mut finished.result, unsaid()) {
-            Ok(Answer::Chat(reply)) => self.reply(py, &finished, *reply),
+            Ok(Answer::Chat(reply)) => self.reply(py, &mut finished, *reply),
             Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, reply),
             Ok(Answer::Stream(..) | Answer::Streamed) => Ok(py.None()),
             Err(failure) => Err(self.raised(py, &finished, &failure)?),
         }
     }
 
-    /// The attempts, the alternative that came last, and the seconds.
-    pub fn story(&self, py: Python<'_>, finished: &Finished) -> PyResult<(Py<PyAny>, u16, f64)> {
-        let attempts = raise::attempts(py, &finished.attempts, &self.core, finished.begun)?.unbind();
-        let alternative = finished.attempts.last().map_or(0, |a| a.target.0);
-        Ok((attempts, alternative, finished.took.as_secs_f64()))
+    /// The story of a finished call.
+    pub fn story(&self, finished: &mut Finished) -> Story {
+        Story {
+            alternative: finished.attempts.last().map_or(0, |a| a.target.0),
+            seconds: finished.took.as_secs_f64(),
+            attempts: std::mem::take(&mut finished.attempts),
+            begun: finished.begun,
+            core: Some(self.core.clone()),
+            told: PyOnceLock::new(),
+        }
     }
 
     /// The exception of a failed stream.
@@ -167,7 +199,7 @@ impl Shared {
 }
 
 /// Runs a call to its end, whatever happens: somebody waits for it.
-async fn run(core: Arc<Core>, order: Arc<Order>, client: crate::llm::client::Client, deadline: Instant) -> Finished {
+async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Instant) -> Finished {
     let begun = clock::now();
     let carried = async move {
         let execution = Execution::within(core.plan.clone(), clock::seed(), clock::now(), deadline).announcing();
@@ -180,6 +212,39 @@ async fn run(core: Arc<Core>, order: Arc<Order>, client: crate::llm::client::Cli
         }
     };
     AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| Finished::panicked(begun))
+}
+
+/// What a batch has to do, for those who do it: each takes the next order until there are none.
+struct Work {
+    orders: Vec<Arc<Order>>,
+    next: AtomicUsize,
+    /// In the order of the orders, and how many there are.
+    results: Mutex<(Vec<Option<Finished>>, usize)>,
+    /// Whether somebody wants to know of each that is done.
+    is_watched: bool,
+}
+
+impl Work {
+    fn lock(&self) -> MutexGuard<'_, (Vec<Option<Finished>>, usize)> {
+        self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    async fn carry_out(&self, core: Arc<Core>, client: Client, deadline: Instant, parker: &Parker) {
+        while let at = self.next.fetch_add(1, Ordering::Relaxed)
+            && let Some(order) = self.orders.get(at)
+        {
+            let finished = run(core.clone(), order.clone(), client.clone(), deadline).await;
+            let is_last = {
+                let mut results = self.lock();
+                results.0[at] = Some(finished);
+                results.1 += 1;
+                results.1 == self.orders.len()
+            };
+            if is_last || self.is_watched {
+                parker.wake();
+            }
+        }
+    }
 }
 
 /// A call on its way to an asyncio future. Dropping it, or `abort`, cuts the request.
@@ -229,7 +294,7 @@ impl Route {
         Ok(Arc::new(Order { task, content: raw, inputs, params }))
     }
 
-    pub fn live(&self, py: Python<'_>) -> PyResult<(tokio::runtime::Handle, crate::llm::client::Client)> {
+    pub fn live(&self, py: Python<'_>) -> PyResult<(tokio::runtime::Handle, Client)> {
         runtime::get().map_err(|error| broken(py, &self.shared.table, &error))
     }
 }
@@ -338,7 +403,11 @@ impl Route {
         let (shared, core, told) = (self.shared.clone(), self.shared.core.clone(), future.clone_ref(py));
         let job = runtime.spawn(async move {
             let finished = run(core, order, client, deadline).await;
-            sender.complete(told, move |py| shared.convert(py, finished));
+            if let Some(call) = sender.complete(told, move |py| shared.convert(py, finished)) {
+                // Those that are ready too go along.
+                tokio::task::yield_now().await;
+                drop(call);
+            }
         });
         Ok(Flying { future, abort: job.abort_handle() })
     }
@@ -384,28 +453,24 @@ impl Route {
         let (runtime, client) = self.live(py)?;
         let deadline = remaining::inherited(py);
         let total = orders.len();
-        let results: Arc<Mutex<(Vec<Option<Finished>>, usize)>> = Arc::new(Mutex::new(((0..total).map(|_| None).collect(), 0)));
-        let mut jobs = Vec::with_capacity(total);
+        let work = Arc::new(Work {
+            orders,
+            next: AtomicUsize::new(0),
+            results: Mutex::new(((0..total).map(|_| None).collect(), 0)),
+            is_watched: progress.is_some(),
+        });
+        let mut jobs = Vec::new();
         let mut shown = 0;
         let waited = bridge::wait(
             py,
             |parker| {
-                let places = Arc::new(tokio::sync::Semaphore::new(concurrency.unwrap_or(total).max(1)));
-                for (at, order) in orders.into_iter().enumerate() {
-                    let (places, core, client) = (places.clone(), self.shared.core.clone(), client.clone());
-                    let (results, parker) = (results.clone(), parker.clone());
-                    jobs.push(runtime.spawn(async move {
-                        let _place = places.acquire().await;
-                        let finished = run(core, order, client, deadline).await;
-                        let mut results = results.lock().unwrap_or_else(|p| p.into_inner());
-                        results.0[at] = Some(finished);
-                        results.1 += 1;
-                        parker.wake();
-                    }));
+                for _ in 0..concurrency.unwrap_or(total).clamp(1, total.max(1)) {
+                    let (work, core, client, parker) = (work.clone(), self.shared.core.clone(), client.clone(), parker.clone());
+                    jobs.push(runtime.spawn(async move { work.carry_out(core, client, deadline, &parker).await }));
                 }
             },
             || {
-                let done = results.lock().unwrap_or_else(|p| p.into_inner()).1;
+                let done = work.lock().1;
                 if let (Some(progress), true) = (&progress, done > shown)
                     && let Err(error) = progress.call1((done,))
                 {
@@ -419,7 +484,7 @@ impl Route {
             jobs.iter().for_each(|job| job.abort());
             return Err(interrupt);
         }
-        let finished = std::mem::take(&mut results.lock().unwrap_or_else(|p| p.into_inner()).0);
+        let finished = std::mem::take(&mut work.lock().0);
         let mut finished = finished.into_iter().flatten();
         let list = PyList::empty(py);
         for refusal in refused {

@@ -3,7 +3,7 @@
 use super::bridge::{self, Parker, Sender};
 use super::raise;
 use super::reply::Chunk;
-use super::route::{Finished, Shared};
+use super::route::{Finished, Shared, Story};
 use crate::drive::tokio::{Drive, Turn};
 use crate::drive::{clock, trial};
 use crate::engine::{Execution, Instant, Outcome};
@@ -17,14 +17,21 @@ use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::task::Poll;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-/// Pieces held for a reader before the request is made to wait: more than an answer has, as a rule, since the time limit
-/// is the server's and a slow reader must not use it up.
+/// Pieces held for a reader, beside those that it has taken, before the request is made to wait: more than an answer has,
+/// as a rule, since the time limit is the server's and a slow reader must not use it up.
 const HELD: usize = 4096;
+
+/// So many pieces wait at the most for those right behind them before a waiting reader is woken.
+const GATHERED: usize = 64;
 
 enum Reader {
     Nobody,
@@ -36,15 +43,13 @@ struct Held {
     pieces: VecDeque<Delta>,
     end: Option<Finished>,
     reader: Reader,
-    /// The end was handed out, or nobody wants it any more.
-    over: bool,
-    /// A thread is waiting, or about to.
-    reading: bool,
 }
 
 struct Pipe {
     held: Mutex<Held>,
     room: Notify,
+    /// The end was handed out, or nobody wants it any more.
+    over: AtomicBool,
 }
 
 impl Pipe {
@@ -52,43 +57,61 @@ impl Pipe {
         self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
     fn wake(reader: Reader) {
         match reader {
             Reader::Nobody => {}
             Reader::Thread(parker) => parker.wake(),
-            Reader::Loop(sender, future) => sender.complete(future, |py| Ok(py.None())),
+            Reader::Loop(sender, future) => drop(sender.complete(future, |py| Ok(py.None()))),
         }
     }
 
-    async fn push(&self, piece: Delta) {
-        let reader = {
-            let mut held = self.lock();
-            held.pieces.push_back(piece);
-            std::mem::replace(&mut held.reader, Reader::Nobody)
-        };
+    /// Puts the pieces there; gives how many there are now, and whether somebody waits, who is told by `tell`.
+    fn put(&self, pieces: &mut VecDeque<Delta>) -> (usize, bool) {
+        let mut held = self.lock();
+        held.pieces.append(pieces);
+        (held.pieces.len(), !matches!(held.reader, Reader::Nobody))
+    }
+
+    fn tell(&self) {
+        let reader = std::mem::replace(&mut self.lock().reader, Reader::Nobody);
         Pipe::wake(reader);
-        while self.lock().pieces.len() >= HELD {
+    }
+
+    async fn wait_for_room(&self, mut held: usize) {
+        while held >= HELD {
             self.room.notified().await;
+            held = self.lock().pieces.len();
+        }
+    }
+
+    /// Registers whoever waits; given back if there is something for it already.
+    fn register(&self, reader: Reader) -> Reader {
+        let mut held = self.lock();
+        if held.pieces.is_empty() && held.end.is_none() && !self.is_over() {
+            held.reader = reader;
+            Reader::Nobody
+        } else {
+            reader
         }
     }
 
     fn end(&self, finished: Finished) {
-        let reader = {
-            let mut held = self.lock();
-            held.end = Some(finished);
-            std::mem::replace(&mut held.reader, Reader::Nobody)
-        };
-        Pipe::wake(reader);
+        self.lock().end = Some(finished);
+        self.tell();
     }
 
     /// Nobody wants the rest.
     fn close(&self) {
-        let reader = {
+        let (pieces, reader) = {
             let mut held = self.lock();
-            held.over = true;
-            held.pieces.clear();
-            std::mem::replace(&mut held.reader, Reader::Nobody)
+            self.over.store(true, Ordering::Release);
+            (std::mem::take(&mut held.pieces), std::mem::replace(&mut held.reader, Reader::Nobody))
         };
+        drop(pieces);
         Pipe::wake(reader);
     }
 }
@@ -110,19 +133,37 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pi
         let call = drive.host.last_call();
         let taken = drive.host.take(&Outcome::Stream(ticket));
         let (Ok(Answer::Stream(mut stream, first)), Some(call)) = (taken, call) else { break };
-        for piece in first {
-            pipe.push(piece).await;
-        }
+        let mut limit = pin!(drive.limit());
+        let mut pieces = VecDeque::from(first);
         let end = loop {
-            let next = tokio::select! {
-                biased;
-                next = stream.next() => next,
-                () = drive.limit() => break None,
+            pieces.extend(std::iter::from_fn(|| stream.next_here()));
+            let (held, mut awaited) = pipe.put(&mut pieces);
+            if held >= GATHERED && std::mem::take(&mut awaited) {
+                pipe.tell();
+            }
+            pipe.wait_for_room(held).await;
+            let mut is_patient = true;
+            let next = {
+                let mut next = pin!(stream.next());
+                poll_fn(|cx| {
+                    if let Poll::Ready(next) = next.as_mut().poll(cx) {
+                        return Poll::Ready(Some(next));
+                    }
+                    // A reader is woken once everybody else had a turn: what comes right behind goes along.
+                    if awaited && std::mem::take(&mut is_patient) {
+                        cx.waker().wake_by_ref();
+                    } else if std::mem::take(&mut awaited) {
+                        pipe.tell();
+                    }
+                    limit.as_mut().poll(cx).map(|()| None)
+                })
+                .await
             };
             match next {
-                Ok(Some(piece)) => pipe.push(piece).await,
-                Ok(None) => break Some(Ok(())),
-                Err(error) => break Some(Err(error.interrupted(stream.text()))),
+                Some(Ok(Some(piece))) => pieces.push_back(piece),
+                Some(Ok(None)) => break Some(Ok(())),
+                Some(Err(error)) => break Some(Err(error.interrupted(stream.text()))),
+                None => break None,
             }
         };
         delivered = Some(stream.text().to_owned());
@@ -145,68 +186,98 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pi
 pub struct Stream {
     shared: Arc<Shared>,
     pipe: Arc<Pipe>,
+    /// Pieces that the reader has taken out of the pipe, many at a time.
+    taken: Mutex<VecDeque<Delta>>,
+    /// Somebody is reading, or waiting to.
+    is_read: AtomicBool,
+    begun: AtomicBool,
     /// The order, until the first piece is asked for; then the job.
     job: Mutex<Result<Arc<Order>, AbortHandle>>,
-    story: Mutex<Option<Story>>,
+    story: OnceLock<Story>,
 }
 
-/// What there is to tell once a stream is over.
-struct Story {
-    attempts: Py<PyAny>,
-    alternative: u16,
-    seconds: f64,
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Stream {
     pub fn new(shared: Arc<Shared>, order: Arc<Order>) -> Stream {
-        let held = Held { pieces: VecDeque::new(), end: None, reader: Reader::Nobody, over: false, reading: false };
+        let held = Held { pieces: VecDeque::new(), end: None, reader: Reader::Nobody };
         Stream {
             shared,
-            pipe: Arc::new(Pipe { held: Mutex::new(held), room: Notify::new() }),
+            pipe: Arc::new(Pipe { held: Mutex::new(held), room: Notify::new(), over: AtomicBool::new(false) }),
+            taken: Mutex::new(VecDeque::new()),
+            is_read: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
             job: Mutex::new(Ok(order)),
-            story: Mutex::new(None),
+            story: OnceLock::new(),
         }
     }
 
     fn begin(&self, py: Python<'_>) -> PyResult<()> {
-        let mut job = self.job.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut job = locked(&self.job);
         if let Ok(order) = &*job
-            && !self.pipe.lock().over
+            && !self.pipe.is_over()
         {
             let (runtime, client) = runtime::get().map_err(|e| raise::api(py, &e, self.shared.table.bind(py), None))?;
             let running = runtime.spawn(run(self.shared.clone(), order.clone(), client, self.pipe.clone(), remaining::inherited(py)));
             *job = Err(running.abort_handle());
         }
+        self.begun.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// The next piece, the end (`StopIteration` or the call's error), or nothing yet.
-    fn next_now(&self, py: Python<'_>) -> Option<PyResult<Chunk>> {
-        let mut held = self.pipe.lock();
-        if held.over {
-            return Some(Err(PyStopIteration::new_err(())));
-        }
-        if let Some(delta) = held.pieces.pop_front() {
-            let low = held.pieces.len() == HELD / 2;
-            drop(held);
-            if low {
-                self.pipe.room.notify_one();
-            }
-            return Some(Ok(Chunk { delta }));
-        }
-        let end = held.end.take()?;
-        held.over = true;
-        drop(held);
-        let error = self.shared.stream_error(py, &end);
-        match self.shared.story(py, &end) {
-            Ok((attempts, alternative, seconds)) => *self.lock_story() = Some(Story { attempts, alternative, seconds }),
-            Err(failed) => return Some(Err(failed)),
-        }
-        Some(Err(error))
+    /// One reader at a time: whether it is this one's turn, until `leave`.
+    pub fn enter(&self, py: Python<'_>) -> PyResult<bool> {
+        self.begin(py)?;
+        Ok(!self.is_read.swap(true, Ordering::AcqRel))
     }
 
-    fn lock_story(&self) -> MutexGuard<'_, Option<Story>> {
-        self.story.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub fn leave(&self) {
+        self.is_read.store(false, Ordering::Release);
+    }
+
+    /// The next piece, the end (`StopIteration` or the call's error), or nothing yet.
+    pub fn next_now(&self, py: Python<'_>) -> Option<PyResult<Chunk>> {
+        if self.pipe.is_over() {
+            return Some(Err(PyStopIteration::new_err(())));
+        }
+        let mut taken = locked(&self.taken);
+        if taken.is_empty() {
+            let mut held = self.pipe.lock();
+            if held.pieces.is_empty() {
+                let end = held.end.take()?;
+                self.pipe.over.store(true, Ordering::Release);
+                drop((held, taken));
+                return Some(Err(self.ended(py, end)));
+            }
+            let was_full = held.pieces.len() >= HELD;
+            std::mem::swap(&mut *taken, &mut held.pieces);
+            drop(held);
+            if was_full {
+                self.pipe.room.notify_one();
+            }
+        }
+        taken.pop_front().map(|delta| Ok(Chunk { delta }))
+    }
+
+    /// Keeps the story; gives what ends the iteration.
+    fn ended(&self, py: Python<'_>, mut end: Finished) -> PyErr {
+        let error = self.shared.stream_error(py, &end);
+        // It ends once.
+        let _ = self.story.set(self.shared.story(&mut end));
+        error
+    }
+
+    /// A future of the running loop that is done once there is a next piece or the end.
+    pub fn future(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (future, sender) = bridge::future(py)?;
+        let ready = self.pipe.register(Reader::Loop(sender, future.clone_ref(py)));
+        Pipe::wake(ready);
+        Ok(future)
     }
 }
 
@@ -218,75 +289,45 @@ impl Stream {
 
     /// The attempts made, once the stream is over; `None` before.
     #[getter]
-    fn attempts(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.lock_story().as_ref().map(|s| s.attempts.clone_ref(py))
+    fn attempts(&self, py: Python<'_>) -> PyResult<Option<&Py<PyAny>>> {
+        self.story.get().map(|story| story.attempts(py)).transpose()
     }
 
     /// Which alternative answered (0 is the primary), once the stream is over.
     #[getter]
     fn alternative(&self) -> Option<u16> {
-        self.lock_story().as_ref().map(|s| s.alternative)
+        self.story.get().map(|story| story.alternative)
     }
 
     /// Seconds from the first piece asked for to the end, once the stream is over.
     #[getter]
     fn seconds(&self) -> Option<f64> {
-        self.lock_story().as_ref().map(|s| s.seconds)
+        self.story.get().map(|story| story.seconds)
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Chunk> {
-        self.begin(py)?;
-        if std::mem::replace(&mut self.pipe.lock().reading, true) {
+        if !self.enter(py)? {
             return Err(PyRuntimeError::new_err("the stream is being read by another thread: read it in one"));
         }
         let next = match self.next_now(py) {
             Some(next) => Ok(next),
-            None => bridge::wait(
-                py,
-                |parker| {
-                    let mut held = self.pipe.lock();
-                    // What came in between was told to nobody.
-                    if held.pieces.is_empty() && held.end.is_none() && !held.over {
-                        held.reader = Reader::Thread(parker);
-                    }
-                },
-                || self.next_now(py),
-            ),
+            // What came in between was told to nobody, and is found before the wait.
+            None => bridge::wait(py, |parker| drop(self.pipe.register(Reader::Thread(parker))), || self.next_now(py)),
         };
-        self.pipe.lock().reading = false;
+        self.leave();
         next.unwrap_or_else(|interrupt| {
             self.close();
             Err(interrupt)
         })
     }
 
-    /// For the asynchronous reader: the next piece, or a future that is done once there is one.
-    fn next_or_future(&self, py: Python<'_>) -> PyResult<(Option<Chunk>, Option<Py<PyAny>>)> {
-        self.begin(py)?;
-        if let Some(next) = self.next_now(py) {
-            return next.map(|chunk| (Some(chunk), None));
-        }
-        let (future, sender) = bridge::future(py)?;
-        let told = future.clone_ref(py);
-        let ready = {
-            let mut held = self.pipe.lock();
-            let reader = Reader::Loop(sender, told);
-            if held.pieces.is_empty() && held.end.is_none() && !held.over {
-                held.reader = reader;
-                Reader::Nobody
-            } else {
-                reader
-            }
-        };
-        Pipe::wake(ready);
-        Ok((None, Some(future)))
-    }
-
     /// Gives the rest up: the request is cut and its connection freed.
-    fn close(&self) {
+    pub fn close(&self) {
         self.pipe.close();
-        let job = self.job.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Err(running) = &*job {
+        if let Ok(mut taken) = self.taken.try_lock() {
+            taken.clear();
+        }
+        if let Err(running) = &*locked(&self.job) {
             running.abort();
         }
     }

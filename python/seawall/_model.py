@@ -1,0 +1,283 @@
+"""What a chat model and an embeddings model share: where they ask, as whom, and their policies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from seawall import _seawall, errors
+from seawall._seawall import CircuitBreaker, Retry
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+Seconds = float | timedelta
+
+# Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
+_ELSEWHERE = {
+    **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query", "circuit")),
+    **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout")),
+    "openai_api_key": "api_key",
+    "openai_api_base": "base_url",
+    "openai_organization": "organization",
+    "request_timeout": "timeout",
+    "extra_headers": "default_headers",
+    "extra_query": "default_query",
+}
+# What is said in another way than as a parameter.
+_SAID = {
+    "model": "the model is the first argument of {kind}(…): make one for each",
+    "messages": "give the messages as the first argument",
+    "input": "give the input as the first argument",
+    "stream": "for an answer in pieces call stream() or astream()",
+    "config": "config is LangChain's: seawall.langchain.ChatOpenAI takes it",
+    "extra_body": "give its entries as parameters of their own",
+    "model_kwargs": "give its entries as parameters of their own",
+}
+
+
+def retry_policy(
+    stop_after_attempt: int = 3,
+    *,
+    wait_exponential_jitter: bool = True,
+    exponential_jitter_params: Mapping[str, float] | None = None,
+    retry_if_exception_type: Any = (Exception,),
+    wait: Any = None,
+    **more: Any,
+) -> Retry:
+    """The `Retry` that `with_retry`'s arguments describe.
+
+    `wait` wins where it is given; without jitter the waits are the SDK's: 0.5 s doubling to 8 s, times 0.75 to 1.
+    """
+    if wait is None and exponential_jitter_params is not None:
+        wait = _seawall.wait_exponential_jitter(**exponential_jitter_params)
+    elif wait is None and wait_exponential_jitter:
+        # 1, 2, 4 ... s, at most 60, plus up to one second.
+        wait = _seawall.wait_exponential(multiplier=1, max=60) + _seawall.wait_random(0, 1)
+    return Retry(stop_after_attempt, on=retry_if_exception_type, wait=wait, **more)
+
+
+def environment(value: str | None, *names: str) -> str | None:
+    """The argument, or the first of the environment variables that is set and not empty."""
+    if value is not None:
+        return value
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+class _Hidden:
+    """Keeps a value out of tracebacks that show local variables."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+def _text(name: str, value: Any, *, secret: bool = False) -> str | None:
+    """An argument that has to be a text that can be sent, or `None`."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        # A key may have been put here by mistake: only the type is shown, and tracebacks show no value either.
+        kind, value = type(value).__name__, None
+        raise errors.ConfigurationError(f"{name} must be a str, not {kind}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        pass  # that error holds the whole text
+    else:
+        return value
+    shown, value = "" if secret else f" {value!r}", None
+    raise errors.ConfigurationError(f"{name}{shown} holds a lone surrogate (half a character), which cannot be sent")
+
+
+def _pairs(name: str, given: _Hidden) -> list[tuple[str, str]]:
+    """Headers or query parameters."""
+    if given.value is None:
+        return []
+    if not isinstance(given.value, Mapping):
+        raise errors.ConfigurationError(f"{name} must be a dict of texts, not {type(given.value).__name__}")
+    pairs = _Hidden([])
+    for key in given.value:
+        item = _Hidden(given.value[key])
+        if item.value is None:
+            raise errors.ConfigurationError(f"{name}[{key!r}] must be a str, not None")
+        pairs.value.append((_text(f"a name in {name}", key), _text(f"{name}[{key!r}]", item.value, secret=True)))
+    made: list[tuple[str, str]] = pairs.value
+    return made
+
+
+class Model:
+    """What a chat model and an embeddings model share: one primary, its policies and its alternatives."""
+
+    _kind: str
+    _streams = False
+    # For the repr of one whose arguments were refused.
+    model = "?"
+    _others: tuple[Model, ...] = ()
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: Any = None,
+        base_url: str | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        timeout: Seconds | None = 60,
+        first_token_timeout: Seconds | None = None,
+        idle_timeout: Seconds | None = None,
+        max_retries: int = 2,
+        default_headers: Mapping[str, str] | None = None,
+        default_query: Mapping[str, str] | None = None,
+        circuit: CircuitBreaker | None = None,
+        max_response_bytes: int = 64 * 1024 * 1024,
+        **params: Any,
+    ) -> None:
+        # From here on no local variable holds a secret: some tracebacks show them.
+        hidden, api_key = _Hidden(api_key), None
+        headers, default_headers = _Hidden(default_headers), None
+        query, default_query = _Hidden(default_query), None
+        place, base_url = _Hidden(environment(base_url, "OPENAI_BASE_URL", "OPENAI_API_BASE")), None
+        kept, params = _Hidden(params), {}
+        if not (_text("model", model) or "").strip():
+            raise errors.ConfigurationError(f"model must be the name of a model, not {model!r}")
+        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+            raise errors.ConfigurationError(f"max_retries must be a whole number from 0 on, not {max_retries!r}")
+        if isinstance(max_response_bytes, bool) or not isinstance(max_response_bytes, int) or not 0 < max_response_bytes < 2**63:
+            raise errors.ConfigurationError(f"max_response_bytes must be a whole number from 1 on, not {max_response_bytes!r}")
+        if circuit is not None and not isinstance(circuit, CircuitBreaker):
+            raise errors.ConfigurationError(f"circuit must be a seawall.CircuitBreaker or None, not {circuit!r}")
+        for name, limit in (("first_token_timeout", first_token_timeout), ("idle_timeout", idle_timeout)):
+            if limit is not None and not self._streams:
+                raise errors.ConfigurationError(f"{name} is about streams, which {type(self).__name__} has none of")
+        self._check(list(kept.value))
+        if hasattr(hidden.value, "get_secret_value"):
+            hidden.value = hidden.value.get_secret_value()
+        hidden.value = environment(hidden.value, "OPENAI_API_KEY")
+        self.model = model
+        self._table: Any = errors
+        self._retry: Retry | None = Retry(max_retries + 1)
+        self._handled: Any = None
+        # It holds the key, and shows it nowhere.
+        self._bare = _seawall.Leg(
+            model,
+            base_url=DEFAULT_BASE_URL if place.value is None else _text("base_url", place.value, secret=True) or "",
+            api_key=_text("api_key", hidden.value, secret=True),
+            organization=_text("organization", environment(organization, "OPENAI_ORG_ID", "OPENAI_ORGANIZATION")),
+            project=_text("project", environment(project, "OPENAI_PROJECT_ID")),
+            headers=_pairs("default_headers", headers),
+            query=_pairs("default_query", query),
+            timeout=timeout,
+            first_token_timeout=first_token_timeout,
+            idle_timeout=idle_timeout,
+            breaker=circuit,
+            max_response_bytes=max_response_bytes,
+            params=kept.value,
+        )
+        self._built: _seawall.Route | None = None
+
+    @classmethod
+    def _check(cls, names: Iterable[str]) -> None:
+        """Refuses as parameters what is said elsewhere: a server would not know it, or take it for something else."""
+        kind = cls.__name__
+        for name in names:
+            if name in _SAID:
+                raise errors.ConfigurationError(f"{name} is no parameter of a request: {_SAID[name].format(kind=kind)}")
+            if name in _ELSEWHERE:
+                own = _ELSEWHERE[name] or name
+                raise errors.ConfigurationError(f"{name} is no parameter of a request: give it to the model, {kind}(…, {own}=…)")
+
+    def _is_same_place(self, other: Model) -> bool:
+        """Whether both ask the same server with the same credentials."""
+        return self._bare.is_same_place(other._bare)
+
+    @property
+    def _route(self) -> _seawall.Route:
+        if self._built is None:
+            legs = [model._bare.with_retry(model._retry) for model in (self, *self._others)]
+            self._built = _seawall.Route(legs, self._table, handled=self._handled, function=self._function())
+        return self._built
+
+    def _function(self) -> Callable[..., Any]:
+        """What retry states and logs name."""
+        function: Callable[..., Any] = type(self).invoke  # type: ignore[attr-defined]
+        return function
+
+    def _but(self, **changes: Any) -> Self:
+        """A copy with other policies."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update(changes, _built=None)
+        _ = copy._route  # refuses what is wrong now, not at the first call
+        return copy
+
+    def with_retry(
+        self,
+        *,
+        stop_after_attempt: int = 3,
+        wait_exponential_jitter: bool = True,
+        retry_if_exception_type: Any = (Exception,),
+        wait: Any = None,
+        before_sleep: Any = None,
+        after: Any = None,
+        **more: Any,
+    ) -> Self:
+        """The same model with other retries: they replace those it had, they never multiply.
+
+        Args:
+            stop_after_attempt: requests, all told.
+            wait_exponential_jitter: wait 1, 2, 4 … s, at most 60, plus up to one second; else 0.5 s doubling to 8 s.
+            retry_if_exception_type: exception classes. Errors that no retry can mend (401, 400, an exhausted quota) are
+                not retried unless their own class is named.
+            wait, before_sleep, after, more: what `Retry` takes.
+        """
+        policy = retry_policy(
+            stop_after_attempt,
+            wait_exponential_jitter=wait_exponential_jitter,
+            retry_if_exception_type=retry_if_exception_type,
+            wait=wait,
+            before_sleep=before_sleep,
+            after=after,
+            **more,
+        )
+        return self._but(_retry=policy)
+
+    def with_fallbacks(self, fallbacks: Sequence[Self], *, exceptions_to_handle: Any = None) -> Self:
+        """The same model with alternatives, tried in order, each under its own policies.
+
+        Args:
+            fallbacks: models of the same kind; their own alternatives are tried after them.
+            exceptions_to_handle: the exception classes for which they stand in; by default all but errors that would
+                be the same anywhere.
+        """
+        if isinstance(fallbacks, (str, bytes, Model)) or not isinstance(fallbacks, Sequence):
+            raise errors.ConfigurationError(f"fallbacks must be a list of models, not {fallbacks!r}")
+        others: list[Model] = []
+        for place, other in enumerate(fallbacks):
+            if not isinstance(other, type(self)):
+                raise errors.ConfigurationError(
+                    f"fallbacks[{place}] must be a {type(self).__name__}, not {other!r}; for functions and plain values "
+                    "use seawall.guard(fallback=[...])"
+                )
+            others += [other, *other._others]
+        return self._but(_others=(*self._others, *others), _handled=exceptions_to_handle)
+
+    def __repr__(self) -> str:
+        others = "".join(f", then {other.model}" for other in self._others)
+        return f"<{type(self).__name__} {self.model}{others}>"
+
+    def __copy__(self) -> Self:
+        return self._but()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._but()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"{type(self).__name__} holds an API key and is not pickled; make it where it is used")
