@@ -1,6 +1,7 @@
 mod breaker_lenient;
 mod breaker_model;
 mod chaos;
+mod gate;
 mod inherited;
 mod lane;
 mod pairs;
