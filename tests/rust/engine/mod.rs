@@ -1,5 +1,6 @@
 mod breaker_lenient;
 mod breaker_model;
+mod breaker_tells;
 mod chaos;
 mod gate;
 mod inherited;
