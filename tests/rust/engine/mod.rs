@@ -4,6 +4,7 @@ mod breaker_tells;
 mod chaos;
 mod gate;
 mod inherited;
+mod judged;
 mod lane;
 mod pairs;
 mod pipeline_model;
