@@ -10,3 +10,4 @@ mod pairs;
 mod pipeline_model;
 mod policies;
 mod trial;
+mod watched;
