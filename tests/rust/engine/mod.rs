@@ -6,6 +6,7 @@ mod gate;
 mod inherited;
 mod judged;
 mod lane;
+mod machine;
 mod pairs;
 mod pipeline_model;
 mod policies;
