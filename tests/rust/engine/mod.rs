@@ -1,6 +1,7 @@
 mod breaker_lenient;
 mod breaker_model;
 mod breaker_tells;
+mod budget;
 mod chaos;
 mod gate;
 mod inherited;
