@@ -2,7 +2,9 @@
 
 use super::policies::{FAIL, retry};
 use crate::virtual_time::{World, at, plan, s};
-use seawall::engine::{CallId, Execution, Instant, Outcome, Policy, Refusal, Step, Ticket, Verdict};
+use seawall::engine::{
+    CallId, Cx, Execution, Flow, Input, Instant, Layer, Outcome, PlanBuilder, Policy, Refusal, Step, Target, Ticket, Verdict,
+};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 
@@ -59,4 +61,49 @@ fn an_attempt_that_its_limit_overtook_is_not_begun() {
         assert!(matches!(end, Step::Done(Outcome::Rejected(rejection)) if rejection.refusal == Refusal::TimedOut), "{end:?}");
         assert_eq!(execution.next_wake(), Instant::NEVER);
     }
+}
+
+/// Goes in by the second branch after a second, beside the first; whichever answers first answers.
+#[derive(Clone, Copy)]
+struct Racing;
+
+impl Policy for Racing {
+    fn kind(&self) -> &'static str {
+        "racing"
+    }
+
+    fn enter(&self) -> Box<dyn Layer> {
+        Box::new(*self)
+    }
+}
+
+impl Layer for Racing {
+    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+        match input {
+            Input::Begin => {
+                cx.wake_at(cx.now().after(s(1.0)));
+                Flow::Inward(0)
+            }
+            Input::Wake => Flow::Inward(1),
+            Input::Child(outcome @ Outcome::Value(_), _) => Flow::Resolve(outcome),
+            _ => Flow::Hold,
+        }
+    }
+}
+
+#[test]
+fn an_answer_outlives_a_limit_that_passes_beside_it() {
+    let mut builder = PlanBuilder::default();
+    let slow = builder.leaf(Target(0));
+    let limited = builder.layer(Arc::new(Timeout { limit: s(2.0) }), vec![slow]);
+    let quick = builder.leaf(Target(1));
+    let root = builder.layer(Arc::new(Racing), vec![limited, quick]);
+    let mut execution = Execution::new(builder.build(root), 7, at(1.0));
+    assert!(matches!(execution.step(at(1.0)), Step::Start { target: Target(0), .. }));
+    assert_eq!(execution.step(at(1.0)), Step::Wait { until: at(2.0) });
+    let Step::Start { call, target: Target(1), .. } = execution.step(at(2.0)) else { panic!("the second branch") };
+    execution.ended(call, VALUE);
+    execution.wake(at(3.0));
+    assert_eq!(execution.step(at(3.0)), Step::Cancel { call: CallId::FIRST });
+    assert_eq!(execution.step(at(3.0)), Step::Done(VALUE));
 }
