@@ -11,5 +11,6 @@ mod machine;
 mod pairs;
 mod pipeline_model;
 mod policies;
+mod random;
 mod trial;
 mod watched;
