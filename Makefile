@@ -33,7 +33,7 @@ loom: ## Try every order of steps of the breaker's gate and lock.
 	RUSTFLAGS="--cfg loom" cargo test --quiet --release --no-default-features --target-dir target/loom --test loom
 
 # Seeded, so that the score is the same each time; without shrinking, so that it comes soon. 3: some mutants hang, which was noticed.
-mutants: target/tools/bin/cargo-mutants ## Break the pure core in 800 small ways and see that tests notice: an hour. DIFF=1: what differs from main.
+mutants: target/tools/bin/cargo-mutants ## Break the pure core in 800 small ways and see that tests notice: an hour. DIFF=1: what main (on main: HEAD~) has not.
 	@$(if $(DIFF),base=$$(git merge-base HEAD $(if $(filter 1,$(DIFF)),main,$(DIFF))) && \
 		if test "$$base" = "$$(git rev-parse HEAD)" && git diff --quiet HEAD -- src; then base=HEAD~; fi && git diff "$$base" -- src >target/mutants.diff)
 	PROPTEST_RNG_SEED=1 PROPTEST_MAX_SHRINK_ITERS=0 PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 CARGO_TARGET_DIR=$(abspath target/mutants) \
