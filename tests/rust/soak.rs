@@ -188,3 +188,14 @@ fn a_ring_holds_what_it_keeps_and_a_full_one_wastes_nothing() {
         assert!((words - room).abs() < 1_024, "{words} words after {number}");
     }
 }
+
+#[test]
+fn budgets_that_nobody_has_any_more_are_forgotten() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let many = |times: u32| (0..times).for_each(|number| drop(Budget::shared(&format!("pipeline {number}"), 0.2)));
+    many(10);
+    let before = HELD.load(Ordering::Relaxed);
+    many(10_000);
+    let more = HELD.load(Ordering::Relaxed) - before;
+    assert!(more.abs() < 8_192, "{more} bytes for ten thousand names");
+}
