@@ -122,7 +122,10 @@ fn a_stretch_is_on_until_its_end_and_is_no_switch() {
     chaos.switch(true);
     assert!(chaos.is_switched_on() && chaos.is_on(at(5.0)));
     chaos.switch(false);
-    assert!(!chaos.is_switched_on() && !chaos.is_on(at(1.0)), "a switch ends stretches too");
+    assert!(!chaos.is_switched_on() && !chaos.is_on(at(1.0)));
+    chaos.begin(at(5.0));
+    chaos.switch(false);
+    assert!(!chaos.is_on(at(1.0)), "switched off is off: stretches end too");
 }
 
 #[test]
