@@ -2,7 +2,7 @@
 
 use super::policies::{config, guarded, retry};
 use crate::virtual_time::{Answer, End, World, at, s};
-use seawall::engine::{Pass, Plan, PlanBuilder, Policy, Refusal, Target};
+use seawall::engine::{Pass, Plan, PlanBuilder, Policy, Random, Refusal, Target};
 use seawall::policies::chaos::{CALL, Chaos, Config, Dose, Injecting};
 use seawall::policies::circuit_breaker::{CircuitBreaker, State};
 use seawall::policies::timeout::Timeout;
@@ -109,6 +109,19 @@ fn a_rate_of_nothing_hits_nothing() {
     assert!((0..1_000).filter_map(|_| chaos.dose(at(1.0))).all(|dose| dose == Dose { latency: Duration::ZERO, branch: CALL }));
     let mut world = World::new(SCRIPT);
     assert_eq!((world.run(&around(vec![], &chaos)).0, world.events.len()), (End::Value(1), 0));
+}
+
+#[test]
+fn a_rate_of_nothing_is_not_met_by_a_draw_of_nothing() {
+    // The seeds whose first, third or fourth number is exactly 0: how slow, whether it raises, whether it gives.
+    for draws in [1, 3, 4] {
+        let seed = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(draws).wrapping_neg();
+        let mut random = Random::seeded(seed);
+        assert_eq!((1..=draws).map(|_| random.unit()).last(), Some(0.0));
+        let chaos = Chaos::new(Config { latency: (s(1.0), s(1.0)), ..NOTHING }, seed);
+        chaos.switch(true);
+        assert_eq!(chaos.dose(at(1.0)), Some(Dose { latency: Duration::ZERO, branch: CALL }));
+    }
 }
 
 #[test]
