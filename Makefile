@@ -9,7 +9,7 @@ SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python test-peers loom lint fmt build bench clean
+.PHONY: help demo test test-all test-rust test-python test-peers loom mutants lint fmt build bench clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,16 @@ test-peers: $(VENV)/dev ## Run the tests of the packages that seawall.compat sta
 
 loom: ## Try every order of steps of the breaker's gate and lock.
 	RUSTFLAGS="--cfg loom" cargo test --quiet --release --no-default-features --target-dir target/loom --test loom
+
+# Seeded, so that the score is the same each time; without shrinking, so that it comes soon. 3: some mutants hang, which was noticed.
+mutants: target/tools/bin/cargo-mutants ## Break the pure core in 800 small ways and see that tests notice: an hour. DIFF=1: what main (on main: HEAD~) has not.
+	@$(if $(DIFF),base=$$(git merge-base HEAD $(if $(filter 1,$(DIFF)),main,$(DIFF))) && \
+		if test "$$base" = "$$(git rev-parse HEAD)" && git diff --quiet HEAD -- src; then base=HEAD~; fi && git diff "$$base" -- src >target/mutants.diff)
+	PROPTEST_RNG_SEED=1 PROPTEST_MAX_SHRINK_ITERS=0 PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 CARGO_TARGET_DIR=$(abspath target/mutants) \
+		$(abspath $<) mutants --output target $(if $(DIFF),--in-diff target/mutants.diff) || test $$? = 3
+
+target/tools/bin/cargo-mutants:
+	cargo install --quiet --locked --version '=27.1.0' --root target/tools cargo-mutants
 
 lint: $(VENV)/dev ## Check formatting, lints and types.
 	cargo fmt --check

@@ -268,9 +268,8 @@ impl Execution {
             }
         };
         let node = Node { parent, stage, kind, life: Life::Running, begun: now, deadline, wake: None };
-        // An ended node without living children is nobody's parent any more: its place is free.
-        let free = (0..self.nodes.len())
-            .find(|&i| self.nodes[i].life == Life::Ended && !self.nodes.iter().any(|n| n.parent == Some(i) && n.life != Life::Ended));
+        // A node ends after all that is inside of it: an ended one is nobody's parent any more, and its place is free.
+        let free = self.nodes.iter().position(|n| n.life == Life::Ended);
         let id = match free {
             Some(id) => {
                 self.nodes[id] = node;
@@ -367,9 +366,6 @@ impl Execution {
 
     /// Ends everything inside a node; running calls are cancelled.
     fn cancel_inside(&mut self, node: NodeId, now: Instant) {
-        self.pending.retain(|p| match p {
-            Pending::Begin(n) | Pending::Outward(n, _) => *n != node,
-        });
         for inside in (0..self.nodes.len()).rev() {
             if inside != node && self.is_inside(inside, node) {
                 if let (Kind::Call(call), true) = (&self.nodes[inside].kind, self.nodes[inside].life != Life::Ended) {
@@ -402,6 +398,10 @@ impl Execution {
     fn end_quietly(&mut self, node: NodeId, now: Instant) {
         if self.nodes[node].life != Life::Ended {
             self.nodes[node].wake = None;
+            // What has not begun yet never does; whoever has its place next would hear of it otherwise.
+            self.pending.retain(|p| match p {
+                Pending::Begin(n) | Pending::Outward(n, _) => *n != node,
+            });
             self.on(node, Input::Abandoned, now);
             self.nodes[node].life = Life::Ended;
         }

@@ -3,21 +3,24 @@
 #[allow(dead_code)] // the other binary's part of it
 mod virtual_time;
 
-use seawall::engine::{Plan, PlanBuilder, Policy, Target};
+use seawall::engine::{Execution, Outcome, Plan, PlanBuilder, Policy, Step, Target, Ticket, Verdict};
 use seawall::monitor::{Monitor, Record};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Guarded, Slow, Span};
 use seawall::policies::fallback::Fallback;
 use seawall::policies::retry::{Budget, Retry, backoff::Backoff};
 use seawall::policies::timeout::Timeout;
+use seawall::stats::Ring;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use virtual_time::{Answer, End, World, s};
 
 /// Counts the bytes that are held.
 struct Counting;
 
 static HELD: AtomicIsize = AtomicIsize::new(0);
+/// All tests of this binary share the count, so they take turns.
+static TURN: Mutex<()> = Mutex::new(());
 
 // SAFETY: passes everything on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
@@ -79,6 +82,7 @@ fn answer(call: u64) -> (f64, Answer) {
 
 #[test]
 fn an_hour_of_traffic_holds_no_more_than_its_first_minutes() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let config = Config {
         consecutive: Some(50),
         rate: Some(0.5),
@@ -120,4 +124,78 @@ fn an_hour_of_traffic_holds_no_more_than_its_first_minutes() {
     // The monitor's last alerts have texts of different lengths; nothing else may differ.
     let (early, last) = (held[1], held[held.len() - 1]);
     assert!((last - early).abs() < 8_192, "{held:?}");
+}
+
+#[test]
+fn a_call_that_is_tried_ten_thousand_times_holds_no_more_than_one_that_was_tried_a_few() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut plan = PlanBuilder::default();
+    let mut inner = plan.leaf(Target(0));
+    let retry = Retry {
+        attempts: u32::MAX,
+        wait: Arc::new(Backoff::Fixed { wait: 1.0 }),
+        timeout: None,
+        max_retry_after: s(1.0),
+        budget: None,
+        judges_values: false,
+        counts: Arc::default(),
+    };
+    for policy in [Arc::new(Timeout { limit: s(2.0) }) as Arc<dyn Policy>, Arc::new(retry)] {
+        inner = plan.layer(policy, vec![inner]);
+    }
+    let mut now = virtual_time::at(1.0);
+    let mut execution = Execution::new(plan.build(inner), 7, now);
+    let (mut tried, mut held) = (0, Vec::new());
+    while tried < 10_000 {
+        match execution.step(now) {
+            Step::Start { call, .. } => {
+                tried += 1;
+                // Every other attempt runs into its limit instead.
+                if tried % 2 == 0 {
+                    execution.ended(call, Outcome::Error(Ticket(0)));
+                }
+            }
+            Step::Judge(_) => execution.verdict(Verdict::FAILURE, now),
+            Step::Wait { until } => now = until,
+            Step::Cancel { .. } => {}
+            Step::Deliver(_) | Step::Done(_) => unreachable!("it goes on for ever"),
+        }
+        drop(execution.take_events());
+        if tried == 10 || tried == 10_000 {
+            held.push(HELD.load(Ordering::Relaxed));
+        }
+    }
+    let (early, last) = (held[0], held[held.len() - 1]);
+    assert!((last - early).abs() < 8_192, "{early} bytes after ten attempts, {last} after ten thousand");
+}
+
+#[test]
+fn a_ring_holds_what_it_keeps_and_a_full_one_wastes_nothing() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = HELD.load(Ordering::Relaxed);
+    let mut ring = Ring::new(100_000);
+    for number in 1..=300_000_u64 {
+        ring.push(number);
+        // Room for a few at first, then twice as much each time, and in the end for what it keeps.
+        let room = match number {
+            10 => 16,
+            50_000 => 65_536,
+            100_000 | 300_000 => 100_000,
+            _ => continue,
+        };
+        let words = (HELD.load(Ordering::Relaxed) - before) / 8;
+        // The test harness has something of its own now and then.
+        assert!((words - room).abs() < 1_024, "{words} words after {number}");
+    }
+}
+
+#[test]
+fn budgets_that_nobody_has_any_more_are_forgotten() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let many = |times: u32| (0..times).for_each(|number| drop(Budget::shared(&format!("pipeline {number}"), 0.2)));
+    many(10);
+    let before = HELD.load(Ordering::Relaxed);
+    many(10_000);
+    let more = HELD.load(Ordering::Relaxed) - before;
+    assert!(more.abs() < 8_192, "{more} bytes for ten thousand names");
 }

@@ -126,6 +126,30 @@ fn rates_of_nothing_are_unknown() {
 }
 
 #[test]
+fn rates_are_shares_of_all_calls() {
+    let call = |seconds: u64, ok, retries, fallback| Record { latency_ns: seconds * 1_000_000_000, tokens: 9, retries, ok, fallback };
+    let mut tally = tally_of(&[call(1, false, 3, true), call(2, true, 1, false), call(3, true, 2, true), call(8, true, 0, true)]);
+    assert_eq!((tally.error_rate(), tally.success_rate()), (Some(0.25), Some(0.75)));
+    assert_eq!((tally.retry_rate(), tally.fallback_rate()), (Some(0.75), Some(0.75)));
+    assert_eq!(tally.mean_seconds(), Some(3.5));
+    tally.subtract(&call(8, true, 0, true));
+    assert_eq!((tally.fallback_rate(), tally.mean_seconds()), (Some(2.0 / 3.0), Some(2.0)));
+    tally.add(&call(6, true, 0, false));
+    assert_eq!((tally.fallback_rate(), tally.mean_seconds()), (Some(0.5), Some(3.0)));
+}
+
+#[test]
+fn windows_say_how_much_they_keep() {
+    for (asked, kept) in [(0, 1), (1, 1), (70, 70)] {
+        let mut ring = Ring::new(asked);
+        assert_eq!((ring.capacity(), ring.len(), ring.is_empty()), (kept, 0, true));
+        ring.push(1);
+        assert_eq!((ring.capacity(), ring.len(), ring.is_empty()), (kept, 1, false));
+        assert_eq!(CountWindow::new(asked).size(), kept);
+    }
+}
+
+#[test]
 fn the_largest_latencies_overflow_nothing() {
     let mut window = CountWindow::new(3);
     let slow = Record { latency_ns: u64::MAX, tokens: u32::MAX, retries: u32::MAX, ..Record::default() };

@@ -56,6 +56,10 @@ struct Model {
     /// How often the mode was entered: permits of an earlier era tell nothing.
     era: usize,
     open_until: u64,
+    /// When it last opened.
+    opened: Option<u64>,
+    /// When the mode was last entered.
+    since: u64,
     given: Vec<Given>,
     probe_successes: u32,
     rejected: u64,
@@ -71,6 +75,8 @@ impl Model {
             mode: State::Closed,
             era: 0,
             open_until: 0,
+            opened: None,
+            since: 0,
             given: Vec::new(),
             probe_successes: 0,
             rejected: 0,
@@ -79,8 +85,9 @@ impl Model {
         }
     }
 
-    fn enter(&mut self, mode: State) {
+    fn enter(&mut self, mode: State, now: u64) {
         self.mode = mode;
+        self.since = now;
         self.era += 1;
         self.probe_successes = 0;
     }
@@ -132,18 +139,19 @@ impl Model {
             Some(backoff) => backoff.wait(self.openings_in_a_row(), None, &mut || 0.5),
             None => self.config.recovery,
         };
-        self.enter(State::Open);
+        self.enter(State::Open, now);
+        self.opened = Some(now);
         self.open_until = now + recovery.as_nanos() as u64;
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, now: u64) {
         self.diary.extend([Line::Closed, Line::Forgotten]);
-        self.enter(State::Closed);
+        self.enter(State::Closed, now);
     }
 
     fn admit(&mut self, now: u64) -> bool {
         if self.state(now) == State::HalfOpen && self.mode == State::Open {
-            self.enter(State::HalfOpen);
+            self.enter(State::HalfOpen, now);
         }
         let limit = self.config.max_half_open_time.as_nanos() as u64;
         let era = self.era;
@@ -152,7 +160,7 @@ impl Model {
         for permit in self.given.iter_mut().filter(|p| half_open && p.probe && p.era == era && !p.back) {
             permit.back = now - permit.at >= limit;
         }
-        let out = self.given.iter().filter(|p| p.probe && p.era == era && !p.back).count() as u32;
+        let out = self.probes();
         let admitted = match self.mode {
             State::Open | State::ForcedOpen => false,
             State::HalfOpen => out < self.config.half_open_max_calls,
@@ -164,6 +172,11 @@ impl Model {
             self.rejected += 1;
         }
         admitted
+    }
+
+    /// Probes that are out.
+    fn probes(&self) -> u32 {
+        self.given.iter().filter(|p| p.probe && p.era == self.era && !p.back).count() as u32
     }
 
     fn settle(&mut self, which: usize, evidence: Evidence, now: u64) {
@@ -180,15 +193,15 @@ impl Model {
                 self.open(now);
             }
             (State::HalfOpen, false) if slow => self.open(now),
-            (State::HalfOpen, false) => self.succeed(),
+            (State::HalfOpen, false) => self.succeed(now),
             _ => {}
         }
     }
 
-    fn succeed(&mut self) {
+    fn succeed(&mut self, now: u64) {
         self.probe_successes += 1;
         if self.probe_successes >= self.config.success_threshold {
-            self.close();
+            self.close(now);
         }
     }
 
@@ -208,7 +221,7 @@ impl Model {
     fn record(&mut self, evidence: Evidence, now: u64) {
         match (self.mode, evidence) {
             (_, Evidence::None) | (State::Disabled | State::ForcedOpen, _) => {}
-            (State::Open | State::HalfOpen, Evidence::Success) => self.succeed(),
+            (State::Open | State::HalfOpen, Evidence::Success) => self.succeed(now),
             (State::Open | State::HalfOpen, Evidence::Failure) => {
                 self.diary.push(Line::Failed);
                 self.open(now);
@@ -221,29 +234,30 @@ impl Model {
         self.isolated.clear();
         match state {
             State::Open => self.open(now),
-            State::Closed => self.close(),
+            State::Closed => self.close(now),
             State::HalfOpen => {
-                self.open_until = now;
-                self.enter(state);
+                // As if the usual recovery time had just passed.
+                (self.open_until, self.opened) = (now, Some(now.saturating_sub(self.config.recovery.as_nanos() as u64)));
+                self.enter(state, now);
             }
-            other => self.enter(other),
+            other => self.enter(other, now),
         }
     }
 
-    fn isolate(&mut self, number: u64) {
+    fn isolate(&mut self, number: u64, now: u64) {
         let before = self.isolated.first().map_or(self.mode, |(_, before)| *before);
         if self.isolated.is_empty() {
-            self.enter(State::ForcedOpen);
+            self.enter(State::ForcedOpen, now);
         }
         self.isolated.push((number, before));
         self.begun.push(number);
     }
 
-    fn end_isolation(&mut self, number: u64) -> bool {
+    fn end_isolation(&mut self, number: u64, now: u64) -> bool {
         let Some(at) = self.isolated.iter().position(|(n, _)| *n == number) else { return false };
         let (_, before) = self.isolated.remove(at);
         if self.isolated.is_empty() {
-            self.enter(if before == State::HalfOpen { State::Open } else { before });
+            self.enter(if before == State::HalfOpen { State::Open } else { before }, now);
         }
         true
     }
@@ -336,11 +350,12 @@ proptest! {
                 }
                 Deed::Isolate => {
                     let number = breaker.isolate(at);
-                    model.isolate(number);
+                    prop_assert!(!model.begun.contains(&number), "whoever isolates it has a number of their own");
+                    model.isolate(number, now);
                 }
                 Deed::EndIsolation(back) => {
                     if let Some(number) = model.begun.iter().rev().nth(back).copied() {
-                        prop_assert_eq!(breaker.end_isolation(number, at), model.end_isolation(number));
+                        prop_assert_eq!(breaker.end_isolation(number, at), model.end_isolation(number, now));
                     }
                 }
                 Deed::Reconfigure(config) => {
@@ -354,6 +369,11 @@ proptest! {
             prop_assert_eq!((seen.totals.calls, seen.totals.failed, seen.totals.slow), model.window(now), "after {:?} at {}", deed, now);
             prop_assert_eq!(seen.rejected, model.rejected);
             prop_assert_eq!(seen.openings_in_a_row, model.openings_in_a_row());
+            prop_assert_eq!(seen.openings, model.diary.iter().filter(|line| matches!(line, Line::Opened)).count() as u64);
+            prop_assert_eq!((seen.opened.map(|at| at.0), seen.since.0), (model.opened, model.since));
+            prop_assert_eq!((seen.probes, seen.probe_successes), (model.probes(), model.probe_successes), "after {:?}", deed);
+            let opens_in = (model.mode == State::Open).then(|| Duration::from_nanos(model.open_until.saturating_sub(now)));
+            prop_assert_eq!(seen.opens_in, opens_in);
             prop_assert!(breaker.gate_is_true(), "the gate is not the state's after {:?}", deed);
         }
         // The changes tell a story without gaps.
@@ -361,6 +381,7 @@ proptest! {
         for change in breaker.take_changes() {
             prop_assert_eq!(change.from, state);
             prop_assert_ne!(change.to, state);
+            prop_assert_eq!(change.opens_in.is_some(), change.to == State::Open);
             state = change.to;
         }
         prop_assert_eq!(state, model.mode);

@@ -1,9 +1,9 @@
 //! Chaos in virtual time: what it injects, and how the policies around it see that.
 
 use super::policies::{config, guarded, retry};
-use crate::virtual_time::{Answer, End, World, s};
-use seawall::engine::{Pass, Plan, PlanBuilder, Policy, Refusal, Target};
-use seawall::policies::chaos::{Chaos, Config, Injecting};
+use crate::virtual_time::{Answer, End, World, at, s};
+use seawall::engine::{Pass, Plan, PlanBuilder, Policy, Random, Refusal, Target};
+use seawall::policies::chaos::{CALL, Chaos, Config, Dose, Injecting};
 use seawall::policies::circuit_breaker::{CircuitBreaker, State};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
@@ -93,4 +93,65 @@ fn a_call_that_was_let_in_before_it_was_switched_on_is_left_alone() {
     let outcome = world.failed_first(&mut execution);
     // The second attempt comes to it anew.
     assert_eq!(world.end(outcome), End::Error("injected"));
+}
+
+#[test]
+fn waits_lie_between_the_two_that_were_given() {
+    let chaos = on(Config { latency: (s(1.0), s(3.0)), latency_rate: 1.0, ..NOTHING });
+    let waits: Vec<Duration> = (0..1_000).filter_map(|_| chaos.dose(at(1.0))).map(|dose| dose.latency).collect();
+    assert!(waits.len() == 1_000 && waits.iter().all(|wait| (s(1.0)..=s(3.0)).contains(wait)));
+    assert!(waits.iter().any(|wait| *wait < s(1.1)) && waits.iter().any(|wait| *wait > s(2.9)));
+}
+
+#[test]
+fn a_rate_of_nothing_hits_nothing() {
+    let chaos = on(NOTHING);
+    assert!((0..1_000).filter_map(|_| chaos.dose(at(1.0))).all(|dose| dose == Dose { latency: Duration::ZERO, branch: CALL }));
+    let mut world = World::new(SCRIPT);
+    assert_eq!((world.run(&around(vec![], &chaos)).0, world.events.len()), (End::Value(1), 0));
+}
+
+#[test]
+fn a_rate_of_nothing_is_not_met_by_a_draw_of_nothing() {
+    // The seeds whose first, third or fourth number is exactly 0: how slow, whether it raises, whether it gives.
+    for draws in [1, 3, 4] {
+        let seed = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(draws).wrapping_neg();
+        let mut random = Random::seeded(seed);
+        assert_eq!((1..=draws).map(|_| random.unit()).last(), Some(0.0));
+        let chaos = Chaos::new(Config { latency: (s(1.0), s(1.0)), ..NOTHING }, seed);
+        chaos.switch(true);
+        assert_eq!(chaos.dose(at(1.0)), Some(Dose { latency: Duration::ZERO, branch: CALL }));
+    }
+}
+
+#[test]
+fn a_stretch_is_on_until_its_end_and_is_no_switch() {
+    let chaos = Chaos::new(NOTHING, 7);
+    let plan = around(vec![], &Arc::new(Chaos::new(NOTHING, 7)));
+    assert!(plan.admit(&mut Pass::new(at(1.0))), "off: calls pass by the lane");
+    chaos.begin(at(5.0));
+    assert_eq!([at(4.9), at(5.0)].map(|now| chaos.is_on(now)), [true, false]);
+    assert!(!chaos.is_switched_on());
+    chaos.switch(true);
+    assert!(chaos.is_switched_on() && chaos.is_on(at(5.0)));
+    chaos.switch(false);
+    assert!(!chaos.is_switched_on() && !chaos.is_on(at(1.0)));
+    chaos.begin(at(5.0));
+    chaos.switch(false);
+    assert!(!chaos.is_on(at(1.0)), "switched off is off: stretches end too");
+}
+
+#[test]
+fn a_stream_beside_chaos_is_handed_out_and_judged_at_its_end() {
+    let chaos = Arc::new(Chaos::new(NOTHING, 7));
+    let breaker = Arc::new(CircuitBreaker::new(config(1, 30.0)));
+    let plan = around(vec![guarded(&breaker)], &chaos);
+    // By the machine from the beginning, and let in by the lane before.
+    for by_lane in [false, true] {
+        breaker.reset(at(1.0));
+        let mut world = World::new(&[&[(0.5, Answer::Stream(s(4.0), Err("cut")))], SCRIPT[1], SCRIPT[2]]);
+        let end = if by_lane { world.run_by_lane(&plan, false).0 } else { world.run(&plan).0 };
+        assert_eq!((end, world.delivered.as_slice(), world.elapsed()), (End::Error("cut"), &[0.5][..], 4.5));
+        assert_eq!(breaker.state(world.now), State::Open);
+    }
 }

@@ -1,9 +1,16 @@
 mod breaker_lenient;
 mod breaker_model;
+mod breaker_tells;
+mod budget;
 mod chaos;
+mod gate;
 mod inherited;
+mod judged;
 mod lane;
+mod machine;
 mod pairs;
 mod pipeline_model;
 mod policies;
+mod random;
 mod trial;
+mod watched;
