@@ -23,7 +23,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use settings::{NAMES, Settings};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 /// A value for a repr, kept short.
@@ -74,8 +74,8 @@ pub struct CircuitBreaker {
     last_failure: Mutex<Option<Py<PyAny>>>,
     entrances: Entrances,
     listeners: Mutex<Vec<Py<PyAny>>>,
-    /// Somebody is telling the listeners.
-    telling: AtomicBool,
+    /// The process of which a thread is telling the listeners.
+    telling: AtomicU32,
     /// Another clock than ours: gives nanoseconds, or `None` while ours is right.
     clock: Option<Py<PyAny>>,
 }
@@ -210,7 +210,7 @@ impl CircuitBreaker {
             last_failure: Mutex::new(None),
             entrances: Entrances::default(),
             listeners: Mutex::new(heard),
-            telling: AtomicBool::new(false),
+            telling: AtomicU32::new(tell::NOBODY),
             clock: _clock,
         })
     }
