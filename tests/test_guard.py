@@ -192,5 +192,5 @@ def test_the_production_preset_watches_by_itself():
     assert guard("prod", fallback=None)(lambda: 1).pipeline.monitor is not None
     assert guard("production", fallback=None, monitor=None)(lambda: 1).pipeline.monitor is None
     assert guard(lambda: 1).pipeline.monitor is None
-    with pytest.raises(TypeError, match=r"monitor must be a seawall\.Monitor, not 3"):
+    with pytest.raises(TypeError, match=r"monitor must be a seawall\.Monitor, True, False or None, not 3"):
         guard(monitor=3)

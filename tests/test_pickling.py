@@ -6,7 +6,8 @@ import copy
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,32 @@ from seawall import (
     Prompt,
     Retry,
     Timeout,
+    presets,
     retry,
     retry_if_result,
     stop_after_attempt,
+    transient,
+    wait_chain,
+    wait_decorrelated_jitter,
+    wait_equal_jitter,
+    wait_exception,
     wait_exponential,
+    wait_exponential_jitter,
     wait_fixed,
+    wait_incrementing,
+    wait_none,
     wait_random,
+    wait_random_exponential,
 )
+from seawall.errors import CallTimeoutError, CircuitBreakerError
 
 
 def is_bad(value: Any) -> bool:
     return value == "bad"
+
+
+def seconds_of(state: Any) -> float:
+    return 1.0
 
 
 def hook(state: Any) -> None:
@@ -46,10 +62,35 @@ def module_level(value: int) -> int:
     return value + 1
 
 
+@retry(2, wait=0)
+async def coroutine() -> str:
+    return "a"
+
+
+@retry(2, wait=0)
+def generator() -> Iterator[str]:
+    yield "b"
+
+
+@retry(2, wait=0)
+async def async_generator() -> AsyncIterator[str]:
+    yield "c"
+
+
 class Client:
     @retry(2, wait=0)
     def ask(self, value: int) -> int:
         return value + 2
+
+    @retry(2, wait=0)
+    @classmethod
+    def made(cls) -> str:
+        return cls.__name__
+
+    @retry(2, wait=0)
+    @staticmethod
+    def alone() -> str:
+        return "alone"
 
 
 POLICIES: list[Any] = [
@@ -74,6 +115,8 @@ POLICIES: list[Any] = [
     Fallback(Prompt("shorter: {}")),
     Chaos(latency=(1, 2), latency_rate=0.5, exception=KeyError, exception_rate=0.1, result=None, result_rate=0.2, seed=7),
     wait_exponential(multiplier=1, max=60),
+    wait_chain(wait_fixed(1), wait_random(0, 2) + wait_none(), wait_incrementing(1, 2, max=9)),
+    wait_random_exponential(max=9) + wait_exponential_jitter(2) + wait_equal_jitter() + wait_decorrelated_jitter(3),
 ]
 WAYS: list[Callable[[Any], Any]] = [
     copy.copy,
@@ -95,6 +138,75 @@ def test_a_policy_is_made_again_as_it_was(policy: Any, way: Callable[[Any], Any]
     assert repr(twin).replace(hex(id(twin)), "") == repr(policy).replace(hex(id(policy)), "")
     if not isinstance(policy, Fallback):
         assert arguments(twin) == arguments(policy)
+
+
+# These are equal to their copies.
+VALUES: list[Any] = [
+    wait_fixed(1) + seconds_of,
+    wait_chain(wait_fixed(1), seconds_of),
+    wait_exception(seconds_of),
+    presets.production,
+    transient,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_a_value_is_equal_to_its_copy(value: Any, way: Callable[[Any], Any]) -> None:
+    assert way(value) == value and repr(way(value)) == repr(value)
+
+
+class Unpicklable(Exception):
+    def __init__(self, *, needed: int) -> None:
+        super().__init__("needed")
+
+
+def raised(policy: Any, function: Callable[[], Any]) -> Exception:
+    with pytest.raises(Exception) as caught:
+        Pipeline(policy, name="chat").call(function)
+    return caught.value
+
+
+def fails_unpicklably() -> None:
+    raise Unpicklable(needed=1)
+
+
+def test_what_policies_raise_and_leave_on_others_errors_is_not_lost() -> None:
+    breaker = CircuitBreaker(1, name="chat")
+    breaker.record_failure(KeyError("first"))
+    refused = raised(breaker, int)
+    limited = raised(Timeout(0.001, thread=True), threading.Event().wait)
+    foreign = raised(Fallback({}.__getitem__, fails_unpicklably), {}.popitem)
+    tried = raised(Retry(2, on=KeyError, wait=0), {}.popitem)
+    for way in WAYS:
+        twin = way(refused)
+        assert (type(twin), twin.name, twin.retry_after) == (CircuitBreakerError, "chat", refused.retry_after)  # type: ignore[attr-defined]
+        assert repr(twin.last_failure) == "KeyError('first')" and str(twin) == str(refused)
+        twin = way(limited)
+        assert (type(twin), twin.name, twin.limit, twin.elapsed, str(twin)) == (
+            CallTimeoutError,
+            "chat",
+            0.001,
+            0.001,
+            str(limited),
+        )
+        twin = way(foreign)
+        assert type(twin) is KeyError and twin.__notes__ == foreign.__notes__
+        first, second = twin.alternatives
+        assert isinstance(first, TypeError) and "needed" in str(second)
+        assert way(tried).__notes__ == tried.__notes__ and "2 attempts" in tried.__notes__[0]
+
+
+def test_what_a_breaker_tells_travels() -> None:
+    heard: list[Any] = []
+    breaker = CircuitBreaker(1, name="told", listeners=[heard.append])
+    breaker.record_failure(KeyError("first"))
+    metrics = breaker.metrics()
+    for way in WAYS:
+        assert repr(way(metrics)) == repr(metrics) and way(metrics).state == "open"
+        assert (way(heard[0]).new, way(heard[0]).breaker) == ("open", breaker)
+    with pytest.raises(TypeError, match=r"cannot pickle 'seawall\.Permit'"):
+        copy.copy(CircuitBreaker().acquire())
 
 
 def test_a_copied_retry_retries_as_the_first_and_counts_for_itself() -> None:
@@ -146,9 +258,12 @@ def test_a_guarded_function_pickles_by_reference_as_functions_do() -> None:
     for way in (copy.copy, copy.deepcopy):
         assert way(module_level) is module_level
         assert way({"f": module_level})["f"] is module_level
-    for way in WAYS[2:]:
-        if __name__ in sys.modules:
-            assert way(module_level) is module_level
+    for function in (module_level, coroutine, generator, async_generator, Client.alone):
+        for way in WAYS[2:]:
+            if __name__ in sys.modules:
+                assert way(function) is function
+    for way in WAYS if __name__ in sys.modules else WAYS[:2]:
+        assert way(Client.made)() == "Client"
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(retry(2)(lambda: 1))
     assert copy.copy(Client().ask)(1) == 3

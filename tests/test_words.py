@@ -170,17 +170,11 @@ def test_reprs() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: ours.stop_after_attempt(0), "max_attempt_number must be a whole number of at least 1, not 0"),
-        (lambda: ours.stop_after_attempt("3"), "not '3'"),  # type: ignore[arg-type]
-        (lambda: ours.stop_after_attempt(True), "not True"),
-        (lambda: ours.stop_after_delay(-1), "stop_after_delay: max_delay must be at least 0 seconds, not -1"),
-        (lambda: ours.stop_before_delay("3"), "stop_before_delay: max_delay must be a number of seconds or a timedelta, not '3'"),  # type: ignore[arg-type]
-        (lambda: ours.stop_after_delay(float("nan")), "not nan"),
-        (lambda: ours.stop_when_event_set(3), "event must have is_set"),
-        (lambda: ours.stop_any(3), "stop_any: each stop must be something that can be called, not 3"),  # type: ignore[arg-type]
-        (lambda: ours.retry_if_exception(3), "retry_if_exception: predicate must be"),  # type: ignore[arg-type]
-        (lambda: ours.retry_if_exception_type("KeyError"), "'KeyError' is none"),  # type: ignore[arg-type]
-        (lambda: ours.retry_if_exception_type((KeyError, str)), "<class 'str'> is none"),  # type: ignore[arg-type]
+        (lambda: ours.retry_if_exception_type((KeyError, str)), r"<class 'str'> \(type\) is none"),  # type: ignore[arg-type]
+        (
+            lambda: ours.stop_any(ours.stop_after_attempt),
+            r"stop_any: each stop must be made by a call, as in stop_after_attempt\(…\)",
+        ),
         (lambda: ours.before_log("x", 20), "before_log: logger must have log"),  # type: ignore[arg-type]
         (lambda: ours.after_log(LOGGER, 20, "nothing"), "sec_format must be a %-format"),
     ],

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from seawall._seawall import CircuitBreaker
+from seawall._word import shown
+from seawall.errors import ConfigurationTypeError
 
 _B = TypeVar("_B", bound=CircuitBreaker)
 
@@ -116,6 +118,8 @@ class CircuitBreakerMonitor:
     @classmethod
     def register(cls, circuit_breaker: CircuitBreaker) -> None:
         """Adds a breaker that has no name and guards nothing yet."""
+        if not isinstance(circuit_breaker, CircuitBreaker):
+            raise ConfigurationTypeError(f"circuit_breaker must be a CircuitBreaker, not {shown(circuit_breaker)}")
         register(circuit_breaker)
 
     @classmethod

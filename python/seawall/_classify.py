@@ -25,7 +25,8 @@ from seawall._known_errors import (
     Known,
     of_status,
 )
-from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected
+from seawall._word import called, shown
+from seawall.errors import CircuitBreakerError, ConfigurationError, ConfigurationTypeError, Rejected
 
 Classifier = Callable[[BaseException], "str | None"]
 _C = TypeVar("_C", bound=Classifier)
@@ -198,11 +199,14 @@ def register_classifier(fn: _C, *, first: bool = True) -> _C:
         `fn`, for `unregister_classifier`.
 
     Raises:
-        ConfigurationError: if `fn` cannot be called.
+        ConfigurationError: if `fn` is no function of an exception.
     """
     global _first, _last
-    if not callable(fn):
-        raise ConfigurationError(f"register_classifier: fn must be a function of the exception, not {fn!r}")
+    if isinstance(fn, type):
+        raise ConfigurationTypeError(f"register_classifier: fn must be a function of the exception, not the class {fn.__name__}")
+    called("register_classifier: fn", fn)
+    if not isinstance(first, bool):
+        raise ConfigurationTypeError(f"register_classifier: first must be True or False, not {shown(first)}")
     with _changing:
         if first:
             _first = (fn, *_first)
@@ -221,7 +225,7 @@ def unregister_classifier(fn: Classifier) -> None:
     global _first, _last
     with _changing:
         if fn not in _first and fn not in _last:
-            raise ConfigurationError(f"unregister_classifier: {fn!r} is not registered")
+            raise ConfigurationError(f"unregister_classifier: {shown(fn)} is not registered")
         _first = tuple(other for other in _first if other != fn)
         _last = tuple(other for other in _last if other != fn)
         _seawall.ask_always(bool(_first or _last))

@@ -10,7 +10,8 @@ from seawall import presets
 from seawall._classify import transient
 from seawall._guarded import is_decorated
 from seawall._seawall import Chaos, CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout
-from seawall.errors import ConfigurationError
+from seawall._word import seconds, shown, whole_number
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,6 +63,8 @@ def circuit(
     """
     if is_decorated(failure_threshold):
         return circuit(cls=cls)(failure_threshold)
+    if not (isinstance(cls, type) and issubclass(cls, CircuitBreaker)):
+        raise ConfigurationTypeError(f"cls must be seawall.CircuitBreaker or a subclass of it, not {shown(cls)}")
     breaker = cls(failure_threshold, recovery_timeout, expected_exception, name, fallback_function, **more)
     if breaker.fallback_function is None:
         return Pipeline(breaker, name=name)
@@ -167,15 +170,32 @@ def guard(
     if isinstance(watch, bool):
         watch = Monitor(name=name) if watch else None
     if chaos is not None and not isinstance(chaos, Chaos):
-        raise ConfigurationError(f"chaos must be a seawall.Chaos, not {chaos!r}")
-    parts["chaos"] = chaos
-    policies = _policies(parts, None if deadline is _UNSET else deadline, chosen.retry_budget)
+        raise ConfigurationTypeError(f"chaos must be a seawall.Chaos, not {shown(chaos)}")
+    if watch is not None and not isinstance(watch, Monitor):
+        raise ConfigurationTypeError(f"monitor must be a seawall.Monitor, True, False or None, not {shown(watch)}")
+    parts |= {"chaos": chaos, "deadline": None if deadline is _UNSET else deadline}
+    _check(parts)
+    policies = _policies(parts, chosen.retry_budget)
     return Pipeline(*policies, name=name, monitor=watch)
 
 
-def _policies(parts: dict[str, Any], deadline: Seconds | None, budget: float | None) -> Iterable[Any]:
-    if deadline is not None:
-        yield Timeout(deadline)
+def _check(parts: dict[str, Any]) -> None:
+    """Refuses what makes no policy, by the argument's name in `guard`."""
+    for name in ("timeout", "attempt_timeout", "deadline"):
+        if parts[name] is not None and not seconds(name, parts[name]):
+            raise ConfigurationError(f"{name} must be more than zero seconds, not {shown(parts[name])}")
+    attempts, breaker = parts["retry"], parts["circuit"]
+    if not (attempts is None or isinstance(attempts, (int, Retry))) or isinstance(attempts, bool):
+        raise ConfigurationTypeError(f"retry must be a number of attempts, a seawall.Retry or None, not {shown(attempts)}")
+    if isinstance(attempts, int):
+        whole_number("retry", attempts, 1, 2**32 - 1)
+    if not (breaker is None or isinstance(breaker, (bool, CircuitBreaker))):
+        raise ConfigurationTypeError(f"circuit must be a seawall.CircuitBreaker, True, False or None, not {shown(breaker)}")
+
+
+def _policies(parts: dict[str, Any], budget: float | None) -> Iterable[Any]:
+    if parts["deadline"] is not None:
+        yield Timeout(parts["deadline"])
     if parts["fallback"] is not None:
         yield Fallback(*_alternatives(parts["fallback"]))
     if parts["timeout"] is not None:

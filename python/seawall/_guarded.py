@@ -9,6 +9,8 @@ from types import CodeType
 from typing import Any
 
 from seawall import _seawall
+from seawall._word import shown
+from seawall.errors import ConfigurationTypeError
 
 # What `inspect` reads to tell a coroutine function and its signature, beyond what functools copies.
 _FUNCTION_PARTS = ("__code__", "__defaults__", "__kwdefaults__")
@@ -72,7 +74,7 @@ def guarded(pipeline: _seawall.Pipeline, function: Callable[..., Any]) -> Any:
     if isinstance(function, _DESCRIPTORS):
         return _descriptor(pipeline, function)
     if not callable(function):
-        raise TypeError(f"a pipeline guards a function, not {function!r}")
+        raise ConfigurationTypeError(f"a pipeline guards a function, not {shown(function)}")
     innermost, what = _innermost(function), kind(function)
     name = getattr(function, "__qualname__", getattr(innermost, "__qualname__", type(function).__qualname__))
     wrapper = _seawall.guarded(pipeline, function, name, what)

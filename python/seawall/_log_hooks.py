@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from typing import Any, Protocol
 
 from seawall._retry_state import outcome_of
-from seawall._word import Word
-from seawall.errors import ConfigurationError
+from seawall._word import Word, shown, whole_number
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 # What API keys look like, wherever an error's text repeats one. `re` compiles it once, when it is first needed.
 _KEY = r"(?a)\b(?:sk|pk|rk|gsk|xai|hf|nvapi|ghp|pplx)[-_][\w-]{6,}|\bAIza[\w-]{20,}|\bAKIA[A-Z0-9]{12,}|(?<=Bearer )\S+"
@@ -53,11 +54,13 @@ class _Log(Word):
 
     def __init__(self, logger: Logger, log_level: int) -> None:
         if not callable(getattr(logger, "log", None)):
-            raise ConfigurationError(
-                f"{type(self).__name__}: logger must have log(level, message), as logging's have; {logger!r} has not"
+            raise ConfigurationTypeError(
+                f"{type(self).__name__}: logger must have log(level, message), as logging's have; {shown(logger)} has not"
             )
         self.logger = logger
-        self.log_level = log_level
+        # Others than logging's take the name of a level too.
+        is_name = isinstance(log_level, str) and not isinstance(logger, (logging.Logger, logging.LoggerAdapter))
+        self.log_level = log_level if is_name else whole_number(f"{type(self).__name__}: log_level", log_level, 0)
 
     def _made_with(self) -> tuple[Any, ...]:
         return self.logger, self.log_level
@@ -128,6 +131,8 @@ class before_sleep_log(_Log):
 
     def __init__(self, logger: Logger, log_level: int, exc_info: bool = False, sec_format: str = "%.3g") -> None:
         super().__init__(logger, log_level)
+        if not isinstance(exc_info, bool):
+            raise ConfigurationTypeError(f"before_sleep_log: exc_info must be True or False, not {shown(exc_info)}")
         self.exc_info = exc_info
         self.sec_format = _format(sec_format)
 
@@ -148,8 +153,11 @@ class before_sleep_log(_Log):
 
 
 def _format(sec_format: str) -> str:
+    may_be = "sec_format must be a %-format for one number, such as '%.3g'"
+    if not isinstance(sec_format, str):
+        raise ConfigurationTypeError(f"{may_be}, not {shown(sec_format)}")
     try:
         sec_format % 1.5
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"sec_format must be a %-format for one number, such as '%.3g', not {sec_format!r}") from error
+        raise ConfigurationError(f"{may_be}, not {shown(sec_format)}") from error
     return sec_format

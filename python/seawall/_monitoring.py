@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from seawall import _seawall
+from seawall._word import shown
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 logger = logging.getLogger("seawall.monitor")
 
@@ -88,12 +90,12 @@ class Thresholds(dict[str, float]):
 
     def _check(self, metric: object, limit: object) -> None:
         if metric not in self:
-            raise ValueError(f"there is no threshold {metric!r}: the thresholds are {', '.join(self)}")
+            raise ConfigurationError(f"there is no threshold {metric!r}: the thresholds are {', '.join(self)}")
         if isinstance(limit, bool) or not isinstance(limit, (int, float)):
-            raise TypeError(f"thresholds[{metric!r}] must be a number, not {limit!r} ({type(limit).__name__})")
+            raise ConfigurationTypeError(f"thresholds[{metric!r}] must be a number, not {shown(limit)}")
         most, unit = (math.inf, "seconds") if metric == "avg_latency" else (1, "a share from 0 to 1: 0.10 is 10 %")
         if not (0 <= limit <= most or limit == math.inf):
-            raise ValueError(
+            raise ConfigurationError(
                 f"thresholds[{metric!r}] must be at least 0 ({unit}), not {limit!r}; float('inf') switches the alert off"
             )
 
@@ -127,7 +129,8 @@ class MonitoringSystem(_seawall.MonitoringSystem):
     Recording costs the same at every window size and is safe from any thread. A copy (pickle, deepcopy) has the same
     window size, thresholds and callbacks, and starts empty.
 
-    Raises TypeError and ValueError that name the argument, what it was and what it may be.
+    Raises `ConfigurationError` (a `ValueError`, for a wrong type a `TypeError` too) that names the argument, what it was and
+    what it may be.
     """
 
     _thresholds: Thresholds

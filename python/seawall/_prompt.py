@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from seawall._word import shown
+from seawall.errors import ConfigurationError, ConfigurationTypeError
+
 
 class Prompt:
     """A fallback that asks the primary again, differently.
@@ -16,9 +19,11 @@ class Prompt:
 
     def __init__(self, change: str | Callable[[Any], Any]) -> None:
         if isinstance(change, str) and "{}" not in change:
-            raise ValueError(f"a prompt's text needs {{}} where the input goes: {change!r}")
+            raise ConfigurationError(f"Prompt: change must have {{}} where the input goes, not {shown(change)}")
         if not isinstance(change, str) and not callable(change):
-            raise TypeError(f"a prompt is a text with {{}} or a function of the input, not {change!r}")
+            raise ConfigurationTypeError(
+                f"Prompt: change must be a text with {{}} or a function of the input, not {shown(change)}"
+            )
         self._change = change
 
     def change(self, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from seawall._retry_state import outcome_of
-from seawall._word import Word, called, seconds
+from seawall._word import Word, called, made, seconds
 
 AnyWait = Callable[[Any], float]
 
@@ -47,7 +47,7 @@ class _Of(wait_base):
     __slots__ = ("strategies",)
 
     def __init__(self, *strategies: AnyWait) -> None:
-        self.strategies = tuple(called(f"{type(self).__name__}: each wait", wait) for wait in strategies)
+        self.strategies = tuple(made(f"wait{type(self).__name__.lower()}: each wait", wait) for wait in strategies)
 
     def _made_with(self) -> tuple[Any, ...]:
         return self.strategies

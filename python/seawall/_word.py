@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from types import BuiltinFunctionType
 from typing import Any
 
-from seawall.errors import ConfigurationError
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 
 class Word:
@@ -30,27 +31,68 @@ class Word:
         return f"{type(self).__name__.lstrip('_')}({', '.join(map(repr, self._made_with()))})"
 
 
-def seconds(argument: str, value: float | timedelta) -> float:
-    """The value in seconds; refused where it is none."""
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, (bool, str, bytes)) or not hasattr(number, "__float__"):
-        raise ConfigurationError(f"{argument} must be a number of seconds or a timedelta, not {value!r}")
-    number = float(number)
+def shown(value: Any) -> str:
+    """A value as an error message shows it: its repr, cut short, and its type."""
+    kind = type(value).__name__
+    try:
+        return f"{repr(value)[:60]} ({kind})"
+    except Exception:  # a foreign repr may do anything
+        return f"an object of type {kind}"
+
+
+def seconds(argument: str, value: float | timedelta, most: float = math.inf) -> float:
+    """The value in seconds; refused where it is none, or more than `most`."""
+    given = value.total_seconds() if isinstance(value, timedelta) else value
+    try:
+        if isinstance(given, (bool, str, bytes)):
+            raise TypeError
+        number = float(given)
+    except OverflowError:
+        number = math.inf if given > 0 else -math.inf
+    except Exception:  # a foreign `__float__` may do anything
+        raise ConfigurationTypeError(f"{argument} must be a number of seconds or a timedelta, not {shown(value)}") from None
     if math.isnan(number) or number < 0:
-        raise ConfigurationError(f"{argument} must be at least 0 seconds, not {value!r}")
+        raise ConfigurationError(f"{argument} must be at least 0 seconds, not {shown(value)}")
+    if number > most:
+        raise ConfigurationError(f"{argument} must be at most {most:g} seconds, not {shown(value)}")
     return number
 
 
-def called(argument: str, value: Any) -> Any:
-    """The value; refused where it cannot be called."""
-    if not callable(value):
-        raise ConfigurationError(f"{argument} must be something that can be called, not {value!r}")
+def whole_number(argument: str, value: int, least: int | None = None, most: int | None = None) -> int:
+    """The value; refused where it is no whole number in these bounds."""
+    may_be = "a whole number" if least is None else f"a whole number from {least} on"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationTypeError(f"{argument} must be {may_be}, not {shown(value)}")
+    if least is not None and value < least:
+        raise ConfigurationError(f"{argument} must be {may_be}, not {shown(value)}")
+    if most is not None and value > most:
+        raise ConfigurationError(f"{argument} must be {may_be}, to {most}, not {shown(value)}")
     return value
+
+
+def called(argument: str, value: Any) -> Any:
+    """The value; refused where it cannot be called, or gives something to await, which would be true whatever it says."""
+    from seawall._guarded import kind  # not at the top: it loads the native module, which loads this one
+
+    if not callable(value):
+        raise ConfigurationTypeError(f"{argument} must be something that can be called, not {shown(value)}")
+    if not isinstance(value, type) and kind(value) != "function":
+        raise ConfigurationError(f"{argument} must answer at once, and {shown(value)} is asynchronous or a generator")
+    return value
+
+
+def made(argument: str, value: Any) -> Any:
+    """As `called`, for words: one that was not called, as in `stop_after_attempt | …`, would take the retry state for its
+    argument."""
+    name = getattr(value, "__name__", "")
+    if isinstance(value, type) or (isinstance(value, BuiltinFunctionType) and name.startswith("wait_")):
+        raise ConfigurationTypeError(f"{argument} must be made by a call, as in {name}(…), not {name} itself")
+    return called(argument, value)
 
 
 def only_exceptions(argument: str, value: Any) -> Any:
     """The value; refused where it is neither an exception class nor a tuple of them."""
     for kind in value if isinstance(value, tuple) else (value,):
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise ConfigurationError(f"{argument} must be an exception class or a tuple of them; {kind!r} is none")
+            raise ConfigurationTypeError(f"{argument} must be an exception class or a tuple of them; {shown(kind)} is none")
     return value

@@ -12,8 +12,8 @@ from typing import Any
 
 from seawall._log_hooks import after_log, after_nothing, before_log, before_nothing, before_sleep_log, before_sleep_nothing
 from seawall._retry_state import NextAction, Outcome, RetryState, elapsed, outcome_of
-from seawall._word import Word, called, only_exceptions, seconds
-from seawall.errors import ConfigurationError
+from seawall._word import Word, called, made, only_exceptions, seconds, shown, whole_number
+from seawall.errors import ConfigurationTypeError
 
 Condition = Callable[[Any], bool]
 
@@ -41,7 +41,7 @@ class _StopOf(_Stop):
     __slots__ = ("stops",)
 
     def __init__(self, *stops: Condition) -> None:
-        self.stops = tuple(called(f"{type(self).__name__}: each stop", stop) for stop in stops)
+        self.stops = tuple(made(f"{type(self).__name__}: each stop", stop) for stop in stops)
 
     def _made_with(self) -> tuple[Any, ...]:
         return self.stops
@@ -91,11 +91,7 @@ class stop_after_attempt(_Stop):
     __slots__ = ("max_attempt_number",)
 
     def __init__(self, max_attempt_number: int) -> None:
-        if isinstance(max_attempt_number, bool) or not isinstance(max_attempt_number, int) or max_attempt_number < 1:
-            raise ConfigurationError(
-                f"stop_after_attempt: max_attempt_number must be a whole number of at least 1, not {max_attempt_number!r}"
-            )
-        self.max_attempt_number = max_attempt_number
+        self.max_attempt_number = whole_number("stop_after_attempt: max_attempt_number", max_attempt_number, 1)
 
     def __call__(self, retry_state: Any) -> bool:
         return bool(retry_state.attempt_number >= self.max_attempt_number)
@@ -135,7 +131,9 @@ class stop_when_event_set(_Stop):
 
     def __init__(self, event: Any) -> None:
         if not callable(getattr(event, "is_set", None)):
-            raise ConfigurationError(f"stop_when_event_set: event must have is_set(), as threading.Event has; {event!r} has not")
+            raise ConfigurationTypeError(
+                f"stop_when_event_set: event must have is_set(), as threading.Event has; {shown(event)} has not"
+            )
         self.event = event
 
     def __call__(self, retry_state: Any) -> bool:
@@ -165,7 +163,7 @@ class _RetryOf(_Retry):
     __slots__ = ("retries",)
 
     def __init__(self, *retries: Condition) -> None:
-        self.retries = tuple(called(f"{type(self).__name__}: each predicate", retry) for retry in retries)
+        self.retries = tuple(made(f"{type(self).__name__}: each predicate", retry) for retry in retries)
 
     def _made_with(self) -> tuple[Any, ...]:
         return self.retries

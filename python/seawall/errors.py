@@ -45,6 +45,15 @@ def _portable(value: Any) -> Any:
     return value
 
 
+class _Alternatives(tuple[BaseException, ...]):
+    """What an error that no alternative helped carries. It may be anybody's error, and has to pickle if it did before."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Alternatives, ([_portable(error) for error in self],)
+
+
 class SeawallError(Exception):
     """Base of all errors of this package. Catch it to catch them all.
 

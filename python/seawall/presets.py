@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from seawall.errors import ConfigurationError
+from seawall._word import shown
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 
 class Preset(NamedTuple):
@@ -43,10 +44,13 @@ ALIASES = {"development": "dev", "testing": "test", "production": "prod"}
 
 def get(name: str | None) -> Preset:
     """The preset of that name; `None` is the default one."""
+    known = ", ".join(repr(key) for key in (*PRESETS, *ALIASES))
+    if name is not None and not isinstance(name, str):
+        raise ConfigurationTypeError(f"preset must be one of {known} or None, not {shown(name)}")
+    wanted = "default" if name is None else name
     try:
-        return PRESETS[ALIASES.get(name or "default", name or "default")]
-    except (KeyError, TypeError):
-        known = ", ".join(repr(key) for key in (*PRESETS, *ALIASES))
+        return PRESETS[ALIASES.get(wanted, wanted)]
+    except KeyError:
         raise ConfigurationError(f"there is no preset {name!r}; there are {known}") from None
 
 

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from seawall import _seawall, _virtual_time
 from seawall._word import seconds as _seconds
-from seawall.errors import ConfigurationError
+from seawall._word import shown, whole_number
+from seawall.errors import ConfigurationTypeError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _lock = threading.Lock()
@@ -26,6 +27,8 @@ _recorders: list[Events] = []
 _hurried: list[object] = []
 _caps: list[int] = []
 _MASK = 2**64 - 1
+# The last moment of the clock but one second, in nanoseconds: it counts for five centuries.
+_END = 2**64 - 10**9
 
 
 def _apply() -> None:
@@ -70,6 +73,14 @@ class _Block:
 
     def __call__(self, function: _F) -> _F:
         """Decorates a function or a coroutine function: each call runs in such a block."""
+        called = inspect.unwrap(function) if callable(function) else function
+        if not callable(called) or inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            # The block would be over before a generator begins.
+            block = type(self).__name__
+            raise ConfigurationTypeError(
+                f"seawall.testing.{block} decorates a function or a coroutine function, not {shown(function)}: "
+                f"write `with testing.{block}(…):` inside of it"
+            )
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
@@ -123,12 +134,10 @@ class clock(_Block):
         """Moves the time forward, and lets every wait and time limit that ends by then end.
 
         Raises:
-            ConfigurationError: for a negative or endless span.
+            ConfigurationError: for a negative span, or one beyond the clock's end in five centuries.
         """
         self._check()
-        span = _seconds("seconds", seconds)
-        if math.isinf(span):
-            raise ConfigurationError("seconds must be a finite number: time has no end to advance to")
+        span = _seconds("seconds", seconds, (_END - _seawall.clock_now()) / 1e9)
         _seawall.clock_advance(_seawall.clock_now() + round(span * 1e9))
         _virtual_time.moved()
 
@@ -156,9 +165,7 @@ class seed(_Block):
     """
 
     def __init__(self, number: int = 0) -> None:
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise ConfigurationError(f"number must be a whole number, not {number!r}")
-        self.number = number
+        self.number = whole_number("number", number)
 
     def _begin(self) -> seed:
         # Far from each other, so that the calls of two seeds have nothing in common.
@@ -199,9 +206,7 @@ class cap_attempts(_Block):
     """
 
     def __init__(self, attempts: int) -> None:
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts < 2**32:
-            raise ConfigurationError(f"attempts must be a whole number from 1 on, not {attempts!r}")
-        self.attempts = attempts
+        self.attempts = whole_number("attempts", attempts, 1, 2**32 - 1)
 
     def _begin(self) -> cap_attempts:
         _caps.append(self.attempts)

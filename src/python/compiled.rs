@@ -1,6 +1,6 @@
 //! A pipeline made ready to run: the plan, and for each of its stages and targets what the driver has to know.
 
-use super::errors::configuration;
+use super::errors::{configuration, wrong_type};
 use super::hooks::Hooks;
 use super::judge::Judge;
 use super::monitor::Monitor;
@@ -13,7 +13,6 @@ use super::remaining;
 use super::tally::{Shares, Tally};
 use crate::drive::trial;
 use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target};
-use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use std::ops::Deref;
@@ -164,10 +163,11 @@ impl Builder {
             self.stages.push(Stage { kind: "fallback", judge: Judge::Fallback(fallback.get().judge(py)?), hooks: None, breaker: None });
             return Ok(id);
         }
-        Err(PyTypeError::new_err(format!(
+        let message = format!(
             "a pipeline takes policies (Retry, CircuitBreaker, Timeout, Fallback, Chaos, or another Pipeline), not {}",
             short_repr(policy)
-        )))
+        );
+        Err(wrong_type(py, &message))
     }
 }
 

@@ -1,21 +1,27 @@
 //! Python values to configuration, each refusal saying which argument, what it was and what it may be.
 
+use pyo3::exceptions::{PyBaseException, PyOverflowError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyString};
 use std::time::Duration;
 
 use super::errors::{configuration, wrong_type};
 
+/// Seconds in five centuries: longer is as good as for ever, and the clock's range ends there.
+const LONGEST: f64 = 1.6e10;
+
 /// A text as Python writes it, in quotes.
 pub fn quoted(py: Python<'_>, text: &str) -> String {
     PyString::new(py, text).repr().map_or_else(|_| "?".into(), |r| r.to_string())
 }
 
-fn shown(value: &Bound<'_, PyAny>) -> String {
-    let text = value.repr().map_or_else(|_| "?".into(), |r| r.to_string());
+/// A value as an error message shows it: its repr, cut short, and its type.
+pub fn shown(value: &Bound<'_, PyAny>) -> String {
     let kind = value.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string());
-    let short: String = text.chars().take(60).collect();
-    format!("{short} ({kind})")
+    match value.repr() {
+        Ok(repr) => format!("{} ({kind})", repr.to_string_lossy().chars().take(60).collect::<String>()),
+        Err(_) => format!("an object of type {kind}"),
+    }
 }
 
 /// The refusal of a value of the wrong type.
@@ -23,63 +29,131 @@ pub fn type_error(argument: &str, value: &Bound<'_, PyAny>, may_be: &str) -> PyE
     wrong_type(value.py(), &format!("{argument} must be {may_be}, not {}", shown(value)))
 }
 
-/// Seconds as a number or a `timedelta`; zero allowed.
-pub fn seconds(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+/// The refusal of a value of the right type.
+pub fn value_error(argument: &str, value: &Bound<'_, PyAny>, may_be: &str) -> PyErr {
+    configuration(value.py(), &format!("{argument} must be {may_be}, not {}", shown(value)))
+}
+
+/// `True` or `False`, and nothing that is only like them: `"no"` would be true.
+pub fn flag(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value.cast::<PyBool>().map(|flag| flag.is_true()).map_err(|_| type_error(argument, value, "True or False"))
+}
+
+/// A text.
+pub fn text(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let text = value.cast::<PyString>().map_err(|_| type_error(argument, value, "a text"))?;
+    // Half a surrogate pair can be neither logged nor sent.
+    text.to_str().map(str::to_owned).map_err(|_| value_error(argument, value, "a text of whole characters"))
+}
+
+/// An exception.
+pub fn exception(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    match value.is_instance_of::<PyBaseException>() {
+        true => Ok(()),
+        false => Err(type_error(argument, value, "an exception")),
+    }
+}
+
+/// A number; whole ones may be too large for a float.
+pub fn number(value: &Bound<'_, PyAny>) -> Option<f64> {
+    if value.is_instance_of::<PyBool>() {
+        return None;
+    }
+    match value.extract::<f64>() {
+        Ok(number) => Some(number),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            value.lt(0).ok().map(|negative| if negative { f64::NEG_INFINITY } else { f64::INFINITY })
+        }
+        Err(_) => None,
+    }
+}
+
+fn amount(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     let seconds = if let Ok(delta) = value.cast::<PyDelta>() {
         f64::from(delta.get_days()) * 86_400.0 + f64::from(delta.get_seconds()) + f64::from(delta.get_microseconds()) / 1e6
-    } else if value.is_instance_of::<PyBool>() {
-        return Err(type_error(argument, value, "seconds (a number or a timedelta)"));
     } else {
-        value.extract::<f64>().map_err(|_| type_error(argument, value, "seconds (a number or a timedelta)"))?
+        number(value).ok_or_else(|| type_error(argument, value, "seconds (a number or a timedelta)"))?
     };
     if seconds.is_nan() || seconds < 0.0 {
-        return Err(configuration(value.py(), &format!("{argument} must be zero seconds or more, not {}", shown(value))));
+        return Err(value_error(argument, value, "zero seconds or more"));
     }
-    // Longer than five centuries is as good as for ever, and the clock's range ends there.
-    Ok(Duration::from_secs_f64(seconds.min(1.6e10)))
+    Ok(seconds)
+}
+
+/// Seconds as a number or a `timedelta`; zero allowed, and endless is as good as five centuries.
+pub fn seconds(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    amount(argument, value).map(|seconds| Duration::from_secs_f64(seconds.min(LONGEST)))
+}
+
+/// Seconds that somebody will see pass.
+pub fn finite_seconds(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    match amount(argument, value)? {
+        seconds if seconds > LONGEST => Err(value_error(argument, value, "at most 1.6e10 seconds")),
+        seconds => Ok(Duration::from_secs_f64(seconds)),
+    }
+}
+
+fn not_zero(argument: &str, value: &Bound<'_, PyAny>, duration: Duration) -> PyResult<Duration> {
+    if duration.is_zero() { Err(value_error(argument, value, "more than zero seconds")) } else { Ok(duration) }
 }
 
 /// Seconds, more than zero.
 pub fn positive_seconds(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
-    let duration = seconds(argument, value)?;
-    if duration.is_zero() {
-        return Err(configuration(value.py(), &format!("{argument} must be more than zero seconds, not {}", shown(value))));
+    not_zero(argument, value, seconds(argument, value)?)
+}
+
+/// Seconds, more than zero, that somebody will see pass.
+pub fn finite_positive_seconds(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    not_zero(argument, value, finite_seconds(argument, value)?)
+}
+
+/// A whole number in these bounds.
+pub fn whole(argument: &str, value: &Bound<'_, PyAny>, least: u64, most: u64) -> PyResult<u64> {
+    let may_be = match most {
+        u64::MAX => format!("a whole number from {least} to 2**64-1"),
+        most => format!("a whole number from {least} to {most}"),
+    };
+    let wrong = || type_error(argument, value, &may_be);
+    if value.is_instance_of::<PyBool>() {
+        return Err(wrong());
     }
-    Ok(duration)
+    match value.extract::<u64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(value.py()) => Err(wrong()),
+        _ => Err(value_error(argument, value, &may_be)),
+    }
 }
 
 /// A whole number from `least` on.
 pub fn count(argument: &str, value: &Bound<'_, PyAny>, least: u32) -> PyResult<u32> {
-    let wrong = || type_error(argument, value, &format!("a whole number from {least} on"));
+    let may_be = format!("a whole number from {least} on");
     if value.is_instance_of::<PyBool>() {
-        return Err(wrong());
+        return Err(type_error(argument, value, &may_be));
     }
-    let number = value.extract::<i64>().map_err(|_| wrong())?;
-    u32::try_from(number)
-        .ok()
-        .filter(|n| *n >= least)
-        .ok_or_else(|| configuration(value.py(), &format!("{argument} must be a whole number from {least} on, not {number}")))
+    match value.extract::<i128>() {
+        Ok(number) if number > i128::from(u32::MAX) => Err(value_error(argument, value, &format!("{may_be}, to {}", u32::MAX))),
+        Ok(number) => u32::try_from(number).ok().filter(|n| *n >= least).ok_or_else(|| value_error(argument, value, &may_be)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Err(value_error(argument, value, &may_be)),
+        Err(_) => Err(type_error(argument, value, &may_be)),
+    }
 }
 
 /// A share, more than 0 and at most 1.
 pub fn share(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    if value.is_instance_of::<PyBool>() {
-        return Err(type_error(argument, value, "a share between 0 and 1"));
-    }
-    let number = value.extract::<f64>().map_err(|_| type_error(argument, value, "a share between 0 and 1"))?;
-    if number > 0.0 && number <= 1.0 {
-        Ok(number)
-    } else {
-        Err(configuration(value.py(), &format!("{argument} must be a share, more than 0 and at most 1, not {}", shown(value))))
+    match number(value) {
+        None => Err(type_error(argument, value, "a share between 0 and 1")),
+        Some(number) if number > 0.0 && number <= 1.0 => Ok(number),
+        Some(_) => Err(value_error(argument, value, "a share, more than 0 and at most 1")),
     }
 }
 
 /// A share, from 0 to 1.
 pub fn portion(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    if !value.is_instance_of::<PyBool>() && value.extract::<f64>().is_ok_and(|number| number == 0.0) {
-        return Ok(0.0);
+    match number(value) {
+        Some(0.0) => Ok(0.0),
+        Some(number) if !(number > 0.0 && number <= 1.0) => Err(value_error(argument, value, "a share from 0 to 1")),
+        _ => share(argument, value),
     }
-    share(argument, value)
 }
 
 /// `None` or what `convert` makes of it.

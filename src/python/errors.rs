@@ -85,6 +85,13 @@ fn made<'py>(py: Python<'py>, rejection: &Rejection, name: &str, last_failure: O
     }
 }
 
+/// Puts the failures of the alternatives on the first one, in a tuple that pickles whatever they are.
+pub fn attach_alternatives(exception: &Bound<'_, PyAny>, others: Bound<'_, PyTuple>) {
+    // An exception that takes no attributes goes without; its note names them.
+    let put = || exception.setattr("alternatives", class(exception.py(), "_Alternatives")?.call1((others,))?);
+    let _ = put();
+}
+
 /// Puts seawall's note on an exception (PEP 678), replacing one that an earlier call left on the same object.
 pub fn annotate(exception: &Bound<'_, PyAny>, note: &str) {
     let py = exception.py();

@@ -462,8 +462,7 @@ impl Flight {
             errors::annotate(exception, &notes.join("; "));
         }
         if !others.is_empty() {
-            // An exception that takes no attributes goes without; the note names them.
-            let _ = PyTuple::new(py, others).and_then(|others| exception.setattr("alternatives", others));
+            errors::attach_alternatives(exception, PyTuple::new(py, others)?);
         }
         Err(PyErr::from_value(error))
     }

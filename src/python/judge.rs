@@ -2,7 +2,9 @@
 //! Runs between steps of the machine, so no user code runs under a lock.
 
 use super::bare;
+use super::convert;
 use super::errors::{configuration, ours, wrong_type};
+use super::policies::circuit_breaker::short_repr;
 use crate::drive::clock;
 use crate::engine::{Random, Verdict, WaitHint};
 use crate::policies::class::{FallbackRule, Row};
@@ -11,7 +13,7 @@ use pyo3::exceptions::{PyBaseException, PyException};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDelta, PyFrozenSet, PyList, PySet, PyTuple, PyType};
+use pyo3::types::{PyBool, PyCFunction, PyDelta, PyFrozenSet, PyList, PySet, PyTuple, PyType};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ fn is_exception_class(value: &Bound<'_, PyAny>) -> bool {
 fn type_name(value: &Bound<'_, PyAny>) -> String {
     match value.cast::<PyType>() {
         Ok(t) => format!("the class {}", t.fully_qualified_name().map_or_else(|_| "?".into(), |n| n.to_string())),
-        Err(_) => value.repr().map_or_else(|_| "?".into(), |r| r.to_string()),
+        Err(_) => short_repr(value),
     }
 }
 
@@ -58,6 +60,47 @@ pub fn answers_at_once<'py>(argument: &str, predicate: Bound<'py, PyAny>) -> PyR
     Ok(predicate)
 }
 
+/// A function that is called with something, or `None`.
+pub fn callable(argument: &str, value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
+    match value.filter(|v| !v.is_none()) {
+        Some(v) if !v.is_callable() => Err(convert::type_error(argument, &v, "a function")),
+        value => Ok(value.map(Bound::unbind)),
+    }
+}
+
+/// As [`callable`], for functions that are asked something.
+pub fn predicate(argument: &str, value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
+    let function = callable(argument, value.clone())?;
+    value.filter(|v| !v.is_none()).map(|v| answers_at_once(argument, v)).transpose()?;
+    Ok(function)
+}
+
+/// Refuses a word that was not called, as in `wait=wait_exponential`: it would take the retry state for its argument.
+pub fn called(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    let name = value.getattr("__name__").and_then(|n| n.extract::<String>()).unwrap_or_default();
+    let is_word = value.is_instance_of::<PyType>() || value.is_instance_of::<PyCFunction>() && name.starts_with("wait_");
+    if !is_word {
+        return Ok(());
+    }
+    let message = format!("{argument} must be made by a call, as in {argument}={name}(…), not {name} itself");
+    Err(wrong_type(value.py(), &message))
+}
+
+/// Refuses exceptions that are no outcome of a call.
+pub fn happens(py: Python<'_>, argument: &str, listed: &Listed) -> PyResult<()> {
+    for item in listed.types(py).into_iter().flatten() {
+        let is_broad = item.is(py.get_type::<PyBaseException>());
+        if !is_broad && !item.cast::<PyType>().is_ok_and(|t| t.is_subclass_of::<PyException>().unwrap_or(false)) {
+            let message = format!(
+                "{argument} must hold subclasses of Exception, and {} is none: interrupts and cancellations go past every policy",
+                type_name(&item)
+            );
+            return Err(configuration(py, &message));
+        }
+    }
+    Ok(())
+}
+
 impl Listed {
     /// Reads an `on=`, `expected_exception=` or `exceptions_to_handle=` argument.
     pub fn parse(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Listed> {
@@ -78,7 +121,7 @@ impl Listed {
                 if !is_exception_class(&item) {
                     let hint = "If it is a client library's timeout setting, the exception is seawall.errors.Timeout.";
                     let message = format!("{argument} must hold exception classes, and {} is none. {hint}", type_name(&item));
-                    return Err(configuration(py, &message));
+                    return Err(wrong_type(py, &message));
                 }
                 types.push(item);
             }
@@ -90,7 +133,7 @@ impl Listed {
         if value.is_instance_of::<PyType>() || !value.is_callable() {
             let message =
                 format!("{argument} must be an exception class, several of them, or a function of the exception, not {}", type_name(value));
-            return Err(if value.is_instance_of::<PyType>() { configuration(py, &message) } else { wrong_type(py, &message) });
+            return Err(wrong_type(py, &message));
         }
         // tenacity's conditions and ours, by the name of their base class.
         if has_base(value, "retry_base") || has_base(value, "_Retry") {

@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::convert::quoted;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use super::convert::{self, quoted};
+use super::errors::configuration;
+use super::judge::answers_at_once;
+use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyDict, PyInt, PyTuple};
@@ -23,28 +25,17 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<MonitoringSystem>()
 }
 
-/// A value as an error message shows it: its repr, cut short, and its type.
-fn shown(value: &Bound<'_, PyAny>) -> String {
-    let kind = value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
-    match value.repr() {
-        Ok(repr) => format!("{} ({kind})", repr.to_string_lossy().chars().take(60).collect::<String>()),
-        Err(_) => format!("an object of type {kind}"),
-    }
-}
-
+/// `True`, `False`, or the number that a log or a table has in their place.
 fn flag(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    if let Ok(flag) = value.extract::<bool>() {
-        return Ok(flag);
-    }
     match value.cast::<PyInt>().ok().and_then(|number| number.extract::<u8>().ok()) {
         Some(0) => Ok(false),
         Some(1) => Ok(true),
-        _ => Err(PyTypeError::new_err(format!("{name} must be True or False, not {}", shown(value)))),
+        _ => convert::flag(name, value),
     }
 }
 
 fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    let refused = || PyTypeError::new_err(format!("{name} must be a number of seconds or a timedelta, not {}", shown(value)));
+    let refused = || convert::type_error(name, value, "a number of seconds or a timedelta");
     let seconds = if let Ok(delta) = value.cast::<PyDelta>() {
         delta.call_method0("total_seconds")?.extract::<f64>()?
     } else if value.is_instance_of::<PyBool>() {
@@ -52,25 +43,14 @@ fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     } else {
         value.extract::<f64>().map_err(|_| refused())?
     };
-    if (0.0..=MAX_LATENCY).contains(&seconds) {
-        return Ok(seconds);
-    }
-    Err(PyValueError::new_err(format!("{name} must be a finite number of seconds, at least 0 and at most 1e9, not {}", shown(value))))
-}
-
-fn whole(name: &str, value: &Bound<'_, PyAny>, least: u64, most: u64) -> PyResult<u64> {
-    let refused = |kind: &str| format!("{name} must be {kind} from {least} to {most}, not {}", shown(value));
-    if value.is_instance_of::<PyBool>() || !value.hasattr("__index__")? {
-        return Err(PyTypeError::new_err(refused("a whole number")));
-    }
-    match value.extract::<u64>() {
-        Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(PyValueError::new_err(refused("a whole number"))),
+    match (0.0..=MAX_LATENCY).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err(convert::value_error(name, value, "a finite number of seconds, at least 0 and at most 1e9")),
     }
 }
 
 fn window_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
-    Ok(whole(name, value, 1, MAX_WINDOW as u64)? as usize)
+    Ok(convert::whole(name, value, 1, MAX_WINDOW as u64)? as usize)
 }
 
 /// Health of something that is called, over its last calls.
@@ -87,7 +67,7 @@ fn window_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
 /// A copy (pickle, deepcopy) has the same window size, name and callbacks, and starts empty: the counts belong
 /// to the object that saw the calls.
 ///
-/// Raises TypeError and ValueError for arguments that cannot be meant.
+/// Raises `ConfigurationError` for arguments that cannot be meant.
 #[pyclass(frozen, subclass, module = "seawall")]
 pub struct Monitor {
     core: Arc<Core>,
@@ -164,8 +144,7 @@ impl Monitor {
     #[pyo3(signature = (window=None, name=None))]
     fn new(window: Option<&Bound<'_, PyAny>>, name: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let window = window.map_or(Ok(100), |window| window_of("window", window))?;
-        let refused = |name: &Bound<'_, PyAny>| PyTypeError::new_err(format!("name must be a str or None, not {}", shown(name)));
-        let name = name.map(|name| name.extract::<String>().map_err(|_| refused(name))).transpose()?;
+        let name = convert::optional("name", name, convert::text)?;
         Ok(Monitor::with(window, name, Language::English))
     }
 
@@ -190,10 +169,11 @@ impl Monitor {
     ) -> PyResult<()> {
         let most = u64::from(u32::MAX);
         let retried = retried.map(|value| flag("retried", value)).transpose()?;
-        let retries = match (retries.map(|value| whole("retries", value, 0, most)).transpose()?, retried) {
+        let retries = match (retries.map(|value| convert::whole("retries", value, 0, most)).transpose()?, retried) {
             (Some(count), Some(flag)) if flag != (count > 0) => {
                 let flag = if flag { "True" } else { "False" };
-                return Err(PyValueError::new_err(format!("retries is {count} although retried is {flag}: leave one of them out")));
+                let message = format!("retries is {count} although retried is {flag}: leave one of them out");
+                return Err(configuration(slf.py(), &message));
             }
             (Some(count), _) => count as u32,
             (None, retried) => u32::from(retried.unwrap_or(false)),
@@ -203,7 +183,7 @@ impl Monitor {
             ok: flag("success", success)?,
             fallback: fallback.map_or(Ok(false), |value| flag("fallback", value))?,
             retries,
-            tokens: tokens.map_or(Ok(0), |value| whole("tokens", value, 0, most))? as u32,
+            tokens: tokens.map_or(Ok(0), |value| convert::whole("tokens", value, 0, most))? as u32,
             latency_ns: (given_seconds * 1e9).round() as u64,
         };
         take(slf, record, given_seconds)
@@ -228,11 +208,9 @@ impl Monitor {
     /// and goes no further. Returns the callback, so that it can be used as a decorator.
     fn on_alert(&self, callback: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         if !callback.is_callable() {
-            return Err(PyTypeError::new_err(format!(
-                "on_alert needs something that can be called with an alert, not {}",
-                shown(&callback)
-            )));
+            return Err(convert::type_error("on_alert's callback", &callback, "a function of the alert"));
         }
+        let callback = answers_at_once("on_alert's callback", callback)?;
         self.callbacks().push(callback.clone().unbind());
         Ok(callback.unbind())
     }

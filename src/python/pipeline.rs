@@ -1,14 +1,12 @@
 //! `Pipeline`.
 
 use super::compiled::Compiled;
-use super::convert::quoted;
+use super::convert::{self, quoted};
 use super::coroutine::Coroutine;
 use super::errors::ours;
 use super::flight::Flight;
 use super::guarded::fly;
 use super::monitor::Monitor;
-use super::policies::circuit_breaker::short_repr;
-use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -27,7 +25,7 @@ pub struct Pipeline {
 }
 
 fn not_a_monitor(given: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("monitor must be a seawall.Monitor, not {}", short_repr(given)))
+    convert::type_error("monitor", given, "a seawall.Monitor")
 }
 
 impl Pipeline {
@@ -64,7 +62,13 @@ impl Pipeline {
 impl Pipeline {
     #[new]
     #[pyo3(signature = (*policies, name=None, monitor=None))]
-    fn new(py: Python<'_>, policies: &Bound<'_, PyTuple>, name: Option<String>, monitor: Option<Bound<'_, PyAny>>) -> PyResult<Pipeline> {
+    fn new(
+        py: Python<'_>,
+        policies: &Bound<'_, PyTuple>,
+        name: Option<Bound<'_, PyAny>>,
+        monitor: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Pipeline> {
+        let name = convert::optional("name", name.as_ref(), convert::text)?;
         let monitor = monitor.map(|m| m.cast_into::<Monitor>().map_err(|e| not_a_monitor(&e.into_inner()))).transpose()?;
         let pipeline = Pipeline::build(py, policies.iter().collect(), name, monitor.map(Bound::unbind))?;
         static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

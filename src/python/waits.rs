@@ -3,11 +3,12 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyTuple};
+use pyo3::types::PyTuple;
 
-use crate::policies::retry::backoff::{Backoff, Growth, LONGEST};
+use super::convert;
+use super::errors::configuration;
+use crate::policies::retry::backoff::{Backoff, Growth, LONGEST, told};
 
 /// How long to wait before the next attempt. Made by the `wait_*` functions; `a + b` waits for both, one after the other.
 ///
@@ -107,15 +108,9 @@ fn shown(rule: &Backoff) -> String {
         let pair = said.remove(min);
         said.insert(max, pair);
     }
-    let arguments: Vec<String> = said.iter().map(|(name, value)| format!("{name}={value}")).chain(inner.iter().map(shown)).collect();
+    let arguments: Vec<String> =
+        said.iter().map(|(name, value)| format!("{name}={}", told(*value))).chain(inner.iter().map(shown)).collect();
     format!("{}({})", word.name, arguments.join(", "))
-}
-
-fn refused(py: Python<'_>, message: &str) -> PyErr {
-    match py.import("seawall.errors").and_then(|errors| errors.getattr("ConfigurationError")?.call1((message,))) {
-        Ok(error) => PyErr::from_value(error),
-        Err(_) => PyValueError::new_err(message.to_owned()),
-    }
 }
 
 /// An argument of a word: a number, seconds or a timedelta; kept as it came until its name is known.
@@ -128,10 +123,7 @@ impl<'py> FromPyObject<'_, 'py> for Amount<'py> {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if value.is_instance_of::<PyBool>() {
-            return Ok(Amount::Other(value.to_owned()));
-        }
-        let number = value.extract::<f64>().ok();
+        let number = convert::number(&value);
         let number = number.or_else(|| value.call_method0("total_seconds").and_then(|seconds| seconds.extract()).ok());
         Ok(number.map_or_else(|| Amount::Other(value.to_owned()), Amount::Number))
     }
@@ -144,8 +136,7 @@ fn made(py: Python<'_>, word: &Word, amounts: Vec<Amount<'_>>) -> PyResult<Wait>
         match amount {
             Amount::Number(number) => numbers.push(number),
             Amount::Other(value) => {
-                let shown = value.repr().map_or_else(|_| value.get_type().to_string(), |text| text.to_string());
-                return Err(refused(py, &format!("{}: {name} must be a number of seconds or a timedelta, not {shown}", word.name)));
+                return Err(convert::type_error(&format!("{}: {name}", word.name), &value, "a number of seconds or a timedelta"));
             }
         }
     }
@@ -154,15 +145,15 @@ fn made(py: Python<'_>, word: &Word, amounts: Vec<Amount<'_>>) -> PyResult<Wait>
 }
 
 fn checked(py: Python<'_>, name: &str, rule: Result<Backoff, String>) -> PyResult<Wait> {
-    rule.map(|rule| Wait { rule: Arc::new(rule) }).map_err(|message| refused(py, &format!("{name}: {message}")))
+    rule.map(|rule| Wait { rule: Arc::new(rule) }).map_err(|message| configuration(py, &format!("{name}: {message}")))
 }
 
-fn rules(py: Python<'_>, name: &str, waits: &Bound<'_, PyTuple>) -> PyResult<Vec<Backoff>> {
+fn rules(name: &str, waits: &Bound<'_, PyTuple>) -> PyResult<Vec<Backoff>> {
     let mut rules = Vec::with_capacity(waits.len());
     for (index, wait) in waits.iter().enumerate() {
         let Ok(wait) = wait.cast::<Wait>() else {
-            let shown = wait.repr().map_or_else(|_| wait.get_type().to_string(), |text| text.to_string());
-            return Err(refused(py, &format!("{name}: wait {} must be one of seawall's own (wait_fixed(1), …), not {shown}", index + 1)));
+            let place = format!("{name}: wait {}", index + 1);
+            return Err(convert::type_error(&place, &wait, "one of seawall's own (wait_fixed(1), …)"));
         };
         rules.push(wait.get().rule.as_ref().clone());
     }
@@ -180,7 +171,7 @@ fn one_of(py: Python<'_>, word: &Word, waits: &Bound<'_, PyTuple>, rule: fn(Vec<
     if waits.iter().any(|wait| !ours(&wait)) && waits.iter().all(|wait| ours(&wait) || wait.is_callable()) {
         return mixed(py, word.name, waits.clone());
     }
-    let made = checked(py, word.name, rule(rules(py, word.name, waits)?).checked())?;
+    let made = checked(py, word.name, rule(rules(word.name, waits)?).checked())?;
     Ok(Bound::new(py, made)?.into_any().unbind())
 }
 
@@ -199,8 +190,8 @@ impl Wait {
     #[pyo3(signature = (word, *parts))]
     fn new(py: Python<'_>, word: &str, parts: &Bound<'_, PyTuple>) -> PyResult<Wait> {
         let rule = match word {
-            "wait_chain" => Ok(Backoff::Chain(rules(py, word, parts)?)),
-            "wait_combine" => Ok(Backoff::Sum(rules(py, word, parts)?)),
+            "wait_chain" => Ok(Backoff::Chain(rules(word, parts)?)),
+            "wait_combine" => Ok(Backoff::Sum(rules(word, parts)?)),
             _ => meant(word, &parts.extract::<Vec<f64>>()?).ok_or_else(|| format!("{word} with {} numbers is no wait", parts.len())),
         };
         checked(py, word, rule.and_then(Backoff::checked))

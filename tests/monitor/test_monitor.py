@@ -100,7 +100,7 @@ def test_a_copy_is_set_up_alike_and_starts_empty(duplicate):
     [
         (lambda: Monitor(0), "window must be a whole number from 1"),
         (lambda: Monitor("5"), "window must be .*'5' \\(str\\)"),
-        (lambda: Monitor(5, 7), "name must be a str or None, not 7 \\(int\\)"),
+        (lambda: Monitor(5, 7), "name must be a text, not 7 \\(int\\)"),
         (lambda: Monitor().record("yes"), "success must be"),
         (lambda: Monitor().record(True, latency=-1), "latency must be"),
         (lambda: Monitor().record(True, retries=-1), "retries must be a whole number from 0"),

@@ -57,6 +57,11 @@ fn between(low: f64, high: f64, random: &mut dyn FnMut() -> f64) -> f64 {
     low + random() * (high - low)
 }
 
+/// A number of seconds as a text; nobody reads three hundred digits.
+pub fn told(seconds: f64) -> String {
+    if seconds.abs() < 1e16 { seconds.to_string() } else { format!("{seconds:e}") }
+}
+
 impl Backoff {
     /// No wait at all.
     pub const NONE: Backoff = Backoff::Fixed { wait: 0.0 };
@@ -113,7 +118,7 @@ impl Backoff {
             Backoff::Random { min, max } => vec![("min", *min), ("max", *max)],
             Backoff::Incrementing { start, increment, max } => {
                 if !increment.is_finite() {
-                    return Err(format!("increment must be a finite number of seconds, not {increment}"));
+                    return Err(format!("increment must be a finite number of seconds, not {}", told(*increment)));
                 }
                 vec![("start", *start), ("max", *max)]
             }
@@ -131,12 +136,12 @@ impl Backoff {
         for &(name, value) in &amounts {
             // An unlimited maximum is a maximum; any other endless number is not a wait.
             if value.is_nan() || value < 0.0 || (value.is_infinite() && name != "max") {
-                return Err(format!("{name} must be a number of at least 0, not {value}"));
+                return Err(format!("{name} must be a number of at least 0, not {}", told(value)));
             }
         }
         let named = |wanted| amounts.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
         match (named("min"), named("max")) {
-            (Some(min), Some(max)) if min > max => Err(format!("max must be at least min ({min}), not {max}")),
+            (Some(min), Some(max)) if min > max => Err(format!("max must be at least min ({}), not {}", told(min), told(max))),
             _ => Ok(self.limited()),
         }
     }

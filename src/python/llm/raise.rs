@@ -112,6 +112,6 @@ pub fn tell(
     let _ = exception.setattr("attempts", attempts);
     if !others.is_empty() {
         let others = PyTuple::new(py, others.into_iter().map(|o| o.into_value(py)));
-        let _ = others.and_then(|o| exception.setattr("alternatives", o));
+        let _ = others.map(|others| errors::attach_alternatives(exception, others));
     }
 }

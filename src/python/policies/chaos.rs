@@ -5,6 +5,7 @@ use crate::engine::Instant;
 use crate::policies::chaos::{self, Config, Injecting};
 use crate::python::convert;
 use crate::python::errors::configuration;
+use crate::python::judge::answers_at_once;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -41,7 +42,7 @@ fn latency(value: &Bound<'_, PyAny>) -> PyResult<(Duration, Duration)> {
     }
     let (least, most) = (convert::seconds("latency", &pair.get_item(0)?)?, convert::seconds("latency", &pair.get_item(1)?)?);
     if least > most {
-        return Err(configuration(value.py(), &format!("latency must be a pair (least, most), not {}", value.repr()?)));
+        return Err(configuration(value.py(), &format!("latency must be a pair (least, most), not {}", convert::shown(value))));
     }
     Ok((least, most))
 }
@@ -62,17 +63,18 @@ fn raisable(value: &Bound<'_, PyAny>) -> PyResult<()> {
     let is_class = value.cast::<PyType>().is_ok_and(|t| t.is_subclass_of::<PyException>().unwrap_or(false));
     let is_other_class = !is_class && value.is_instance_of::<PyType>();
     if is_class || value.is_instance_of::<PyException>() || value.is_callable() && !is_other_class {
-        return Ok(());
+        return answers_at_once("exception", value.clone()).map(drop);
     }
-    let message = format!("exception must be an exception class, an exception, or a function that makes one, not {}", value.repr()?);
-    Err(configuration(value.py(), &message))
+    Err(convert::type_error("exception", value, "an exception class, an exception, or a function that makes one"))
 }
 
 #[pymethods]
 impl Chaos {
     #[new]
     #[pyo3(signature = (*, latency=None, latency_rate=None, exception=None, exception_rate=None, result=None, result_rate=None,
-                        seed=None, enabled=false))]
+                        seed=None, enabled=None),
+           text_signature = "(*, latency=None, latency_rate=None, exception=None, exception_rate=None, result=None, result_rate=None, \
+                             seed=None, enabled=False)")]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
         py: Python<'_>,
@@ -82,12 +84,14 @@ impl Chaos {
         exception_rate: Option<Bound<'_, PyAny>>,
         result: Option<Bound<'_, PyAny>>,
         result_rate: Option<Bound<'_, PyAny>>,
-        seed: Option<u64>,
-        enabled: bool,
+        seed: Option<Bound<'_, PyAny>>,
+        enabled: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Chaos> {
         if let Some(exception) = &exception {
             raisable(exception)?;
         }
+        let seed = convert::optional("seed", seed.as_ref(), |a, v| convert::whole(a, v, 0, u64::MAX))?;
+        let enabled = convert::optional("enabled", enabled.as_ref(), convert::flag)?.unwrap_or(false);
         // `None` may well be the result to give: then its rate says so.
         let gives = result.is_some() || result_rate.is_some();
         let config = Config {

@@ -1,11 +1,12 @@
 //! `Fallback`.
 
 use crate::policies::fallback;
+use crate::python::convert;
 use crate::python::errors::configuration;
-use crate::python::judge::{FallbackJudge, Listed, answers_at_once};
+use crate::python::judge::{FallbackJudge, Listed, answers_at_once, happens, predicate};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyTuple};
 
 /// Alternatives, tried in order when the call fails.
 ///
@@ -26,13 +27,14 @@ pub struct Fallback {
 #[pymethods]
 impl Fallback {
     #[new]
-    #[pyo3(signature = (*alternatives, on=None, on_result=None, only_when_open=false))]
+    #[pyo3(signature = (*alternatives, on=None, on_result=None, only_when_open=None),
+           text_signature = "(*alternatives, on=None, on_result=None, only_when_open=False)")]
     fn new(
         py: Python<'_>,
         alternatives: &Bound<'_, PyTuple>,
         on: Option<Bound<'_, PyAny>>,
         on_result: Option<Bound<'_, PyAny>>,
-        only_when_open: bool,
+        only_when_open: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Fallback> {
         if alternatives.is_empty() {
             return Err(configuration(py, "Fallback needs at least one alternative: a callable, a runnable or a value"));
@@ -40,14 +42,13 @@ impl Fallback {
         if alternatives.len() > 63 {
             return Err(configuration(py, &format!("Fallback takes at most 63 alternatives, not {}", alternatives.len())));
         }
-        Listed::parse("on", on.as_ref())?;
+        happens(py, "on", &Listed::parse("on", on.as_ref())?)?;
         let on = on.map(|on| answers_at_once("on", on)).transpose()?;
-        let on_result = on_result.map(|on_result| answers_at_once("on_result", on_result)).transpose()?;
         Ok(Fallback {
             alternatives: alternatives.iter().map(Bound::unbind).collect(),
             on: on.map(Bound::unbind),
-            on_result: on_result.map(Bound::unbind),
-            only_when_open,
+            on_result: predicate("on_result", on_result)?,
+            only_when_open: convert::optional("only_when_open", only_when_open.as_ref(), convert::flag)?.unwrap_or(false),
         })
     }
 
@@ -61,7 +62,8 @@ impl Fallback {
     fn replaced(&self, py: Python<'_>, alternatives: &Bound<'_, PyAny>) -> PyResult<Fallback> {
         let alternatives = PyTuple::new(py, alternatives.try_iter()?.collect::<PyResult<Vec<_>>>()?)?;
         let bound = |held: &Option<Py<PyAny>>| held.as_ref().map(|h| h.bind(py).clone());
-        Fallback::new(py, &alternatives, bound(&self.on), bound(&self.on_result), self.only_when_open)
+        let only_when_open = PyBool::new(py, self.only_when_open).to_owned().into_any();
+        Fallback::new(py, &alternatives, bound(&self.on), bound(&self.on_result), Some(only_when_open))
     }
 
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {

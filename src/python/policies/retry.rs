@@ -4,7 +4,7 @@ use crate::policies::retry::{self, Budget, backoff::Backoff};
 use crate::python::convert;
 use crate::python::errors::configuration;
 use crate::python::hooks::Hooks;
-use crate::python::judge::{Listed, RetryJudge, answers_at_once, kind_of_function};
+use crate::python::judge::{Listed, RetryJudge, answers_at_once, callable, called, happens, kind_of_function, predicate};
 use crate::python::tally::{self, Shares};
 use crate::python::waits::Wait;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -48,22 +48,6 @@ pub struct Retry {
     shares: Arc<Shares>,
 }
 
-fn callable(argument: &str, value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
-    match value {
-        None => Ok(None),
-        Some(v) if v.is_none() => Ok(None),
-        Some(v) if v.is_callable() => Ok(Some(v.unbind())),
-        Some(v) => Err(convert::type_error(argument, &v, "a function")),
-    }
-}
-
-/// As [`callable`], for functions that are asked something.
-fn predicate(argument: &str, value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
-    let Some(function) = callable(argument, value.clone())? else { return Ok(None) };
-    value.map(|v| answers_at_once(argument, v)).transpose()?;
-    Ok(Some(function))
-}
-
 /// The first of these that is a coroutine function.
 fn asynchronous(py: Python<'_>, hooks: &[(&'static str, &Option<Py<PyAny>>)]) -> PyResult<Option<&'static str>> {
     for (name, hook) in hooks {
@@ -97,6 +81,7 @@ impl Retry {
         after: Option<Bound<'_, PyAny>>,
         before_sleep: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Retry> {
+        stop.as_ref().map(|stop| called("stop", stop)).transpose()?;
         let stop = predicate("stop", stop)?;
         let attempts = match convert::optional("attempts", attempts.as_ref(), |a, v| convert::count(a, v, 1))? {
             Some(attempts) => attempts,
@@ -104,12 +89,15 @@ impl Retry {
             None if stop.is_some() => u32::MAX,
             None => 3,
         };
-        Listed::parse("on", on.as_ref())?;
+        happens(py, "on", &Listed::parse("on", on.as_ref())?)?;
         let on = on.map(|on| answers_at_once("on", on)).transpose()?;
         let wait = match wait.filter(|w| !w.is_none()) {
-            Some(w) if w.is_callable() => Some(answers_at_once("wait", w)?),
+            Some(w) if w.is_callable() => {
+                called("wait", &w)?;
+                Some(answers_at_once("wait", w)?)
+            }
             Some(w) => Some(
-                Py::new(w.py(), Wait::of(Backoff::Fixed { wait: convert::seconds("wait", &w)?.as_secs_f64() }))?
+                Py::new(w.py(), Wait::of(Backoff::Fixed { wait: convert::finite_seconds("wait", &w)?.as_secs_f64() }))?
                     .into_bound(w.py())
                     .into_any(),
             ),

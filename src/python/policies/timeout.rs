@@ -25,8 +25,9 @@ pub struct Timeout {
 #[pymethods]
 impl Timeout {
     #[new]
-    #[pyo3(signature = (seconds, *, thread=false))]
-    fn new(seconds: &Bound<'_, PyAny>, thread: bool) -> PyResult<Timeout> {
+    #[pyo3(signature = (seconds, *, thread=None), text_signature = "(seconds, *, thread=False)")]
+    fn new(seconds: &Bound<'_, PyAny>, thread: Option<&Bound<'_, PyAny>>) -> PyResult<Timeout> {
+        let thread = convert::optional("thread", thread, convert::flag)?.unwrap_or(false);
         Ok(Timeout { limit: convert::positive_seconds("seconds", seconds)?, thread })
     }
 

@@ -13,17 +13,17 @@ use crate::drive::clock;
 use crate::policies::circuit_breaker::{self as core, Evidence, State};
 use crate::python::convert;
 use crate::python::errors::{configuration, ours};
-use crate::python::judge::{BreakerJudge, Listed};
+use crate::python::judge::{BreakerJudge, Listed, answers_at_once, predicate};
 use crate::python::pipeline::Pipeline;
 use isolation::Isolation;
 use permit::{Entrances, lock};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use settings::{NAMES, Settings};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 /// A value for a repr, kept short.
@@ -74,8 +74,8 @@ pub struct CircuitBreaker {
     last_failure: Mutex<Option<Py<PyAny>>>,
     entrances: Entrances,
     listeners: Mutex<Vec<Py<PyAny>>>,
-    /// Somebody is telling the listeners.
-    telling: AtomicBool,
+    /// The process of which a thread is telling the listeners.
+    telling: AtomicU32,
     /// Another clock than ours: gives nanoseconds, or `None` while ours is right.
     clock: Option<Py<PyAny>>,
 }
@@ -92,9 +92,16 @@ fn callable(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     if value.is_callable() { Ok(()) } else { Err(convert::type_error(argument, value, "a function")) }
 }
 
+/// A function that nobody has to await.
+fn listens(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    callable(argument, value)?;
+    answers_at_once(argument, value.clone()).map(drop)
+}
+
 /// What `expected_exception` or `ignore` names, and whether it is a function of two arguments.
 fn listed(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<(Listed, bool)> {
     let listed = Listed::parse(argument, Some(value))?;
+    answers_at_once(argument, value.clone())?;
     let two = matches!(listed, Listed::Predicate(_)) && takes_two(value);
     Ok((listed, two))
 }
@@ -167,29 +174,26 @@ impl CircuitBreaker {
             settings.set(argument, value.as_ref())?;
         }
         let config = settings.config(py)?;
-        let name = match name.filter(|n| !n.is_none()) {
-            Some(name) => Some(name.cast::<PyString>().map_err(|_| convert::type_error("name", &name, "a text"))?.to_string()),
-            None => None,
-        };
+        let name = convert::optional("name", name.as_ref(), convert::text)?;
         let expected = match given(cls, expected_exception, "EXPECTED_EXCEPTION")? {
             Some(expected) => expected,
             None => py.get_type::<PyException>().into_any(),
         };
         let fallback_function = given(cls, fallback_function, "FALLBACK_FUNCTION")?;
-        for (argument, function) in [("fallback_function", &fallback_function), ("on_result", &on_result)] {
-            function.as_ref().map(|f| callable(argument, f)).transpose()?;
-        }
+        fallback_function.as_ref().map(|f| callable("fallback_function", f)).transpose()?;
         let (types, two_arguments) = listed("expected_exception", &expected)?;
         counts(py, &types)?;
         let ignore = ignore.filter(|i| !i.is_none());
         let ignored = ignore.as_ref().map(|i| listed("ignore", i)).transpose()?;
-        let on_result = on_result.map(Bound::unbind);
+        let on_result = predicate("on_result", on_result)?;
         let rules = BreakerJudge { listed: types, two_arguments, ignored, on_result: on_result.as_ref().map(|p| p.clone_ref(py)) };
         let mut heard = Vec::new();
         if let Some(listeners) = listeners.filter(|l| !l.is_none()) {
-            for listener in listeners.try_iter().map_err(|_| convert::type_error("listeners", &listeners, "functions, in a list"))? {
+            let is_text = listeners.is_instance_of::<PyString>() || listeners.is_instance_of::<PyBytes>();
+            let several = listeners.try_iter().ok().filter(|_| !is_text);
+            for listener in several.ok_or_else(|| convert::type_error("listeners", &listeners, "functions, in a list"))? {
                 let listener = listener?;
-                callable("listeners", &listener)?;
+                listens("listeners", &listener)?;
                 heard.push(listener.unbind());
             }
         }
@@ -206,7 +210,7 @@ impl CircuitBreaker {
             last_failure: Mutex::new(None),
             entrances: Entrances::default(),
             listeners: Mutex::new(heard),
-            telling: AtomicBool::new(false),
+            telling: AtomicU32::new(tell::NOBODY),
             clock: _clock,
         })
     }
@@ -285,7 +289,7 @@ impl CircuitBreaker {
     /// the thread that tells of an earlier change, if one does). Time alone is no change: an open circuit becomes half open
     /// when the first call comes after the recovery time. What a listener raises is logged by the logger `seawall`.
     fn add_listener<'py>(&self, listener: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        callable("listener", &listener)?;
+        listens("listener", &listener)?;
         lock(&self.listeners).push(listener.clone().unbind());
         Ok(listener)
     }
@@ -367,7 +371,8 @@ impl CircuitBreaker {
     /// Counts a failure that was seen elsewhere. Where the circuit is open, its recovery time begins anew.
     #[pyo3(signature = (exception=None))]
     fn record_failure(slf: &Bound<'_, Self>, exception: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        if let Some(error) = exception {
+        if let Some(error) = exception.filter(|e| !e.is_none()) {
+            convert::exception("exception", &error)?;
             slf.get().remember(error.unbind());
         }
         let told = slf.get().core.record(Evidence::Failure, slf.get().now(slf.py())?, passage::chance());
@@ -393,11 +398,9 @@ impl CircuitBreaker {
     /// Puts it into a state by hand: `"closed"`, `"open"` (for its recovery time), `"half_open"`, `"forced_open"`,
     /// `"disabled"` or `"metrics_only"`. Calls in flight tell nothing any more.
     fn force(slf: &Bound<'_, Self>, state: &Bound<'_, PyAny>) -> PyResult<()> {
-        let named = state.extract::<String>().ok().and_then(|name| State::named(&name));
-        let Some(state) = named else {
-            let states = "closed, open, half_open, forced_open, disabled or metrics_only";
-            return Err(configuration(slf.py(), &format!("state must be {states}, not {}", short_repr(state))));
-        };
+        let states = "closed, open, half_open, forced_open, disabled or metrics_only";
+        let name = state.extract::<String>().map_err(|_| convert::type_error("state", state, states))?;
+        let state = State::named(&name).ok_or_else(|| convert::value_error("state", state, states))?;
         slf.get().core.force(state, slf.get().now(slf.py())?);
         Self::tell(slf)
     }

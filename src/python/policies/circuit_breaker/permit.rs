@@ -4,6 +4,7 @@ use super::CircuitBreaker;
 use crate::drive::clock;
 use crate::engine::Verdict;
 use crate::policies::circuit_breaker::{self as core, Evidence};
+use crate::python::convert;
 use crate::python::errors::ours;
 use crate::python::judge::Happened;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration};
@@ -65,6 +66,8 @@ impl Permit {
     /// The call failed. The exception, if there is one, is kept as `last_failure`; it is not judged.
     #[pyo3(signature = (exception=None))]
     fn on_failure(&self, py: Python<'_>, exception: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let exception = exception.filter(|e| !e.is_none());
+        exception.as_ref().map(|error| convert::exception("exception", error)).transpose()?;
         let Some(permit) = lock(&self.permit).take() else { return Ok(()) };
         if let Some(error) = exception {
             self.breaker.get().remember(error.unbind());

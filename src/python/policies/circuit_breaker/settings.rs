@@ -47,7 +47,7 @@ fn span(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Span> {
     if value.is_exact_instance_of::<PyInt>() {
         return Ok(Span::Calls(convert::count(argument, value, 1)?));
     }
-    Ok(Span::Time(convert::positive_seconds(argument, value)?))
+    Ok(Span::Time(convert::finite_positive_seconds(argument, value)?))
 }
 
 fn backoff(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<Backoff>> {
@@ -64,7 +64,7 @@ impl Settings {
             "recovery_timeout" => self.recovery_timeout = convert::optional(name, value, convert::seconds)?,
             "failure_rate" => self.failure_rate = convert::optional(name, value, convert::share)?,
             "slow_call_rate" => self.slow_call_rate = convert::optional(name, value, convert::share)?,
-            "slow_call_duration" => self.slow_call_duration = convert::optional(name, value, convert::positive_seconds)?,
+            "slow_call_duration" => self.slow_call_duration = convert::optional(name, value, convert::finite_positive_seconds)?,
             "window" => self.window = convert::optional(name, value, span)?,
             "minimum_calls" => self.minimum_calls = convert::optional(name, value, one)?,
             "recovery_backoff" => self.recovery_backoff = convert::optional(name, value, backoff)?,

@@ -13,7 +13,7 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Whether an event is about a change of state, which the breaker itself tells of.
 pub fn is_change(event: Name) -> bool {
@@ -28,12 +28,15 @@ fn event_name(to: State) -> Name {
     }
 }
 
+/// No process.
+pub const NOBODY: u32 = 0;
+
 /// Gives the right to tell back, whatever a listener raises.
-struct Telling<'a>(&'a AtomicBool);
+struct Telling<'a>(&'a AtomicU32);
 
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.store(NOBODY, Ordering::Release);
     }
 }
 
@@ -43,7 +46,9 @@ impl CircuitBreaker {
     pub fn tell(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         loop {
-            if this.telling.swap(true, Ordering::AcqRel) {
+            // A thread that told when this process was forked off tells nobody here.
+            let me = std::process::id();
+            if this.telling.swap(me, Ordering::AcqRel) == me {
                 return Ok(());
             }
             let telling = Telling(&this.telling);
