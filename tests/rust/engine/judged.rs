@@ -37,7 +37,7 @@ fn by_hand(plan: Arc<Plan>, outcome: fn(Ticket) -> Outcome, verdict: impl Fn(usi
                 execution.verdict(verdict(asked.len() - 1), now);
             }
             Step::Wait { until } => now = until,
-            Step::Done(end) => return Told { end, asked, targets, events: execution.take_events(), at: now },
+            Step::Done(end) => return Told { end, asked, targets, events: execution.take_events().collect(), at: now },
             Step::Cancel { .. } | Step::Deliver(_) => unreachable!("nothing runs on"),
         }
     }
@@ -102,7 +102,7 @@ fn a_fallback_tries_the_branches_that_may_help_and_no_others() {
 #[test]
 fn events_of_a_fallback_tell_the_branch() {
     let told = by_hand(alternatives(3, false), Outcome::Error, always(Verdict::FAILURE));
-    let seen: Vec<_> = told.events.iter().map(|e| (e.name, e.number, e.outcome)).collect();
+    let seen: Vec<_> = told.events.iter().map(|e| (e.name.as_str(), e.number, e.outcome)).collect();
     let error = |number| Some(Outcome::Error(Ticket(number)));
     assert_eq!(seen, [("fallback.used", 1, error(0)), ("fallback.used", 2, error(1)), ("fallback.exhausted", 2, error(0))]);
 }
@@ -210,6 +210,8 @@ fn a_limit_without_room_is_waited_for_and_is_no_attempt() {
             // Hurry leaves out waits of ours; a limit is full as long as it is full.
             let second = if hurried { 6.0 } else { 7.0 };
             assert_eq!(world.calls, [(0, 6.0), (0, second)]);
+            // Counted when the passage is over.
+            drop(execution);
             assert_eq!((counts.totals().retries, counts.totals().waited), (1, s(1.0)));
         }
     }

@@ -58,7 +58,7 @@ fn attempts_are_told_to_whoever_asks() {
     let mut world = World::new(&[&[(1.0, FAIL), (1.0, Answer::Value(3))]]);
     let plan = plan(vec![Arc::new(retry(3, 2.0))]);
     assert_eq!(run(&mut world, &plan, Execution::announcing), End::Value(3));
-    let told: Vec<_> = world.events.iter().map(|e| (e.name, e.number, e.span, e.elapsed)).collect();
+    let told: Vec<_> = world.events.iter().map(|e| (e.name.as_str(), e.number, e.span, e.elapsed)).collect();
     let wanted = [("attempt.started", 1, 0.0, 0.0), ("retry.scheduled", 1, 2.0, 1.0), ("attempt.started", 2, 3.0, 3.0)];
     assert_eq!(told, wanted.map(|(name, number, span, elapsed)| (name, number, s(span), s(elapsed))));
     let mut world = World::new(&[&[(0.0, Answer::Value(3))]]);
