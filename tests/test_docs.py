@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -23,7 +24,15 @@ def test_a_pages_programs_run_one_after_the_other(page: str, tmp_path: Path):
     # A page with tests of its own is run as a user's tests are, any other as a program.
     plugin = ["-m", "pytest", "-q", "-p", "seawall._pytest_plugin", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
     how = plugin if "def test_" in script.read_text(encoding="utf-8") else []
+    # Models are made, not asked: nobody listens there.
+    nobody = {"OPENAI_API_KEY": "sk-of-nobody", "OPENAI_BASE_URL": "http://127.0.0.1:9"}
     ended = subprocess.run(
-        [sys.executable, *how, str(script)], capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+        [sys.executable, *how, str(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=tmp_path,
+        env={**os.environ, **nobody},
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
