@@ -209,11 +209,11 @@ impl Flight {
 
     /// The time limit of an attempt is the client's own timeout error; other rejections are the policies'.
     fn rejected(&self, rejection: &Rejection) -> Failure {
-        if rejection.refusal != Refusal::TimedOut {
+        if rejection.refusal() != Refusal::TimedOut {
             return Failure::Rejected(*rejection);
         }
-        let name = &self.route.names[rejection.stage.0 as usize];
-        let limit = rejection.limit.as_secs_f64();
+        let name = &self.route.names[rejection.stage().0 as usize];
+        let limit = rejection.limit().as_secs_f64();
         Failure::Api(ApiError::new(ErrorKind::Timeout, format!("Request timed out: no whole answer from {name} within {limit} s.")))
     }
 
@@ -228,7 +228,7 @@ impl Flight {
 
     /// Keeps how an open stream ended.
     pub fn keep_end(&mut self, call: CallId, end: Result<(), ApiError>) -> Outcome {
-        let ticket = Ticket(self.kept.len() as u32);
+        let ticket = Ticket(self.kept.len() as u64);
         match end {
             Ok(()) => {
                 self.note_end(call, "ok", None);
@@ -345,7 +345,7 @@ impl Host for Flight {
     }
 
     fn keep(&mut self, call: CallId, result: Self::Result) -> Outcome {
-        let ticket = Ticket(self.kept.len() as u32);
+        let ticket = Ticket(self.kept.len() as u64);
         let outcome = match &result {
             Ok(Answer::Stream(..)) => Outcome::Stream(ticket),
             Ok(_) => Outcome::Value(ticket),

@@ -51,7 +51,7 @@ impl Layer for Timeout {
             Input::Wake => {
                 let limit = self.limit.min(cx.inherited().since(cx.begun()));
                 cx.emit(events::TIMEOUT_ELAPSED, 0, limit, None, "");
-                Flow::Resolve(Outcome::Rejected(Rejection { refusal: Refusal::TimedOut, stage: cx.stage(), retry_after: None, limit }))
+                Flow::Resolve(Outcome::Rejected(Rejection::new(Refusal::TimedOut, cx.stage(), Some(limit))))
             }
             Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),
             // An answer that came late in a call nobody could stop is still an answer.

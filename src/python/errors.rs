@@ -69,14 +69,14 @@ fn made<'py>(py: Python<'py>, rejection: &Rejection, name: &str, last_failure: O
     static FULL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let name = (intern!(py, "name"), PyString::new(py, name).into_any());
     let after =
-        || Ok::<_, PyErr>((intern!(py, "retry_after"), rejection.retry_after.map(|d| d.as_secs_f64()).into_pyobject(py)?.into_any()));
-    match rejection.refusal {
+        || Ok::<_, PyErr>((intern!(py, "retry_after"), rejection.retry_after().map(|d| d.as_secs_f64()).into_pyobject(py)?.into_any()));
+    match rejection.refusal() {
         Refusal::CircuitOpen => {
             let last = (intern!(py, "last_failure"), last_failure.into_pyobject(py)?.into_any());
             filled(cached(py, &OPEN, "CircuitBreakerError")?, &[name, after()?, last])
         }
         Refusal::TimedOut => {
-            let limit = rejection.limit.as_secs_f64().into_pyobject(py)?.into_any();
+            let limit = rejection.limit().as_secs_f64().into_pyobject(py)?.into_any();
             let fields = [name, (intern!(py, "limit"), limit.clone()), (intern!(py, "elapsed"), limit)];
             filled(cached(py, &TIMEOUT, "CallTimeoutError")?, &fields)
         }

@@ -18,6 +18,7 @@ use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, St
 use crate::events::{self, Severity};
 use crate::stats::Record;
 use pyo3::exceptions::PyException;
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -157,9 +158,28 @@ impl Flight {
 
     /// Calls a target. What an object with `invoke` is asked for depends on the way.
     pub fn start(&self, py: Python<'_>, target: Target, way: Way) -> PyResult<Py<PyAny>> {
+        if self.is_primary(target) && self.kwargs.is_none() {
+            return self.call_primary(py);
+        }
         match self.callable(py, target, way)? {
             Ok((function, args)) => Ok(function.call(args, self.kwargs.as_ref().map(|k| k.bind(py)))?.unbind()),
             Err(value) => Ok(value),
+        }
+    }
+
+    /// Calls the function with positional arguments only, straight from where they lie.
+    fn call_primary(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (function, args) = (self.function.as_ptr(), self.args.as_ptr());
+        // SAFETY: all of it lives as long as `self`, and nobody changes a tuple.
+        unsafe {
+            let given = match ffi::PyVectorcall_Function(function) {
+                Some(call) => {
+                    let items = (&raw const (*args.cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut ffi::PyObject>();
+                    call(function, items, self.args.bind(py).len(), std::ptr::null_mut())
+                }
+                None => ffi::PyObject_Call(function, args, std::ptr::null_mut()),
+            };
+            Bound::from_owned_ptr_or_err(py, given).map(Bound::unbind)
         }
     }
 
@@ -201,7 +221,7 @@ impl Flight {
 
     /// Keeps how a call came out; an exception that is none of the call's own (an interrupt) is passed on.
     pub fn keep(&mut self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> Result<Outcome, Interrupt> {
-        let ticket = Ticket(self.values.len() as u32);
+        let ticket = Ticket(self.values.len() as u64);
         let (outcome, kept) = match result {
             Ok(value) => (Outcome::Value(ticket), Kept::Value(value)),
             Err(error) if error.is_instance_of::<PyException>(py) => (Outcome::Error(ticket), Kept::Error(error.into_value(py).into_any())),
@@ -213,7 +233,7 @@ impl Flight {
 
     /// What a rejection is raised as.
     fn rejected(&self, py: Python<'_>, rejection: &Rejection) -> PyErr {
-        let (name, last) = match &self.compiled.stage(rejection.stage).breaker {
+        let (name, last) = match &self.compiled.stage(rejection.stage()).breaker {
             Some(breaker) => (breaker.get().display_name(), breaker.get().last_failure(py)),
             None => (self.name(py), None),
         };
@@ -299,7 +319,7 @@ impl Flight {
                 Ok(verdict)
             }
             Judge::Fallback(judge) if judge.only_when_open => {
-                let open = matches!(ask.outcome, Outcome::Rejected(r) if r.refusal == crate::engine::Refusal::CircuitOpen);
+                let open = matches!(ask.outcome, Outcome::Rejected(r) if r.refusal() == crate::engine::Refusal::CircuitOpen);
                 Ok(match ask.outcome {
                     _ if open => Verdict::FAILURE,
                     Outcome::Value(_) => Verdict::Success,

@@ -65,7 +65,7 @@ impl World {
     }
 
     fn keep(&mut self, answer: Answer) -> Outcome {
-        let ticket = Ticket(self.values.len() as u32);
+        let ticket = Ticket(self.values.len() as u64);
         self.values.push(answer);
         match answer {
             Answer::Value(_) | Answer::Stream(_, Ok(())) => Outcome::Value(ticket),
@@ -88,7 +88,7 @@ impl World {
 
     pub fn end(&self, outcome: Outcome) -> End {
         match outcome {
-            Outcome::Rejected(r) => End::Refused(r.refusal),
+            Outcome::Rejected(r) => End::Refused(r.refusal()),
             Outcome::Value(t) | Outcome::Error(t) | Outcome::Stream(t) => match self.values[t.0 as usize] {
                 Answer::Value(n) => End::Value(n),
                 Answer::Error(name) | Answer::Stream(_, Err(name)) => End::Error(name),

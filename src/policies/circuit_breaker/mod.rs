@@ -270,7 +270,7 @@ impl Layer for Passage {
                 }
                 Err(retry_after) => {
                     cx.emit(events::CIRCUIT_REJECTED, 0, retry_after.unwrap_or_default(), None, "");
-                    let rejection = Rejection { refusal: Refusal::CircuitOpen, stage: cx.stage(), retry_after, limit: Duration::ZERO };
+                    let rejection = Rejection::new(Refusal::CircuitOpen, cx.stage(), retry_after);
                     Flow::Resolve(Outcome::Rejected(rejection))
                 }
             },

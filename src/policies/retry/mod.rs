@@ -186,12 +186,12 @@ impl Layer for Passage {
             Input::Child(outcome, Some(Verdict::Failure { wait, .. })) => self.failed(outcome, wait, cx),
             Input::Child(outcome, Some(Verdict::Final)) => self.give_up(outcome, reason::FINAL, cx),
             Input::Child(outcome, Some(Verdict::Stop)) => self.give_up(outcome, reason::STOPPED, cx),
-            Input::Child(outcome @ Outcome::Rejected(rejection), None) => match (rejection.refusal, self.last) {
+            Input::Child(outcome @ Outcome::Rejected(rejection), None) => match (rejection.refusal(), self.last) {
                 (Refusal::CircuitOpen, Some(last)) => self.give_up(last, reason::CIRCUIT, cx),
-                (Refusal::RateLimited | Refusal::BulkheadFull, _) if rejection.retry_after.is_some() => {
+                (Refusal::RateLimited | Refusal::BulkheadFull, _) if rejection.retry_after().is_some() => {
                     // No call was made: it does not count as an attempt.
                     self.attempt -= 1;
-                    self.wait(outcome, rejection.retry_after.unwrap_or_default(), cx)
+                    self.wait(outcome, rejection.retry_after().unwrap_or_default(), cx)
                 }
                 _ => Flow::Resolve(outcome),
             },

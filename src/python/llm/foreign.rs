@@ -30,7 +30,7 @@ impl Listeners {
     fn raised(&self, py: Python<'_>, failure: &Failure) -> PyErr {
         match failure {
             Failure::Api(error) => raise::api(py, error, self.table.bind(py), None),
-            Failure::Rejected(rejection) => errors::rejection(py, rejection, &self.names[rejection.stage.0 as usize], None),
+            Failure::Rejected(rejection) => errors::rejection(py, rejection, &self.names[rejection.stage().0 as usize], None),
         }
     }
 
@@ -97,7 +97,8 @@ impl Foreign for Listeners {
             return;
         }
         let _ = Python::try_attach(|py| {
-            let raised = error.filter(|e| !matches!(e, Failure::Rejected(r) if r.refusal == Refusal::TimedOut)).map(|e| self.raised(py, e));
+            let raised =
+                error.filter(|e| !matches!(e, Failure::Rejected(r) if r.refusal() == Refusal::TimedOut)).map(|e| self.raised(py, e));
             if let Some(breaker) = &self.stages[event.stage.0 as usize].breaker
                 && is_change(event.name)
             {

@@ -56,7 +56,7 @@ fn body<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
 pub fn failure(py: Python<'_>, failure: &Failure, route: &Route, table: &Bound<'_, PyAny>, model: Option<&str>) -> PyErr {
     match failure {
         Failure::Api(error) => api(py, error, table, model),
-        Failure::Rejected(rejection) => errors::rejection(py, rejection, route.name(rejection.stage), None),
+        Failure::Rejected(rejection) => errors::rejection(py, rejection, route.name(rejection.stage()), None),
     }
 }
 

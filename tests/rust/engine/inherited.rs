@@ -10,7 +10,7 @@ fn run(world: &mut World, policies: Vec<Arc<dyn Policy>>, deadline: f64) -> (End
     let mut execution = Execution::within(plan(policies), 7, world.now, world.now.after(s(deadline)));
     let outcome = world.drive(&mut execution, &mut Vec::new(), Instant::NEVER).expect("it ends");
     if let seawall::engine::Outcome::Rejected(rejection) = outcome {
-        assert_eq!(rejection.limit, s(deadline), "the limit that really was the limit is told");
+        assert_eq!(rejection.limit(), s(deadline), "the limit that really was the limit is told");
     }
     (world.end(outcome), world.elapsed())
 }

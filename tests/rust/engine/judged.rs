@@ -30,7 +30,7 @@ fn by_hand(plan: Arc<Plan>, outcome: fn(Ticket) -> Outcome, verdict: impl Fn(usi
         match execution.step(now) {
             Step::Start { call, target, .. } => {
                 targets.push(target.0);
-                execution.ended(call, outcome(Ticket(call.0)));
+                execution.ended(call, outcome(Ticket(u64::from(call.0))));
             }
             Step::Judge(ask) => {
                 asked.push(ask.attempt);
@@ -183,7 +183,7 @@ impl Layer for Full {
             Input::Begin => match self.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |times| times.checked_sub(1)) {
                 Ok(_) => {
                     let (refusal, retry_after) = (self.refusal, self.retry_after);
-                    Flow::Resolve(Outcome::Rejected(Rejection { refusal, stage: cx.stage(), retry_after, limit: Duration::ZERO }))
+                    Flow::Resolve(Outcome::Rejected(Rejection::new(refusal, cx.stage(), retry_after)))
                 }
                 Err(_) => Flow::Inward(0),
             },

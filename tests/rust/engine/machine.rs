@@ -58,7 +58,7 @@ fn an_attempt_that_its_limit_overtook_is_not_begun() {
         // A driver that comes late: the wait is over, and so is the limit around it.
         execution.wake(at(7.0));
         let end = execution.step(at(7.0));
-        assert!(matches!(end, Step::Done(Outcome::Rejected(rejection)) if rejection.refusal == Refusal::TimedOut), "{end:?}");
+        assert!(matches!(end, Step::Done(Outcome::Rejected(rejection)) if rejection.refusal() == Refusal::TimedOut), "{end:?}");
         assert_eq!(execution.next_wake(), Instant::NEVER);
     }
 }

@@ -97,7 +97,7 @@ impl CircuitBreaker {
     }
 
     fn refused(&self, py: Python<'_>, retry_after: Option<Duration>) -> PyErr {
-        let rejection = Rejection { refusal: Refusal::CircuitOpen, stage: StageId(0), retry_after, limit: Duration::ZERO };
+        let rejection = Rejection::new(Refusal::CircuitOpen, StageId(0), retry_after);
         errors::rejection(py, &rejection, &self.display_name(), self.last_failure(py).as_ref())
     }
 
