@@ -138,7 +138,7 @@ fn taking_out_a_value_that_lies_below_all_others_changes_nothing() {
     let mut histogram = Histogram::default();
     histogram.add(9);
     histogram.remove(7);
-    assert_eq!((histogram.len(), histogram.quantile(500)), (1, Some(9)));
+    assert_eq!((histogram.len(), histogram.is_empty(), histogram.quantile(500)), (1, false, Some(9)));
 }
 
 #[test]
