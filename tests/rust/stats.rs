@@ -139,14 +139,6 @@ fn rates_are_shares_of_all_calls() {
 }
 
 #[test]
-fn taking_out_a_value_that_lies_below_all_others_changes_nothing() {
-    let mut histogram = Histogram::default();
-    histogram.add(9);
-    histogram.remove(7);
-    assert_eq!((histogram.len(), histogram.is_empty(), histogram.quantile(500)), (1, false, Some(9)));
-}
-
-#[test]
 fn windows_say_how_much_they_keep() {
     for (asked, kept) in [(0, 1), (1, 1), (70, 70)] {
         let mut ring = Ring::new(asked);

@@ -181,7 +181,11 @@ impl Layer for Passage {
                 cx.limit(deadline);
                 self.go(cx)
             }
-            Input::Wake => self.go(cx),
+            // Woken late, as by a loop that was busy: an attempt that has no time left is not begun.
+            Input::Wake => match self.last {
+                Some(last) if cx.now() >= self.deadline(cx) => self.give_up(last, reason::DEADLINE, cx),
+                _ => self.go(cx),
+            },
             Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),
             Input::Child(outcome, Some(Verdict::Failure { wait, .. })) => self.failed(outcome, wait, cx),
             Input::Child(outcome, Some(Verdict::Final)) => self.give_up(outcome, reason::FINAL, cx),

@@ -5,6 +5,7 @@ use crate::virtual_time::{World, at, plan, s};
 use seawall::engine::{
     CallId, Cx, Execution, Flow, Input, Instant, Layer, Outcome, PlanBuilder, Policy, Refusal, Step, Target, Ticket, Verdict,
 };
+use seawall::policies::retry::Retry;
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 
@@ -41,6 +42,26 @@ fn a_call_that_is_over_asks_for_no_time() {
     execution.ended(CallId::FIRST, VALUE);
     assert_eq!(execution.step(at(1.5)), Step::Done(VALUE));
     assert_eq!(execution.next_wake(), Instant::NEVER);
+}
+
+#[test]
+fn a_wait_that_ends_after_the_limit_begins_no_attempt() {
+    let limited: [Vec<Arc<dyn Policy>>; 2] = [
+        vec![Arc::new(Timeout { limit: s(5.0) }), Arc::new(retry(9, 4.0))],
+        vec![Arc::new(Retry { timeout: Some(s(5.0)), ..retry(9, 4.0) })],
+    ];
+    for policies in limited {
+        let mut execution = Execution::new(plan(policies), 7, at(1.0));
+        assert!(matches!(execution.step(at(1.0)), Step::Start { .. }));
+        execution.ended(CallId::FIRST, Outcome::Error(Ticket(0)));
+        assert!(matches!(execution.step(at(1.0)), Step::Judge(_)));
+        execution.verdict(Verdict::FAILURE, at(1.0));
+        assert_eq!(execution.step(at(1.0)), Step::Wait { until: at(5.0) });
+        // Something kept the driver from looking in time.
+        assert_eq!(execution.step(at(6.0)), Step::Done(Outcome::Error(Ticket(0))));
+        assert_eq!(execution.take_events().last().map(|e| e.reason), Some("no time left for another attempt"));
+        assert_eq!(execution.calls(), 1);
+    }
 }
 
 #[test]
