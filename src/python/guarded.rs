@@ -54,6 +54,11 @@ pub fn has_to_run(value: &Bound<'_, PyAny>) -> Option<Given> {
 unsafe fn to_run(value: *mut ffi::PyObject) -> Option<Given> {
     // SAFETY: the caller's promise: a live object.
     let kind = unsafe { ffi::Py_TYPE(value) };
+    // Numbers, strings, dicts and their like have none of this; generators have, for `send`.
+    // SAFETY: the type of a live object.
+    if unsafe { (*kind).tp_as_async }.is_null() {
+        return None;
+    }
     let is_ours = |ours: &AtomicPtr<ffi::PyTypeObject>| kind == ours.load(Ordering::Relaxed);
     if kind == &raw mut ffi::PyGen_Type || is_ours(&OURS[0]) {
         Some(Given::Generator)
@@ -299,7 +304,7 @@ fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyOb
 }
 
 /// Settles a success on the fast lane and tells the monitor; `false`: the machine has to do both.
-#[inline]
+#[inline(always)] // twice in the program, and most of what a call costs
 pub fn settle(compiled: &Compiled, pass: &Pass) -> bool {
     let Some(watch) = &compiled.monitor else {
         let settled = compiled.plan.settle(pass, &clock::now);
