@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counters that only grow; read one by one, so a reading in the middle of a call may be a little uneven.
+/// Counters; read one by one, so a reading in the middle of a call may be a little uneven.
 #[derive(Debug, Default)]
 pub struct Counts {
     calls: AtomicU64,
@@ -38,6 +38,11 @@ impl Counts {
     pub(super) fn attempt(&self, first: bool) {
         self.calls.fetch_add(u64::from(first), Ordering::Relaxed);
         self.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt that was turned away further in was none.
+    pub(super) fn refused(&self) {
+        self.attempts.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn retry(&self, wait: Duration) {
