@@ -1,4 +1,4 @@
-"""The programs on the pages of docs/ that are about policies and testing run as they stand."""
+"""The programs on the pages of docs/ that are about policies and testing run as they stand, and all links lead somewhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 PAGES = ("docs/testing.md", "docs/policies/chaos.md", "docs/policies/retry.md", "docs/policies/timeout.md")
 
 
@@ -36,3 +37,14 @@ def test_a_pages_programs_run_one_after_the_other(page: str, tmp_path: Path):
         env={**os.environ, **nobody},
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_every_link_leads_to_a_file():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    dead = [
+        (page.name, to)
+        for page in pages
+        for to in LINK.findall(page.read_text(encoding="utf-8"))
+        if not (page.parent / to).exists()
+    ]
+    assert len(pages) > 10 and not dead

@@ -62,7 +62,7 @@ def circuit(
         ConfigurationError: for arguments that make no breaker.
     """
     if is_decorated(failure_threshold):
-        return circuit(cls=cls)(failure_threshold)
+        return circuit(None, recovery_timeout, expected_exception, name, fallback_function, cls=cls, **more)(failure_threshold)
     if not (isinstance(cls, type) and issubclass(cls, CircuitBreaker)):
         raise ConfigurationTypeError(f"cls must be seawall.CircuitBreaker or a subclass of it, not {shown(cls)}")
     breaker = cls(failure_threshold, recovery_timeout, expected_exception, name, fallback_function, **more)
@@ -105,7 +105,7 @@ def retry(
             `max_retry_after`, `budget`.
     """
     if is_decorated(attempts):
-        return retry()(attempts)
+        return retry(on=on, wait=wait, timeout=timeout, name=name, **more)(attempts)
     return Pipeline(Retry(attempts, on=on, wait=wait, timeout=timeout, **more), name=name)
 
 
@@ -158,7 +158,17 @@ def guard(
         ConfigurationError: for an unknown preset, or `"prod"` without `fallback=`.
     """
     if is_decorated(preset):
-        return guard()(preset)
+        return guard(
+            name=name,
+            retry=retry,
+            fallback=fallback,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            deadline=deadline,
+            circuit=circuit,
+            monitor=monitor,
+            chaos=chaos,
+        )(preset)
     chosen = presets.get(preset)
     given = {"retry": retry, "fallback": fallback, "timeout": timeout, "attempt_timeout": attempt_timeout, "circuit": circuit}
     if chosen.fallback_required and fallback is _UNSET:

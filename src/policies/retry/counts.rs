@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counters that only grow; read one by one, so a reading in the middle of a call may be a little uneven.
+/// Counters; read one by one, so a reading in the middle of a call may be a little uneven.
 #[derive(Debug, Default)]
 pub struct Counts {
     calls: AtomicU64,

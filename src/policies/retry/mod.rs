@@ -149,6 +149,12 @@ impl Passage {
         self.wait(outcome, wait, cx)
     }
 
+    /// No call was made: it does not count as an attempt.
+    fn refused(&mut self) {
+        self.attempt -= 1;
+        self.done.attempts -= 1;
+    }
+
     fn go(&mut self, cx: &mut Cx<'_>) -> Flow {
         self.attempt += 1;
         self.done.calls = 1;
@@ -191,13 +197,19 @@ impl Layer for Passage {
             Input::Child(outcome, Some(Verdict::Final)) => self.give_up(outcome, reason::FINAL, cx),
             Input::Child(outcome, Some(Verdict::Stop)) => self.give_up(outcome, reason::STOPPED, cx),
             Input::Child(outcome @ Outcome::Rejected(rejection), None) => match (rejection.refusal(), self.last) {
-                (Refusal::CircuitOpen, Some(last)) => self.give_up(last, reason::CIRCUIT, cx),
+                (Refusal::TimedOut, _) => Flow::Resolve(outcome),
+                (Refusal::CircuitOpen, Some(last)) => {
+                    self.refused();
+                    self.give_up(last, reason::CIRCUIT, cx)
+                }
                 (Refusal::RateLimited | Refusal::BulkheadFull, _) if rejection.retry_after().is_some() => {
-                    // No call was made: it does not count as an attempt.
-                    self.attempt -= 1;
+                    self.refused();
                     self.wait(outcome, rejection.retry_after().unwrap_or_default(), cx)
                 }
-                _ => Flow::Resolve(outcome),
+                _ => {
+                    self.refused();
+                    Flow::Resolve(outcome)
+                }
             },
             Input::Child(outcome, _) | Input::Ended(outcome, _) => Flow::Resolve(outcome),
             Input::Abandoned => Flow::Hold,

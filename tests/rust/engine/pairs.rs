@@ -31,7 +31,7 @@ fn retry_around_breaker_the_last_real_error_is_raised_when_it_opens_during_the_c
     let mut world = World::new(&[&[(0.0, Answer::Error("one")), (0.0, Answer::Error("two"))]]);
     let (end, _) = world.run(&plan);
     assert_eq!((end, world.calls.len()), (End::Error("two"), 2));
-    assert_eq!(world.events.last().map(|e| e.reason), Some("the circuit opened"));
+    assert_eq!(world.events.last().map(|e| (e.number, e.reason)), Some((2, "the circuit opened")), "a refusal is no attempt");
     // The next call meets an open circuit and is not retried: there is nothing to wait for.
     let before = world.now;
     assert_eq!(world.run(&plan).0, End::Refused(Refusal::CircuitOpen));
