@@ -13,7 +13,6 @@ use crate::engine::{Ask, CallId, Event, Instant, Outcome, Plan, Refusal, Rejecti
 use crate::events;
 use crate::policies::class::FallbackRule;
 use bytes::Bytes;
-use serde_json::{Map, Value, value::RawValue};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +27,9 @@ pub enum Task {
     Embeddings,
 }
 
+/// Parameters of a request: names, each once, and their values as JSON.
+pub type Params = Vec<(Box<str>, Box<[u8]>)>;
+
 /// One model at one place, with its parameters.
 pub struct Leg {
     /// Where.
@@ -35,7 +37,7 @@ pub struct Leg {
     /// Which model.
     pub model: Arc<str>,
     /// Parameters of every request to it.
-    pub params: Map<String, Value>,
+    pub params: Params,
     /// The bound on a reply's size.
     pub max_response_bytes: usize,
     /// How long a stream may keep a reader waiting.
@@ -140,11 +142,11 @@ pub struct Order {
     /// What is wanted.
     pub task: Task,
     /// `messages` or `input`, as JSON.
-    pub content: Box<RawValue>,
+    pub content: Box<[u8]>,
     /// How many inputs there are, for embeddings.
     pub inputs: usize,
     /// Parameters of this call; they win over the leg's.
-    pub params: Map<String, Value>,
+    pub params: Params,
 }
 
 /// One call's values and story.
@@ -175,18 +177,18 @@ impl Flight {
             return body.clone();
         }
         let (leg, order) = (&self.route.legs[at], &self.order);
-        let mut body = Vec::with_capacity(order.content.get().len() + 256);
+        let mut body = Vec::with_capacity(order.content.len() + 256);
         body.extend_from_slice(b"{\"model\":");
-        // Writing strings and values to memory cannot fail.
+        // Writing texts to memory cannot fail.
         let _ = serde_json::to_writer(&mut body, &*leg.model);
         body.extend_from_slice(if order.task == Task::Embeddings { b",\"input\":" } else { b",\"messages\":" });
-        body.extend_from_slice(order.content.get().as_bytes());
-        let own = leg.params.iter().filter(|(name, _)| !order.params.contains_key(*name));
+        body.extend_from_slice(&order.content);
+        let own = leg.params.iter().filter(|(name, _)| !order.params.iter().any(|(other, _)| other == name));
         for (name, value) in own.chain(&order.params) {
             body.push(b',');
             let _ = serde_json::to_writer(&mut body, name);
             body.push(b':');
-            let _ = serde_json::to_writer(&mut body, value);
+            body.extend_from_slice(value);
         }
         body.push(b'}');
         let body = Bytes::from(body);

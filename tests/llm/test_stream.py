@@ -159,9 +159,7 @@ def test_a_stream_that_never_begins_is_tried_again_after_the_timeout(sim, chat, 
 
 
 @both
-@pytest.mark.parametrize(
-    "fault", [faults.stall(0), faults.stall(0, 0.02), faults.hang()], ids=["role", "keepalive", "nothing"]
-)
+@pytest.mark.parametrize("fault", [faults.stall(0), faults.stall(0, 0.02), faults.hang()], ids=["role", "keepalive", "nothing"])
 def test_until_the_first_content_a_time_limit_of_its_own_is_kept_and_the_next_attempt_answers(
     sim, chat, fault, read: Read
 ) -> None:

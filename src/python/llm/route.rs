@@ -26,7 +26,6 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
-use serde_json::value::RawValue;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -286,12 +285,9 @@ impl Route {
 
     /// The same where errors name another place.
     fn order_at(place: &str, task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<Order>> {
-        let value = json::value(content, place)?;
-        let inputs = value.as_array().map_or(1, Vec::len);
-        let raw = serde_json::value::to_raw_value(&value).map_err(|e| pyo3::exceptions::PyValueError::new_err(e.to_string()))?;
-        let raw: Box<RawValue> = raw;
-        let params = params.map(|p| json::map(p, "params")).transpose()?.unwrap_or_default();
-        Ok(Arc::new(Order { task, content: raw, inputs, params }))
+        let lists = (content.cast::<PyList>(), content.cast::<PyTuple>());
+        let inputs = lists.0.map(|list| list.len()).or_else(|_| lists.1.map(|tuple| tuple.len())).unwrap_or(1);
+        Ok(Arc::new(Order { task, content: json::text(content, place)?, inputs, params: json::params(params)? }))
     }
 
     pub fn live(&self, py: Python<'_>) -> PyResult<(tokio::runtime::Handle, Client)> {
