@@ -7,9 +7,11 @@ use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind};
 use super::stream::{ChatStream, open_stream};
-use crate::drive::clock;
 use crate::drive::tokio::{Call, Host, sleep_until};
-use crate::engine::{Ask, CallId, Event, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint};
+use crate::drive::{clock, trial};
+use crate::engine::{
+    Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint,
+};
 use crate::events;
 use crate::policies::class::FallbackRule;
 use bytes::Bytes;
@@ -94,6 +96,8 @@ pub struct Route {
     pub names: Vec<String>,
     /// Predicates and hooks.
     pub foreign: Option<Arc<dyn Foreign>>,
+    /// Whether somebody wants to hear of each attempt.
+    pub announces: bool,
 }
 
 /// What a call gives back.
@@ -422,6 +426,12 @@ impl Host for Flight {
 }
 
 impl Route {
+    /// A call that has not begun.
+    pub fn execution(&self, deadline: Instant) -> Execution {
+        let execution = Execution::within(self.plan.clone(), clock::seed(), clock::now(), deadline);
+        trial::dressed(if self.announces { execution.announcing() } else { execution })
+    }
+
     /// The name of a stage.
     pub fn name(&self, stage: StageId) -> &str {
         self.names.get(stage.0 as usize).map_or("", String::as_str)

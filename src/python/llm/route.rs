@@ -6,9 +6,9 @@ use super::raise;
 use super::reply::Reply;
 use super::stream::Stream;
 use super::{json, leg::Leg};
+use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
-use crate::drive::{clock, trial};
-use crate::engine::{Execution, Instant, Outcome, Target};
+use crate::engine::{Instant, Outcome, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
@@ -201,9 +201,7 @@ impl Shared {
 async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Instant) -> Finished {
     let begun = clock::now();
     let carried = async move {
-        let execution = Execution::within(core.plan.clone(), clock::seed(), clock::now(), deadline).announcing();
-        let execution = trial::dressed(execution);
-        let mut drive = Drive::new(execution, Flight::new(core, order, client));
+        let mut drive = Drive::new(core.execution(deadline), Flight::new(core, order, client));
         loop {
             if let Turn::Done(outcome) = drive.advance().await {
                 return Finished::of(&mut drive, &outcome);
@@ -351,9 +349,10 @@ impl Route {
             );
         }
         let (plan, rules, names, stages) = builder.finish(root);
+        let announces = stages.iter().any(|stage| stage.hooks.is_some());
         let foreign = Arc::new(Listeners::new(stages, names.clone(), table.clone_ref(py), function));
         let legs = legs.iter().map(|l| l.get().core.clone()).collect();
-        let core = Arc::new(Core { plan, legs, rules, names, foreign: Some(foreign) });
+        let core = Arc::new(Core { plan, legs, rules, names, foreign: Some(foreign), announces });
         Ok(Route { shared: Arc::new(Shared { core, table }) })
     }
 
