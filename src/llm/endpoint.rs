@@ -83,7 +83,8 @@ impl Endpoint {
             return Err(secret::missing());
         }
         // The key's, then the user's over them.
-        let mut headers = given.clone();
+        let mut headers = HeaderMap::with_capacity(given.len() + 12);
+        headers.extend(given.clone());
         if let Some(bearer) = options.api_key.as_ref().and_then(ApiKey::bearer) {
             headers.entry(AUTHORIZATION).or_insert(bearer);
         }

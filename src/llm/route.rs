@@ -7,13 +7,14 @@ use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind};
 use super::stream::{ChatStream, open_stream};
-use crate::drive::clock;
 use crate::drive::tokio::{Call, Host, sleep_until};
-use crate::engine::{Ask, CallId, Event, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint};
+use crate::drive::{clock, trial};
+use crate::engine::{
+    Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint,
+};
 use crate::events;
 use crate::policies::class::FallbackRule;
 use bytes::Bytes;
-use serde_json::{Map, Value, value::RawValue};
 use std::sync::Arc;
 use std::time::Duration;
 use std::vec::Drain;
@@ -29,6 +30,9 @@ pub enum Task {
     Embeddings,
 }
 
+/// Parameters of a request: names, each once, and their values as JSON.
+pub type Params = Vec<(Box<str>, Box<[u8]>)>;
+
 /// One model at one place, with its parameters.
 pub struct Leg {
     /// Where.
@@ -36,7 +40,7 @@ pub struct Leg {
     /// Which model.
     pub model: Arc<str>,
     /// Parameters of every request to it.
-    pub params: Map<String, Value>,
+    pub params: Params,
     /// The bound on a reply's size.
     pub max_response_bytes: usize,
     /// How long a stream may keep a reader waiting.
@@ -93,6 +97,8 @@ pub struct Route {
     pub names: Vec<String>,
     /// Predicates and hooks.
     pub foreign: Option<Arc<dyn Foreign>>,
+    /// Whether somebody wants to hear of each attempt.
+    pub announces: bool,
 }
 
 /// What a call gives back.
@@ -141,11 +147,11 @@ pub struct Order {
     /// What is wanted.
     pub task: Task,
     /// `messages` or `input`, as JSON.
-    pub content: Box<RawValue>,
+    pub content: Box<[u8]>,
     /// How many inputs there are, for embeddings.
     pub inputs: usize,
     /// Parameters of this call; they win over the leg's.
-    pub params: Map<String, Value>,
+    pub params: Params,
 }
 
 /// One call's values and story.
@@ -176,18 +182,18 @@ impl Flight {
             return body.clone();
         }
         let (leg, order) = (&self.route.legs[at], &self.order);
-        let mut body = Vec::with_capacity(order.content.get().len() + 256);
+        let mut body = Vec::with_capacity(order.content.len() + 256);
         body.extend_from_slice(b"{\"model\":");
-        // Writing strings and values to memory cannot fail.
+        // Writing texts to memory cannot fail.
         let _ = serde_json::to_writer(&mut body, &*leg.model);
         body.extend_from_slice(if order.task == Task::Embeddings { b",\"input\":" } else { b",\"messages\":" });
-        body.extend_from_slice(order.content.get().as_bytes());
-        let own = leg.params.iter().filter(|(name, _)| !order.params.contains_key(*name));
+        body.extend_from_slice(&order.content);
+        let own = leg.params.iter().filter(|(name, _)| !order.params.iter().any(|(other, _)| other == name));
         for (name, value) in own.chain(&order.params) {
             body.push(b',');
             let _ = serde_json::to_writer(&mut body, name);
             body.push(b':');
-            let _ = serde_json::to_writer(&mut body, value);
+            body.extend_from_slice(value);
         }
         body.push(b'}');
         let body = Bytes::from(body);
@@ -421,6 +427,12 @@ impl Host for Flight {
 }
 
 impl Route {
+    /// A call that has not begun.
+    pub fn execution(&self, deadline: Instant) -> Execution {
+        let execution = Execution::within(self.plan.clone(), clock::seed(), clock::now(), deadline);
+        trial::dressed(if self.announces { execution.announcing() } else { execution })
+    }
+
     /// The name of a stage.
     pub fn name(&self, stage: StageId) -> &str {
         self.names.get(stage.0 as usize).map_or("", String::as_str)

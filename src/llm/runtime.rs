@@ -3,12 +3,11 @@
 use super::client::{Client, ClientOptions};
 use super::error::{ApiError, ErrorKind};
 use std::sync::{Mutex, OnceLock};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 
 struct Live {
     process: u32,
-    // Never shut down: a parent's threads do not exist in a forked child, and at exit the process takes them along.
-    runtime: std::mem::ManuallyDrop<Runtime>,
+    handle: Handle,
     client: Client,
 }
 
@@ -22,18 +21,17 @@ pub fn get() -> Result<(Handle, Client), ApiError> {
     let mut live = live().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let process = std::process::id();
     if let Some(ready) = live.as_ref().filter(|l| l.process == process) {
-        return Ok((ready.runtime.handle().clone(), ready.client.clone()));
+        return Ok((ready.handle.clone(), ready.client.clone()));
     }
-    let runtime = Builder::new_multi_thread()
-        // One worker carries thousands of requests a second, and costs less per request than two on a small host.
-        .worker_threads(1)
-        .thread_name("seawall")
-        .enable_all()
-        .build()
-        .map_err(|error| ApiError::new(ErrorKind::Configuration, format!("no thread can be started for the client: {error}")))?;
+    let unable = |error| ApiError::new(ErrorKind::Configuration, format!("no thread can be started for the client: {error}"));
+    // One thread carries thousands of requests a second, and costs less per request than two on a small host.
+    let runtime = Builder::new_current_thread().thread_name("seawall-dns").enable_all().build().map_err(unable)?;
     let client = Client::new(ClientOptions::default())?;
     let handle = runtime.handle().clone();
-    let old = live.replace(Live { process, runtime: std::mem::ManuallyDrop::new(runtime), client: client.clone() });
+    // It never ends: a parent's threads do not exist in a forked child, and at exit the process takes them along.
+    let carry = move || runtime.block_on(std::future::pending::<()>());
+    std::thread::Builder::new().name("seawall".to_owned()).spawn(carry).map_err(unable)?;
+    let old = live.replace(Live { process, handle: handle.clone(), client: client.clone() });
     // The parent's pool in a forked child: closing it would talk on the parent's connections.
     std::mem::forget(old);
     Ok((handle, client))

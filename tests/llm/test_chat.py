@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import HealthCheck, given, settings, strategies
 from langchain_core.messages import HumanMessage
 
 from seawall import CircuitBreaker
@@ -70,9 +71,9 @@ def test_the_key_and_the_base_url_come_from_the_argument_or_else_the_environment
 
 def test_a_prompt_and_messages_in_every_form_reach_the_server_as_the_api_has_them(sim, chat) -> None:
     hello = {"role": "user", "content": "hello"}
-    for given in ("hello", hello, ("user", "hello"), ["hello"], [("human", "hello")], (hello,)):
-        chat().invoke(given)
-        assert sim.requests[-1].body["messages"] == [hello], given
+    for asked in ("hello", hello, ("user", "hello"), ["hello"], [("human", "hello")], (hello,)):
+        chat().invoke(asked)
+        assert sim.requests[-1].body["messages"] == [hello], asked
     chat().invoke([("system", "be brief"), hello, ("ai", "yes?"), {"role": "tool", "content": [{"type": "text", "text": "ü"}]}])
     roles = [message["role"] for message in sim.requests[-1].body["messages"]]
     assert roles == ["system", "user", "assistant", "tool"]
@@ -82,6 +83,25 @@ def test_any_text_arrives_as_it_was(sim, chat) -> None:
     text = '中文 \x00 \u2028 🎉 "quoted" \\ \n' + "long " * 200_000
     chat().invoke(text)
     assert sim.requests[-1].body["messages"][0]["content"] == text
+
+
+JSON = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers(-(2**63), 2**64 - 1)
+    | strategies.floats(allow_nan=False, allow_infinity=False)
+    | strategies.text(),
+    lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(value=JSON)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_value_arrives_as_it_was(sim, chat, value) -> None:
+    chat(mine=value).invoke([{"role": "user", "content": "x", "more": (value,)}], yours=[value])
+    body = sim.requests[-1].body
+    assert (body["mine"], body["yours"], body["messages"][0]["more"]) == (value, [value], [value])
 
 
 def test_parameters_of_a_request_win_over_those_of_the_model(sim, chat) -> None:

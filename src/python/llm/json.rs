@@ -1,10 +1,12 @@
 //! Python values to JSON, without a detour over `json.dumps`, and back.
 
+use crate::llm::route::Params;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
-use serde_json::{Map, Number, Value};
+use serde::Serialize;
+use std::fmt;
 
 /// Deeper nesting is a mistake, most likely a cycle.
 const DEEPEST: usize = 200;
@@ -15,67 +17,121 @@ pub fn parsed<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> 
     crate::python::errors::ours(py, &LOADS, "json", "loads")?.call1((text,))
 }
 
-/// Python's texts may hold halves of characters, which no encoding can carry.
-fn utf8<'a>(text: &'a Bound<'_, PyString>, place: &str) -> PyResult<&'a str> {
-    text.to_str().map_err(|_| PyValueError::new_err(format!("{place} holds a lone surrogate (half a character), which cannot be sent")))
+/// Where something stands in an argument: put into words for an error alone.
+enum Place<'a> {
+    Whole(&'a str),
+    Item(&'a Place<'a>, usize),
+    Entry(&'a Place<'a>, &'a str),
 }
 
-fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> {
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Whole(name) => f.write_str(name),
+            Place::Item(of, at) => write!(f, "{of}[{at}]"),
+            Place::Entry(of, key) => write!(f, "{of}.{key}"),
+        }
+    }
+}
+
+/// Python's texts may hold halves of characters, which no encoding can carry.
+fn utf8<'a>(text: &'a Bound<'_, PyString>, place: impl FnOnce() -> String) -> PyResult<&'a str> {
+    text.to_str().map_err(|_| PyValueError::new_err(format!("{} holds a lone surrogate (half a character), which cannot be sent", place())))
+}
+
+fn put(value: &impl Serialize, json: &mut Vec<u8>) {
+    // Writing texts and numbers to memory cannot fail.
+    let _ = serde_json::to_writer(json, value);
+}
+
+fn write(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize, json: &mut Vec<u8>) -> PyResult<()> {
     if depth > DEEPEST {
         return Err(PyValueError::new_err(format!("{place} is nested deeper than {DEEPEST} levels, or holds itself")));
     }
-    if value.is_none() {
-        return Ok(Value::Null);
-    }
     if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Value::String(utf8(text, place)?.to_owned()));
+        put(&utf8(text, || place.to_string())?, json);
+    } else if value.is_none() {
+        json.extend_from_slice(b"null");
+    } else if let Ok(truth) = value.cast::<PyBool>() {
+        put(&truth.is_true(), json);
+    } else if value.is_instance_of::<PyInt>() {
+        if let Ok(number) = value.extract::<i64>() {
+            put(&number, json);
+        } else if let Ok(number) = value.extract::<u64>() {
+            put(&number, json);
+        } else {
+            return Err(PyValueError::new_err(format!("{place} is a number too large for JSON")));
+        }
+    } else if value.is_instance_of::<PyFloat>() {
+        match value.extract::<f64>()? {
+            number if number.is_finite() => put(&number, json),
+            _ => return Err(PyValueError::new_err(format!("{place} is {value}, which JSON cannot say"))),
+        }
+    } else if let Ok(dict) = value.cast::<PyDict>() {
+        json.push(b'{');
+        for (at, (key, item)) in dict.iter().enumerate() {
+            let key = key_text(name(&key, place)?, place)?;
+            if at > 0 {
+                json.push(b',');
+            }
+            put(&key, json);
+            json.push(b':');
+            write(&item, &Place::Entry(place, key), depth + 1, json)?;
+        }
+        json.push(b'}');
+    } else if let Ok(list) = value.cast::<PyList>() {
+        array(list.iter(), place, depth, json)?;
+    } else if let Ok(tuple) = value.cast::<PyTuple>() {
+        array(tuple.iter(), place, depth, json)?;
+    } else {
+        let kind = value.get_type().fully_qualified_name()?;
+        return Err(PyTypeError::new_err(format!(
+            "{place} is a {kind}, which JSON has no form for: give str, numbers, bool, None, dict or list"
+        )));
     }
-    if let Ok(truth) = value.cast::<PyBool>() {
-        return Ok(Value::Bool(truth.is_true()));
-    }
-    if value.is_instance_of::<PyInt>() {
-        let number = value.extract::<i64>().map(Number::from).or_else(|_| value.extract::<u64>().map(Number::from));
-        return number.map(Value::Number).map_err(|_| PyValueError::new_err(format!("{place} is a number too large for JSON")));
-    }
-    if value.is_instance_of::<PyFloat>() {
-        let number = Number::from_f64(value.extract()?);
-        return number.map(Value::Number).ok_or_else(|| PyValueError::new_err(format!("{place} is {value}, which JSON cannot say")));
-    }
-    if let Ok(dict) = value.cast::<PyDict>() {
-        return Ok(Value::Object(object(dict, place, depth)?));
-    }
-    if let Ok(list) = value.cast::<PyList>() {
-        return array(list.iter(), place, depth);
-    }
-    if let Ok(tuple) = value.cast::<PyTuple>() {
-        return array(tuple.iter(), place, depth);
-    }
-    let kind = value.get_type().fully_qualified_name()?;
-    Err(PyTypeError::new_err(format!("{place} is a {kind}, which JSON has no form for: give str, numbers, bool, None, dict or list")))
+    Ok(())
 }
 
-fn array<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, place: &str, depth: usize) -> PyResult<Value> {
-    items.enumerate().map(|(at, item)| convert(&item, &format!("{place}[{at}]"), depth + 1)).collect::<PyResult<Vec<_>>>().map(Value::Array)
+fn array<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, place: &Place<'_>, depth: usize, json: &mut Vec<u8>) -> PyResult<()> {
+    json.push(b'[');
+    for (at, item) in items.enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        write(&item, &Place::Item(place, at), depth + 1, json)?;
+    }
+    json.push(b']');
+    Ok(())
 }
 
-fn object(dict: &Bound<'_, PyDict>, place: &str, depth: usize) -> PyResult<Map<String, Value>> {
-    let mut map = Map::new();
+fn name<'a, 'py>(key: &'a Bound<'py, PyAny>, place: &Place<'_>) -> PyResult<&'a Bound<'py, PyString>> {
+    match key.cast::<PyString>() {
+        Ok(key) => Ok(key),
+        Err(_) => Err(PyTypeError::new_err(format!("{place} has the key {}, and JSON's keys are text", key.repr()?))),
+    }
+}
+
+fn key_text<'a>(key: &'a Bound<'_, PyString>, place: &Place<'_>) -> PyResult<&'a str> {
+    utf8(key, || format!("a key of {place}"))
+}
+
+/// A value as JSON; errors name the `place`.
+pub fn text(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Box<[u8]>> {
+    let mut json = Vec::with_capacity(256);
+    write(value, &Place::Whole(place), 0, &mut json)?;
+    Ok(json.into_boxed_slice())
+}
+
+/// The parameters in a dict.
+pub fn params(dict: Option<&Bound<'_, PyDict>>) -> PyResult<Params> {
+    let Some(dict) = dict else { return Ok(Params::new()) };
+    let place = Place::Whole("params");
+    let mut params = Params::with_capacity(dict.len());
     for (key, item) in dict {
-        let Ok(key) = key.cast::<PyString>() else {
-            return Err(PyTypeError::new_err(format!("{place} has the key {}, and JSON's keys are text", key.repr()?)));
-        };
-        let key = utf8(key, &format!("a key of {place}"))?;
-        map.insert(key.to_owned(), convert(&item, &format!("{place}.{key}"), depth + 1)?);
+        let key = key_text(name(&key, &place)?, &place)?;
+        let mut json = Vec::new();
+        write(&item, &Place::Entry(&place, key), 1, &mut json)?;
+        params.push((key.into(), json.into_boxed_slice()));
     }
-    Ok(map)
-}
-
-/// A value; errors name the `place`.
-pub fn value(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Value> {
-    convert(value, place, 0)
-}
-
-/// A dict.
-pub fn map(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Map<String, Value>> {
-    object(dict, place, 0)
+    Ok(params)
 }

@@ -71,7 +71,7 @@ impl Leg {
         };
         let endpoint = Endpoint::new(options).map_err(wrong)?;
         let place = endpoint.place();
-        let params = params.map(|p| json::map(p, "params")).transpose()?.unwrap_or_default();
+        let params = json::params(params)?;
         let timeout = convert::optional("timeout", timeout.as_ref(), convert::positive_seconds)?;
         let within = |name, value: Option<Bound<'_, PyAny>>| {
             let limit = convert::optional(name, value.as_ref(), convert::positive_seconds)?;
@@ -108,7 +108,8 @@ impl Leg {
 
     /// What its answers depend on beside the question: the place, without credentials, and the parameters it always sends.
     fn described(&self) -> (Vec<(String, String)>, String) {
-        let params: Vec<String> = self.core.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let params: Vec<String> =
+            self.core.params.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value))).collect();
         (self.core.endpoint.described(), params.join("\n"))
     }
 

@@ -6,9 +6,9 @@ use super::raise;
 use super::reply::Reply;
 use super::stream::Stream;
 use super::{json, leg::Leg};
+use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
-use crate::drive::{clock, trial};
-use crate::engine::{Execution, Instant, Outcome, Target};
+use crate::engine::{Instant, Outcome, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
@@ -26,7 +26,6 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
-use serde_json::value::RawValue;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -202,9 +201,7 @@ impl Shared {
 async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Instant) -> Finished {
     let begun = clock::now();
     let carried = async move {
-        let execution = Execution::within(core.plan.clone(), clock::seed(), clock::now(), deadline).announcing();
-        let execution = trial::dressed(execution);
-        let mut drive = Drive::new(execution, Flight::new(core, order, client));
+        let mut drive = Drive::new(core.execution(deadline), Flight::new(core, order, client));
         loop {
             if let Turn::Done(outcome) = drive.advance().await {
                 return Finished::of(&mut drive, &outcome);
@@ -286,12 +283,9 @@ impl Route {
 
     /// The same where errors name another place.
     fn order_at(place: &str, task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<Order>> {
-        let value = json::value(content, place)?;
-        let inputs = value.as_array().map_or(1, Vec::len);
-        let raw = serde_json::value::to_raw_value(&value).map_err(|e| pyo3::exceptions::PyValueError::new_err(e.to_string()))?;
-        let raw: Box<RawValue> = raw;
-        let params = params.map(|p| json::map(p, "params")).transpose()?.unwrap_or_default();
-        Ok(Arc::new(Order { task, content: raw, inputs, params }))
+        let lists = (content.cast::<PyList>(), content.cast::<PyTuple>());
+        let inputs = lists.0.map(|list| list.len()).or_else(|_| lists.1.map(|tuple| tuple.len())).unwrap_or(1);
+        Ok(Arc::new(Order { task, content: json::text(content, place)?, inputs, params: json::params(params)? }))
     }
 
     pub fn live(&self, py: Python<'_>) -> PyResult<(tokio::runtime::Handle, Client)> {
@@ -355,9 +349,10 @@ impl Route {
             );
         }
         let (plan, rules, names, stages) = builder.finish(root);
+        let announces = stages.iter().any(|stage| stage.hooks.is_some());
         let foreign = Arc::new(Listeners::new(stages, names.clone(), table.clone_ref(py), function));
         let legs = legs.iter().map(|l| l.get().core.clone()).collect();
-        let core = Arc::new(Core { plan, legs, rules, names, foreign: Some(foreign) });
+        let core = Arc::new(Core { plan, legs, rules, names, foreign: Some(foreign), announces });
         Ok(Route { shared: Arc::new(Shared { core, table }) })
     }
 

@@ -4,9 +4,9 @@ use super::bridge::{self, Parker, Sender};
 use super::raise;
 use super::reply::Chunk;
 use super::route::{Finished, Shared, Story};
+use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
-use crate::drive::{clock, trial};
-use crate::engine::{Execution, Instant, Outcome};
+use crate::engine::{Instant, Outcome};
 use crate::llm::client::Client;
 use crate::llm::delta::Delta;
 use crate::llm::route::{Answer, Flight, Order};
@@ -124,9 +124,7 @@ async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<P
 }
 
 async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pipe, deadline: Instant) -> Option<Finished> {
-    let execution = Execution::within(shared.core.plan.clone(), clock::seed(), clock::now(), deadline).announcing();
-    let execution = trial::dressed(execution);
-    let mut drive = Drive::new(execution, Flight::new(shared.core.clone(), order, client));
+    let mut drive = Drive::new(shared.core.execution(deadline), Flight::new(shared.core.clone(), order, client));
     let mut turn = drive.advance().await;
     let mut delivered = None;
     while let Turn::Delivered(ticket) = turn {
