@@ -59,7 +59,7 @@ fn a_wait_that_ends_after_the_limit_begins_no_attempt() {
         assert_eq!(execution.step(at(1.0)), Step::Wait { until: at(5.0) });
         // Something kept the driver from looking in time.
         assert_eq!(execution.step(at(6.0)), Step::Done(Outcome::Error(Ticket(0))));
-        assert_eq!(execution.take_events().last().map(|e| e.reason), Some("no time left for another attempt"));
+        assert_eq!(execution.take_events().next_back().map(|e| e.reason), Some("no time left for another attempt"));
         assert_eq!(execution.calls(), 1);
     }
 }
