@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderValue, SET_COOKIE};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 
 use super::secret::Secrets;
 use crate::policies::class::Class;
@@ -229,7 +229,8 @@ pub(super) fn shown_headers(headers: &HeaderMap, secrets: &Secrets) -> Vec<(Stri
 
 /// The provider's id for a request.
 pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
-    ["x-request-id", "request-id"].iter().find_map(|name| Some(headers.get(*name)?.to_str().ok()?.to_owned()))
+    static NAMES: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), HeaderName::from_static("request-id")];
+    NAMES.iter().find_map(|name| Some(headers.get(name)?.to_str().ok()?.to_owned()))
 }
 
 /// Cuts a text to at most so many bytes, between characters.
