@@ -83,8 +83,8 @@ pub struct Flight {
     pub asked: Option<Py<PyAny>>,
     /// What `giveup` has answered.
     pub answered: Option<bool>,
-    /// Of the last `retry.scheduled`: in which passage, and the failure that it was about.
-    scheduled: Option<(StageId, Instant, Ticket)>,
+    /// Of the last `retry.scheduled` of each retry: in which passage, and the failure that it was about.
+    scheduled: Vec<(StageId, Instant, Ticket)>,
 }
 
 /// How a call went.
@@ -124,7 +124,7 @@ impl Flight {
             hooks: VecDeque::new(),
             asked: None,
             answered: None,
-            scheduled: None,
+            scheduled: Vec::new(),
         }
     }
 
@@ -382,17 +382,20 @@ impl Flight {
         Ok(())
     }
 
-    /// Lets the failure go that was the last before this one in the same passage: nobody asks for it any more, and a call
+    /// Lets the failure go that was the last before this one in the same retry: nobody asks for it any more, and a call
     /// that goes on for long must not keep all of its failures.
     fn replace(&mut self, event: &Event) {
         let Some(Outcome::Error(ticket)) = event.outcome else { return };
-        let passage = (event.stage, Instant(event.at.0.saturating_sub(event.elapsed.as_nanos() as u64)));
-        let before = self.scheduled.replace((passage.0, passage.1, ticket));
-        if let Some((stage, begun, earlier)) = before
-            && (stage, begun) == passage
-            && earlier != ticket
-            && let Some(kept @ Kept::Error(_)) = self.values.get_mut(earlier.0 as usize)
-        {
+        let begun = Instant(event.at.0.saturating_sub(event.elapsed.as_nanos() as u64));
+        let Some(at) = self.scheduled.iter().position(|(stage, ..)| *stage == event.stage) else {
+            self.scheduled.push((event.stage, begun, ticket));
+            return;
+        };
+        let (_, passage, earlier) = std::mem::replace(&mut self.scheduled[at], (event.stage, begun, ticket));
+        // What an earlier passage came to may be another stage's last failure, or an alternative's.
+        let may_be_kept = passage != begun && self.compiled.stages.iter().any(|stage| stage.kind == "fallback");
+        let is_kept = may_be_kept || self.scheduled.iter().any(|(_, _, kept)| *kept == earlier);
+        if !is_kept && let Some(kept @ Kept::Error(_)) = self.values.get_mut(earlier.0 as usize) {
             *kept = Kept::Gone;
         }
     }

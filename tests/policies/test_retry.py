@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -229,3 +231,37 @@ def test_a_clients_timeout_setting_is_no_exception_class_and_the_error_says_what
 
     with pytest.raises(ConfigurationError, match=r"seawall\.errors\.Timeout"):
         retry(on=(errors.APIError, Timeout))
+
+
+@pytest.mark.parametrize("told", [None, lambda state: None], ids=["lane", "machine"])
+async def test_a_call_that_goes_on_for_long_keeps_its_last_failure_only(told):
+    alive, most = weakref.WeakSet(), []
+
+    class Failure(Exception):
+        pass
+
+    def failure():
+        most.append(len(alive))
+        error = Failure()
+        alive.add(error)
+        return error
+
+    def plain():
+        raise failure()
+
+    async def coroutine():
+        raise failure()
+
+    def items():
+        raise failure()
+        yield
+
+    pipeline = Pipeline(Retry(50, wait=0, on=Failure, before=told), Retry(2, wait=0, on=Failure))
+    for call in (pipeline(plain), pipeline(coroutine), lambda: list(pipeline(items)())):
+        with pytest.raises(Failure):
+            given = call()
+            await given
+        gc.collect()
+    assert len(most) == 300
+    # The last one of the inner retry, and the last one of the outer.
+    assert max(most) == 2
