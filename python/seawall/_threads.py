@@ -11,6 +11,7 @@ from seawall import _seawall
 
 # So long is slept between looks at a clock that a test moves.
 _LOOK = 0.005
+_SLICE = 0.1
 
 
 def apart(
@@ -41,8 +42,8 @@ def apart(
         left = (until - _seawall.clock_now()) / 1e9
         if left <= 0:
             return None
-        # No longer than a lock can be waited for.
-        ended.wait(min(left, _LOOK if _seawall.clock_stands() else 1e6))
+        # In slices: a signal that comes just before a wait is noticed only after it.
+        ended.wait(min(left, _LOOK if _seawall.clock_stands() else _SLICE))
     return outcome.pop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
@@ -212,13 +213,17 @@ def test_retries_are_logged_without_content_and_keys(sim, llm, caplog, key):
     ],
     ids=["invoke", "batch", "stream", "as completed", "structured"],
 )
-def test_ctrl_c_ends_a_hung_request_and_a_backoff_at_once(sim, llm, fault, ask):
+@pytest.mark.parametrize("early", [False, True], ids=["during the wait", "just before it"])
+def test_ctrl_c_ends_a_hung_request_and_a_backoff_at_once(sim, llm, fault, ask, early):
     sim.on("gpt-4", fault)
     main = threading.get_ident()
 
     def interrupt() -> None:
         sim.wait_for(1)
-        signal.pthread_kill(main, signal.SIGINT)
+        if early:  # it is noted, and wakes nobody
+            _thread.interrupt_main()
+        else:
+            signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):

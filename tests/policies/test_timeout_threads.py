@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import contextvars
+import hashlib
+import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 import weakref
@@ -135,11 +139,18 @@ async def test_coroutines_stay_in_their_task_and_are_cancelled(seawall_clock: te
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to a thread are Unix's")
-def test_ctrl_c_ends_the_wait_for_it(released: threading.Event) -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["during the wait", "just before it"])
+def test_ctrl_c_ends_the_wait_for_it(released: threading.Event, early: bool) -> None:
     main = threading.get_ident()
 
     def hangs() -> None:
-        signal.pthread_kill(main, signal.SIGINT)
+        if early:  # it is noted, and wakes nobody who waits
+            while sys._current_frames()[main].f_code.co_name != "wait":
+                os.sched_yield()
+            hashlib.sha256(bytes(20_000_000))  # without the interpreter's lock, so that the wait has begun
+            _thread.interrupt_main()
+        else:
+            signal.pthread_kill(main, signal.SIGINT)
         released.wait(60)
 
     with pytest.raises(KeyboardInterrupt):

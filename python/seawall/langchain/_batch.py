@@ -31,6 +31,13 @@ def _concurrency(configs: list[RunnableConfig]) -> int:
     return configs[0].get("max_concurrency") or CONCURRENCY
 
 
+def _waited_for(finished: queue.SimpleQueue[tuple[int, Any]]) -> tuple[int, Any]:
+    while True:
+        # In slices: a signal that comes just before a wait is noticed only after it.
+        with contextlib.suppress(queue.Empty):
+            return finished.get(timeout=0.1)
+
+
 def _completed(
     invoke: Callable[..., Any], inputs: Sequence[Any], configs: list[RunnableConfig], kwargs: dict[str, Any]
 ) -> Iterator[tuple[int, Any]]:
@@ -58,7 +65,7 @@ def _completed(
         threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True, name="seawall-batch").start()
     try:
         for _ in inputs:
-            place, result = finished.get()
+            place, result = _waited_for(finished)
             if isinstance(result, BaseException) and not isinstance(result, Exception):
                 raise result
             yield place, result
