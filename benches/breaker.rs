@@ -116,6 +116,49 @@ impl Host for Answers {
     }
 }
 
+/// A callee that fails so often and then answers, with its driver's part left out: what the machine itself costs.
+struct Fails(u32);
+
+impl Host for Fails {
+    type Interrupt = Infallible;
+
+    fn now(&mut self) -> Instant {
+        Instant(1)
+    }
+
+    fn call(&mut self, _: CallId, _: Target, _: Instant, _: Instant) -> Result<Called, Infallible> {
+        let fails = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        Ok(Called::Ended(if fails { Outcome::Error(Ticket(0)) } else { Outcome::Value(Ticket(0)) }))
+    }
+
+    fn judge(&mut self, ask: Ask) -> Result<Verdict, Infallible> {
+        black_box(ask.attempt);
+        Ok(Verdict::FAILURE)
+    }
+
+    fn wait(&mut self, until: Instant) -> Result<Instant, Infallible> {
+        Ok(until)
+    }
+
+    fn publish(&mut self, events: Drain<'_, Event>) -> Result<(), Infallible> {
+        black_box(events.as_slice());
+        Ok(())
+    }
+}
+
+const FAILS: u32 = 200;
+
+/// One call with so many failed attempts; a part of the whole for each.
+fn failing(turns: u64, plan: &Arc<Plan>) -> f64 {
+    let whole = once(turns / u64::from(FAILS), |_| {
+        let mut execution = Execution::new(plan.clone(), 7, Instant(1));
+        let Ok(outcome) = inline::run(&mut execution, &mut Fails(FAILS));
+        black_box(outcome);
+    });
+    whole / f64::from(FAILS)
+}
+
 fn plan(retry: bool, guarded: bool) -> Arc<Plan> {
     let mut plan = PlanBuilder::default();
     let mut inner = plan.leaf(Target(0));
@@ -126,8 +169,8 @@ fn plan(retry: bool, guarded: bool) -> Arc<Plan> {
     if retry {
         let max_retry_after = Duration::from_secs(120);
         let retry = Retry {
-            attempts: 3,
-            wait: Arc::new(Backoff::Sdk),
+            attempts: 3 + FAILS,
+            wait: Arc::new(Backoff::Fixed { wait: 0.0 }),
             timeout: None,
             max_retry_after,
             budget: None,
@@ -176,6 +219,10 @@ fn rows(turns: u64) -> Vec<Row> {
     for (name, retry, guarded) in [("nothing", false, false), ("breaker", false, true), ("retry + breaker", true, true)] {
         let plan = plan(retry, guarded);
         row(format!("machine with inline driver, {name}"), Box::new(move |_| whole(turns / 4, &plan)));
+    }
+    for (name, guarded) in [("retry", false), ("retry + breaker", true)] {
+        let plan = plan(true, guarded);
+        row(format!("a failed attempt in the machine, {name}"), Box::new(move |_| failing(turns, &plan)));
     }
     rows
 }
