@@ -13,7 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-PAGES = ("docs/testing.md", "docs/policies/chaos.md", "docs/policies/retry.md", "docs/policies/timeout.md")
+PAGES = (
+    "docs/testing.md",
+    "docs/policies/chaos.md",
+    "docs/policies/fallback.md",
+    "docs/policies/retry.md",
+    "docs/policies/timeout.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)
