@@ -280,6 +280,10 @@ fn anext<'py>(source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
             None => source.call_method0(intern!(source.py(), "__anext__"))?,
         }
     };
+    // SAFETY: reads the type of a live object. What the interpreter's own generators give is its own iterator.
+    if unsafe { ffi::PyAsyncGen_CheckExact(source.as_ptr()) } != 0 {
+        return Ok(next);
+    }
     awaitable(&next).unwrap_or(Ok(next))
 }
 
