@@ -20,6 +20,15 @@ Decorator = Callable[[Callable[P, T]], Callable[P, T]]
 _UNSET: Any = type("_Unset", (), {"__repr__": lambda _: "unset"})()
 
 
+def _taken_apart(first: Any) -> tuple[Any, Any]:
+    """The function, where a decorator without brackets got it in place of its first argument; and that argument."""
+    return (first, None) if is_decorated(first) else (None, first)
+
+
+def _around(function: Any, pipeline: Pipeline) -> Any:
+    return pipeline if function is None else pipeline(function)
+
+
 @overload
 def circuit(failure_threshold: Callable[P, T]) -> Callable[P, T]: ...
 @overload
@@ -61,14 +70,14 @@ def circuit(
         CircuitBreakerError: by the guarded function, while the circuit is open.
         ConfigurationError: for arguments that make no breaker.
     """
-    if is_decorated(failure_threshold):
-        return circuit(None, recovery_timeout, expected_exception, name, fallback_function, cls=cls, **more)(failure_threshold)
+    function, failure_threshold = _taken_apart(failure_threshold)
     if not (isinstance(cls, type) and issubclass(cls, CircuitBreaker)):
         raise ConfigurationTypeError(f"cls must be seawall.CircuitBreaker or a subclass of it, not {shown(cls)}")
     breaker = cls(failure_threshold, recovery_timeout, expected_exception, name, fallback_function, **more)
-    if breaker.fallback_function is None:
-        return Pipeline(breaker, name=name)
-    return Pipeline(Fallback(breaker.fallback_function, only_when_open=True), breaker, name=name)
+    policies: list[Any] = [breaker]
+    if breaker.fallback_function is not None:
+        policies.insert(0, Fallback(breaker.fallback_function, only_when_open=True))
+    return _around(function, Pipeline(*policies, name=name))
 
 
 @overload
@@ -104,9 +113,8 @@ def retry(
         more: what `Retry` takes beyond that: `stop`, `on_result`, `giveup`, `before`, `after`, `before_sleep`,
             `max_retry_after`, `budget`.
     """
-    if is_decorated(attempts):
-        return retry(on=on, wait=wait, timeout=timeout, name=name, **more)(attempts)
-    return Pipeline(Retry(attempts, on=on, wait=wait, timeout=timeout, **more), name=name)
+    function, attempts = _taken_apart(attempts)
+    return _around(function, Pipeline(Retry(attempts, on=on, wait=wait, timeout=timeout, **more), name=name))
 
 
 @overload
@@ -157,18 +165,7 @@ def guard(
     Raises:
         ConfigurationError: for an unknown preset, or `"prod"` without `fallback=`.
     """
-    if is_decorated(preset):
-        return guard(
-            name=name,
-            retry=retry,
-            fallback=fallback,
-            timeout=timeout,
-            attempt_timeout=attempt_timeout,
-            deadline=deadline,
-            circuit=circuit,
-            monitor=monitor,
-            chaos=chaos,
-        )(preset)
+    function, preset = _taken_apart(preset)
     chosen = presets.get(preset)
     given = {"retry": retry, "fallback": fallback, "timeout": timeout, "attempt_timeout": attempt_timeout, "circuit": circuit}
     if chosen.fallback_required and fallback is _UNSET:
@@ -186,7 +183,7 @@ def guard(
     parts |= {"chaos": chaos, "deadline": None if deadline is _UNSET else deadline}
     _check(parts)
     policies = _policies(parts, chosen.retry_budget)
-    return Pipeline(*policies, name=name, monitor=watch)
+    return _around(function, Pipeline(*policies, name=name, monitor=watch))
 
 
 def _check(parts: dict[str, Any]) -> None:
