@@ -15,6 +15,7 @@ import pytest
 import tenacity
 
 from seawall import _words as ours
+from seawall import wait_base
 from seawall._words import NextAction, Outcome, RetryState
 from seawall.errors import ConfigurationError
 
@@ -302,3 +303,11 @@ def test_the_state_reads_like_tenacitys() -> None:
     assert "returned>" in repr(returned("secret")) and "none yet" in repr(state())
     with pytest.raises(TypeError):
         RetryState(work)  # type: ignore[misc]
+
+
+def test_a_wait_of_ones_own_that_does_not_say_how_long_cannot_be_made() -> None:
+    class Mine(wait_base):
+        pass
+
+    with pytest.raises(TypeError, match="Mine.*__call__"):
+        Mine()  # type: ignore[abstract]

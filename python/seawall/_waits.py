@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +13,17 @@ from seawall._word import Word, called, made, seconds
 AnyWait = Callable[[Any], float]
 
 
-class wait_base(Word):
-    """What waits of one's own may inherit from, to be added to others; any function of the retry state is a wait too."""
+class wait_base(Word, ABC):
+    """What waits of one's own may inherit from, to be added to others; any function of the retry state is a wait too.
+
+    One that has no `__call__` cannot be made.
+    """
 
     __slots__ = ()
 
+    @abstractmethod
     def __call__(self, retry_state: Any) -> float:
         """The seconds to wait after the attempt that the retry state is about."""
-        raise NotImplementedError
 
     def __add__(self, other: AnyWait) -> wait_base:
         return _Combine(self, other) if callable(other) else NotImplemented

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seawall._log_hooks import after_log, after_nothing, before_log, before_nothing, before_sleep_log, before_sleep_nothing
 from seawall._retry_state import NextAction, Outcome, RetryState, elapsed, outcome_of
@@ -21,8 +21,9 @@ Condition = Callable[[Any], bool]
 class _Stop(Word):
     __slots__ = ()
 
-    def __call__(self, retry_state: Any) -> bool:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def __call__(self, retry_state: Any) -> bool: ...
 
     def __or__(self, other: Condition) -> stop_any:
         return stop_any(self, other) if callable(other) else NotImplemented
@@ -143,8 +144,9 @@ class stop_when_event_set(_Stop):
 class _Retry(Word):
     __slots__ = ()
 
-    def __call__(self, retry_state: Any) -> bool:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def __call__(self, retry_state: Any) -> bool: ...
 
     def __or__(self, other: Condition) -> retry_any:
         return retry_any(self, other) if callable(other) else NotImplemented

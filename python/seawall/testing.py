@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,7 +43,7 @@ def _remove(held: list[Any], one: Any) -> None:
     del held[place]
 
 
-class _Block:
+class _Block(ABC):
     """A `with` block, that may decorate a function too. One object is entered once at a time."""
 
     _entered = False
@@ -61,15 +62,17 @@ class _Block:
                 self._entered = False
                 self._end()
 
+    @abstractmethod
     def _begin(self) -> Any:
-        raise NotImplementedError
+        """Begins; gives what `with` gives."""
 
+    @abstractmethod
     def _end(self) -> None:
-        raise NotImplementedError
+        """Ends what was begun."""
 
+    @abstractmethod
     def _again(self) -> _Block:
         """One like it, for a call of a decorated function."""
-        raise NotImplementedError
 
     def __call__(self, function: _F) -> _F:
         """Decorates a function or a coroutine function: each call runs in such a block."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ _POLICIES = ("_retry", "_retries_off", "_own_params", "_others", "_handled")
 class _OfModels:
     """What is said to it is said to each model behind it."""
 
-    def _each(self: Any, change: Callable[[Any], Any]) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _each(self, change: Callable[[Any], Any]) -> Any:
+        """The same with each model changed."""
 
     def with_retry(self, **policy: Any) -> Any:
         """As `ChatOpenAI.with_retry`, for each model."""
