@@ -47,12 +47,12 @@ def ask():
         pass
 interrupted(ask)
 """,
-    "sleep": """
+    "wait": """
 @pipeline()
 def ask():
     calls.append(1)
     soon()
-    time.sleep(600)
+    threading.Event().wait()
 interrupted(ask)
 """,
     "backoff": """

@@ -101,7 +101,7 @@ def test_the_total_limit_covers_all_attempts_and_a_fallback_serves() -> None:
 def test_a_call_that_is_in_time_keeps_its_answer_and_its_errors() -> None:
     @Pipeline(Timeout(10))
     async def ask(fails: bool) -> str:
-        await trio.sleep(9)
+        await trio.sleep(9)  # of virtual time
         if fails:
             raise KeyError("its own")
         return "in time"
@@ -215,7 +215,7 @@ def test_the_items_of_an_async_generator_are_limited() -> None:
     async def items() -> AsyncIterator[int]:
         try:
             yield 1
-            await trio.sleep(5)
+            await trio.sleep(5)  # of virtual time
             yield 2
             await trio.sleep_forever()
         finally:

@@ -11,7 +11,7 @@ from seawall.llm import Embeddings
 from seawall.simulator import faults
 
 PROGRAM = """
-import asyncio, signal, sys
+import asyncio, signal, socket, sys
 from seawall.llm import Chat
 signal.signal(signal.SIGINT, signal.default_int_handler)
 chat = Chat("m", api_key="k", base_url=base_url, timeout=None, max_retries=0)
@@ -21,15 +21,17 @@ async def read():
     async for piece in chat.astream("x"): pass
 
 def run(call):
-    # Python notices a signal that comes just as a loop goes to sleep when the loop next wakes: here, soon.
-    async def tick():
-        while True: await asyncio.sleep(0.05)
-
-    async def ticking():
-        ticks = asyncio.create_task(tick())
+    async def woken():
+        # Without a descriptor that a signal writes to, Python notices one that comes just as a loop goes to sleep when the
+        # loop next wakes: asyncio's own loops too, whatever they wait for.
+        heard, told = socket.socketpair()
+        heard.setblocking(False)
+        told.setblocking(False)
+        asyncio.get_running_loop().add_reader(heard, heard.recv, 64)
+        signal.set_wakeup_fd(told.fileno())
         await call
 
-    asyncio.run(ticking())
+    asyncio.run(woken())
 
 try:
     {call}
