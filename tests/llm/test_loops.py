@@ -33,7 +33,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Any]:
     loop = request.param(selectors.DefaultSelector())
 
     def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return loop.run_until_complete(coroutine)
+        return loop.run_until_complete(asyncio.wait_for(coroutine, 60))
 
     yield run
     loop.close()
