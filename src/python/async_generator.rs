@@ -6,8 +6,9 @@
 
 use super::flight::{Flight, Way};
 use super::generator::thrown;
+use super::protocol::{Awaitable, yielded};
 use super::recycled::{Bin, Recycled};
-use super::running::{Awaited, Items, Resume, Running, Turn, awaitable, next, send, sent, yielded};
+use super::running::{Awaited, Items, Resume, Running, Turn, awaitable, send};
 use super::slots::{self, Held};
 use super::stack;
 use super::turnstile::Turnstile;
@@ -258,7 +259,9 @@ impl Item {
             }
         }
     }
+}
 
+impl Awaitable for Item {
     fn send_value(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
         if stack::is_used_up() {
             return Err(stack::used_up());
@@ -300,31 +303,6 @@ pub unsafe extern "C" fn am_anext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject
             Bound::into_ptr,
         )
     })
-}
-
-fn drive(slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> PyResult<Turn> {
-    // SAFETY: the interpreter calls these slots with its lock held, with instances of their type and live values.
-    let (py, item) = unsafe { (Python::assume_attached(), slots::contents::<Item>(slf)) };
-    // SAFETY: as above.
-    item.send_value(py, &unsafe { Bound::from_borrowed_ptr(py, value) })
-}
-
-/// The slot that `await` uses.
-pub unsafe extern "C" fn am_send(slf: *mut ffi::PyObject, value: *mut ffi::PyObject, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
-    // SAFETY: the interpreter's own variable.
-    unsafe { sent(|| drive(slf, value), result) }
-}
-
-/// The slot that `await` uses from Python 3.12 on.
-pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: None outlives everybody.
-    next(|| drive(slf, unsafe { ffi::Py_None() }))
-}
-
-/// An item is its own iterator.
-pub unsafe extern "C" fn itself(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter hands in a live object.
-    unsafe { ffi::Py_NewRef(slf) }
 }
 
 /// What the asked-for means for the call: whether it closes it, and what to begin with.

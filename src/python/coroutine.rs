@@ -7,9 +7,10 @@ use super::generator::thrown;
 use super::guarded::Guarded;
 use super::guarded::settle;
 use super::policies::circuit_breaker::short_repr;
+use super::protocol::{Awaitable, yielded};
 use super::recycled::{Bin, Recycled};
 use super::remaining;
-use super::running::{Awaited, Resume, Running, Turn, next, send, sent, yielded};
+use super::running::{Awaited, Resume, Running, Turn, send};
 use super::slots::{self, Held};
 use super::stack;
 use super::turnstile::{Entered, Turnstile};
@@ -113,7 +114,9 @@ impl Coroutine {
         };
         entered.go_on(py, running, input)
     }
+}
 
+impl Awaitable for Coroutine {
     /// One send: on the fast lane as long as there is no trouble.
     fn send_value(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
         if stack::is_used_up() {
@@ -258,26 +261,6 @@ impl Light {
         running.first = Some(self.inner.bind(py).clone().unbind());
         Box::new(running)
     }
-}
-
-fn drive(slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> PyResult<Turn> {
-    // SAFETY: the interpreter calls these slots with its lock held, with instances of their type and live values.
-    let (py, coroutine) = unsafe { (Python::assume_attached(), slots::contents::<Coroutine>(slf)) };
-    // SAFETY: as above.
-    let value = unsafe { Bound::from_borrowed_ptr(py, value) };
-    coroutine.send_value(py, &value)
-}
-
-/// The slot that `await` uses.
-pub unsafe extern "C" fn am_send(slf: *mut ffi::PyObject, value: *mut ffi::PyObject, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
-    // SAFETY: the interpreter's own variable.
-    unsafe { sent(|| drive(slf, value), result) }
-}
-
-/// The slot that `await` uses from Python 3.12 on.
-pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: None outlives everybody.
-    next(|| drive(slf, unsafe { ffi::Py_None() }))
 }
 
 /// An awaitable that is its own iterator; two cannot await it at once.

@@ -18,6 +18,7 @@ mod log;
 mod monitor;
 mod pipeline;
 mod policies;
+mod protocol;
 mod recycled;
 mod remaining;
 mod running;

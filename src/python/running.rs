@@ -10,7 +10,6 @@ use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use super::hooks;
 use super::remaining;
-use super::slots;
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Outcome, Step};
 use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
@@ -519,53 +518,6 @@ pub fn send(awaitable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<
             ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
         }
     }
-}
-
-/// What a generator's methods give: the value, or `StopIteration` at the end.
-pub fn yielded(turn: Turn) -> PyResult<Py<PyAny>> {
-    match turn {
-        Turn::Yield(value) => Ok(value),
-        Turn::Return(value) | Turn::Item(value) => Err(PyStopIteration::new_err((value,))),
-    }
-}
-
-/// Answers a slot that sends.
-///
-/// # Safety
-/// `result` may be written to, and the interpreter's lock is held.
-#[inline]
-pub unsafe fn sent(turn: impl FnOnce() -> PyResult<Turn>, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
-    let (status, object) = slots::guarded((ffi::PySendResult::PYGEN_ERROR, null_mut()), || match turn() {
-        Ok(Turn::Yield(value)) => (ffi::PySendResult::PYGEN_NEXT, value.into_ptr()),
-        Ok(Turn::Return(value) | Turn::Item(value)) => (ffi::PySendResult::PYGEN_RETURN, value.into_ptr()),
-        Err(error) => {
-            slots::raise(error);
-            (ffi::PySendResult::PYGEN_ERROR, null_mut())
-        }
-    });
-    // SAFETY: the caller's promise.
-    unsafe { *result = object };
-    status
-}
-
-/// Answers a slot of an iterator: null without an exception is the end with `None`.
-#[inline]
-pub fn next(turn: impl FnOnce() -> PyResult<Turn>) -> *mut ffi::PyObject {
-    slots::guarded(null_mut(), || {
-        let ended = match turn() {
-            Ok(Turn::Yield(value)) => return value.into_ptr(),
-            // SAFETY: the interpreter calls with its lock held.
-            Ok(Turn::Return(value) | Turn::Item(value)) if value.is_none(unsafe { Python::assume_attached() }) => {
-                // SAFETY: the reference was ours.
-                unsafe { ffi::Py_DECREF(value.into_ptr()) };
-                return null_mut();
-            }
-            Ok(Turn::Return(value) | Turn::Item(value)) => PyStopIteration::new_err((value,)),
-            Err(error) => error,
-        };
-        slots::raise(ended);
-        null_mut()
-    })
 }
 
 /// Sends a value in, or throws an exception.

@@ -5,7 +5,8 @@ use super::async_generator::{self, AsyncGenerator, Item};
 use super::coroutine::{self, Coroutine};
 use super::generator::{self, Generator};
 use super::guarded::{self as function, Guarded};
-use super::llm::pieces::{self, Piece};
+use super::llm::pieces::Piece;
+use super::protocol;
 use super::recycled;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -106,37 +107,20 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
         (*kind).tp_flags |= ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
         (*kind).tp_descr_get = Some(function::bind);
         ffi::PyType_Modified(kind);
-        let kind = py.get_type::<Coroutine>().as_type_ptr();
-        (*kind).tp_iternext = Some(coroutine::iternext);
-        if let Some(methods) = (*kind).tp_as_async.as_mut() {
-            methods.am_await = Some(coroutine::itself);
-            methods.am_send = Some(coroutine::am_send);
-        }
-        ffi::PyType_Modified(kind);
-        recycled::set::<Coroutine>(py);
         let kind = py.get_type::<AsyncGenerator>().as_type_ptr();
         if let Some(methods) = (*kind).tp_as_async.as_mut() {
             methods.am_anext = Some(async_generator::am_anext);
-        }
-        ffi::PyType_Modified(kind);
-        let kind = py.get_type::<Item>().as_type_ptr();
-        (*kind).tp_iternext = Some(async_generator::iternext);
-        if let Some(methods) = (*kind).tp_as_async.as_mut() {
-            methods.am_await = Some(async_generator::itself);
-            methods.am_send = Some(async_generator::am_send);
-        }
-        ffi::PyType_Modified(kind);
-        recycled::set::<Item>(py);
-        let kind = py.get_type::<Piece>().as_type_ptr();
-        (*kind).tp_iternext = Some(pieces::iternext);
-        if let Some(methods) = (*kind).tp_as_async.as_mut() {
-            methods.am_send = Some(pieces::am_send);
         }
         ffi::PyType_Modified(kind);
         let kind = py.get_type::<Generator>().as_type_ptr();
         (*kind).tp_iternext = Some(generator::iternext);
         ffi::PyType_Modified(kind);
     }
+    protocol::set::<Coroutine>(py, coroutine::itself);
+    protocol::set::<Item>(py, protocol::itself);
+    protocol::set::<Piece>(py, protocol::itself);
+    recycled::set::<Coroutine>(py);
+    recycled::set::<Item>(py);
     function::know_ours(py);
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use super::stream::Stream;
 use crate::python::generator::thrown;
-use crate::python::running::{Resume, Turn, advance, next, sent, yielded};
-use crate::python::slots;
+use crate::python::protocol::{Awaitable, yielded};
+use crate::python::running::{Resume, Turn, advance};
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
-use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -79,24 +79,10 @@ impl Piece {
     }
 }
 
-fn drive(slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> PyResult<Turn> {
-    // SAFETY: the interpreter calls these slots with its lock held, with instances of their type and live values.
-    unsafe {
-        let py = Python::assume_attached();
-        slots::contents::<Piece>(slf).resume(py, Resume::Send(Bound::from_borrowed_ptr(py, value).unbind()))
+impl Awaitable for Piece {
+    fn send_value(&self, _py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
+        Python::attach(|py| self.resume(py, Resume::Send(value.clone().unbind())))
     }
-}
-
-/// The slot that `await` uses.
-pub unsafe extern "C" fn am_send(slf: *mut ffi::PyObject, value: *mut ffi::PyObject, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
-    // SAFETY: the interpreter's own variable.
-    unsafe { sent(|| drive(slf, value), result) }
-}
-
-/// The slot that `await` uses from Python 3.12 on.
-pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: None outlives everybody.
-    next(|| drive(slf, unsafe { ffi::Py_None() }))
 }
 
 #[pymethods]
@@ -126,6 +112,15 @@ impl Piece {
         traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         self.resume(py, Resume::Throw(thrown(kind, value, traceback)?)).and_then(yielded)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.stream)?;
+        // Locked only while it is being changed, by somebody who holds it: then it is no garbage.
+        match self.state.try_lock().as_deref() {
+            Ok(State::Waiting(ready)) => visit.call(ready),
+            _ => Ok(()),
+        }
     }
 
     /// Whoever stops awaiting in the middle gives the stream up.
