@@ -59,24 +59,43 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
+/// A chat completion, or one event of its stream: what is around the choices.
 #[derive(Deserialize)]
-struct WireReply<'a> {
+#[serde(bound(deserialize = "'de: 'a, C: Deserialize<'de>"))]
+pub(super) struct WireCompletion<'a, C> {
     #[serde(default, borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    choices: Option<Vec<WireChoice<'a>>>,
+    pub error: Option<&'a RawValue>,
+    #[serde(default)]
+    pub choices: Option<Vec<C>>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
-    id: Option<Cow<'a, str>>,
+    pub id: Option<Cow<'a, str>>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
-    model: Option<Cow<'a, str>>,
+    pub model: Option<Cow<'a, str>>,
     #[serde(default, deserialize_with = "lenient_number")]
-    created: Option<u64>,
+    pub created: Option<u64>,
     #[serde(default, deserialize_with = "lenient")]
-    usage: Option<WireUsage>,
+    pub usage: Option<WireUsage>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
-    system_fingerprint: Option<Cow<'a, str>>,
+    pub system_fingerprint: Option<Cow<'a, str>>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
-    service_tier: Option<Cow<'a, str>>,
+    pub service_tier: Option<Cow<'a, str>>,
+}
+
+/// What a choice says: a message, or a piece of one.
+#[derive(Default, Deserialize)]
+pub(super) struct WireSaid<'a> {
+    #[serde(default, deserialize_with = "text")]
+    pub content: Option<String>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    pub role: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    pub reasoning_content: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    pub reasoning: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "lenient_text")]
+    pub refusal: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    pub tool_calls: Option<Vec<WireToolCall<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -84,7 +103,7 @@ struct WireChoice<'a> {
     #[serde(default, deserialize_with = "lenient_number")]
     index: Option<u32>,
     #[serde(default, borrow)]
-    message: Option<WireMessage<'a>>,
+    message: Option<WireSaid<'a>>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
     finish_reason: Option<Cow<'a, str>>,
     /// OpenRouter puts a provider's failure here, in a success.
@@ -92,23 +111,9 @@ struct WireChoice<'a> {
     error: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct WireMessage<'a> {
-    #[serde(default, deserialize_with = "text")]
-    content: Option<String>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    reasoning_content: Option<Cow<'a, str>>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    reasoning: Option<Cow<'a, str>>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    refusal: Option<Cow<'a, str>>,
-    #[serde(default, borrow)]
-    tool_calls: Option<Vec<WireToolCall<'a>>>,
-}
-
 /// Reads a reply. An error object in it is that error; what is no chat completion is a malformed response.
 pub fn parse_reply(reply: RawReply) -> Result<ChatReply, ApiError> {
-    let wire: WireReply<'_> = object(&reply)?;
+    let wire: WireCompletion<'_, WireChoice<'_>> = object(&reply)?;
     if let Some(error) = real_error(wire.error) {
         return Err(error_in(&reply, error));
     }

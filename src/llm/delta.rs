@@ -7,9 +7,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::chat::ChatReply;
+use super::chat::{ChatReply, WireCompletion, WireSaid};
 use super::usage::{Usage, WireUsage};
-use super::wire::{WireToolCall, lenient, lenient_number, lenient_text, real_error, text};
+use super::wire::{lenient_number, lenient_text, real_error};
 
 /// A piece of an answer. What is not here is in `raw`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -101,51 +101,15 @@ impl Delta {
 }
 
 #[derive(Deserialize)]
-struct WireChunk<'a> {
-    #[serde(default, borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    choices: Option<Vec<WireChoice<'a>>>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    id: Option<Cow<'a, str>>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    model: Option<Cow<'a, str>>,
-    #[serde(default, deserialize_with = "lenient_number")]
-    created: Option<u64>,
-    #[serde(default, deserialize_with = "lenient")]
-    usage: Option<WireUsage>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    system_fingerprint: Option<Cow<'a, str>>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    service_tier: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
 struct WireChoice<'a> {
     #[serde(default, deserialize_with = "lenient_number")]
     index: Option<u32>,
     #[serde(default, borrow)]
-    delta: Option<WireDelta<'a>>,
+    delta: Option<WireSaid<'a>>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
     finish_reason: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-struct WireDelta<'a> {
-    #[serde(default, deserialize_with = "text")]
-    content: Option<String>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    role: Option<Cow<'a, str>>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    reasoning_content: Option<Cow<'a, str>>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    reasoning: Option<Cow<'a, str>>,
-    #[serde(default, borrow, deserialize_with = "lenient_text")]
-    refusal: Option<Cow<'a, str>>,
-    #[serde(default, borrow)]
-    tool_calls: Option<Vec<WireToolCall<'a>>>,
 }
 
 /// What one event holds.
@@ -170,7 +134,7 @@ pub(super) struct Memory {
 
 /// Reads one event's data.
 pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_json::Error> {
-    let mut wire: WireChunk<'_> = serde_json::from_slice(data)?;
+    let mut wire: WireCompletion<'_, WireChoice<'_>> = serde_json::from_slice(data)?;
     let mut choices = wire.choices.take().unwrap_or_default();
     let error = real_error(wire.error).or_else(|| choices.iter().find_map(|choice| real_error(choice.error)));
     if let Some(error) = error {
@@ -214,7 +178,7 @@ pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_jso
 
 impl Memory {
     /// What the event says of its answer: as a rule the same as the event before it.
-    fn source(&mut self, wire: &WireChunk<'_>) -> Arc<Source> {
+    fn source(&mut self, wire: &WireCompletion<'_, WireChoice<'_>>) -> Arc<Source> {
         let last = &*self.source;
         let pairs = [
             (&wire.id, &last.id),
