@@ -44,6 +44,17 @@ fn a_call_that_is_over_asks_for_no_time() {
     assert_eq!(execution.next_wake(), Instant::NEVER);
 }
 
+/// A call that failed at once and waits for its next attempt.
+fn waiting_until_five(policies: Vec<Arc<dyn Policy>>) -> Execution {
+    let mut execution = Execution::new(plan(policies), 7, at(1.0));
+    assert!(matches!(execution.step(at(1.0)), Step::Start { .. }));
+    execution.ended(CallId::FIRST, Outcome::Error(Ticket(0)));
+    assert!(matches!(execution.step(at(1.0)), Step::Judge(_)));
+    execution.verdict(Verdict::FAILURE, at(1.0));
+    assert_eq!(execution.step(at(1.0)), Step::Wait { until: at(5.0) });
+    execution
+}
+
 #[test]
 fn a_wait_that_ends_after_the_limit_begins_no_attempt() {
     let limited: [Vec<Arc<dyn Policy>>; 2] = [
@@ -51,12 +62,7 @@ fn a_wait_that_ends_after_the_limit_begins_no_attempt() {
         vec![Arc::new(Retry { timeout: Some(s(5.0)), ..retry(9, 4.0) })],
     ];
     for policies in limited {
-        let mut execution = Execution::new(plan(policies), 7, at(1.0));
-        assert!(matches!(execution.step(at(1.0)), Step::Start { .. }));
-        execution.ended(CallId::FIRST, Outcome::Error(Ticket(0)));
-        assert!(matches!(execution.step(at(1.0)), Step::Judge(_)));
-        execution.verdict(Verdict::FAILURE, at(1.0));
-        assert_eq!(execution.step(at(1.0)), Step::Wait { until: at(5.0) });
+        let mut execution = waiting_until_five(policies);
         // Something kept the driver from looking in time.
         assert_eq!(execution.step(at(6.0)), Step::Done(Outcome::Error(Ticket(0))));
         assert_eq!(execution.take_events().next_back().map(|e| e.reason), Some("no time left for another attempt"));
@@ -70,12 +76,7 @@ fn an_attempt_that_its_limit_overtook_is_not_begun() {
     // The attempt is the call itself, or another policy around it that has not heard of its beginning yet.
     for inside in [vec![], vec![limit(2.0)]] {
         let policies = [vec![limit(5.0), Arc::new(retry(9, 4.0))], inside].concat();
-        let mut execution = Execution::new(plan(policies), 7, at(1.0));
-        assert!(matches!(execution.step(at(1.0)), Step::Start { .. }));
-        execution.ended(CallId::FIRST, Outcome::Error(Ticket(0)));
-        assert!(matches!(execution.step(at(1.0)), Step::Judge(_)));
-        execution.verdict(Verdict::FAILURE, at(1.0));
-        assert_eq!(execution.step(at(1.0)), Step::Wait { until: at(5.0) });
+        let mut execution = waiting_until_five(policies);
         // A driver that comes late: the wait is over, and so is the limit around it.
         execution.wake(at(7.0));
         let end = execution.step(at(7.0));
