@@ -11,6 +11,23 @@ use std::vec::Drain;
 /// A started call.
 pub type Call<R> = Pin<Box<dyn Future<Output = R> + Send>>;
 
+/// An answer that is there, or that somebody else's thread has to give.
+pub enum Asked<T> {
+    /// It is there.
+    Now(T),
+    /// It will be.
+    Later(Call<T>),
+}
+
+impl<T> Asked<T> {
+    async fn answer(self) -> T {
+        match self {
+            Asked::Now(answer) => answer,
+            Asked::Later(answer) => answer.await,
+        }
+    }
+}
+
 /// What the tokio driver needs from whoever owns the values.
 pub trait Host: Send {
     /// How a call came out, before it is kept.
@@ -23,9 +40,9 @@ pub trait Host: Send {
     /// A started call was given up.
     fn cancelled(&mut self, call: CallId);
     /// Says what an outcome is to a stage.
-    fn judge(&mut self, ask: Ask) -> Verdict;
-    /// Publishes what happened.
-    fn publish(&mut self, events: Drain<'_, Event>);
+    fn judge(&mut self, ask: Ask) -> Asked<Verdict>;
+    /// Publishes what happened. The call goes on once that is done.
+    fn publish(&mut self, events: Drain<'_, Event>) -> Asked<()>;
 }
 
 /// A call under way. Dropping it abandons the call: requests are cut, permits go back, nothing counts.
@@ -71,7 +88,7 @@ impl<H: Host> Drive<H> {
         loop {
             let step = self.execution.step(clock::now());
             if self.execution.has_events() {
-                self.host.publish(self.execution.take_events());
+                self.host.publish(self.execution.take_events()).answer().await;
             }
             match step {
                 Step::Start { call, target, deadline } => {
@@ -83,7 +100,7 @@ impl<H: Host> Drive<H> {
                     self.host.cancelled(call);
                 }
                 Step::Judge(ask) => {
-                    let verdict = self.host.judge(ask);
+                    let verdict = self.host.judge(ask).answer().await;
                     self.execution.verdict(verdict, clock::now());
                 }
                 Step::Wait { until } => {

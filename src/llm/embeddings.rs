@@ -1,7 +1,6 @@
-//! Reading embeddings, and cutting a list of inputs into requests.
+//! Reading embeddings.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,9 +12,6 @@ use super::client::RawReply;
 use super::error::ApiError;
 use super::usage::{Usage, WireUsage};
 use super::wire::{lenient, lenient_text, real_error};
-
-/// The most inputs that the service takes in one request.
-pub const MAX_INPUTS: usize = 2048;
 
 /// The vectors of one request, in the order of its inputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,12 +110,6 @@ pub fn parse_reply(reply: RawReply, inputs: usize) -> Result<EmbeddingsReply, Ap
     Ok(EmbeddingsReply { vectors, model: wire.model.map(Cow::into_owned), usage, request_id: reply.request_id })
 }
 
-/// Which inputs go into which request, in order: at most `largest` each (at least 1 is taken), [`MAX_INPUTS`] as a rule.
-pub fn split(inputs: usize, largest: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
-    let largest = largest.max(1);
-    (0..inputs.div_ceil(largest)).map(move |request| request * largest..inputs.min((request + 1) * largest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::error::ErrorKind;
@@ -175,21 +165,7 @@ mod tests {
         assert_eq!(parse(r#"{"error":{"code":400,"message":"m"}}"#.into(), 2).unwrap_err().kind, ErrorKind::BadRequest);
     }
 
-    #[test]
-    fn inputs_are_split_into_requests() {
-        assert_eq!(split(5000, MAX_INPUTS).collect::<Vec<_>>(), [0..2048, 2048..4096, 4096..5000]);
-        assert_eq!(split(0, MAX_INPUTS).count(), 0);
-        assert_eq!(split(2, 0).collect::<Vec<_>>(), [0..1, 1..2]);
-    }
-
     proptest! {
-        #[test]
-        fn every_input_is_in_exactly_one_request(inputs in 0usize..5000, largest in 1usize..3000) {
-            let requests: Vec<_> = split(inputs, largest).collect();
-            prop_assert!(requests.iter().all(|request| !request.is_empty() && request.len() <= largest));
-            prop_assert_eq!(requests.into_iter().flatten().collect::<Vec<_>>(), (0..inputs).collect::<Vec<_>>());
-        }
-
         #[test]
         fn floats_survive_base64(floats in proptest::collection::vec(proptest::num::f32::NORMAL, 1..50)) {
             let body = json!({"data": [{"index": 0, "embedding": base64(&floats)}]});

@@ -1,7 +1,7 @@
 //! Where requests go and as whom: base URL, key, and the headers that every request carries.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -46,8 +46,8 @@ struct Inner {
     /// Those of every request.
     headers: HeaderMap,
     secrets: Secrets,
-    /// The path asked for last, and its address.
-    last: Mutex<Option<(Box<str>, Url)>>,
+    /// The addresses of what is asked for.
+    urls: [(&'static str, Url); 2],
 }
 
 impl Endpoint {
@@ -92,19 +92,14 @@ impl Endpoint {
         if let Some(key) = options.api_key {
             secrets.add(key);
         }
-        Ok(Endpoint(Arc::new(Inner { base, given, headers, secrets, last: Mutex::new(None) })))
+        let urls = ["chat/completions", "embeddings"].map(|path| (path, under(&base, path)));
+        Ok(Endpoint(Arc::new(Inner { base, given, headers, secrets, urls })))
     }
 
     /// The address of a path under the base URL, with the base URL's query.
     pub fn url(&self, path: &str) -> Url {
-        let mut last = self.0.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some((_, url)) = last.as_ref().filter(|(known, _)| **known == *path) {
-            return url.clone();
-        }
-        let mut url = self.0.base.clone();
-        url.set_path(&format!("{}/{}", self.0.base.path().trim_end_matches('/'), path.trim_start_matches('/')));
-        *last = Some((path.into(), url.clone()));
-        url
+        let known = self.0.urls.iter().find(|(known, _)| *known == path);
+        known.map_or_else(|| under(&self.0.base, path), |(_, url)| url.clone())
     }
 
     /// The base URL as errors show it: without its query.
@@ -146,6 +141,12 @@ impl Endpoint {
     pub(super) fn secrets(&self) -> &Secrets {
         &self.0.secrets
     }
+}
+
+fn under(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{}", base.path().trim_end_matches('/'), path.trim_start_matches('/')));
+    url
 }
 
 impl fmt::Debug for Endpoint {

@@ -7,7 +7,7 @@ use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind};
 use super::stream::{ChatStream, open_stream};
-use crate::drive::tokio::{Call, Host, sleep_until};
+use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
 use crate::engine::{
     Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint,
@@ -65,12 +65,32 @@ pub struct Kinds {
     pub named: u32,
 }
 
-/// Whoever judges and listens in Python, where the user gave predicates or hooks.
+/// Whoever judges and listens in Python, where the user gave predicates or hooks. They take as long as they like, and may
+/// ask the client themselves, so they are asked on threads that carry no calls.
 pub trait Foreign: Send + Sync {
-    /// A verdict on a failed attempt; `None` where the stage has no predicate.
-    fn judge(&self, ask: &Ask, error: &ApiError) -> Option<Verdict>;
+    /// Whether the stage has predicates of the user's.
+    fn judges(&self, stage: StageId) -> bool;
+    /// A verdict on a failed attempt, of a stage that has them.
+    fn judge(&self, ask: &Ask, error: &ApiError) -> Verdict;
+    /// Whether anybody wants to hear of it.
+    fn hears(&self, event: &Event) -> bool;
     /// What happened, with the error it is about.
     fn publish(&self, event: &Event, error: Option<&Failure>);
+}
+
+/// What `ask` gives, on a thread that may wait.
+fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Asked<T> {
+    let asked = tokio::task::spawn_blocking(ask);
+    Asked::Later(Box::pin(async move {
+        match asked.await {
+            Ok(answer) => answer,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going, and the call with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }))
 }
 
 /// How a stage judges.
@@ -90,7 +110,7 @@ pub struct Route {
     /// The policies.
     pub plan: Arc<Plan>,
     /// What the plan's targets are.
-    pub legs: Vec<Arc<Leg>>,
+    pub legs: Arc<[Arc<Leg>]>,
     /// How each stage judges.
     pub rules: Vec<Rule>,
     /// What each stage is called, for errors and logs.
@@ -378,19 +398,55 @@ impl Host for Flight {
         self.note_end(call, ErrorKind::Timeout.class_name(), None);
     }
 
-    fn judge(&mut self, ask: Ask) -> Verdict {
+    fn judge(&mut self, ask: Ask) -> Asked<Verdict> {
         let rule = &self.route.rules[ask.stage.0 as usize];
         let error = match self.failure(&ask.outcome) {
-            None => return Verdict::Success,
+            None => return Asked::Now(Verdict::Success),
             Some(Failure::Api(error)) => error,
             // A policy further in turned the call away: the next alternative, and no evidence for anybody else.
-            Some(Failure::Rejected(_)) => return if matches!(rule, Rule::Fallback(..)) { Verdict::FAILURE } else { Verdict::Ignore },
+            Some(Failure::Rejected(_)) if matches!(rule, Rule::Fallback(..)) => return Asked::Now(Verdict::FAILURE),
+            Some(Failure::Rejected(_)) => return Asked::Now(Verdict::Ignore),
         };
-        if let Some(verdict) = self.route.foreign.as_ref().and_then(|f| f.judge(&ask, &error)) {
-            return verdict;
+        match &self.route.foreign {
+            Some(foreign) if foreign.judges(ask.stage) => {
+                let foreign = foreign.clone();
+                aside(move || foreign.judge(&ask, &error))
+            }
+            _ => Asked::Now(rule.verdict(&error)),
         }
-        match rule {
-            Rule::Retry(listed) if retries(&error, *listed) => {
+    }
+
+    fn publish(&mut self, happened: Drain<'_, Event>) -> Asked<()> {
+        let mut heard = Vec::new();
+        for event in happened {
+            match event.name {
+                events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
+                events::RETRY_SCHEDULED => {
+                    if let Some(attempt) = self.attempts.last_mut() {
+                        attempt.waited = Some(event.span);
+                    }
+                }
+                _ => {}
+            }
+            if self.route.foreign.as_ref().is_some_and(|f| f.hears(&event)) {
+                heard.push((event, event.outcome.as_ref().and_then(|o| self.failure(o))));
+            }
+        }
+        match &self.route.foreign {
+            Some(foreign) if !heard.is_empty() => {
+                let foreign = foreign.clone();
+                aside(move || heard.iter().for_each(|(event, error)| foreign.publish(event, error.as_ref())))
+            }
+            _ => Asked::Now(()),
+        }
+    }
+}
+
+impl Rule {
+    /// What a failed attempt is to the stage, by the table of classes.
+    fn verdict(&self, error: &ApiError) -> Verdict {
+        match self {
+            Rule::Retry(listed) if retries(error, *listed) => {
                 let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
                 Verdict::Failure { wait, branches: u64::MAX }
             }
@@ -404,24 +460,6 @@ impl Host for Flight {
                 FallbackRule::OtherCredentials => Verdict::Failure { wait: WaitHint::None, branches: *elsewhere },
                 FallbackRule::Never => Verdict::Final,
             },
-        }
-    }
-
-    fn publish(&mut self, happened: Drain<'_, Event>) {
-        for event in happened {
-            match event.name {
-                events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
-                events::RETRY_SCHEDULED => {
-                    if let Some(attempt) = self.attempts.last_mut() {
-                        attempt.waited = Some(event.span);
-                    }
-                }
-                _ => {}
-            }
-            if let Some(foreign) = &self.route.foreign {
-                let error = event.outcome.as_ref().and_then(|o| self.failure(o));
-                foreign.publish(&event, error.as_ref());
-            }
         }
     }
 }

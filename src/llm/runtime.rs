@@ -24,8 +24,9 @@ pub fn get() -> Result<(Handle, Client), ApiError> {
         return Ok((ready.handle.clone(), ready.client.clone()));
     }
     let unable = |error| ApiError::new(ErrorKind::Configuration, format!("no thread can be started for the client: {error}"));
-    // One thread carries thousands of requests a second, and costs less per request than two on a small host.
-    let runtime = Builder::new_current_thread().thread_name("seawall-dns").enable_all().build().map_err(unable)?;
+    // One thread carries thousands of requests a second, and costs less per request than two on a small host. Names are
+    // looked up, and the user's hooks asked, on others.
+    let runtime = Builder::new_current_thread().thread_name("seawall-aside").enable_all().build().map_err(unable)?;
     let client = Client::new(ClientOptions::default())?;
     let handle = runtime.handle().clone();
     // It never ends: a parent's threads do not exist in a forked child, and at exit the process takes them along.

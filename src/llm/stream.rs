@@ -100,7 +100,7 @@ impl ChatStream {
     ///
     /// An answer is whole when `[DONE]` came, or a finish reason for each of its choices. Anything else is an error,
     /// with the text so far in `partial`, and every later call gives that error again. The future can be dropped and
-    /// asked for again without losing anything.
+    /// asked for again without losing a piece; a wait counts as silence only where it is waited out.
     pub async fn next(&mut self) -> Result<Option<Delta>, ApiError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -113,6 +113,7 @@ impl ChatStream {
             error.partial = Some(self.text.clone());
         }
         self.response = None;
+        self.ready.clear();
         self.failed = Some(error.clone());
         Err(error)
     }

@@ -4,13 +4,14 @@
 use super::leg::Stage;
 use super::raise;
 use crate::drive::{clock, trial};
-use crate::engine::{Ask, Event, Refusal, Verdict};
+use crate::engine::{Ask, Event, Refusal, StageId, Verdict};
 use crate::events::{self, Severity};
 use crate::llm::error::ApiError;
 use crate::llm::route::{Failure, Foreign};
 use crate::python::judge::{Asked, Happened, Judge};
 use crate::python::policies::circuit_breaker::{CircuitBreaker, is_change};
 use crate::python::{errors, hooks, log, state};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use std::time::Duration;
 
@@ -62,18 +63,25 @@ impl Listeners {
         })
     }
 
-    fn is_heard(&self, event: &Event) -> bool {
-        if trial::is_recorded() {
-            return true;
+    /// For the garbage collector, on behalf of the route that nobody shares it with.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for stage in &self.stages {
+            stage.judge.as_ref().map_or(Ok(()), |judge| judge.traverse(visit))?;
+            stage.hooks.as_ref().map_or(Ok(()), |hooks| hooks.traverse(visit))?;
+            visit.call(&stage.breaker)?;
         }
-        let loud = event.name.kind().severity != Severity::Debug;
-        loud || (event.name == events::ATTEMPT_STARTED && self.stages[event.stage.0 as usize].hooks.is_some())
+        visit.call(&self.table)?;
+        visit.call(&self.function)
     }
 }
 
 impl Foreign for Listeners {
-    fn judge(&self, ask: &Ask, error: &ApiError) -> Option<Verdict> {
-        let Some(Judge::Retry(judge)) = &self.stages[ask.stage.0 as usize].judge else { return None };
+    fn judges(&self, stage: StageId) -> bool {
+        matches!(self.stages[stage.0 as usize].judge, Some(Judge::Retry(_)))
+    }
+
+    fn judge(&self, ask: &Ask, error: &ApiError) -> Verdict {
+        let Some(Judge::Retry(judge)) = &self.stages[ask.stage.0 as usize].judge else { return Verdict::Final };
         // Without an interpreter (it is shutting down) nothing is tried again.
         let verdict = Python::try_attach(|py| {
             let raised = raise::api(py, error, self.table.bind(py), None);
@@ -89,13 +97,18 @@ impl Foreign for Listeners {
                 Verdict::Final
             })
         });
-        Some(verdict.unwrap_or(Verdict::Final))
+        verdict.unwrap_or(Verdict::Final)
+    }
+
+    fn hears(&self, event: &Event) -> bool {
+        if trial::is_recorded() {
+            return true;
+        }
+        let loud = event.name.kind().severity != Severity::Debug;
+        loud || (event.name == events::ATTEMPT_STARTED && self.stages[event.stage.0 as usize].hooks.is_some())
     }
 
     fn publish(&self, event: &Event, error: Option<&Failure>) {
-        if !self.is_heard(event) {
-            return;
-        }
         let _ = Python::try_attach(|py| {
             let raised =
                 error.filter(|e| !matches!(e, Failure::Rejected(r) if r.refusal() == Refusal::TimedOut)).map(|e| self.raised(py, e));

@@ -15,6 +15,7 @@ use crate::python::judge::{Judge, Listed};
 use crate::python::llm::json;
 use crate::python::policies::circuit_breaker::CircuitBreaker;
 use crate::python::policies::retry::Retry;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
@@ -116,6 +117,11 @@ impl Leg {
     /// Whether it asks the same server, as the same, with the same key.
     fn is_same_place(&self, other: &Leg) -> bool {
         self.core.endpoint.shown() == other.core.endpoint.shown() && self.who == other.who && !self.is_elsewhere(other)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.retry)?;
+        visit.call(&self.breaker)
     }
 
     fn __repr__(&self) -> String {

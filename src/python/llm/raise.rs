@@ -2,12 +2,13 @@
 
 use super::json;
 use crate::llm::error::{ApiError, ErrorKind};
-use crate::llm::route::{Attempt, Failure, Route};
+use crate::llm::route::{Attempt, Failure, Leg, Route};
 use crate::policies::retry::reason;
 use crate::python::errors;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An `ApiError` as the exception of that name in `table`, a module or namespace of exception classes.
@@ -64,13 +65,13 @@ pub fn failure(py: Python<'_>, failure: &Failure, route: &Route, table: &Bound<'
 pub fn attempts<'py>(
     py: Python<'py>,
     attempts: &[Attempt],
-    route: Option<&Route>,
+    legs: &[Arc<Leg>],
     begun: crate::engine::Instant,
 ) -> PyResult<Bound<'py, PyAny>> {
     static ATTEMPTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let rows = PyList::empty(py);
     for attempt in attempts {
-        let leg = route.and_then(|r| r.legs.get(attempt.target.0 as usize));
+        let leg = legs.get(attempt.target.0 as usize);
         rows.append((
             leg.map(|l| &*l.model),
             attempt.target.0,

@@ -13,7 +13,7 @@ use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
 use crate::llm::error::{ApiError, ErrorKind, KINDS};
-use crate::llm::route::{Answer, Attempt, Failure, Flight, Kinds, Order, Route as Core, Rule, Task};
+use crate::llm::route::{Answer, Attempt, Failure, Flight, Kinds, Leg as LegCore, Order, Route as Core, Rule, Task};
 use crate::llm::runtime;
 use crate::policies::class::Class;
 use crate::policies::fallback::Fallback;
@@ -23,6 +23,7 @@ use crate::python::judge::Listed;
 use crate::python::remaining;
 use futures_util::FutureExt;
 use pyo3::exceptions::PyBaseException;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
@@ -93,7 +94,8 @@ pub struct Shared {
 pub struct Story {
     attempts: Vec<Attempt>,
     begun: Instant,
-    core: Option<Arc<Core>>,
+    /// What the attempts' targets are.
+    legs: Arc<[Arc<LegCore>]>,
     told: PyOnceLock<Py<PyAny>>,
     /// Which alternative answered: 0 is the primary.
     pub alternative: u16,
@@ -106,12 +108,12 @@ impl Story {
     pub fn retold(attempts: Py<PyAny>, alternative: u16, seconds: f64) -> Story {
         let told = PyOnceLock::new();
         let _ = Python::attach(|py| told.set(py, attempts));
-        Story { attempts: Vec::new(), begun: Instant::NEVER, core: None, told, alternative, seconds }
+        Story { attempts: Vec::new(), begun: Instant::NEVER, legs: Arc::default(), told, alternative, seconds }
     }
 
     /// The attempts, in order.
     pub fn attempts(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
-        self.told.get_or_try_init(py, || raise::attempts(py, &self.attempts, self.core.as_deref(), self.begun).map(Bound::unbind))
+        self.told.get_or_try_init(py, || raise::attempts(py, &self.attempts, &self.legs, self.begun).map(Bound::unbind))
     }
 }
 
@@ -142,7 +144,7 @@ impl Shared {
         let model = finished.attempts.first().and_then(|a| self.core.legs.get(a.target.0 as usize)).map(|l| &*l.model);
         let error = raise::failure(py, failure, &self.core, table, model);
         let others = finished.others.iter().map(|o| raise::failure(py, o, &self.core, table, None)).collect();
-        let attempts = raise::attempts(py, &finished.attempts, Some(&self.core), finished.begun)?;
+        let attempts = raise::attempts(py, &finished.attempts, &self.core.legs, finished.begun)?;
         raise::tell(py, &error, others, &attempts, finished.exhausted, model.unwrap_or("the call"));
         Ok(error)
     }
@@ -155,7 +157,7 @@ impl Shared {
 
     fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: EmbeddingsReply) -> PyResult<Py<PyAny>> {
         static EMBEDDED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let attempts = raise::attempts(py, &finished.attempts, Some(&self.core), finished.begun)?;
+        let attempts = raise::attempts(py, &finished.attempts, &self.core.legs, finished.begun)?;
         let vectors = PyList::empty(py);
         for vector in &reply.vectors {
             vectors.append(PyList::new(py, vector.iter().map(|x| f64::from(*x)))?)?;
@@ -183,7 +185,7 @@ impl Shared {
             seconds: finished.took.as_secs_f64(),
             attempts: std::mem::take(&mut finished.attempts),
             begun: finished.begun,
-            core: Some(self.core.clone()),
+            legs: self.core.legs.clone(),
             told: PyOnceLock::new(),
         }
     }
@@ -270,6 +272,8 @@ impl Drop for Flying {
 #[pyclass(frozen, module = "seawall")]
 pub struct Route {
     pub shared: Arc<Shared>,
+    /// Those of `shared` too, for the garbage collector.
+    listeners: Arc<Listeners>,
 }
 
 fn broken(py: Python<'_>, table: &Py<PyAny>, error: &crate::llm::error::ApiError) -> PyErr {
@@ -352,8 +356,15 @@ impl Route {
         let announces = stages.iter().any(|stage| stage.hooks.is_some());
         let foreign = Arc::new(Listeners::new(stages, names.clone(), table.clone_ref(py), function));
         let legs = legs.iter().map(|l| l.get().core.clone()).collect();
-        let core = Arc::new(Core { plan, legs, rules, names, foreign: Some(foreign), announces });
-        Ok(Route { shared: Arc::new(Shared { core, table }) })
+        let core = Arc::new(Core { plan, legs, rules, names, foreign: Some(foreign.clone()), announces });
+        Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // What a call under way or a stream shares is theirs too, and no garbage. Nobody can come to share it meanwhile.
+        let shared =
+            Arc::strong_count(&self.shared) > 1 || Arc::strong_count(&self.shared.core) > 1 || Arc::strong_count(&self.listeners) > 2;
+        if shared { Ok(()) } else { self.listeners.traverse(&visit) }
     }
 
     /// Calls and waits on this thread; Ctrl-C ends the wait and cuts the request.

@@ -14,6 +14,7 @@ use crate::llm::runtime;
 use crate::python::remaining;
 use futures_util::FutureExt;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::collections::VecDeque;
@@ -161,7 +162,8 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pi
                 Some(Ok(Some(piece))) => pieces.push_back(piece),
                 Some(Ok(None)) => break Some(Ok(())),
                 Some(Err(error)) => break Some(Err(error.interrupted(stream.text()))),
-                None => break None,
+                // A server that has said the end of its answer, and then neither says nor closes more, has answered.
+                None => break stream.finished().then_some(Ok(())),
             }
         };
         delivered = Some(stream.text().to_owned());
@@ -189,6 +191,8 @@ pub struct Stream {
     /// Somebody is reading, or waiting to.
     is_read: AtomicBool,
     begun: AtomicBool,
+    /// Whose streams these are: a forked child has neither the request nor the thread that carries it.
+    process: u32,
     /// The order, until the first piece is asked for; then the job.
     job: Mutex<Result<Arc<Order>, AbortHandle>>,
     story: OnceLock<Story>,
@@ -207,12 +211,20 @@ impl Stream {
             taken: Mutex::new(VecDeque::new()),
             is_read: AtomicBool::new(false),
             begun: AtomicBool::new(false),
+            process: std::process::id(),
             job: Mutex::new(Ok(order)),
             story: OnceLock::new(),
         }
     }
 
+    fn is_of_the_parent(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     fn begin(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_of_the_parent() {
+            return Err(PyRuntimeError::new_err("this stream was opened before the process was forked: open another one here"));
+        }
         if self.begun.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -321,12 +333,26 @@ impl Stream {
 
     /// Gives the rest up: the request is cut and its connection freed.
     pub fn close(&self) {
+        if self.is_of_the_parent() {
+            return;
+        }
         self.pipe.close();
         if let Ok(mut taken) = self.taken.try_lock() {
             taken.clear();
         }
         if let Err(running) = &*locked(&self.job) {
             running.abort();
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Held only for moments and never across Python code, so a busy lock is another thread's: skip this round.
+        match self.pipe.held.try_lock().map(|held| match &held.reader {
+            Reader::Loop(_, future) => visit.call(future),
+            Reader::Nobody | Reader::Thread(_) => Ok(()),
+        }) {
+            Ok(visited) => visited,
+            Err(_) => Ok(()),
         }
     }
 
