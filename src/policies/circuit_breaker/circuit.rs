@@ -207,20 +207,6 @@ impl Circuit {
         }
     }
 
-    /// A call's success where it can open and close nothing, which is what most calls are; `false`: it may do more.
-    #[inline]
-    pub fn passed(&mut self, config: &Config, permit: Permit, now: Instant) -> bool {
-        let counts = matches!(self.mode, State::Closed | State::MetricsOnly) && permit.generation == self.generation;
-        if !counts || self.lenient || permit.probe != 0 || config.slow.is_some() {
-            return false;
-        }
-        self.consecutive = 0;
-        if let Some(window) = &mut self.window {
-            window.add(now, false, false);
-        }
-        true
-    }
-
     /// Takes a permit back with what the call told. Evidence from an earlier generation changes nothing.
     pub fn settle(&mut self, config: &Config, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
         if self.lenient {
@@ -290,10 +276,14 @@ impl Circuit {
 
     fn count(&mut self, config: &Config, failed: bool, slow: bool, now: Instant, chance: f64) -> Option<Transition> {
         self.consecutive = if failed { self.consecutive.saturating_add(1) } else { 0 };
-        let totals = self.window.as_mut().map(|w| w.record(now, failed, slow)).unwrap_or_default();
-        if self.mode != State::Closed {
+        if let Some(window) = &mut self.window {
+            window.add(now, failed, slow);
+        }
+        // A good call opens nothing, and most calls are good.
+        if self.mode != State::Closed || !(failed || slow) {
             return None;
         }
+        let totals = self.window.as_ref().map(Window::seen).unwrap_or_default();
         let cause = self.trips(config, failed, slow, totals)?;
         Some(self.open(config, now, chance, cause))
     }

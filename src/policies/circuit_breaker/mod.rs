@@ -94,12 +94,7 @@ impl CircuitBreaker {
     }
 
     fn weigh(&self, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
-        self.change(|inner| {
-            if evidence == Evidence::Success && inner.circuit.passed(&inner.config, permit, now) {
-                return None;
-            }
-            inner.circuit.settle(&inner.config, permit, evidence, now, chance)
-        })
+        self.change(|inner| inner.circuit.settle(&inner.config, permit, evidence, now, chance))
     }
 
     /// The state callers meet at `now`.

@@ -61,9 +61,8 @@ impl Window {
         }
     }
 
-    /// Adds a call and gives the totals with it.
-    pub fn record(&mut self, now: Instant, failed: bool, slow: bool) -> Totals {
-        self.add(now, failed, slow);
+    /// The totals as of the last call added.
+    pub fn seen(&self) -> Totals {
         match self {
             Window::Calls { totals, .. } | Window::Time { totals, .. } => *totals,
         }
@@ -154,9 +153,9 @@ mod tests {
     #[test]
     fn a_clock_that_was_read_long_ago_leaves_the_totals_true() {
         let mut window = Window::new(Span::Time(Duration::from_nanos(100)));
-        window.record(Instant(1000), true, false);
+        window.add(Instant(1000), true, false);
         // The same bucket, eras ago: it was read before a long pause of the thread.
-        window.record(Instant(0), true, false);
+        window.add(Instant(0), true, false);
         assert_eq!(window.totals(Instant(1000)), Totals { calls: 2, failed: 2, slow: 0 });
         assert_eq!(window.totals(Instant(2000)), Totals::default());
     }
@@ -166,7 +165,8 @@ mod tests {
         fn count_window_equals_recount(calls in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..200), size in 1u32..40) {
             let mut window = Window::new(Span::Calls(size));
             for (i, (failed, slow)) in calls.iter().enumerate() {
-                let got = window.record(Instant(0), *failed, *slow);
+                window.add(Instant(0), *failed, *slow);
+                let got = window.seen();
                 let seen = &calls[(i + 1).saturating_sub(size as usize)..=i];
                 let want = Totals {
                     calls: seen.len() as u32,
@@ -185,7 +185,8 @@ mod tests {
             for (step, failed) in steps {
                 now += step;
                 all.push((now, failed));
-                let got = window.record(Instant(now), failed, false);
+                window.add(Instant(now), failed, false);
+                let got = window.seen();
                 let seen: Vec<_> = all.iter().filter(|(at, _)| at / 10 + 10 > now / 10).collect();
                 prop_assert_eq!(got.calls as usize, seen.len());
                 prop_assert_eq!(got.failed as usize, seen.iter().filter(|c| c.1).count());
