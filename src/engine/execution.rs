@@ -356,6 +356,7 @@ impl Execution {
             events: &mut self.events,
             attached: &mut self.attached,
             branches,
+            calls: self.calls,
             announces: self.announces,
             hurries: self.hurries,
             cap: self.cap,

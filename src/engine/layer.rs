@@ -133,6 +133,7 @@ pub struct Cx<'a> {
     pub(super) events: &'a mut Vec<Event>,
     pub(super) attached: &'a mut Vec<Outcome>,
     pub(super) branches: usize,
+    pub(super) calls: u32,
     pub(super) announces: bool,
     pub(super) hurries: bool,
     pub(super) cap: u32,
@@ -193,6 +194,11 @@ impl Cx<'_> {
     /// By when the caller of the whole call has to be over.
     pub fn inherited(&self) -> Instant {
         self.inherited
+    }
+
+    /// How many calls of targets the whole call has made so far.
+    pub fn calls(&self) -> u32 {
+        self.calls
     }
 
     /// How many branches are inside.

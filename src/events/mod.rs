@@ -53,55 +53,37 @@ impl fmt::Debug for Name {
     }
 }
 
-/// An attempt begins.
-pub const ATTEMPT_STARTED: Name = Name(0);
-/// A retry was decided on and its wait begins.
-pub const RETRY_SCHEDULED: Name = Name(1);
-/// No further attempt is made.
-pub const RETRY_EXHAUSTED: Name = Name(2);
-/// The circuit opened.
-pub const CIRCUIT_OPENED: Name = Name(3);
-/// The circuit lets probes through.
-pub const CIRCUIT_HALF_OPENED: Name = Name(4);
-/// The circuit closed.
-pub const CIRCUIT_CLOSED: Name = Name(5);
-/// The circuit turned a call away.
-pub const CIRCUIT_REJECTED: Name = Name(6);
-/// A time limit passed.
-pub const TIMEOUT_ELAPSED: Name = Name(7);
-/// An alternative is tried.
-pub const FALLBACK_USED: Name = Name(8);
-/// No alternative helped.
-pub const FALLBACK_EXHAUSTED: Name = Name(9);
+/// Makes a constant for each row, and the table.
+macro_rules! events {
+    ($($constant:ident = $name:literal, $severity:ident, $meaning:literal;)*) => {
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)] // the rows' numbers
+        enum Row { $($constant,)* }
+        $(
+            #[doc = $meaning]
+            pub const $constant: Name = Name(Row::$constant as u8);
+        )*
+        /// Every kind of event.
+        pub const EVENTS: &[Kind] = &[$(Kind { name: $name, severity: Severity::$severity, meaning: $meaning },)*];
+    };
+}
 
-/// Chaos was injected.
-pub const CHAOS_INJECTED: Name = Name(10);
-
-/// Every kind of event, in the order of their numbers.
-pub const EVENTS: [Kind; 11] = [
-    Kind { name: "attempt.started", severity: Severity::Debug, meaning: "an attempt begins" },
-    Kind { name: "retry.scheduled", severity: Severity::Info, meaning: "an attempt failed; another follows after the wait" },
-    Kind { name: "retry.exhausted", severity: Severity::Info, meaning: "an attempt failed and no other follows" },
-    Kind { name: "circuit.opened", severity: Severity::Warning, meaning: "the circuit opened: calls are turned away" },
-    Kind { name: "circuit.half_opened", severity: Severity::Info, meaning: "the circuit lets probes through" },
-    Kind { name: "circuit.closed", severity: Severity::Info, meaning: "the circuit closed: calls pass again" },
-    Kind { name: "circuit.rejected", severity: Severity::Debug, meaning: "the circuit turned a call away" },
-    Kind { name: "timeout.elapsed", severity: Severity::Info, meaning: "a time limit passed" },
-    Kind { name: "fallback.used", severity: Severity::Warning, meaning: "an alternative is tried" },
-    Kind { name: "fallback.exhausted", severity: Severity::Warning, meaning: "no alternative helped" },
-    Kind { name: "chaos.injected", severity: Severity::Info, meaning: "a Chaos policy slowed the call, or answered in its place" },
-];
+events! {
+    ATTEMPT_STARTED = "attempt.started", Debug, "an attempt begins";
+    RETRY_SCHEDULED = "retry.scheduled", Info, "an attempt failed; another follows after the wait";
+    RETRY_EXHAUSTED = "retry.exhausted", Info, "an attempt failed and no other follows";
+    CIRCUIT_OPENED = "circuit.opened", Warning, "the circuit opened: calls are turned away";
+    CIRCUIT_HALF_OPENED = "circuit.half_opened", Info, "the circuit lets probes through";
+    CIRCUIT_CLOSED = "circuit.closed", Info, "the circuit closed: calls pass again";
+    CIRCUIT_REJECTED = "circuit.rejected", Debug, "the circuit turned a call away";
+    TIMEOUT_ELAPSED = "timeout.elapsed", Info, "a time limit passed";
+    FALLBACK_USED = "fallback.used", Warning, "an alternative is tried";
+    FALLBACK_EXHAUSTED = "fallback.exhausted", Warning, "no alternative helped";
+    CHAOS_INJECTED = "chaos.injected", Info, "a Chaos policy slowed the call, or answered in its place";
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_numbers_are_the_rows() {
-        let numbered = [(ATTEMPT_STARTED, "attempt.started"), (CIRCUIT_REJECTED, "circuit.rejected"), (CHAOS_INJECTED, "chaos.injected")];
-        assert!(numbered.iter().all(|(name, text)| name.as_str() == *text));
-        assert_eq!(CHAOS_INJECTED.0 as usize + 1, EVENTS.len());
-    }
 
     #[test]
     fn names_are_unique_and_dotted() {

@@ -41,12 +41,6 @@ pub struct Snapshot {
     pub level: Level,
     /// Calls failed since the last success.
     pub failures_in_a_row: u64,
-    /// Median latency, within 1.6 %.
-    pub p50: Option<f64>,
-    /// 95 % of the calls were not slower than this, within 1.6 %.
-    pub p95: Option<f64>,
-    /// 99 % of the calls were not slower than this, within 1.6 %.
-    pub p99: Option<f64>,
 }
 
 impl State {
@@ -58,6 +52,16 @@ impl State {
             rules,
             incident: Incident::default(),
             alerts: VecDeque::new(),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            window: *self.window.tally(),
+            lifetime: self.lifetime,
+            window_size: self.window.size(),
+            level: self.incident.level(),
+            failures_in_a_row: self.failures_in_a_row,
         }
     }
 
@@ -93,19 +97,9 @@ impl Monitor {
     }
 
     /// As [`Monitor::record`], for a call whose latency was measured as a float that is to be shown again unchanged.
-    pub fn record_entry(&self, entry: Entry) -> Option<Alert> {
-        self.note(entry)
-    }
-
-    /// As [`Monitor::record`], for a success at once with nothing else to tell.
-    pub fn passed(&self, now_ns: u64, latency_ns: u64) -> Option<Alert> {
-        let record = Record { latency_ns, tokens: 0, retries: 0, ok: true, fallback: false };
-        self.note(Entry { at_ns: now_ns, record, given_seconds: f64::NAN })
-    }
-
     // Always inlined: where most of an entry is known, most of this is nothing.
     #[inline(always)]
-    fn note(&self, entry: Entry) -> Option<Alert> {
+    pub fn record_entry(&self, entry: Entry) -> Option<Alert> {
         let mut guard = self.state();
         let state = &mut *guard;
         state.window.push(entry);
@@ -122,25 +116,24 @@ impl Monitor {
         Some(alert)
     }
 
+    /// As [`Monitor::record`], for a success at once with nothing else to tell.
+    pub fn passed(&self, now_ns: u64, latency_ns: u64) -> Option<Alert> {
+        let record = Record { latency_ns, tokens: 0, retries: 0, ok: true, fallback: false };
+        self.record_entry(Entry { at_ns: now_ns, record, given_seconds: f64::NAN })
+    }
+
     /// The numbers now, all of one moment.
     pub fn snapshot(&self) -> Snapshot {
+        self.state().snapshot()
+    }
+
+    /// The same, and the distribution of the latencies in the window: nanoseconds, within 1.6 %. It is made for whoever asks,
+    /// since those who look are fewer than those who record; they wait while it is copied, not while it is sorted.
+    pub fn snapshot_with_latencies(&self) -> (Snapshot, Histogram) {
         let state = self.state();
-        let seen = Snapshot {
-            window: *state.window.tally(),
-            lifetime: state.lifetime,
-            window_size: state.window.size(),
-            level: state.incident.level(),
-            failures_in_a_row: state.failures_in_a_row,
-            p50: None,
-            p95: None,
-            p99: None,
-        };
-        // Those who look are fewer than those who record: they sort the latencies, and keep nobody waiting meanwhile.
-        let latencies: Vec<u64> = state.window.entries().map(|entry| entry.record.latency_ns).collect();
+        let (seen, latencies) = (state.snapshot(), state.window.entries().map(|entry| entry.record.latency_ns).collect::<Vec<u64>>());
         drop(state);
-        let latencies = Histogram::from_iter(latencies);
-        let quantile = |per_mille| latencies.quantile(per_mille).map(|ns| ns as f64 / 1e9);
-        Snapshot { p50: quantile(500), p95: quantile(950), p99: quantile(990), ..seen }
+        (seen, Histogram::from_iter(latencies))
     }
 
     /// How bad it is.

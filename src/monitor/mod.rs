@@ -13,4 +13,4 @@ pub use level::{Level, Metric};
 pub use rules::{Limits, Rules};
 pub use text::Language;
 
-pub use crate::stats::{Entry, Record, Tally};
+pub use crate::stats::{Entry, Histogram, Record, Tally};

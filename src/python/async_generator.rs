@@ -8,7 +8,7 @@ use super::flight::{Flight, Way};
 use super::generator::thrown;
 use super::protocol::{Awaitable, yielded};
 use super::recycled::{Bin, Recycled};
-use super::running::{Awaited, Items, Resume, Running, Turn, awaitable, send};
+use super::running::{Awaited, Items, Resume, Running, Turn, anext, awaitable, send};
 use super::slots::{self, Held};
 use super::stack;
 use super::turnstile::Turnstile;
@@ -271,23 +271,6 @@ impl Awaitable for Item {
             None => Python::attach(|py| self.resume(py, Resume::Send(value.clone().unbind()))),
         }
     }
-}
-
-/// What an asynchronous iterator's next item is driven by.
-fn anext<'py>(source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: reads the slots of a live object's type, and calls the one for this with it.
-    let next = unsafe {
-        let methods = (*ffi::Py_TYPE(source.as_ptr())).tp_as_async;
-        match methods.as_ref().and_then(|methods| methods.am_anext) {
-            Some(anext) => Bound::from_owned_ptr_or_err(source.py(), anext(source.as_ptr()))?,
-            None => source.call_method0(intern!(source.py(), "__anext__"))?,
-        }
-    };
-    // SAFETY: reads the type of a live object. What the interpreter's own generators give is its own iterator.
-    if unsafe { ffi::PyAsyncGen_CheckExact(source.as_ptr()) } != 0 {
-        return Ok(next);
-    }
-    awaitable(&next).unwrap_or(Ok(next))
 }
 
 /// The slot that `async for` uses.

@@ -226,6 +226,12 @@ impl Compiled {
         }
     }
 
+    /// A call that began on the fast lane is given up: permits go back, nothing counts but that it began.
+    pub fn release(&self, pass: &Pass) {
+        self.plan.release(pass);
+        self.tally.begin();
+    }
+
     /// Whether calls may pass without a machine.
     #[inline]
     pub fn has_lane(&self) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::errors::{configuration, wrong_type};
 
 /// Seconds in five centuries: longer is as good as for ever, and the clock's range ends there.
-const LONGEST: f64 = 1.6e10;
+pub const LONGEST: f64 = 1.6e10;
 
 /// A text as Python writes it, in quotes.
 pub fn quoted(py: Python<'_>, text: &str) -> String {
@@ -107,35 +107,28 @@ pub fn finite_positive_seconds(argument: &str, value: &Bound<'_, PyAny>) -> PyRe
     not_zero(argument, value, finite_seconds(argument, value)?)
 }
 
-/// A whole number in these bounds.
+/// A whole number in these bounds. The largest of 32 bits is no bound that anybody meets, but by mistake.
 pub fn whole(argument: &str, value: &Bound<'_, PyAny>, least: u64, most: u64) -> PyResult<u64> {
-    let may_be = match most {
+    let bounds = match most {
         u64::MAX => format!("a whole number from {least} to 2**64-1"),
         most => format!("a whole number from {least} to {most}"),
     };
-    let wrong = || type_error(argument, value, &may_be);
+    let may_be = if most == u64::from(u32::MAX) { format!("a whole number from {least} on") } else { bounds.clone() };
     if value.is_instance_of::<PyBool>() {
-        return Err(wrong());
+        return Err(type_error(argument, value, &may_be));
     }
     match value.extract::<u64>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
-        Err(error) if !error.is_instance_of::<PyOverflowError>(value.py()) => Err(wrong()),
-        _ => Err(value_error(argument, value, &may_be)),
+        Ok(number) if number < least => Err(value_error(argument, value, &may_be)),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(value.py()) => Err(type_error(argument, value, &may_be)),
+        Err(_) if value.lt(0)? => Err(value_error(argument, value, &may_be)),
+        _ => Err(value_error(argument, value, &bounds)),
     }
 }
 
 /// A whole number from `least` on.
 pub fn count(argument: &str, value: &Bound<'_, PyAny>, least: u32) -> PyResult<u32> {
-    let may_be = format!("a whole number from {least} on");
-    if value.is_instance_of::<PyBool>() {
-        return Err(type_error(argument, value, &may_be));
-    }
-    match value.extract::<i128>() {
-        Ok(number) if number > i128::from(u32::MAX) => Err(value_error(argument, value, &format!("{may_be}, to {}", u32::MAX))),
-        Ok(number) => u32::try_from(number).ok().filter(|n| *n >= least).ok_or_else(|| value_error(argument, value, &may_be)),
-        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Err(value_error(argument, value, &may_be)),
-        Err(_) => Err(type_error(argument, value, &may_be)),
-    }
+    whole(argument, value, u64::from(least), u64::from(u32::MAX)).map(|number| number as u32)
 }
 
 /// A share, more than 0 and at most 1.

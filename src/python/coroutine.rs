@@ -141,10 +141,18 @@ impl Awaitable for Coroutine {
         };
         match sent {
             Ok(Turn::Yield(yielded)) if !compiled.has_limits => Ok(Turn::Yield(yielded)),
-            Ok(Turn::Return(result)) if settle(compiled, &pass) => {
-                *entered = State::Done;
-                Ok(Turn::Return(result))
-            }
+            Ok(Turn::Return(result)) => match settle(compiled, &pass) {
+                Ok(true) => {
+                    *entered = State::Done;
+                    Ok(Turn::Return(result))
+                }
+                Ok(false) => entered.trouble(py, Some(Ok(Turn::Return(result)))),
+                Err(interrupt) => {
+                    *entered = State::Done;
+                    Python::attach(|_| drop(result));
+                    Err(*interrupt)
+                }
+            },
             trouble => entered.trouble(py, Some(trouble)),
         }
     }
@@ -189,7 +197,7 @@ impl Entered<'_, State> {
             let result = match turn {
                 Err(interrupt) if !interrupt.is_instance_of::<PyException>(py) => {
                     if let Some(pass) = &light.pass {
-                        light.compiled(py).plan.release(pass);
+                        light.compiled(py).release(pass);
                     }
                     return Err(interrupt);
                 }
@@ -326,7 +334,7 @@ impl Coroutine {
             State::Light(light) => {
                 let closed = light.inner.bind(py).call_method0(intern!(py, "close"));
                 if let Some(pass) = &light.pass {
-                    light.compiled(py).plan.release(pass);
+                    light.compiled(py).release(pass);
                 }
                 *entered = State::Done;
                 closed.map(drop)
@@ -417,7 +425,7 @@ impl Drop for Coroutine {
             }),
             State::Light(light) => {
                 if let Some(pass) = &light.pass {
-                    Python::attach(|py| light.compiled(py).plan.release(pass));
+                    Python::attach(|py| light.compiled(py).release(pass));
                 }
             }
             State::Done => {}

@@ -44,9 +44,17 @@ pub fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     unsafe { pyo3::ffi::PyCoro_CheckExact(value.as_ptr()) != 0 }
 }
 
+/// Whether it is a generator of a function that `types.coroutine` has marked.
+pub fn is_marked(value: &Bound<'_, PyAny>) -> bool {
+    let flags = || -> PyResult<i32> { value.getattr(intern!(value.py(), "gi_code"))?.getattr(intern!(value.py(), "co_flags"))?.extract() };
+    // SAFETY: reads the type of a live object.
+    let is_generator = unsafe { pyo3::ffi::PyGen_CheckExact(value.as_ptr()) != 0 };
+    is_generator && flags().is_ok_and(|flags| flags & pyo3::ffi::CO_ITERABLE_COROUTINE != 0)
+}
+
 /// Whether a value is something to await.
 pub fn is_awaitable(value: &Bound<'_, PyAny>) -> bool {
-    is_coroutine(value) || matches!(value.get_type().getattr_opt(intern!(value.py(), "__await__")), Ok(Some(_)))
+    is_coroutine(value) || is_marked(value) || matches!(value.get_type().getattr_opt(intern!(value.py(), "__await__")), Ok(Some(_)))
 }
 
 fn cancelled_error(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {

@@ -17,7 +17,7 @@ use crate::drive::{clock, trial};
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events::{self, Severity};
 use crate::stats::Record;
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -83,8 +83,8 @@ pub struct Flight {
     pub asked: Option<Py<PyAny>>,
     /// What `giveup` has answered.
     pub answered: Option<bool>,
-    /// Of the last `retry.scheduled` of each retry: in which passage, and the failure that it was about.
-    scheduled: Vec<(StageId, Instant, Ticket)>,
+    /// The failure that the last `retry.scheduled` of each retry was about.
+    scheduled: Vec<(StageId, Ticket)>,
 }
 
 /// How a call went.
@@ -383,19 +383,17 @@ impl Flight {
     }
 
     /// Lets the failure go that was the last before this one in the same retry: nobody asks for it any more, and a call
-    /// that goes on for long must not keep all of its failures.
+    /// that goes on for long must not keep all of its failures. One that another retry came to is that one's last, too.
     fn replace(&mut self, event: &Event) {
         let Some(Outcome::Error(ticket)) = event.outcome else { return };
-        let begun = Instant(event.at.0.saturating_sub(event.elapsed.as_nanos() as u64));
-        let Some(at) = self.scheduled.iter().position(|(stage, ..)| *stage == event.stage) else {
-            self.scheduled.push((event.stage, begun, ticket));
+        let Some(at) = self.scheduled.iter().position(|(stage, _)| *stage == event.stage) else {
+            self.scheduled.push((event.stage, ticket));
             return;
         };
-        let (_, passage, earlier) = std::mem::replace(&mut self.scheduled[at], (event.stage, begun, ticket));
-        // What an earlier passage came to may be another stage's last failure, or an alternative's.
-        let may_be_kept = passage != begun && self.compiled.stages.iter().any(|stage| stage.kind == "fallback");
-        let is_kept = may_be_kept || self.scheduled.iter().any(|(_, _, kept)| *kept == earlier);
-        if !is_kept && let Some(kept @ Kept::Error(_)) = self.values.get_mut(earlier.0 as usize) {
+        let (_, earlier) = std::mem::replace(&mut self.scheduled[at], (event.stage, ticket));
+        if !self.scheduled.iter().any(|(_, kept)| *kept == earlier)
+            && let Some(kept @ Kept::Error(_)) = self.values.get_mut(earlier.0 as usize)
+        {
             *kept = Kept::Gone;
         }
     }
@@ -440,12 +438,12 @@ impl Flight {
     }
 
     /// Tells the monitor how the call came out.
-    fn count(&self, ok: bool) {
-        let Some(monitor) = &self.compiled.monitor else { return };
+    fn count(&self, ok: bool) -> Result<(), Interrupt> {
+        let Some(monitor) = &self.compiled.monitor else { return Ok(()) };
         let now = clock::now();
         let latency_ns = now.0.saturating_sub(self.story.begun.0);
         let record = Record { ok, retries: self.story.retries, fallback: ok && self.story.fell_back, latency_ns, tokens: 0 };
-        monitor::record(monitor.get(), record, now);
+        monitor::record(monitor.get(), record, now).map_err(|interrupt| *interrupt)
     }
 
     /// What the caller gets: the value, or the exception with its notes.
@@ -456,11 +454,12 @@ impl Flight {
         };
         let kind = error.as_ref().map(|e| e.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string()));
         self.compiled.tally.end(self, execution, clock::now(), kind);
-        self.count(error.is_none());
+        self.count(matches!(outcome, Outcome::Value(_) | Outcome::Stream(_)))?;
         let error = match (outcome, error) {
             (Outcome::Value(ticket) | Outcome::Stream(ticket), _) => return Ok(self.value(py, ticket).unbind()),
             (_, Some(error)) => error,
-            (_, None) => return Ok(py.None()),
+            // It was let go although somebody still asks for it.
+            (_, None) => return Err(PyRuntimeError::new_err("seawall has lost the error of this call; please report this")),
         };
         let others: Vec<Py<PyAny>> = execution.attached().iter().filter_map(|o| self.exception(py, o)).map(Bound::unbind).collect();
         let mut notes = Vec::new();
@@ -518,10 +517,5 @@ impl Flight {
     /// Whether the target's result has to be awaited in an asynchronous call.
     pub fn is_value(&self, target: Target) -> bool {
         matches!(self.compiled.callee(target), Callee::Value(_))
-    }
-
-    /// The stage's kind, for tests and messages.
-    pub fn kind(&self, stage: StageId) -> &'static str {
-        self.compiled.stage(stage).kind
     }
 }

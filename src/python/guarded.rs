@@ -3,6 +3,7 @@
 use super::async_generator::AsyncGenerator;
 use super::compiled::Compiled;
 use super::coroutine::Coroutine;
+use super::event_loop;
 use super::flight::{Flight, Way};
 use super::generator::Generator;
 use super::inline::Inline;
@@ -60,7 +61,11 @@ unsafe fn to_run(value: *mut ffi::PyObject) -> Option<Given> {
         return None;
     }
     let is_ours = |ours: &AtomicPtr<ffi::PyTypeObject>| kind == ours.load(Ordering::Relaxed);
-    if kind == &raw mut ffi::PyGen_Type || is_ours(&OURS[0]) {
+    if kind == &raw mut ffi::PyGen_Type {
+        // SAFETY: the interpreter's lock is held where a result is looked at; a live object.
+        let generator = unsafe { Borrowed::from_ptr(Python::assume_attached(), value) };
+        Some(if event_loop::is_marked(&generator) { Given::Coroutine } else { Given::Generator })
+    } else if is_ours(&OURS[0]) {
         Some(Given::Generator)
     } else if kind == &raw mut ffi::PyCoro_Type || is_ours(&OURS[1]) {
         Some(Given::Coroutine)
@@ -175,7 +180,7 @@ impl Guarded {
     /// An instance that shows where its fields lie.
     pub fn sample(py: Python<'_>) -> PyResult<Bound<'_, Guarded>> {
         let pipeline = Pipeline::of(py, Vec::new(), None)?;
-        let compiled = pipeline.get().compiled();
+        let compiled = pipeline.get().compiled().clone();
         slots::made(py, Guarded { vectorcall, function: py.None(), pipeline, compiled, way: Way::Sync })
     }
 }
@@ -183,7 +188,7 @@ impl Guarded {
 /// A function behind a pipeline.
 #[pyfunction]
 pub fn guarded<'py>(py: Python<'py>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, kind: &str) -> PyResult<Bound<'py, Guarded>> {
-    let compiled = Arc::new(pipeline.get().ready().anew(py));
+    let compiled = Arc::new(pipeline.get().compiled().anew(py));
     for stage in &compiled.stages {
         if let Some(breaker) = &stage.breaker {
             CircuitBreaker::guards(breaker.bind(py), compiled.name.as_deref().unwrap_or(name))?;
@@ -300,26 +305,38 @@ fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyOb
     };
     // SAFETY: not null, so a live object.
     let plain = !value.is_null() && unsafe { to_run(value) }.is_none();
-    if plain && settle(compiled, &pass) { value } else { trouble(guarded, handed, Some(&pass), Some(value)) }
+    if !plain {
+        return trouble(guarded, handed, Some(&pass), Some(value));
+    }
+    match settle(compiled, &pass) {
+        Ok(true) => value,
+        Ok(false) => trouble(guarded, handed, Some(&pass), Some(value)),
+        Err(interrupt) => {
+            // SAFETY: the reference was ours.
+            unsafe { ffi::Py_DECREF(value) };
+            slots::raise(*interrupt);
+            null_mut()
+        }
+    }
 }
 
-/// Settles a success on the fast lane and tells the monitor; `false`: the machine has to do both.
+/// Settles a success on the fast lane and tells the monitor; `false`: the machine has to do both. An error is an interrupt
+/// that came while an alert was told.
 #[inline(always)] // twice in the program, and most of what a call costs
-pub fn settle(compiled: &Compiled, pass: &Pass) -> bool {
+pub fn settle(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
     let Some(watch) = &compiled.monitor else {
         let settled = compiled.plan.settle(pass, &clock::now);
         if settled {
             compiled.tally.pass();
         }
-        return settled;
+        return Ok(settled);
     };
     let now = clock::now();
     if !compiled.plan.settle(pass, &|| now) {
-        return false;
+        return Ok(false);
     }
     compiled.tally.pass();
-    monitor::passed(watch.get(), now.0.saturating_sub(pass.begun().0), now);
-    true
+    monitor::passed(watch.get(), now.0.saturating_sub(pass.begun().0), now).map(|()| true)
 }
 
 /// The machine takes over: from the beginning, from a refusal, or with what the first call gave (null: it raised).
@@ -347,7 +364,7 @@ fn taken_over(
 ) -> PyResult<Py<PyAny>> {
     let interrupted = matches!(&first, Some(Err(error)) if !error.is_instance_of::<PyException>(py));
     if let (true, Some(pass), Some(Err(error))) = (interrupted, pass, &first) {
-        guarded.compiled.plan.release(pass);
+        guarded.compiled.release(pass);
         return Err(error.clone_ref(py));
     }
     let (args, kwargs) = handed.keep(py)?;
@@ -412,6 +429,9 @@ fn stream(guarded: &Guarded, handed: &Handed, way: Way) -> *mut ffi::PyObject {
 
 /// Runs a call by the machine from its beginning.
 pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
+    if stack::is_used_up() {
+        return Err(stack::used_up());
+    }
     let execution = flight.execution(py, clock::now());
     go_on(py, flight, execution)
 }

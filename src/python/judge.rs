@@ -60,23 +60,33 @@ pub fn answers_at_once<'py>(argument: &str, predicate: Bound<'py, PyAny>) -> PyR
     Ok(predicate)
 }
 
+/// Refuses what cannot be called.
+pub fn function(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    if value.is_callable() { Ok(()) } else { Err(convert::type_error(argument, value, "a function")) }
+}
+
+/// As [`function`], for one whose answer nobody awaits.
+pub fn function_at_once(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    function(argument, value)?;
+    answers_at_once(argument, value.clone()).map(drop)
+}
+
 /// A function that is called with something, or `None`.
 pub fn callable(argument: &str, value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
-    match value.filter(|v| !v.is_none()) {
-        Some(v) if !v.is_callable() => Err(convert::type_error(argument, &v, "a function")),
-        value => Ok(value.map(Bound::unbind)),
-    }
+    let value = value.filter(|v| !v.is_none());
+    value.as_ref().map(|v| function(argument, v)).transpose()?;
+    Ok(value.map(Bound::unbind))
 }
 
 /// As [`callable`], for functions that are asked something.
 pub fn predicate(argument: &str, value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
-    let function = callable(argument, value.clone())?;
-    value.filter(|v| !v.is_none()).map(|v| answers_at_once(argument, v)).transpose()?;
-    Ok(function)
+    let value = value.filter(|v| !v.is_none());
+    value.as_ref().map(|v| function_at_once(argument, v)).transpose()?;
+    Ok(value.map(Bound::unbind))
 }
 
 /// Refuses a word that was not called, as in `wait=wait_exponential`: it would take the retry state for its argument.
-pub fn called(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn made(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let name = value.getattr("__name__").and_then(|n| n.extract::<String>()).unwrap_or_default();
     let is_word = value.is_instance_of::<PyType>() || value.is_instance_of::<PyCFunction>() && name.starts_with("wait_");
     if !is_word {
@@ -86,10 +96,10 @@ pub fn called(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     Err(wrong_type(value.py(), &message))
 }
 
-/// Refuses exceptions that are no outcome of a call.
-pub fn happens(py: Python<'_>, argument: &str, listed: &Listed) -> PyResult<()> {
+/// Refuses exceptions that are no outcome of a call. `BaseException` itself may stand for all that are, where it is `broad`.
+pub fn happens(py: Python<'_>, argument: &str, listed: &Listed, broad: bool) -> PyResult<()> {
     for item in listed.types(py).into_iter().flatten() {
-        let is_broad = item.is(py.get_type::<PyBaseException>());
+        let is_broad = broad && item.is(py.get_type::<PyBaseException>());
         if !is_broad && !item.cast::<PyType>().is_ok_and(|t| t.is_subclass_of::<PyException>().unwrap_or(false)) {
             let message = format!(
                 "{argument} must hold subclasses of Exception, and {} is none: interrupts and cancellations go past every policy",
@@ -202,7 +212,7 @@ fn truth_or_seconds(answer: &Bound<'_, PyAny>) -> PyResult<Option<WaitHint>> {
 pub fn server_wait(error: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     static RETRY_AFTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let asked = ours(error.py(), &RETRY_AFTER, "seawall._classify", "retry_after")?.call1((error,))?;
-    Ok(asked.extract::<Option<f64>>()?.filter(|s| s.is_finite() && *s > 0.0).map(|s| Duration::from_secs_f64(s.min(1.6e10))))
+    Ok(asked.extract::<Option<f64>>()?.filter(|s| s.is_finite() && *s > 0.0).map(|s| Duration::from_secs_f64(s.min(convert::LONGEST))))
 }
 
 impl RetryJudge {

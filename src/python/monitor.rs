@@ -4,15 +4,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::convert::{self, quoted};
 use super::errors::configuration;
-use super::judge::answers_at_once;
-use pyo3::exceptions::PyValueError;
+use super::judge::function_at_once;
+use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyDict, PyInt, PyTuple};
 
 use crate::drive::clock;
 use crate::engine::Instant;
-use crate::monitor::{Alert, Entry, Language, Metric, Monitor as Core, Record, Tally};
+use crate::monitor::{Alert, Entry, Histogram, Language, Metric, Monitor as Core, Record, Tally};
 
 /// More than any machine will remember call by call.
 const MAX_WINDOW: usize = 10_000_000;
@@ -122,6 +122,11 @@ fn publish(py: Python<'_>, monitor: &Monitor, alert: &Alert) -> PyResult<()> {
     Ok(())
 }
 
+/// Seconds.
+fn quantile(latencies: &Histogram, per_mille: u32) -> Option<f64> {
+    latencies.quantile(per_mille).map(|ns| ns as f64 / 1e9)
+}
+
 fn sums<'py>(py: Python<'py>, tally: &Tally) -> PyResult<Bound<'py, PyDict>> {
     let sums = PyDict::new(py);
     sums.set_item("total", tally.total)?;
@@ -192,11 +197,11 @@ impl Monitor {
     /// The numbers at this moment: sums and rates over the window, latencies in seconds (percentiles within 2 %),
     /// `level`, and under `lifetime` the sums over all calls ever recorded. Rates and latencies are None without calls.
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let now = self.core.snapshot();
+        let (now, latencies) = self.core.snapshot_with_latencies();
         let numbers = sums(py, &now.window)?;
-        numbers.set_item("p50", now.p50)?;
-        numbers.set_item("p95", now.p95)?;
-        numbers.set_item("p99", now.p99)?;
+        numbers.set_item("p50", quantile(&latencies, 500))?;
+        numbers.set_item("p95", quantile(&latencies, 950))?;
+        numbers.set_item("p99", quantile(&latencies, 990))?;
         numbers.set_item("consecutive_failures", now.failures_in_a_row)?;
         numbers.set_item("level", now.level.name())?;
         numbers.set_item("window", now.window_size)?;
@@ -207,10 +212,7 @@ impl Monitor {
     /// Has every later alert given to `callback(alert)`, in the thread that recorded the call. What it raises is logged
     /// and goes no further. Returns the callback, so that it can be used as a decorator.
     fn on_alert(&self, callback: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        if !callback.is_callable() {
-            return Err(convert::type_error("on_alert's callback", &callback, "a function of the alert"));
-        }
-        let callback = answers_at_once("on_alert's callback", callback)?;
+        function_at_once("on_alert's callback", &callback)?;
         self.callbacks().push(callback.clone().unbind());
         Ok(callback.unbind())
     }
@@ -271,27 +273,27 @@ impl Monitor {
     /// Median latency in seconds, within 2 %.
     #[getter]
     fn p50(&self) -> Option<f64> {
-        self.core.snapshot().p50
+        quantile(&self.core.snapshot_with_latencies().1, 500)
     }
 
     /// The latency in seconds that 95 % of the calls did not exceed, within 2 %.
     #[getter]
     fn p95(&self) -> Option<f64> {
-        self.core.snapshot().p95
+        quantile(&self.core.snapshot_with_latencies().1, 950)
     }
 
     /// The latency in seconds that 99 % of the calls did not exceed, within 2 %.
     #[getter]
     fn p99(&self) -> Option<f64> {
-        self.core.snapshot().p99
+        quantile(&self.core.snapshot_with_latencies().1, 990)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let monitor = slf.get();
-        let now = monitor.core.snapshot();
+        let (now, latencies) = monitor.core.snapshot_with_latencies();
         let kind = slf.get_type().name()?.to_string();
         let name = monitor.name.as_deref().map_or_else(String::new, |name| format!(" {}", quoted(slf.py(), name)));
-        let numbers = match (now.window.error_rate(), now.window.retry_rate(), now.window.mean_seconds(), now.p95) {
+        let numbers = match (now.window.error_rate(), now.window.retry_rate(), now.window.mean_seconds(), quantile(&latencies, 950)) {
             (Some(errors), Some(retries), Some(mean), Some(p95)) => format!(
                 "{} of the last {} calls: errors {:.2}%, retried {:.2}%, mean {mean:.3}s, p95 {p95:.3}s",
                 now.window.total,
@@ -351,24 +353,26 @@ fn take(monitor: &Bound<'_, Monitor>, record: Record, given_seconds: f64) -> PyR
 }
 
 /// Counts a call that the engine watched until `now`, and publishes the alert that it causes.
-pub fn record(monitor: &Monitor, record: Record, now: Instant) {
-    if let Some(alert) = monitor.core.record(clock::unix(now), record) {
-        told_aside(monitor, &alert);
-    }
+pub fn record(monitor: &Monitor, record: Record, now: Instant) -> Result<(), Box<PyErr>> {
+    monitor.core.record(clock::unix(now), record).map_or(Ok(()), |alert| told_aside(monitor, &alert))
 }
 
 /// As [`record`], of a call that passed at once.
 #[inline]
-pub fn passed(monitor: &Monitor, latency_ns: u64, now: Instant) {
-    if let Some(alert) = monitor.core.passed(clock::unix(now), latency_ns) {
-        told_aside(monitor, &alert);
-    }
+pub fn passed(monitor: &Monitor, latency_ns: u64, now: Instant) -> Result<(), Box<PyErr>> {
+    monitor.core.passed(clock::unix(now), latency_ns).map_or(Ok(()), |alert| told_aside(monitor, &alert))
 }
 
-/// The call is over: what cannot be told of it does not change how it came out.
+/// The call is over: what cannot be told of it does not change how it came out. Interrupts are passed on.
 #[cold]
-fn told_aside(monitor: &Monitor, alert: &Alert) {
-    Python::attach(|py| publish(py, monitor, alert).unwrap_or_else(|error| error.write_unraisable(py, None)));
+fn told_aside(monitor: &Monitor, alert: &Alert) -> Result<(), Box<PyErr>> {
+    Python::attach(|py| match publish(py, monitor, alert) {
+        Err(error) if error.is_instance_of::<PyException>(py) => {
+            error.write_unraisable(py, None);
+            Ok(())
+        }
+        told => told.map_err(Box::new),
+    })
 }
 
 /// The native half of `seawall.MonitoringSystem`: everything that counts.

@@ -30,13 +30,7 @@ fn not_a_monitor(given: &Bound<'_, PyAny>) -> PyErr {
 
 impl Pipeline {
     /// What it was made into. Whoever keeps it keeps the pipeline as well.
-    pub fn compiled(&self) -> Arc<Compiled> {
-        self.compiled.clone()
-    }
-
-    /// What it was made into, looked at.
-    #[inline]
-    pub fn ready(&self) -> &Compiled {
+    pub fn compiled(&self) -> &Arc<Compiled> {
         &self.compiled
     }
 
@@ -104,7 +98,7 @@ impl Pipeline {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         slf.get().compiled.only_sync(slf.py(), "Pipeline.call")?;
-        fly(slf.py(), Flight::new(slf, slf.get().compiled(), function, args, kwargs))
+        fly(slf.py(), Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs))
     }
 
     /// `await`s `function(*args, **kwargs)` through the policies.
@@ -115,7 +109,7 @@ impl Pipeline {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> Coroutine {
-        Coroutine::new(Flight::new(slf, slf.get().compiled(), function, args, kwargs))
+        Coroutine::new(Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs))
     }
 
     /// Guards a function.

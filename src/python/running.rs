@@ -439,9 +439,9 @@ impl Running {
         } else {
             ours(py, &SEVERAL, "seawall._guarded", "several")?.call1((value,))?
         };
-        let next = source.call_method0(intern!(py, "__anext__"))?;
+        let next = anext(&source)?;
         self.items = Some(Items { source: source.unbind(), call, open: false });
-        awaitable(&next).unwrap_or_else(|| Ok(next.clone()))
+        Ok(next)
     }
 
     /// Sets the alarm for the machine's next time limit, now that the call has suspended.
@@ -487,7 +487,7 @@ impl Running {
 
 /// What an awaitable is driven by: itself if it is a coroutine, else its iterator; `None` if the value is none.
 pub fn awaitable<'py>(value: &Bound<'py, PyAny>) -> Option<PyResult<Bound<'py, PyAny>>> {
-    if value.is_exact_instance_of::<Coroutine>() || event_loop::is_coroutine(value) || is_marked(value) {
+    if value.is_exact_instance_of::<Coroutine>() || event_loop::is_coroutine(value) || event_loop::is_marked(value) {
         return Some(Ok(value.clone()));
     }
     // SAFETY: reads the slots of a live object's type, and calls the one for this with it.
@@ -498,12 +498,21 @@ pub fn awaitable<'py>(value: &Bound<'py, PyAny>) -> Option<PyResult<Bound<'py, P
     }
 }
 
-/// Whether it is a generator of a function that `types.coroutine` has marked.
-fn is_marked(value: &Bound<'_, PyAny>) -> bool {
-    let flags = || -> PyResult<i32> { value.getattr(intern!(value.py(), "gi_code"))?.getattr(intern!(value.py(), "co_flags"))?.extract() };
-    // SAFETY: reads the type of a live object.
-    let is_generator = unsafe { ffi::PyGen_CheckExact(value.as_ptr()) != 0 };
-    is_generator && flags().is_ok_and(|flags| flags & ffi::CO_ITERABLE_COROUTINE != 0)
+/// What an asynchronous iterator's next item is driven by.
+pub fn anext<'py>(source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: reads the slots of a live object's type, and calls the one for this with it.
+    let next = unsafe {
+        let methods = (*ffi::Py_TYPE(source.as_ptr())).tp_as_async;
+        match methods.as_ref().and_then(|methods| methods.am_anext) {
+            Some(anext) => Bound::from_owned_ptr_or_err(source.py(), anext(source.as_ptr()))?,
+            None => source.call_method0(intern!(source.py(), "__anext__"))?,
+        }
+    };
+    // SAFETY: reads the type of a live object. What the interpreter's own generators give is its own iterator.
+    if unsafe { ffi::PyAsyncGen_CheckExact(source.as_ptr()) } != 0 {
+        return Ok(next);
+    }
+    awaitable(&next).unwrap_or(Ok(next))
 }
 
 /// Sends a value into what is awaited.

@@ -64,8 +64,8 @@ fn is_main() -> bool {
     false
 }
 
-/// The lowest address and the size of this thread's stack.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+/// The lowest address and the size of this thread's stack. musl tells of the main thread's what is in use, not what may be.
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(target_env = "musl")))]
 fn of_this_thread() -> Option<(usize, usize)> {
     let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: the attributes are filled before they are read, and given back once.
@@ -88,7 +88,7 @@ fn of_this_thread() -> Option<(usize, usize)> {
     Some((highest.addr().checked_sub(size)?, size))
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+#[cfg(not(any(all(any(target_os = "linux", target_os = "android"), not(target_env = "musl")), target_vendor = "apple")))]
 fn of_this_thread() -> Option<(usize, usize)> {
     None
 }

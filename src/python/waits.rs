@@ -8,7 +8,7 @@ use pyo3::types::PyTuple;
 
 use super::convert;
 use super::errors::configuration;
-use crate::policies::retry::backoff::{Backoff, Growth, LONGEST, told};
+use crate::policies::retry::backoff::{Backoff, Growth, LONGEST, as_text};
 
 /// How long to wait before the next attempt. Made by the `wait_*` functions; `a + b` waits for both, one after the other.
 ///
@@ -109,7 +109,7 @@ fn shown(rule: &Backoff) -> String {
         said.insert(max, pair);
     }
     let arguments: Vec<String> =
-        said.iter().map(|(name, value)| format!("{name}={}", told(*value))).chain(inner.iter().map(shown)).collect();
+        said.iter().map(|(name, value)| format!("{name}={}", as_text(*value))).chain(inner.iter().map(shown)).collect();
     format!("{}({})", word.name, arguments.join(", "))
 }
 

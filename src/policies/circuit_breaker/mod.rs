@@ -198,7 +198,7 @@ impl Policy for Guarded {
             return false;
         }
         // A success that was not slow trips nothing: there is nothing to tell.
-        self.breaker.settle(permit, Evidence::Success, now, 0.0);
+        self.breaker.weigh(permit, Evidence::Success, now, 0.0);
         true
     }
 

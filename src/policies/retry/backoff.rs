@@ -58,7 +58,7 @@ fn between(low: f64, high: f64, random: &mut dyn FnMut() -> f64) -> f64 {
 }
 
 /// A number of seconds as a text; nobody reads three hundred digits.
-pub fn told(seconds: f64) -> String {
+pub fn as_text(seconds: f64) -> String {
     if seconds.abs() < 1e16 { seconds.to_string() } else { format!("{seconds:e}") }
 }
 
@@ -118,7 +118,7 @@ impl Backoff {
             Backoff::Random { min, max } => vec![("min", *min), ("max", *max)],
             Backoff::Incrementing { start, increment, max } => {
                 if !increment.is_finite() {
-                    return Err(format!("increment must be a finite number of seconds, not {}", told(*increment)));
+                    return Err(format!("increment must be a finite number of seconds, not {}", as_text(*increment)));
                 }
                 vec![("start", *start), ("max", *max)]
             }
@@ -136,12 +136,12 @@ impl Backoff {
         for &(name, value) in &amounts {
             // An unlimited maximum is a maximum; any other endless number is not a wait.
             if value.is_nan() || value < 0.0 || (value.is_infinite() && name != "max") {
-                return Err(format!("{name} must be a number of at least 0, not {}", told(value)));
+                return Err(format!("{name} must be a number of at least 0, not {}", as_text(value)));
             }
         }
         let named = |wanted| amounts.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
         match (named("min"), named("max")) {
-            (Some(min), Some(max)) if min > max => Err(format!("max must be at least min ({}), not {}", told(min), told(max))),
+            (Some(min), Some(max)) if min > max => Err(format!("max must be at least min ({}), not {}", as_text(min), as_text(max))),
             _ => Ok(self.limited()),
         }
     }

@@ -35,7 +35,7 @@ impl Counts {
         self.attempts.fetch_add(calls, Ordering::Relaxed);
     }
 
-    /// Adds what one passage has counted, which costs less than to count each step here.
+    /// Adds what a passage has counted since it last told.
     pub(super) fn add(&self, passage: &Totals) {
         let add = |counter: &AtomicU64, n: u64| {
             if n != 0 {

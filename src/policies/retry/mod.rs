@@ -64,7 +64,9 @@ impl Policy for Retry {
 struct Passage {
     config: Retry,
     attempt: u32,
-    /// What it has done; told when it is over.
+    /// Calls that the whole call had made before this attempt.
+    calls_before: u32,
+    /// What it has done and not told yet: it is told when an attempt has ended.
     done: Totals,
     /// The budget knows of this call already.
     deposited: bool,
@@ -90,15 +92,13 @@ pub mod reason {
     pub const FINAL: &str = "not retryable";
 }
 
-impl Drop for Passage {
-    fn drop(&mut self) {
-        self.config.counts.add(&self.done);
-    }
-}
-
 impl Passage {
     fn of(config: Retry, deposited: bool) -> Passage {
-        Passage { config, attempt: 0, done: Totals::default(), deposited, waited: None, last: None }
+        Passage { config, attempt: 0, calls_before: 0, done: Totals::default(), deposited, waited: None, last: None }
+    }
+
+    fn tell(&mut self) {
+        self.config.counts.add(&std::mem::take(&mut self.done));
     }
 
     fn deadline(&self, cx: &Cx<'_>) -> Instant {
@@ -149,15 +149,18 @@ impl Passage {
         self.wait(outcome, wait, cx)
     }
 
-    /// No call was made: it does not count as an attempt.
-    fn refused(&mut self) {
-        self.attempt -= 1;
-        self.done.attempts -= 1;
+    /// Turned away further in. If no call was made on the way (an alternative's may have been), it was no attempt.
+    fn refused(&mut self, cx: &Cx<'_>) {
+        if cx.calls() == self.calls_before {
+            self.attempt -= 1;
+            self.done.attempts -= 1;
+        }
     }
 
     fn go(&mut self, cx: &mut Cx<'_>) -> Flow {
         self.attempt += 1;
-        self.done.calls = 1;
+        self.calls_before = cx.calls();
+        self.done.calls = u64::from(self.attempt == 1);
         self.done.attempts += 1;
         if cx.announces() {
             cx.emit(events::ATTEMPT_STARTED, self.attempt, cx.now().since(cx.begun()), None, "");
@@ -181,6 +184,16 @@ impl Layer for Passage {
     }
 
     fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+        let flow = self.react(input, cx);
+        if !matches!(flow, Flow::Inward(_)) {
+            self.tell();
+        }
+        flow
+    }
+}
+
+impl Passage {
+    fn react(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => {
                 let deadline = self.deadline(cx);
@@ -197,17 +210,16 @@ impl Layer for Passage {
             Input::Child(outcome, Some(Verdict::Final)) => self.give_up(outcome, reason::FINAL, cx),
             Input::Child(outcome, Some(Verdict::Stop)) => self.give_up(outcome, reason::STOPPED, cx),
             Input::Child(outcome @ Outcome::Rejected(rejection), None) => match (rejection.refusal(), self.last) {
-                (Refusal::TimedOut, _) => Flow::Resolve(outcome),
                 (Refusal::CircuitOpen, Some(last)) => {
-                    self.refused();
+                    self.refused(cx);
                     self.give_up(last, reason::CIRCUIT, cx)
                 }
                 (Refusal::RateLimited | Refusal::BulkheadFull, _) if rejection.retry_after().is_some() => {
-                    self.refused();
+                    self.refused(cx);
                     self.wait(outcome, rejection.retry_after().unwrap_or_default(), cx)
                 }
                 _ => {
-                    self.refused();
+                    self.refused(cx);
                     Flow::Resolve(outcome)
                 }
             },

@@ -42,7 +42,7 @@ impl Fallback {
         if alternatives.len() > 63 {
             return Err(configuration(py, &format!("Fallback takes at most 63 alternatives, not {}", alternatives.len())));
         }
-        happens(py, "on", &Listed::parse("on", on.as_ref())?)?;
+        happens(py, "on", &Listed::parse("on", on.as_ref())?, true)?;
         let on = on.map(|on| answers_at_once("on", on)).transpose()?;
         Ok(Fallback {
             alternatives: alternatives.iter().map(Bound::unbind).collect(),

@@ -4,7 +4,7 @@ use crate::policies::retry::{self, Budget, backoff::Backoff};
 use crate::python::convert;
 use crate::python::errors::configuration;
 use crate::python::hooks::Hooks;
-use crate::python::judge::{Listed, RetryJudge, answers_at_once, callable, called, happens, kind_of_function, predicate};
+use crate::python::judge::{Listed, RetryJudge, answers_at_once, callable, happens, kind_of_function, made, predicate};
 use crate::python::tally::{self, Shares};
 use crate::python::waits::Wait;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -81,7 +81,7 @@ impl Retry {
         after: Option<Bound<'_, PyAny>>,
         before_sleep: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Retry> {
-        stop.as_ref().map(|stop| called("stop", stop)).transpose()?;
+        stop.as_ref().map(|stop| made("stop", stop)).transpose()?;
         let stop = predicate("stop", stop)?;
         let attempts = match convert::optional("attempts", attempts.as_ref(), |a, v| convert::count(a, v, 1))? {
             Some(attempts) => attempts,
@@ -89,11 +89,11 @@ impl Retry {
             None if stop.is_some() => u32::MAX,
             None => 3,
         };
-        happens(py, "on", &Listed::parse("on", on.as_ref())?)?;
+        happens(py, "on", &Listed::parse("on", on.as_ref())?, true)?;
         let on = on.map(|on| answers_at_once("on", on)).transpose()?;
         let wait = match wait.filter(|w| !w.is_none()) {
             Some(w) if w.is_callable() => {
-                called("wait", &w)?;
+                made("wait", &w)?;
                 Some(answers_at_once("wait", w)?)
             }
             Some(w) => Some(

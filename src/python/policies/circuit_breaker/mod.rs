@@ -13,7 +13,7 @@ use crate::drive::clock;
 use crate::policies::circuit_breaker::{self as core, Evidence, State};
 use crate::python::convert;
 use crate::python::errors::{configuration, ours};
-use crate::python::judge::{BreakerJudge, Listed, answers_at_once, predicate};
+use crate::python::judge::{BreakerJudge, Listed, answers_at_once, function, function_at_once, happens, predicate};
 use crate::python::pipeline::Pipeline;
 use isolation::Isolation;
 use permit::{Entrances, lock};
@@ -88,16 +88,6 @@ fn given<'py>(cls: &Bound<'py, PyType>, value: Option<Bound<'py, PyAny>>, attrib
     }
 }
 
-fn callable(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    if value.is_callable() { Ok(()) } else { Err(convert::type_error(argument, value, "a function")) }
-}
-
-/// A function that nobody has to await.
-fn listens(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    callable(argument, value)?;
-    answers_at_once(argument, value.clone()).map(drop)
-}
-
 /// What `expected_exception` or `ignore` names, and whether it is a function of two arguments.
 fn listed(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<(Listed, bool)> {
     let listed = Listed::parse(argument, Some(value))?;
@@ -112,15 +102,7 @@ fn counts(py: Python<'_>, listed: &Listed) -> PyResult<()> {
     if types.bind(py).is_empty() {
         return Err(configuration(py, "expected_exception must hold at least one exception class, not none: nothing would count"));
     }
-    for item in types.bind(py) {
-        if !item.cast::<PyType>().is_ok_and(|t| t.is_subclass_of::<PyException>().unwrap_or(false)) {
-            let shown = short_repr(&item);
-            let message =
-                format!("expected_exception must hold subclasses of Exception, not {shown}: interrupts and cancellations are neutral");
-            return Err(configuration(py, &message));
-        }
-    }
-    Ok(())
+    happens(py, "expected_exception", listed, false)
 }
 
 #[pymethods]
@@ -180,7 +162,7 @@ impl CircuitBreaker {
             None => py.get_type::<PyException>().into_any(),
         };
         let fallback_function = given(cls, fallback_function, "FALLBACK_FUNCTION")?;
-        fallback_function.as_ref().map(|f| callable("fallback_function", f)).transpose()?;
+        fallback_function.as_ref().map(|f| function("fallback_function", f)).transpose()?;
         let (types, two_arguments) = listed("expected_exception", &expected)?;
         counts(py, &types)?;
         let ignore = ignore.filter(|i| !i.is_none());
@@ -193,7 +175,7 @@ impl CircuitBreaker {
             let several = listeners.try_iter().ok().filter(|_| !is_text);
             for listener in several.ok_or_else(|| convert::type_error("listeners", &listeners, "functions, in a list"))? {
                 let listener = listener?;
-                listens("listeners", &listener)?;
+                function_at_once("listeners", &listener)?;
                 heard.push(listener.unbind());
             }
         }
@@ -289,7 +271,7 @@ impl CircuitBreaker {
     /// the thread that tells of an earlier change, if one does). Time alone is no change: an open circuit becomes half open
     /// when the first call comes after the recovery time. What a listener raises is logged by the logger `seawall`.
     fn add_listener<'py>(&self, listener: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        listens("listener", &listener)?;
+        function_at_once("listener", &listener)?;
         lock(&self.listeners).push(listener.clone().unbind());
         Ok(listener)
     }
