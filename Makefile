@@ -29,7 +29,7 @@ test-python: $(VENV)/dev ## Run the Python tests.
 test-peers: $(VENV)/dev ## Run the tests of the packages that seawall.compat stands in for, on seawall.
 	$(BIN)/python tests/compat/peers.py
 
-loom: ## Try every order of steps of the breaker's gate and lock.
+loom: ## Try every order of steps of the breaker's gate and of the latch.
 	RUSTFLAGS="--cfg loom" cargo test --quiet --release --no-default-features --target-dir target/loom --test loom
 
 # Seeded, so that the score is the same each time; without shrinking, so that it comes soon. 3: some mutants hang, which was noticed.

@@ -3,6 +3,7 @@
 use seawall::drive::clock;
 use seawall::drive::inline::{self, Called, Host};
 use seawall::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, PlanBuilder, Target, Ticket, Verdict};
+use seawall::monitor::Monitor;
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Guarded, Span};
 use seawall::policies::retry::{Retry, backoff::Backoff};
 use std::convert::Infallible;
@@ -215,6 +216,15 @@ fn rows(turns: u64) -> Vec<Row> {
                 row(name, Box::new(move |_| passes(turns, threads, || breaker(rate, span), fails, step)));
             }
         }
+    }
+    for window in [100, 10_000] {
+        let monitor = Monitor::new(window);
+        let record = move |_| {
+            once(turns, |turn| {
+                black_box(monitor.passed(black_box(turn), black_box(40)));
+            })
+        };
+        row(format!("monitor, window of {window}, a success"), Box::new(record));
     }
     for (name, retry, guarded) in [("nothing", false, false), ("breaker", false, true), ("retry + breaker", true, true)] {
         let plan = plan(retry, guarded);

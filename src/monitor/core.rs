@@ -1,13 +1,12 @@
-//! The monitor: one small lock around a window, its sums and the state of the incident.
+//! The monitor: one latch around a window, its sums and the state of the incident.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::alert::Alert;
 use super::incident::{Incident, Moment};
 use super::level::{Level, Metric};
 use super::rules::Rules;
-use crate::stats::{CountWindow, Entry, Histogram, Record, Tally};
+use crate::stats::{CountWindow, Entry, Held, Histogram, Latch, Record, Tally};
 
 /// How many past alerts are kept.
 const KEPT_ALERTS: usize = 100;
@@ -15,7 +14,7 @@ const KEPT_ALERTS: usize = 100;
 /// Counts calls and tells when something is wrong. Recording takes the same time at every window size.
 #[derive(Debug)]
 pub struct Monitor {
-    state: Mutex<State>,
+    state: Latch<State>,
 }
 
 #[derive(Debug)]
@@ -81,13 +80,12 @@ impl Monitor {
 
     /// A monitor with rules of one's own.
     pub fn with_rules(window: usize, rules: Rules) -> Self {
-        Monitor { state: Mutex::new(State::new(window, rules)) }
+        Monitor { state: Latch::new(State::new(window, rules)) }
     }
 
     #[inline]
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that runs under the lock can leave the sums half done, so a poisoned lock is still good.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> Held<'_, State> {
+        self.state.hold()
     }
 
     /// Counts one finished call; `now_ns` is the Unix time in nanoseconds and only labels what it stamps. An alert is

@@ -1,13 +1,16 @@
-//! Windows, sums and quantiles: pure numbers. Nothing here reads a clock; whoever calls says what time it is.
+//! Windows, sums and quantiles, and the latch that they stand behind: pure numbers. Nothing here reads a clock; whoever calls
+//! says what time it is.
 
 mod count_window;
 mod histogram;
+mod latch;
 mod record;
 mod ring;
 mod time_window;
 
 pub use count_window::{CountWindow, Entry};
 pub use histogram::Histogram;
+pub use latch::{Held, Latch};
 pub use record::{Record, Tally};
 pub use ring::Ring;
 pub use time_window::{Sums, TimeWindow};

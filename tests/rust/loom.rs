@@ -1,10 +1,11 @@
-//! The breaker's gate and lock under every order of steps that two or three threads can take: `make loom`.
+//! The breaker's gate and the latch under every order of steps that two threads can take: `make loom`.
 #![cfg(loom)]
 
 use loom::sync::Arc;
 use loom::thread;
 use seawall::engine::Instant;
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Span, State};
+use seawall::stats::Latch;
 use std::time::Duration;
 
 const NOW: Instant = Instant(1_000);
@@ -140,20 +141,36 @@ fn an_isolation_beside_a_probe_ends_with_it_half_open() {
 }
 
 #[test]
-fn three_threads_share_two_probes() {
+fn three_calls_share_two_probes() {
     loom::model(|| {
         let two = Config { half_open_max_calls: 2, success_threshold: 2, ..config(1, Duration::ZERO) };
         let breaker = Arc::new(CircuitBreaker::new(two));
         let (permit, _) = breaker.admit(NOW).expect("closed");
         breaker.settle(permit, Evidence::Failure, NOW, 0.0);
-        let threads: Vec<_> = (0..2)
-            .map(|_| {
-                let breaker = breaker.clone();
-                thread::spawn(move || breaker.admit(NOW).is_ok())
-            })
-            .collect();
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || (0..2).filter(|_| breaker.admit(NOW).is_ok()).count())
+        };
         let mine = breaker.admit(NOW).is_ok();
-        let theirs = threads.into_iter().map(|t| t.join().expect("no panic")).filter(|ok| *ok).count();
-        assert_eq!(theirs + usize::from(mine), 2);
+        assert_eq!(other.join().expect("no panic") + usize::from(mine), 2);
+    });
+}
+
+#[test]
+fn a_latch_is_held_by_one_at_a_time() {
+    loom::model(|| {
+        let latch = Arc::new(Latch::new(0));
+        let add = |latch: &Latch<u32>| {
+            let mut held = latch.hold();
+            let seen = *held;
+            *held = seen + 1;
+        };
+        let other = {
+            let latch = latch.clone();
+            thread::spawn(move || add(&latch))
+        };
+        add(&latch);
+        other.join().expect("no panic");
+        assert_eq!(*latch.hold(), 2, "no addition is lost");
     });
 }

@@ -11,12 +11,13 @@ pub use window::{Span, Totals};
 
 use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
 use crate::events;
+use crate::stats::Latch;
 use circuit::{Circuit, Gate};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use sync::{AtomicU64, Mutex};
+use sync::AtomicU64;
 
 /// A breaker: configuration and the one state that all its users share.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub struct CircuitBreaker {
     gate: AtomicU64,
     /// From how many nanoseconds on a call is slow; `u64::MAX` for never. Written under the lock.
     slow_from: AtomicU64,
-    inner: Mutex<Inner>,
+    inner: Latch<Inner>,
 }
 
 #[derive(Debug)]
@@ -39,13 +40,12 @@ impl CircuitBreaker {
     pub fn new(config: Config) -> CircuitBreaker {
         let circuit = Circuit::new(&config);
         let (gate, slow_from) = (AtomicU64::new(circuit.gate()), AtomicU64::new(slow_from(&config)));
-        CircuitBreaker { gate, slow_from, inner: Mutex::new(Inner { config, circuit }) }
+        CircuitBreaker { gate, slow_from, inner: Latch::new(Inner { config, circuit }) }
     }
 
     /// Runs `change` under the lock and renews the shadow. Nothing but arithmetic happens in there.
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
-        // Nothing panics under this lock; if it ever did, the state is still a valid one.
-        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut inner = self.inner.hold();
         let result = change(&mut inner);
         self.gate.store(inner.circuit.gate(), Ordering::Release);
         result
@@ -146,7 +146,7 @@ impl CircuitBreaker {
     /// Whether the shadow is the one of the state: for the models that try every order of steps.
     #[doc(hidden)]
     pub fn gate_is_true(&self) -> bool {
-        let inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let inner = self.inner.hold();
         inner.circuit.gate() == self.gate.load(Ordering::Acquire)
     }
 }

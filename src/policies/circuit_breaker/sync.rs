@@ -1,7 +1,7 @@
-//! The lock and the atomic that the breaker is built of; under `--cfg loom`, loom's, which try every order of steps.
+//! The atomic that the breaker is built of; under `--cfg loom`, loom's, which tries every order of steps.
 
 #[cfg(not(loom))]
-pub use std::sync::{Mutex, atomic::AtomicU64};
+pub use std::sync::atomic::AtomicU64;
 
 #[cfg(loom)]
-pub use loom::sync::{Mutex, atomic::AtomicU64};
+pub use loom::sync::atomic::AtomicU64;
