@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 import weakref
@@ -55,6 +56,17 @@ def test_they_may_ask_a_model_themselves(sim, chat, asked: str, way: str) -> Non
     assert answer.startswith("[m] x")
     assert answers and set(answers) == {other.invoke("which?").content}
     assert sim.count("m") == 2
+
+
+def test_they_see_nothing_of_the_callers_thread_and_context(sim, chat) -> None:
+    sim.on("m", faults.status(500), times=1)
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    variable.set("the caller's")
+    seen = []
+    hook = {"before_sleep": lambda state: seen.append((threading.get_ident(), variable.get()))}
+    assert chat().with_retry(wait=0, **hook).invoke("x").attempts == 2
+    ((thread, value),) = seen
+    assert thread != threading.get_ident() and value == "unset"
 
 
 def test_a_slow_one_holds_no_other_call_up(sim, chat) -> None:

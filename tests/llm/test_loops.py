@@ -82,7 +82,9 @@ def test_two_loops_take_turns_in_one_thread(chat) -> None:
         for turn in range(6):
             assert f"turn {turn} " in run((first, second)[turn % 2], model.ainvoke(f"turn {turn}")).content
         # What was begun in one loop ends there, though the other has run meanwhile.
-        begun = [(loop, name, *run(loop, begin(loop, name))) for loop, name in ((first, "one"), (second, "two"), (first, "three"))]
+        begun = [
+            (loop, name, *run(loop, begin(loop, name))) for loop, name in ((first, "one"), (second, "two"), (first, "three"))
+        ]
         for loop, name, _, stream in begun:
             assert run(loop, anext(stream)).role == "assistant", name
         for loop, name, task, stream in begun:
@@ -101,17 +103,19 @@ def test_calls_that_are_given_up_as_they_end_keep_no_other_call_waiting(chat) ->
     """Of many answers that come together one wakes the loop: not less so if its own task is cancelled just then."""
     model = chat()
 
-    async def many() -> None:
-        kept = [asyncio.create_task(model.ainvoke("kept")) for _ in range(8)]
+    async def many(turns: int) -> None:
         given_up = [asyncio.create_task(model.ainvoke("given up")) for _ in range(40)]
-        for task in given_up:
+        kept = [asyncio.create_task(model.ainvoke("kept")) for _ in range(8)]
+        # Each time a little later among the answers.
+        for _ in range(turns):
             await asyncio.sleep(0)
+        for task in given_up:
             task.cancel()
         await asyncio.gather(*given_up, return_exceptions=True)
         assert all("kept " in reply.content for reply in await asyncio.gather(*kept))
 
     async def rounds() -> None:
-        for _ in range(20):
-            await asyncio.wait_for(many(), 60)
+        for turns in range(0, 600, 10):
+            await asyncio.wait_for(many(turns), 60)
 
     asyncio.run(rounds())

@@ -56,8 +56,12 @@ def served(chat: Callable[..., Chat], serve: Callable[[socket], None], **options
 
 
 def read(model: Chat) -> tuple[str, Any]:
-    stream = model.stream("x")
-    return "".join(piece.content for piece in stream), stream
+    stream, pieces = model.stream("x"), []
+    reader = threading.Thread(target=lambda: pieces.extend(piece.content for piece in stream), daemon=True)
+    reader.start()
+    reader.join(PATIENCE)
+    assert not reader.is_alive()
+    return "".join(pieces), stream
 
 
 def aread(model: Chat) -> tuple[str, Any]:
