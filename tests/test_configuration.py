@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -300,6 +301,10 @@ def moved(seconds: Any) -> None:
         clock.advance(seconds)
 
 
+# So many characters of a value have to be shown.
+SHOWN = 40
+
+
 def shown(value: Any) -> tuple[str, ...]:
     """How a message may show the value."""
     if isinstance(value, type):
@@ -307,14 +312,25 @@ def shown(value: Any) -> tuple[str, ...]:
     if isinstance(value, Unshown):
         return ("Unshown", "?")
     if isinstance(value, list):
-        return ("[1]", "1 ")
+        return ("[1]", "1")
     if value is later or value is print:
         return (value.__name__,)
     if isinstance(value, timedelta):
         return "timedelta", "-1"
-    number = str(float(value)) if isinstance(value, (int, float)) and abs(value) <= 1e300 else "inf"
+    if value is True or value == 0:
+        return (repr(value),)
+    number = (
+        str(float(value)) if isinstance(value, (int, float)) and abs(value) <= 1e300 else "-inf" if value == -(10**400) else "inf"
+    )
     # Rust and Python write numbers in slightly different ways.
-    return repr(value)[:40], number, number.removesuffix(".0"), number.replace("e+", "e")
+    return repr(value)[:SHOWN], number, number.removesuffix(".0"), number.replace("e+", "e")
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether the text has that word, not merely as a part of a longer one; of a long one the beginning is enough."""
+    before = r"(?<![\w.-])" if word[:1].isdigit() else r"(?<![\w-])"
+    after = "" if len(word) == SHOWN else r"(?!\w|\.\d)"
+    return re.search(before + re.escape(word) + after, text, re.IGNORECASE) is not None
 
 
 def problem(name: str, kind: Kind, give: Callable[[Any], object], label: str) -> str | None:
@@ -331,9 +347,11 @@ def problem(name: str, kind: Kind, give: Callable[[Any], object], label: str) ->
         text = str(error)
         if type(error) is not exact:
             return f"{label}: {exact.__name__} wanted, not {error!r}"
-        if name not in text:
+        if not has_word(text, name):
             return f"{label}: {name} is not named by {text!r}"
-        if not any(part.lower() in text.lower() for part in shown(value)):
+        # What it may be comes first, and may look like what it was. A bound is told beside the name of what bounds.
+        said = text.partition(" not ")[2] or text
+        if not any(has_word(said, part) or f"{name} ({part})" in text for part in shown(value)):
             return f"{label}: not shown by {text!r}"
         if not any(word in text for word in ("must", "there are", "takes", "guards", "decorates")):
             return f"{label}: {text!r} does not say what is allowed"

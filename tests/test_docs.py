@@ -13,18 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-PAGES = (
-    "docs/testing.md",
-    "docs/policies/chaos.md",
-    "docs/policies/fallback.md",
-    "docs/policies/retry.md",
-    "docs/policies/timeout.md",
-)
+PAGES = sorted([ROOT / "docs/testing.md", *(ROOT / "docs/policies").glob("*.md")])
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_pages_programs_run_one_after_the_other(page: str, tmp_path: Path):
-    programs = PROGRAM.findall((ROOT / page).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_pages_programs_run_one_after_the_other(page: Path, tmp_path: Path):
+    programs = PROGRAM.findall(page.read_text(encoding="utf-8"))
     assert programs
     script = tmp_path / "test_page.py"
     script.write_text("\n\n".join(programs), encoding="utf-8")

@@ -124,6 +124,13 @@ mod tests {
     }
 
     #[test]
+    fn a_rejection_is_shown_as_what_it_was_made_of() {
+        let shown = |span| format!("{:?}", Rejection::new(Refusal::TimedOut, StageId(3), span));
+        assert_eq!(shown(Some(Duration::from_millis(1500))), "TimedOut at StageId(3), Some(1.5s)");
+        assert_eq!(shown(None), "TimedOut at StageId(3), None");
+    }
+
+    #[test]
     fn a_long_span_is_kept_in_microseconds_and_one_without_end_as_a_year() {
         let after = |span| Rejection::new(Refusal::CircuitOpen, StageId(0), Some(span)).retry_after().unwrap_or_default();
         assert_eq!(after(Duration::from_nanos(35_184_372_088_831)), Duration::from_micros(35_184_372_088));

@@ -226,10 +226,11 @@ impl Compiled {
         }
     }
 
-    /// A call that began on the fast lane is given up: permits go back, nothing counts but that it began.
+    /// A call that began on the fast lane is given up: permits go back, nothing counts but that it began, with one attempt.
     pub fn release(&self, pass: &Pass) {
         self.plan.release(pass);
         self.tally.begin();
+        self.shares.iter().for_each(|retry| retry.counts.passed(1));
     }
 
     /// Whether calls may pass without a machine.

@@ -33,12 +33,6 @@ def guarding(request: pytest.FixtureRequest) -> Any:
     return GUARDS[request.param]()
 
 
-@pytest.fixture(params=[False, True], ids=["lane", "machine"])
-def hooks(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Keyword arguments of a `Retry` that leave a call its fast lane, or force it onto the machine."""
-    return {"before": _told} if request.param else {}
-
-
 @pytest.fixture
 def guards() -> list[Callable[[], Any]]:
     """What makes a decorator of each kind."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from seawall import CircuitBreaker, CircuitBreakerError, Pipeline, circuit, guard, retry
+from seawall import CircuitBreaker, CircuitBreakerError, Pipeline, Retry, circuit, guard, retry
 
 
 def everything(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -145,6 +145,27 @@ async def test_a_generator_marked_as_a_coroutine_is_awaited(guarding: Any) -> No
 
     assert await pauses() == "after"
     assert await guarding(lambda: pauses())() == "after"
+
+
+async def test_one_that_a_plain_function_gives_is_a_call_until_it_has_been_awaited(hooks: dict[str, Any]) -> None:
+    @types.coroutine
+    def pauses() -> Any:
+        yield
+        tries.append(1)
+        if len(tries) % 2:
+            raise ConnectionError
+        return "after"
+
+    tries: list[int] = []
+    breaker = CircuitBreaker(9)
+    ask = Pipeline(Retry(2, wait=0, **hooks), breaker)(lambda: pauses())
+    given = ask()
+    assert inspect.isawaitable(given) and not tries
+    assert await given == "after"
+    assert (len(tries), ask.statistics["attempts"], breaker.failure_count) == (2, 2, 0)
+    tries.append(1)
+    assert await ask() == "after"
+    assert len(tries) == 4
 
 
 async def test_a_plain_function_that_gives_something_to_run(guarding: Any) -> None:

@@ -41,6 +41,10 @@ def came_out(call: Any) -> str:
         return f"raised {type(error).__name__} {getattr(error, '__notes__', [])}".split(" in ")[0]
 
 
+def untimed(told: dict[str, Any], timed: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in told.items() if key not in timed}
+
+
 class Pause:
     """Suspends until an end is sent in."""
 
@@ -56,7 +60,8 @@ class Twin:
         self.monitor = Monitor(1000)
         self.events: list[str] = []
         hooks = {"before": told} if told else {}
-        policies: list[Any] = [Retry(shape["attempts"], wait=0, on_result=shape["on_result"], **hooks), *self.breakers]
+        self.retry = Retry(shape["attempts"], wait=0, on_result=shape["on_result"], **hooks)
+        policies: list[Any] = [self.retry, *self.breakers]
         if shape["limit"]:
             policies.append(Timeout(1000))
         if shape["fallback"]:
@@ -97,6 +102,7 @@ class Twin:
             "given items": pipeline(lambda: items()),
             "async items": pipeline(async_items),
         }
+        self.functions = [self.plain, *self.kinds.values()]
 
     def run(self, script: list[str]) -> str:
         self.script[:] = script
@@ -123,20 +129,24 @@ class Twin:
 
     def leave(self, at: int, how: str) -> str:
         call = self.calls.pop(at % len(self.calls))
-        if how == "close" and hasattr(call, "close"):
-            return came_out(call.close)
-        if how == "throw" and hasattr(call, "throw"):
-            return came_out(lambda: call.throw(Interrupted()))
-        if hasattr(call, "aclose"):
-            return came_out(lambda: call.aclose().send(None))
-        if hasattr(call, "cr_suspended") and not call.cr_suspended:
-            return came_out(call.close)
+        is_async = hasattr(call, "__anext__")
+        if how == "throw":
+            return came_out(lambda: call.athrow(Interrupted()).send(None) if is_async else call.throw(Interrupted()))
+        # What was never awaited is closed: whoever drops it is warned.
+        if how == "close" or (hasattr(call, "cr_suspended") and not call.cr_suspended):
+            return came_out(lambda: call.aclose().send(None) if is_async else call.close())
         return "dropped"
 
     def state(self) -> Any:
-        counts = {key: value for key, value in self.monitor.snapshot().items() if not isinstance(value, float)}
-        kept = ("total", "errors", "retries", "retried", "fallbacks")
-        return [(breaker.state, breaker.failure_count) for breaker in self.breakers], [counts.get(key) for key in kept]
+        """What policies and the monitor know, but for what depends on how long a step took; and the counts, once no call is open."""
+        timed = {"retry_after", "avg_latency", "p50", "p95", "p99", "lifetime"}
+        told = [{**vars(breaker.metrics()), "last_failure": repr(breaker.last_failure)} for breaker in self.breakers]
+        metrics = [(breaker.failure_count, untimed(each, timed)) for breaker, each in zip(self.breakers, told, strict=True)]
+        # The fast lane counts a call when it has ended.
+        counted = [] if self.calls else [self.retry.statistics, *(function.statistics for function in self.functions)]
+        # The last call that did not simply pass is a question of the way.
+        last = {"last_attempts", "last_seconds", "last_error"}
+        return metrics, untimed(self.monitor.snapshot(), timed), [untimed(counts, last) for counts in counted]
 
 
 SHAPES = st.fixed_dictionaries(
@@ -167,7 +177,7 @@ class SameStory(RuleBasedStateMachine):
         self.limited = shape["limit"]
         self.twins = [Twin(shape, None), Twin(shape, lambda state: None)]
         self.logger = logging.getLogger("seawall")
-        self.level, self.handler = self.logger.level, logging.Handler()
+        self.level, self.propagate, self.handler = self.logger.level, self.logger.propagate, logging.Handler()
         self.handler.emit = self.heard  # type: ignore[method-assign]
         self.logger.addHandler(self.handler)
         self.logger.setLevel(logging.DEBUG)
@@ -226,7 +236,7 @@ class SameStory(RuleBasedStateMachine):
                         came_out(call.close)
             self.logger.removeHandler(self.handler)
             self.logger.setLevel(self.level)
-            self.logger.propagate = True
+            self.logger.propagate = self.propagate
 
 
 SameStory.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -66,3 +66,56 @@ def test_errors_and_cancellations(sim, chat, run) -> None:
 
     run(both())
     sim.wait_aborted(1)
+
+
+def test_two_loops_take_turns_in_one_thread(chat) -> None:
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    model = chat()
+
+    def run(loop: asyncio.AbstractEventLoop, awaited: Any) -> Any:
+        return loop.run_until_complete(asyncio.wait_for(awaited, 60))
+
+    async def begin(loop: asyncio.AbstractEventLoop, name: str) -> Any:
+        return loop.create_task(model.ainvoke(name)), model.astream(name)
+
+    try:
+        for turn in range(6):
+            assert f"turn {turn} " in run((first, second)[turn % 2], model.ainvoke(f"turn {turn}")).content
+        # What was begun in one loop ends there, though the other has run meanwhile.
+        begun = [
+            (loop, name, *run(loop, begin(loop, name))) for loop, name in ((first, "one"), (second, "two"), (first, "three"))
+        ]
+        for loop, name, _, stream in begun:
+            assert run(loop, anext(stream)).role == "assistant", name
+        for loop, name, task, stream in begun:
+            assert f"{name} " in run(loop, task).content
+            assert f"{name} " in run(loop, collected(stream))
+    finally:
+        first.close()
+        second.close()
+
+
+async def collected(stream: Any) -> str:
+    return "".join([piece.content async for piece in stream])
+
+
+def test_calls_that_are_given_up_as_they_end_keep_no_other_call_waiting(chat) -> None:
+    """Of many answers that come together one wakes the loop: not less so if its own task is cancelled just then."""
+    model = chat()
+
+    async def many(turns: int) -> None:
+        given_up = [asyncio.create_task(model.ainvoke("given up")) for _ in range(40)]
+        kept = [asyncio.create_task(model.ainvoke("kept")) for _ in range(8)]
+        # Each time a little later among the answers.
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in given_up:
+            task.cancel()
+        await asyncio.gather(*given_up, return_exceptions=True)
+        assert all("kept " in reply.content for reply in await asyncio.gather(*kept))
+
+    async def rounds() -> None:
+        for turns in range(0, 600, 10):
+            await asyncio.wait_for(many(turns), 60)
+
+    asyncio.run(rounds())

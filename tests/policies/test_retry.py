@@ -233,9 +233,9 @@ def test_a_clients_timeout_setting_is_no_exception_class_and_the_error_says_what
         retry(on=(errors.APIError, Timeout))
 
 
-@pytest.mark.parametrize("told", [None, lambda state: None], ids=["lane", "machine"])
-async def test_a_call_that_goes_on_for_long_keeps_its_last_failure_only(told):
-    alive, most = weakref.WeakSet(), []
+async def test_a_call_that_goes_on_for_long_keeps_its_last_failure_only(hooks: dict[str, Any]) -> None:
+    alive: weakref.WeakSet[Exception] = weakref.WeakSet()
+    most: list[int] = []
 
     class Failure(Exception):
         pass
@@ -256,7 +256,7 @@ async def test_a_call_that_goes_on_for_long_keeps_its_last_failure_only(told):
         raise failure()
         yield
 
-    pipeline = Pipeline(Retry(50, wait=0, on=Failure, before=told), Retry(2, wait=0, on=Failure))
+    pipeline = Pipeline(Retry(50, wait=0, on=Failure, **hooks), Retry(2, wait=0, on=Failure))
     for call in (pipeline(plain), pipeline(coroutine), lambda: list(pipeline(items)())):
         with pytest.raises(Failure):
             given = call()

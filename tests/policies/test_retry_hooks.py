@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+import types
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 import tenacity
 
-from seawall import Fallback, Pipeline, Retry, guard, retry, stop_after_attempt, stop_before_delay, testing, wait_exponential
-from seawall.errors import ConfigurationError
+from seawall import (
+    CircuitBreaker,
+    Fallback,
+    Monitor,
+    Pipeline,
+    PipelineOrderWarning,
+    Retry,
+    guard,
+    retry,
+    stop_after_attempt,
+    stop_before_delay,
+    testing,
+    wait_exponential,
+)
+from seawall.errors import CircuitBreakerError, ConfigurationError
 from seawall.llm import Chat
 
 
@@ -94,6 +110,43 @@ async def test_a_call_that_is_cancelled_in_a_hook_is_cancelled() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task  # and nobody is warned that the second hook's coroutine was never awaited
+
+
+@types.coroutine
+def paused() -> Any:
+    """A generator that is awaited, as coroutines were written once."""
+    yield from asyncio.sleep(0).__await__()
+
+
+async def test_generators_marked_as_coroutines_are_awaited_too() -> None:
+    told: list[str] = []
+
+    @types.coroutine
+    def giveup(error: BaseException) -> Any:
+        yield from paused()
+        told.append("giveup")
+        return len(told) > 2
+
+    @types.coroutine
+    def before_sleep(state: Any) -> Any:
+        yield from paused()
+        told.append("sleep")
+
+    with pytest.raises(ConnectionError):
+        await Pipeline(Retry(9, wait=0, giveup=giveup, before_sleep=before_sleep)).acall(afails)
+    assert told == ["giveup", "sleep", "giveup"]
+
+
+def test_where_nobody_awaits_them_they_are_refused_too(caplog: pytest.LogCaptureFixture) -> None:
+    @types.coroutine
+    def marked(thing: Any) -> Any:
+        yield
+
+    with pytest.raises(ConnectionError):
+        Pipeline(Retry(2, wait=0, before_sleep=lambda state: marked(state))).call(fails)
+    assert "nobody can await it" in str(caplog.records[-1].exc_info[1])  # type: ignore[index]
+    with pytest.raises(ConfigurationError, match="giveup gave something to await"):
+        Pipeline(Retry(2, wait=0, giveup=lambda error: marked(error))).call(fails)
 
 
 async def test_giveup_may_be_asynchronous() -> None:
@@ -270,6 +323,127 @@ async def test_coroutines_and_streams_are_counted_and_the_cancelled_are_neither(
 
     assert list(pieces()) == [1]
     assert pieces.statistics["successes"] == 1
+
+
+def test_a_retry_is_told_when_an_attempt_has_ended(seawall_no_waits: None) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def note(state: Any = None) -> None:
+        counts = policy.statistics
+        seen.append(tuple(counts[name] for name in ("calls", "attempts", "retries", "exhausted", "waited")))
+
+    policy = Retry(3, wait=5, after=note)
+    with pytest.raises(ConnectionError):
+        Pipeline(policy).call(fails)
+    assert seen == [(1, 1, 1, 0, 5), (1, 2, 2, 0, 10), (1, 3, 2, 1, 10)]
+
+
+@pytest.mark.parametrize("end", ["to its end", "closed", "dropped"])
+def test_of_a_stream_it_is_told_when_it_opens(end: str) -> None:
+    policy, tries = Retry(3, wait=0), []
+
+    @Pipeline(policy)
+    def pieces() -> Iterator[int]:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConnectionError
+        yield 1
+        yield 2
+
+    stream = pieces()
+    assert policy.statistics["calls"] == 0
+    assert next(stream) == 1
+    counts = policy.statistics
+    assert (counts["calls"], counts["attempts"], counts["retries"]) == (1, 3, 2)
+    if end == "to its end":
+        assert list(stream) == [2]
+    elif end == "closed":
+        stream.close()
+    del stream
+    gc.collect()
+    assert policy.statistics == counts
+
+
+def left(call: Any, how: str) -> None:
+    """Begins a call and gives it up."""
+    if hasattr(call, "__anext__"):
+        with pytest.raises(StopIteration):
+            call.__anext__().send(None)
+        ends = {
+            "close": lambda: call.aclose().send(None),
+            "throw": lambda: call.athrow(KeyboardInterrupt()).send(None),
+        }
+    else:
+        call.send(None)
+        ends = {"close": call.close, "throw": lambda: call.throw(KeyboardInterrupt())}
+    if how == "throw":
+        with pytest.raises(KeyboardInterrupt):
+            ends[how]()
+    elif how == "close" and hasattr(call, "__anext__"):
+        with pytest.raises(StopIteration):
+            ends[how]()
+    elif how == "close":
+        ends[how]()
+
+
+async def coroutine() -> None:
+    await asyncio.Event().wait()
+
+
+def items() -> Iterator[int]:
+    yield 1
+    yield 2
+
+
+async def async_items() -> AsyncIterator[int]:
+    yield 1
+    yield 2
+
+
+@pytest.mark.filterwarnings("ignore:.*asynchronous generator.*never")
+@pytest.mark.parametrize("how", ["close", "throw", "drop"])
+@pytest.mark.parametrize("function", [coroutine, items, async_items], ids=lambda function: function.__name__)
+async def test_a_call_that_is_given_up_has_been_one(function: Any, how: str, hooks: dict[str, Any]) -> None:
+    policy, breaker, monitor = Retry(3, wait=0, **hooks), CircuitBreaker(9), Monitor()
+    guarded = Pipeline(policy, breaker, monitor=monitor)(function)
+    left(guarded(), how)
+    gc.collect()
+    counts = guarded.statistics
+    assert (counts["calls"], counts["successes"], counts["failures"]) == (1, 0, 0)
+    assert (policy.statistics["calls"], policy.statistics["attempts"]) == (1, 1)
+    assert (breaker.failure_count, monitor.snapshot()["total"]) == (0, 0)
+
+
+def test_so_has_one_that_an_interrupt_ends(hooks: dict[str, Any]) -> None:
+    policy, script = Retry(3, wait=0, **hooks), [ConnectionError(), KeyboardInterrupt(), KeyboardInterrupt()]
+
+    @Pipeline(policy, CircuitBreaker(9))
+    def ask() -> None:
+        raise script.pop(0)
+
+    for calls, attempts in ((1, 2), (2, 3)):
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+        counts = ask.statistics  # type: ignore[attr-defined]
+        assert (counts["calls"], counts["successes"], counts["failures"]) == (calls, 0, 0)
+        assert (policy.statistics["calls"], policy.statistics["attempts"]) == (calls, attempts)
+
+
+def test_what_an_open_circuit_turns_away_is_no_attempt_but_an_alternatives_is(seawall_no_waits: None) -> None:
+    def alternative() -> str:
+        raise ConnectionError
+
+    breaker, policy = CircuitBreaker(), Retry(3, wait=5)
+    breaker.force("open")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PipelineOrderWarning)
+        inside, bare = Pipeline(policy, Fallback(alternative), breaker), Pipeline(policy, breaker)
+    with pytest.raises(CircuitBreakerError):
+        bare.call(int)
+    assert (policy.statistics["calls"], policy.statistics["attempts"]) == (1, 0)
+    with pytest.raises(CircuitBreakerError):
+        inside.call(int)
+    assert (policy.statistics["calls"], policy.statistics["attempts"]) == (2, 1)
 
 
 def test_threads_lose_no_count() -> None:

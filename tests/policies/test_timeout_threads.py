@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import contextvars
-import hashlib
 import os
 import pickle
 import signal
@@ -144,10 +143,9 @@ def test_ctrl_c_ends_the_wait_for_it(released: threading.Event, early: bool) -> 
     main = threading.get_ident()
 
     def hangs() -> None:
-        if early:  # it is noted, and wakes nobody who waits
-            while sys._current_frames()[main].f_code.co_name != "wait":
+        if early:  # it is noted, and wakes nobody who waits: here once the condition's `wait` has come to its last step
+            while "gotit" not in sys._current_frames()[main].f_locals:
                 os.sched_yield()
-            hashlib.sha256(bytes(20_000_000))  # without the interpreter's lock, so that the wait has begun
             _thread.interrupt_main()
         else:
             signal.pthread_kill(main, signal.SIGINT)

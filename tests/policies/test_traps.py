@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import os
+import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
-from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -175,18 +178,54 @@ def test_a_recovery_time_that_grows_beyond_all_bounds_is_for_ever(seawall_clock:
     assert breaker.state == "open" and breaker.open_remaining is not None and breaker.open_remaining > 1e8
 
 
-def test_the_walls_clock_may_jump(monkeypatch: pytest.MonkeyPatch, seawall_clock: testing.clock) -> None:
-    class Tomorrow(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Tomorrow:
-            return cls(2100, 1, 1, tzinfo=tz)
+# In place of the C library's: the time of day is so many seconds off, any other time is what it is.
+SHIM = """
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+long jump = 0;
+int clock_gettime(clockid_t id, struct timespec *now) {
+    int failed = syscall(SYS_clock_gettime, id, now);
+    if (!failed && id == CLOCK_REALTIME)
+        now->tv_sec += jump;
+    return failed;
+}
+"""
+JUMPS = """
+import ctypes, sys, time
+jump = ctypes.c_long.in_dll(ctypes.CDLL(sys.argv[1]), "jump")
+from seawall import CircuitBreaker, Pipeline, Retry, Timeout
+today, breaker, tries = time.time(), CircuitBreaker(1, 30), []
+breaker.record_failure()
 
-    breaker = CircuitBreaker(1, 30)
-    breaker.record_failure()
-    for name in ("time", "time_ns", "monotonic", "monotonic_ns"):
-        monkeypatch.setattr(time, name, lambda: 10**12)
-    monkeypatch.setattr("datetime.datetime", Tomorrow)
-    assert (breaker.state, breaker.open_remaining) == ("open", 30)
+@Pipeline(Timeout(600), Retry(3, wait=0.01))
+def ask():
+    tries.append(1)
+    jump.value = years[len(tries) % 2]
+    if len(tries) < 3:
+        raise ConnectionError
+    return "answer"
+
+years = 10**9, -10**9
+for jump.value in years:
+    assert abs(time.time() - today) > 10**8
+    assert breaker.state == "open" and 0 < breaker.open_remaining <= 30, breaker.open_remaining
+assert ask() == "answer" and ask.statistics["last_seconds"] < 600
+print("kept time")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="the time of day is moved by a library made here")
+def test_the_walls_clock_may_jump(tmp_path: Path) -> None:
+    source, library = tmp_path / "jump.c", tmp_path / "jump.so"
+    source.write_text(SHIM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    program = [sys.executable, "-c", JUMPS, library]
+    ended = subprocess.run(
+        program, env={**os.environ, "LD_PRELOAD": str(library)}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "kept time\n"), ended.stderr
 
 
 def test_its_refusals_are_new_objects_that_do_not_grow() -> None:

@@ -314,7 +314,7 @@ fn a_stream_may_be_silent_for_so_long_and_no_longer() {
     const KEEPALIVE: &[u8] = b": still here\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"}}]}\n\n";
     async fn bounded(pieces: &[&[u8]], then: Then) -> (String, Result<(), ApiError>) {
         let mut stream = open(Answer::events(pieces, then)).await;
-        stream.bound_silence(Some(Duration::from_millis(100)));
+        stream.bound_silence(Some(Duration::from_millis(500)));
         let mut text = String::new();
         loop {
             match stream.next().await {
@@ -329,7 +329,7 @@ fn a_stream_may_be_silent_for_so_long_and_no_longer() {
             let (text, end) = bounded(pieces, then).await;
             let error = end.unwrap_err();
             assert_eq!((&*text, error.kind, error.class()), ("é", ErrorKind::Timeout, Class::Transient));
-            assert!(error.message.ends_with("for 0.1 s (idle_timeout)"), "{error}");
+            assert!(error.message.ends_with("for 0.5 s (idle_timeout)"), "{error}");
         }
         // The answer was over: that the server says no more makes no difference.
         let (text, end) = bounded(&[ROLE, A, B, STOP], Then::Hang).await;

@@ -29,7 +29,7 @@ pub struct Totals {
 }
 
 impl Counts {
-    /// So many calls came and passed with one attempt each.
+    /// So many calls came, and passed or were given up, with one attempt each.
     pub fn passed(&self, calls: u64) {
         self.calls.fetch_add(calls, Ordering::Relaxed);
         self.attempts.fetch_add(calls, Ordering::Relaxed);

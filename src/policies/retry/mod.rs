@@ -160,7 +160,6 @@ impl Passage {
     fn go(&mut self, cx: &mut Cx<'_>) -> Flow {
         self.attempt += 1;
         self.calls_before = cx.calls();
-        self.done.calls = u64::from(self.attempt == 1);
         self.done.attempts += 1;
         if cx.announces() {
             cx.emit(events::ATTEMPT_STARTED, self.attempt, cx.now().since(cx.begun()), None, "");
@@ -196,6 +195,7 @@ impl Passage {
     fn react(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => {
+                self.done.calls = 1;
                 let deadline = self.deadline(cx);
                 cx.limit(deadline);
                 self.go(cx)

@@ -159,4 +159,8 @@ impl AsyncPieces {
     fn __anext__(&self, py: Python<'_>) -> Piece {
         Piece { stream: self.stream.clone_ref(py), state: Mutex::new(State::Fresh) }
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.stream)
+    }
 }

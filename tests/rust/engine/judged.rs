@@ -1,12 +1,12 @@
 //! What policies ask about, what they make of the answer, and how Retry takes a limit that has no room.
 
-use super::policies::{FAIL, config, retry};
+use super::policies::{FAIL, config, guarded, retry};
 use crate::virtual_time::{Answer, End, World, at, plan, s};
 use seawall::engine::{Cx, Event, Execution, Flow, Input, Instant, Layer, Outcome, Plan, PlanBuilder, Policy, Refusal, Rejection};
 use seawall::engine::{Step, Target, Ticket, Verdict, WaitHint};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Guarded, State};
 use seawall::policies::fallback::Fallback;
-use seawall::policies::retry::{Retry, reason};
+use seawall::policies::retry::{Retry, Totals, reason};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -210,9 +210,8 @@ fn a_limit_without_room_is_waited_for_and_is_no_attempt() {
             // Hurry leaves out waits of ours; a limit is full as long as it is full.
             let second = if hurried { 6.0 } else { 7.0 };
             assert_eq!(world.calls, [(0, 6.0), (0, second)]);
-            // Counted when the passage is over.
-            drop(execution);
-            assert_eq!((counts.totals().retries, counts.totals().waited), (1, s(1.0)));
+            let wanted = Totals { calls: 1, attempts: 2, retries: 1, exhausted: 0, waited: s(1.0) };
+            assert_eq!(counts.totals(), wanted);
         }
     }
 }
@@ -222,4 +221,49 @@ fn a_limit_that_does_not_say_when_is_not_waited_for() {
     let told = by_hand(plan(vec![Arc::new(retry(3, 1.0)), full(Refusal::BulkheadFull, None, 1)]), Outcome::Value, always(Verdict::Success));
     assert!(matches!(told.end, Outcome::Rejected(_)), "{:?}", told.end);
     assert_eq!(told.at, at(1.0));
+}
+
+/// A retry around a circuit that opens at the first failure, with an alternative between the two or without.
+fn around_a_circuit(policy: Arc<Retry>, with_alternative: bool) -> Arc<Plan> {
+    let breaker = Arc::new(CircuitBreaker::new(config(1, 60.0)));
+    let mut builder = PlanBuilder::default();
+    let primary = builder.leaf(Target(0));
+    let mut inner = builder.layer(guarded(&breaker), vec![primary]);
+    if with_alternative {
+        let alternative = builder.leaf(Target(1));
+        inner = builder.layer(Arc::new(Fallback { judges_values: false }), vec![inner, alternative]);
+    }
+    let root = builder.layer(policy, vec![inner]);
+    builder.build(root)
+}
+
+#[test]
+fn what_is_turned_away_is_an_attempt_only_if_something_was_called_on_the_way() {
+    for (with_alternative, attempts) in [(false, 1), (true, 2)] {
+        let policy = Arc::new(retry(5, 1.0));
+        let plan = around_a_circuit(policy.clone(), with_alternative);
+        let mut world = World::new(&[&[(0.0, FAIL)], &[(0.0, Answer::Error("the alternative's"))]]);
+        assert_eq!(world.run(&plan).0, End::Error("down"));
+        let told = world.events.iter().rev().find(|event| event.name == "retry.exhausted").map(|event| (event.number, event.reason));
+        assert_eq!(told, Some((attempts, reason::CIRCUIT)));
+        let made = Totals { calls: 1, attempts: u64::from(attempts), retries: 1, exhausted: 1, waited: s(1.0) };
+        assert_eq!(policy.counts.totals(), made);
+        // Of the next call nothing but the alternative is an attempt.
+        assert_eq!(world.run(&plan).0, End::Refused(Refusal::CircuitOpen));
+        let more = u64::from(with_alternative);
+        assert_eq!(policy.counts.totals(), Totals { calls: 2, attempts: made.attempts + more, ..made });
+    }
+}
+
+#[test]
+fn a_retry_that_a_limit_ends_has_counted_what_it_did() {
+    for (script, counted) in [
+        (&[(0.0, Answer::Hang)][..], Totals { calls: 1, attempts: 1, ..Totals::default() }),
+        (&[(0.0, FAIL), (0.0, Answer::Hang)], Totals { calls: 1, attempts: 2, retries: 1, waited: s(1.0), ..Totals::default() }),
+    ] {
+        let policy = Arc::new(retry(5, 1.0));
+        let mut world = World::new(&[script]);
+        assert_eq!(world.run(&plan(vec![Arc::new(Timeout { limit: s(5.0) }), policy.clone()])).0, End::Refused(Refusal::TimedOut));
+        assert_eq!(policy.counts.totals(), counted);
+    }
 }
