@@ -185,6 +185,12 @@ fn what_is_no_stream_is_told_by_its_first_byte() {
         end.unwrap();
         assert_eq!((deltas.len(), &*deltas[0].content, deltas[0].finish_reason.as_deref()), (1, "whole", Some("stop")));
         assert_eq!((deltas[0].tool_calls[0].name.as_deref(), deltas[0].usage.unwrap().prompt_tokens), (Some("f"), 1));
+        let two = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"},
+            {"index":1,"message":{"content":"b"},"finish_reason":"length"}],"usage":{"prompt_tokens":1}}"#;
+        let (deltas, end) = read(Answer::json(&format!("\u{feff}{two}"))).await;
+        end.unwrap();
+        let choices: Vec<_> = deltas.iter().map(|d| (d.index, &*d.content, d.finish_reason.as_deref(), d.usage.is_some())).collect();
+        assert_eq!(choices, [(0, "a", Some("stop"), false), (1, "b", Some("length"), true)]);
 
         // An event stream with a wrong content type is still one.
         let events = String::from_utf8([ROLE, A, DONE].concat()).unwrap();
