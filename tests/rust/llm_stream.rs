@@ -65,7 +65,8 @@ async fn failure(answer: Answer) -> (String, ApiError) {
 fn a_stream_is_read_to_its_end_however_it_is_cut_into_chunks() {
     run(async {
         let whole = [b": hello\r\n\r\n", ROLE, A, b"data:\n\n", B, STOP, USAGE, DONE].concat();
-        for size in [whole.len(), 1, 7, 64] {
+        let windows = String::from_utf8(whole.clone()).unwrap().replace("\r\n", "\n").replace('\n', "\r\n").into_bytes();
+        for (whole, size) in [&whole, &windows].into_iter().flat_map(|whole| [whole.len(), 1, 7, 64].map(|size| (whole, size))) {
             let chunks: Vec<&[u8]> = whole.chunks(size).collect();
             let (deltas, end) = read(Answer::events(&chunks, Then::Keep)).await;
             end.unwrap();
