@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from seawall import _seawall, errors
 from seawall._seawall import CircuitBreaker, Retry
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 Seconds = float | timedelta
+OnInterrupt = Literal["error", "restart", "continue"]
 
 # Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
 _ELSEWHERE = {
     **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query", "circuit")),
-    **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout")),
+    **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout", "on_interrupt")),
     "openai_api_key": "api_key",
     "openai_api_base": "base_url",
     "openai_organization": "organization",
@@ -133,6 +134,7 @@ class Model:
         timeout: Seconds | None = 60,
         first_token_timeout: Seconds | None = None,
         idle_timeout: Seconds | None = None,
+        on_interrupt: OnInterrupt | None = None,
         max_retries: int = 2,
         default_headers: Mapping[str, str] | None = None,
         default_query: Mapping[str, str] | None = None,
@@ -154,8 +156,9 @@ class Model:
             raise errors.ConfigurationError(f"max_response_bytes must be a whole number from 1 on, not {max_response_bytes!r}")
         if circuit is not None and not isinstance(circuit, CircuitBreaker):
             raise errors.ConfigurationError(f"circuit must be a seawall.CircuitBreaker or None, not {circuit!r}")
-        for name, limit in (("first_token_timeout", first_token_timeout), ("idle_timeout", idle_timeout)):
-            if limit is not None and not self._streams:
+        streams = {"first_token_timeout": first_token_timeout, "idle_timeout": idle_timeout, "on_interrupt": on_interrupt}
+        for name, said in streams.items():
+            if said is not None and not self._streams:
                 raise errors.ConfigurationError(f"{name} is about streams, which {type(self).__name__} has none of")
         self._check(list(kept.value))
         if hasattr(hidden.value, "get_secret_value"):
@@ -165,6 +168,7 @@ class Model:
         self._table: Any = errors
         self._retry: Retry | None = Retry(max_retries + 1)
         self._handled: Any = None
+        self._on_interrupt = on_interrupt
         # It holds the key, and shows it nowhere.
         self._bare = _seawall.Leg(
             model,
@@ -182,6 +186,8 @@ class Model:
             params=kept.value,
         )
         self._built: _seawall.Route | None = None
+        if on_interrupt is not None:
+            _ = self._route  # refuses what is wrong now, not at the first call
 
     @classmethod
     def _check(cls, names: Iterable[str]) -> None:
@@ -202,7 +208,10 @@ class Model:
     def _route(self) -> _seawall.Route:
         if self._built is None:
             legs = [model._bare.with_retry(model._retry) for model in (self, *self._others)]
-            self._built = _seawall.Route(legs, self._table, handled=self._handled, function=self._function())
+            function, on_interrupt = self._function(), self._on_interrupt
+            self._built = _seawall.Route(
+                legs, self._table, handled=self._handled, function=function, on_interrupt=on_interrupt
+            )
         return self._built
 
     def _function(self) -> Callable[..., Any]:

@@ -433,7 +433,7 @@ TABLE: tuple[ErrorRow, ...] = (
     ErrorRow(ContextWindowExceededError, "context_window", False),
     ErrorRow(ContentFilterError, "content_filter", False),
     ErrorRow(MalformedResponseError, "malformed", False),
-    ErrorRow(StreamInterruptedError, "malformed", False),
+    ErrorRow(StreamInterruptedError, "malformed", True),
     ErrorRow(CallTimeoutError, "transient", False),
     ErrorRow(Rejected, "unknown", False),
     ErrorRow(CircuitBreakerError, "unknown", False),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
-from seawall._model import Model
+from seawall._model import Model, OnInterrupt
 from seawall._seawall import Chunk, Reply, Stream
 
 if TYPE_CHECKING:
@@ -141,6 +141,9 @@ class Chat(Model):
         timeout: seconds for one attempt, to the last byte (60); `None` for none.
         first_token_timeout: of a stream, seconds for one attempt to its first content; role and keep-alive are none.
         idle_timeout: of a stream, seconds from one content to the next; `None`, as above: only `timeout` bounds it.
+        on_interrupt: what follows when a stream breaks off after its first content: `"error"` (where nothing is said);
+            `"restart"`: the next attempt begins from nothing, its first piece is `restarted`; `"continue"`: it goes on
+            from the text so far, its first piece is `continued`. Attempts, waits and alternatives are those of a call.
         max_retries: attempts after the first (2), for transient failures.
         organization, project, default_headers, default_query: sent along.
         circuit: a `CircuitBreaker` to look after this model.
@@ -173,22 +176,25 @@ class Chat(Model):
         reply: Reply = await _landed(self._route.start(self._kind, _messages(input), params))
         return reply
 
-    def stream(self, input: Any, **params: Any) -> Stream:
-        """The answer in pieces. Until the first content, failures are retried as for `invoke`.
+    def stream(self, input: Any, *, on_interrupt: OnInterrupt | None = None, **params: Any) -> Stream:
+        """The answer in pieces. Until the first content, failures are retried as for `invoke`; after it, where
+        `on_interrupt` (default: the model's) says so.
 
         Nothing is sent before the first piece is asked for. Leaving early (`close`, `with`, or dropping it) cuts the request.
         Once it is over, `attempts`, `alternative` and `seconds` tell its story.
 
         Raises:
-            StreamInterruptedError: the stream broke off after content was handed out; `partial` holds the text so far.
+            StreamInterruptedError: the stream broke off after content was handed out, and `on_interrupt` did not help;
+                `partial` holds the text so far.
+            ConfigurationError: `on_interrupt` is no word that it knows.
         """
         self._check(list(params))
-        return self._route.stream(_messages(input), {**params, "stream": True})
+        return self._route.stream(_messages(input), {**params, "stream": True}, on_interrupt)
 
-    def astream(self, input: Any, **params: Any) -> AsyncStream:
+    def astream(self, input: Any, *, on_interrupt: OnInterrupt | None = None, **params: Any) -> AsyncStream:
         """As `stream`, for an event loop."""
         self._check(list(params))
-        return AsyncStream(self._route.stream(_messages(input), {**params, "stream": True}))
+        return AsyncStream(self._route.stream(_messages(input), {**params, "stream": True}, on_interrupt))
 
     @overload
     def batch(

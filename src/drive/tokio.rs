@@ -78,6 +78,11 @@ impl<H: Host> Drive<H> {
         self.execution.ended(call, outcome);
     }
 
+    /// What the delivered stream of `call` gave out no longer binds: its failure is one that may be tried again.
+    pub fn taken_back(&mut self, call: CallId) {
+        self.execution.taken_back(call);
+    }
+
     /// Sleeps until a time limit passes over an open stream.
     pub fn limit(&self) -> impl Future<Output = ()> + Send + use<H> {
         sleep_until(self.execution.next_wake())

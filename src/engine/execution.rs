@@ -216,6 +216,16 @@ impl Execution {
         }
     }
 
+    /// What an open stream gave out is taken back, or gone on from: how it ends now is judged as if it had never opened, so
+    /// that it may be tried again.
+    pub fn taken_back(&mut self, call: CallId) {
+        let mut next = self.running(call);
+        while let Some(node) = next {
+            self.nodes[node].life = Life::Running;
+            next = self.nodes[node].parent;
+        }
+    }
+
     /// The answer to [`Step::Judge`].
     pub fn verdict(&mut self, verdict: Verdict, now: Instant) {
         if let Some((child, outcome, _)) = self.judging.take() {

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::chat::{ChatReply, WireCompletion, WireSaid};
+use super::chat::{WireCompletion, WireSaid};
+use super::interrupt::Mark;
 use super::usage::{Usage, WireUsage};
 use super::wire::{lenient_number, lenient_text, real_error};
 
@@ -32,6 +33,10 @@ pub struct Delta {
     pub source: Arc<Source>,
     /// Which choice this belongs to.
     pub index: u32,
+    /// Which attempt of the call gave it, from 1 on.
+    pub attempt: u32,
+    /// What it is to the pieces before it.
+    pub mark: Mark,
     /// The event's data as it came.
     pub raw: Bytes,
 }
@@ -65,38 +70,16 @@ pub struct ToolCallDelta {
 }
 
 impl Delta {
+    /// Whether it is text of the first choice and no more: what a model can be asked to go on with.
+    pub(super) fn is_plain(&self) -> bool {
+        let silent = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+        self.index == 0 && self.tool_calls.is_empty() && silent(&self.reasoning) && silent(&self.refusal)
+    }
+
     /// Whether it holds something of the answer. A role, a finish reason and a count of tokens are nothing of it.
     pub fn has_content(&self) -> bool {
         let said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         !self.content.is_empty() || !self.tool_calls.is_empty() || said(&self.reasoning) || said(&self.refusal)
-    }
-
-    /// A whole reply as one piece, from servers that answer a request for a stream with plain JSON.
-    pub(super) fn whole(reply: ChatReply) -> Delta {
-        let tool_calls = reply.tool_calls.into_iter().zip(0..).map(|(call, index)| ToolCallDelta {
-            index,
-            id: call.id,
-            name: Some(call.name),
-            arguments: call.arguments,
-        });
-        Delta {
-            tool_calls: tool_calls.collect(),
-            content: reply.content,
-            reasoning: reply.reasoning,
-            refusal: reply.refusal,
-            role: Some("assistant".to_owned()),
-            finish_reason: reply.finish_reason,
-            usage: reply.usage,
-            source: Arc::new(Source {
-                id: reply.id,
-                model: reply.model,
-                created: reply.created,
-                system_fingerprint: reply.system_fingerprint,
-                service_tier: reply.service_tier,
-            }),
-            index: 0,
-            raw: reply.raw,
-        }
     }
 }
 
@@ -106,6 +89,9 @@ struct WireChoice<'a> {
     index: Option<u32>,
     #[serde(default, borrow)]
     delta: Option<WireSaid<'a>>,
+    /// In a whole reply.
+    #[serde(default, borrow)]
+    message: Option<&'a RawValue>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
     finish_reason: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
@@ -134,6 +120,15 @@ pub(super) struct Memory {
 
 /// Reads one event's data.
 pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_json::Error> {
+    read_as(data, memory, false)
+}
+
+/// Reads a whole reply as one event, from servers that answer a request for a stream with plain JSON.
+pub(super) fn read_whole(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_json::Error> {
+    read_as(data, memory, true)
+}
+
+fn read_as(data: &Bytes, memory: &mut Memory, is_whole: bool) -> Result<Piece, serde_json::Error> {
     let mut wire: WireCompletion<'_, WireChoice<'_>> = serde_json::from_slice(data)?;
     let mut choices = wire.choices.take().unwrap_or_default();
     let error = real_error(wire.error).or_else(|| choices.iter().find_map(|choice| real_error(choice.error)));
@@ -151,7 +146,10 @@ pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_jso
     let source = memory.source(&wire);
     let mut deltas = Vec::with_capacity(choices.len());
     while let Some(choice) = choices.pop() {
-        let said = choice.delta.unwrap_or_default();
+        let said = match (is_whole, choice.message) {
+            (true, Some(message)) => serde_json::from_str(message.get())?,
+            _ => choice.delta.unwrap_or_default(),
+        };
         let mut delta = Delta {
             content: said.content.unwrap_or_default(),
             reasoning: said.reasoning_content.or(said.reasoning).map(Cow::into_owned),
@@ -163,6 +161,8 @@ pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_jso
             source: source.clone(),
             index: choice.index.unwrap_or(0),
             raw: data.clone(),
+            attempt: 1,
+            mark: Mark::Next,
         };
         for call in said.tool_calls.unwrap_or_default() {
             let given = call.index;

@@ -160,8 +160,12 @@ impl ApiError {
     }
 
     /// The same failure as it is once content was handed out: the answer is broken off, and nothing restarts in silence.
+    /// Policies judge it as what broke it.
     pub fn interrupted(mut self, partial: &str) -> ApiError {
         if self.kind == ErrorKind::StreamInterrupted {
+            if let Some(cause) = self.cause.take() {
+                return cause.interrupted(partial);
+            }
             self.partial = Some(partial.to_owned());
             return self;
         }
@@ -174,9 +178,15 @@ impl ApiError {
         error.request_id.clone_from(&self.request_id);
         error.headers.clone_from(&self.headers);
         error.body.clone_from(&self.body);
+        (error.retry_after, error.should_retry, error.class) = (self.retry_after, self.should_retry, self.class);
         error.partial = Some(partial.to_owned());
         error.cause = Some(self);
         error
+    }
+
+    /// The kinds that it is: its own, and that of what broke a stream.
+    pub fn kinds(&self) -> impl Iterator<Item = ErrorKind> {
+        std::iter::once(self.kind).chain(self.cause.as_ref().map(|cause| cause.kind))
     }
 
     /// What kind of failure it is for retry, fallback and breaker.

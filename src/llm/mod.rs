@@ -5,7 +5,8 @@
 //! [`error::ApiError`] that says what happened, what class it is and what to do.
 //!
 //! `endpoint` says where and as whom, `client` sends, `transport` and `classify` name failures, `chat`, `embeddings` and
-//! `stream` read what came back; `sse` turns bytes into events and `delta` events into pieces of an answer.
+//! `stream` read what came back; `sse` turns bytes into events and `delta` events into pieces of an answer; `interrupt` is
+//! about streams that break off.
 
 pub mod chat;
 pub mod classify;
@@ -14,6 +15,7 @@ pub mod delta;
 pub mod embeddings;
 pub mod endpoint;
 pub mod error;
+pub mod interrupt;
 pub mod retry_after;
 pub mod route;
 pub mod runtime;

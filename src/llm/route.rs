@@ -6,6 +6,7 @@ use super::delta::Delta;
 use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind};
+use super::interrupt::{Beginning, Mark, OnInterrupt, forbids_continuing, with_answer};
 use super::stream::{ChatStream, open_stream};
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
@@ -172,6 +173,21 @@ pub struct Order {
     pub inputs: usize,
     /// Parameters of this call; they win over the leg's.
     pub params: Params,
+    /// What follows when its stream breaks off.
+    pub on_interrupt: OnInterrupt,
+}
+
+impl Order {
+    /// What goes into the request for a leg: its own parameters and those of the call.
+    fn params_at<'a>(&'a self, leg: &'a Leg) -> impl Iterator<Item = &'a (Box<str>, Box<[u8]>)> {
+        let own = leg.params.iter().filter(|(name, _)| !self.params.iter().any(|(other, _)| other == name));
+        own.chain(&self.params)
+    }
+
+    /// Why half an answer could not be gone on from, if there is a reason in what is asked of whom.
+    fn obstacle(&self, legs: &[Arc<Leg>]) -> Option<&'static str> {
+        legs.iter().flat_map(|leg| self.params_at(leg)).find_map(|(name, value)| forbids_continuing(name, value))
+    }
 }
 
 /// One call's values and story.
@@ -187,38 +203,107 @@ pub struct Flight {
     pub begun: Instant,
     /// Of the last `retry.exhausted`: attempts, time, reason.
     pub exhausted: Option<(u32, Duration, &'static str)>,
+    /// The text that the reader has, once a stream was handed out.
+    given: Option<String>,
+    /// Why it is not gone on from, where that was wanted.
+    obstacle: Option<&'static str>,
 }
 
 impl Flight {
     /// A call that has not begun.
     pub fn new(route: Arc<Route>, order: Arc<Order>, client: Client) -> Flight {
         let bodies = vec![None; route.legs.len()];
-        Flight { route, order, client, bodies, kept: Vec::new(), attempts: Vec::new(), begun: clock::now(), exhausted: None }
+        Flight {
+            route,
+            order,
+            client,
+            bodies,
+            kept: Vec::new(),
+            attempts: Vec::new(),
+            begun: clock::now(),
+            exhausted: None,
+            given: None,
+            obstacle: None,
+        }
     }
 
     fn body(&mut self, target: Target) -> Bytes {
         let at = target.0 as usize;
+        if let (OnInterrupt::Continue, Some(text)) = (self.order.on_interrupt, &self.given)
+            && let Some(content) = with_answer(&self.order.content, text)
+        {
+            return self.written(at, &content);
+        }
         if let Some(body) = &self.bodies[at] {
             return body.clone();
         }
+        let body = self.written(at, &self.order.content);
+        self.bodies[at] = Some(body.clone());
+        body
+    }
+
+    fn written(&self, at: usize, content: &[u8]) -> Bytes {
         let (leg, order) = (&self.route.legs[at], &self.order);
-        let mut body = Vec::with_capacity(order.content.len() + 256);
+        let mut body = Vec::with_capacity(content.len() + 256);
         body.extend_from_slice(b"{\"model\":");
         // Writing texts to memory cannot fail.
         let _ = serde_json::to_writer(&mut body, &*leg.model);
         body.extend_from_slice(if order.task == Task::Embeddings { b",\"input\":" } else { b",\"messages\":" });
-        body.extend_from_slice(&order.content);
-        let own = leg.params.iter().filter(|(name, _)| !order.params.iter().any(|(other, _)| other == name));
-        for (name, value) in own.chain(&order.params) {
+        body.extend_from_slice(content);
+        for (name, value) in order.params_at(leg) {
             body.push(b',');
             let _ = serde_json::to_writer(&mut body, name);
             body.push(b':');
             body.extend_from_slice(value);
         }
         body.push(b'}');
-        let body = Bytes::from(body);
-        self.bodies[at] = Some(body.clone());
-        body
+        Bytes::from(body)
+    }
+
+    /// A stream that was handed out broke off: whether what it gave is taken back or gone on from, so that the policies may
+    /// try again; and the text that the reader has is kept.
+    pub fn interrupted(&mut self, stream: &ChatStream) -> bool {
+        self.given = Some(stream.text().to_owned());
+        match self.order.on_interrupt {
+            OnInterrupt::Error => false,
+            OnInterrupt::Restart => true,
+            OnInterrupt::Continue => {
+                self.obstacle = self.order.obstacle(&self.route.legs);
+                if !stream.is_plain() {
+                    self.obstacle = Some("more than text had come");
+                }
+                self.obstacle.is_none()
+            }
+        }
+    }
+
+    /// What the caller is told of a failure, with the alternatives' failures beside it: after the first content it is an
+    /// interrupted stream, and one that broke what the reader has where there is one.
+    pub fn told(&self, mut failure: Failure, others: &mut [Failure]) -> Failure {
+        let Some(text) = &self.given else { return failure };
+        let broke = |failure: &Failure| matches!(failure, Failure::Api(error) if error.kind == ErrorKind::StreamInterrupted);
+        let is_api = |failure: &Failure| matches!(failure, Failure::Api(_));
+        if !broke(&failure)
+            && let Some(at) = others.iter().rposition(broke).or_else(|| others.iter().rposition(is_api).filter(|_| !is_api(&failure)))
+        {
+            std::mem::swap(&mut failure, &mut others[at]);
+        }
+        let Failure::Api(error) = failure else { return failure };
+        let mut error = error.interrupted(text);
+        if let Some(why) = self.obstacle {
+            error.message.push_str(&format!(" (it was not continued: {why})"));
+        }
+        Failure::Api(error)
+    }
+
+    /// How the stream of an attempt that begins now is to be read.
+    fn beginning(&self) -> Beginning {
+        let attempt = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
+        match (&self.given, self.order.on_interrupt) {
+            (None, _) | (_, OnInterrupt::Error) => Beginning { attempt, ..Beginning::default() },
+            (Some(_), OnInterrupt::Restart) => Beginning { attempt, mark: Mark::Restarted, text: String::new() },
+            (Some(text), OnInterrupt::Continue) => Beginning { attempt, mark: Mark::Continued, text: text.clone() },
+        }
     }
 
     /// What is behind an outcome. A stream or value can be taken once.
@@ -286,9 +371,16 @@ impl Flight {
     }
 }
 
-async fn opened(client: Client, endpoint: Endpoint, request: Request, patience: Patience) -> Result<Answer, ApiError> {
+async fn opened(
+    client: Client,
+    endpoint: Endpoint,
+    request: Request,
+    patience: Patience,
+    beginning: Beginning,
+) -> Result<Answer, ApiError> {
     let begun = async {
         let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
+        stream.begins(beginning);
         let mut first = Vec::new();
         // A stream counts as begun with its first content; until then it may be tried again in silence.
         while let Some(delta) = stream.next().await? {
@@ -326,12 +418,18 @@ impl Kinds {
     pub fn bit(kind: ErrorKind) -> u32 {
         1 << (kind as u32)
     }
+
+    /// Whether a listed class matches the error, and whether one names it.
+    fn of(self, error: &ApiError) -> (bool, bool) {
+        let bits = error.kinds().fold(0, |bits, kind| bits | Kinds::bit(kind));
+        (self.matched & bits != 0, self.named & bits != 0)
+    }
 }
 
 /// Whether an error is retried under a rule; the server's `x-should-retry` decides where it is sent.
 fn retries(error: &ApiError, listed: Option<Kinds>) -> bool {
-    let bit = Kinds::bit(error.kind);
-    if listed.is_some_and(|k| k.matched & bit == 0) {
+    let (matched, named) = listed.map_or((true, false), |listed| listed.of(error));
+    if !matched {
         return false;
     }
     if let Some(said) = error.should_retry {
@@ -339,7 +437,7 @@ fn retries(error: &ApiError, listed: Option<Kinds>) -> bool {
     }
     match error.class().row().retry {
         Some(true) => true,
-        Some(false) => listed.is_some_and(|k| k.named & bit != 0),
+        Some(false) => named,
         None => listed.is_some(),
     }
 }
@@ -365,7 +463,7 @@ impl Host for Flight {
         request.max_response_bytes = leg.max_response_bytes;
         let (client, endpoint, task, inputs) = (self.client.clone(), leg.endpoint.clone(), self.order.task, self.order.inputs);
         match task {
-            Task::Stream => Box::pin(opened(client, endpoint, request, leg.patience)),
+            Task::Stream => Box::pin(opened(client, endpoint, request, leg.patience, self.beginning())),
             Task::Chat | Task::Embeddings => Box::pin(answered(client, endpoint, request, task, inputs)),
         }
     }
@@ -453,10 +551,10 @@ impl Rule {
             Rule::Retry(_) => Verdict::Final,
             Rule::Breaker if error.class().row().breaker => Verdict::FAILURE,
             Rule::Breaker | Rule::None => Verdict::Ignore,
-            Rule::Fallback(Some(kinds), _) if kinds.matched & Kinds::bit(error.kind) == 0 => Verdict::Final,
+            Rule::Fallback(Some(kinds), _) if !kinds.of(error).0 => Verdict::Final,
             Rule::Fallback(kinds, elsewhere) => match error.class().row().fallback {
                 FallbackRule::Always => Verdict::FAILURE,
-                _ if kinds.is_some_and(|k| k.named & Kinds::bit(error.kind) != 0) => Verdict::FAILURE,
+                _ if kinds.is_some_and(|k| k.of(error).1) => Verdict::FAILURE,
                 FallbackRule::OtherCredentials => Verdict::Failure { wait: WaitHint::None, branches: *elsewhere },
                 FallbackRule::Never => Verdict::Final,
             },

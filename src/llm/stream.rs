@@ -13,9 +13,10 @@ use super::client::{Client, RawReply, Request};
 use super::delta::{self, Delta, Memory, Piece};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
+use super::interrupt::{Anew, Beginning, Echo, Mark};
 use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
 use super::transport::Phase;
-use super::wire::first_byte;
+use super::wire::{first_byte, without_mark};
 use crate::drive::clock;
 use crate::drive::tokio::sleep_until;
 
@@ -52,6 +53,10 @@ pub async fn open_stream(client: &Client, endpoint: &Endpoint, request: Request)
         failed: None,
         silence: None,
         waited: Duration::ZERO,
+        attempt: 1,
+        mark: Mark::Next,
+        is_plain: true,
+        echo: None,
     })
 }
 
@@ -78,6 +83,13 @@ pub struct ChatStream {
     silence: Option<Duration>,
     /// How long nothing but the server was waited for, since the last content.
     waited: Duration,
+    attempt: u32,
+    /// Of the first piece; gone with it.
+    mark: Mark,
+    /// Whether all pieces given out were text of the first choice.
+    is_plain: bool,
+    /// While what comes may be what it was to go on from.
+    echo: Option<Echo>,
 }
 
 impl fmt::Debug for ChatStream {
@@ -128,10 +140,12 @@ impl ChatStream {
                 Err(error) => Some(Err(error)),
             };
         }
-        let delta = self.ready.pop_front()?;
+        let mut delta = self.ready.pop_front()?;
+        (delta.attempt, delta.mark) = (self.attempt, std::mem::take(&mut self.mark));
         if delta.index == 0 {
             self.text.push_str(&delta.content);
         }
+        self.is_plain &= delta.is_plain();
         if self.silence.is_some() && delta.has_content() {
             self.waited = Duration::ZERO;
         }
@@ -143,9 +157,21 @@ impl ChatStream {
         (self.silence, self.waited) = (limit, Duration::ZERO);
     }
 
-    /// The text of the first choice, up to the last piece given out.
+    /// Where it stands in its call, said before anything is read of it.
+    pub fn begins(&mut self, beginning: Beginning) {
+        (self.attempt, self.mark) = (beginning.attempt, beginning.mark);
+        self.echo = (!beginning.text.is_empty()).then(|| Echo::of(beginning.text.clone()));
+        self.text = beginning.text;
+    }
+
+    /// The text of the first choice, up to the last piece given out; with what it goes on from before it.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether all that was given out was text of the first choice.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// The provider's id for the request.
@@ -235,38 +261,76 @@ impl ChatStream {
     fn take(&mut self, event: Event) -> Result<bool, ApiError> {
         let data = event.data;
         if data.starts_with(b"[DONE]") {
-            return Ok(true);
+            return self.stop_listening().map(|()| true);
         }
         if event.name.as_deref() == Some("error") {
             let object = serde_json::from_slice(&data).unwrap_or_else(|_| serde_json::Value::String(self.head.excerpt(&data)));
             return Err(self.with_body(data).error_object(&object));
         }
-        let read = match first_byte(&data) {
+        let piece = match first_byte(&data) {
             // Some servers keep the connection alive with empty events.
             None => return Ok(false),
             Some(b'{') => delta::read(&data, &mut self.memory)
                 .map_err(|error| format!("broken JSON in the stream ({error}): {}", self.head.excerpt(&data))),
             Some(_) => Err(format!("an event that is no JSON object: {}", self.head.excerpt(&data))),
         };
-        let deltas = match read {
-            Ok(Piece::Choices(deltas)) => deltas,
-            Ok(Piece::Aside(delta)) => {
+        match piece {
+            Ok(piece) => self.give(piece, data).map(|()| false),
+            Err(what) => Err(self.with_body(data).malformed(&what)),
+        }
+    }
+
+    /// Puts there what an event held, or fails as it says.
+    fn give(&mut self, piece: Piece, data: Bytes) -> Result<(), ApiError> {
+        let deltas = match piece {
+            Piece::Choices(deltas) => deltas,
+            Piece::Aside(delta) => {
                 self.ready.push_back(*delta);
-                return Ok(false);
+                return Ok(());
             }
-            Ok(Piece::Error(object)) => return Err(self.with_body(data).error_object(&object)),
-            Ok(Piece::EndedInError) => return Err(self.with_body(data).ended_in_error()),
-            Err(what) => return Err(self.with_body(data).malformed(&what)),
+            Piece::Error(object) => return Err(self.with_body(data).error_object(&object)),
+            Piece::EndedInError => return Err(self.with_body(data).ended_in_error()),
         };
-        for delta in deltas {
+        for mut delta in deltas {
             let ended = delta.finish_reason.is_some();
+            self.listen(&mut delta, ended)?;
             match self.choices.iter_mut().find(|choice| choice.0 == delta.index) {
                 Some(choice) => choice.1 |= ended,
                 None => self.choices.push((delta.index, ended)),
             }
             self.ready.push_back(delta);
         }
-        Ok(false)
+        Ok(())
+    }
+
+    /// Leaves in a piece of a continued answer what is new.
+    fn listen(&mut self, delta: &mut Delta, is_last: bool) -> Result<(), ApiError> {
+        let Some(mut echo) = self.echo.take() else { return Ok(()) };
+        let heard = match std::mem::take(&mut delta.content) {
+            text if text.is_empty() => Ok(None),
+            text => echo.hear(&text),
+        };
+        delta.content = match heard {
+            Ok(Some(new)) => new,
+            Ok(None) if is_last || !delta.tool_calls.is_empty() => echo.end().map_err(|Anew| self.began_anew())?,
+            Ok(None) => {
+                self.echo = Some(echo);
+                String::new()
+            }
+            Err(Anew) => return Err(self.began_anew()),
+        };
+        Ok(())
+    }
+
+    /// The answer is over: what was kept back is new after all.
+    fn stop_listening(&mut self) -> Result<(), ApiError> {
+        if let Some(echo) = self.echo.take() {
+            let content = echo.end().map_err(|Anew| self.began_anew())?;
+            if !content.is_empty() {
+                self.ready.push_back(Delta { content, ..Delta::default() });
+            }
+        }
+        Ok(())
     }
 
     /// After `[DONE]`: reads what is left of the body, within bounds, so that the connection is used again.
@@ -297,9 +361,13 @@ impl ChatStream {
         self.response = None;
         match std::mem::replace(&mut self.body, Body::Unknown) {
             Body::Whole(body, _) => {
+                // As a reply first, with all that can be wrong with one.
                 let reply = chat::parse_reply(self.with_body(body.freeze()))?;
-                self.ready.push_back(Delta::whole(reply));
-                Ok(())
+                let data = reply.raw.slice_ref(without_mark(&reply.raw));
+                let piece = delta::read_whole(&data, &mut self.memory)
+                    .map_err(|error| self.head.malformed(&format!("unexpected JSON ({error}): {}", self.head.excerpt(&data))))?;
+                self.give(piece, data)?;
+                self.stop_listening()
             }
             Body::Unknown => Err(self.head.malformed(&format!("an empty stream{}", self.content_type()))),
             Body::Events(mut decoder) => {
@@ -332,6 +400,19 @@ impl ChatStream {
         let mut error = ApiError::new(ErrorKind::StreamInterrupted, message);
         error.status = Some(self.head.status);
         error.take_headers(&self.head.headers);
+        error.seal(&self.head.secrets())
+    }
+
+    /// Another attempt at the same place would do the same.
+    fn began_anew(&self) -> ApiError {
+        let from = self.head.origin.as_ref().map(|origin| origin.endpoint.place()).unwrap_or_default();
+        let message = format!(
+            "{from} was asked to go on from the text so far and began to repeat it instead (on_interrupt=\"continue\" needs a server that \
+             continues an assistant's message)"
+        );
+        let mut error = ApiError::new(ErrorKind::MalformedResponse, message);
+        error.take_headers(&self.head.headers);
+        error.should_retry = Some(false);
         error.seal(&self.head.secrets())
     }
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from seawall.llm import Embeddings
+from seawall import CircuitBreaker, Pipeline, Timeout, errors
+from seawall.llm import Chat, Embeddings
 from seawall.simulator import faults
 
 PROGRAM = """
 import asyncio, signal, socket, sys
+from seawall import CircuitBreaker
 from seawall.llm import Chat
 signal.signal(signal.SIGINT, signal.default_int_handler)
-chat = Chat("m", api_key="k", base_url=base_url, timeout=None, max_retries=0)
+# Half open: one call is let in, and as long as it has not given its permit back no other.
+circuit = CircuitBreaker(failure_threshold=1, recovery_timeout=0)
+circuit.record_failure()
+chat = Chat("m", api_key="k", base_url=base_url, timeout=None, max_retries=0, circuit=circuit)
 patient = chat.with_retry(wait=600, before_sleep=lambda state: print("waiting", flush=True))
 
-async def read():
-    async for piece in chat.astream("x"): pass
+async def read(model):
+    async for piece in model.astream("x"): pass
 
 def run(call):
     async def woken():
@@ -46,7 +55,7 @@ HUNG = {
     "stream": "list(chat.stream('x'))",
     "ainvoke": "run(chat.ainvoke('x'))",
     "abatch": "run(chat.abatch(['x']))",
-    "astream": "run(read())",
+    "astream": "run(read(chat))",
 }
 
 
@@ -66,8 +75,8 @@ def test_ctrl_c_ends_a_call_that_hangs_and_cuts_its_request(sim, program, fault)
 
 
 def test_ctrl_c_ends_a_wait_between_attempts(sim, program) -> None:
-    sim.on("m", faults.status(500), times=3)
-    calls = ("patient.invoke('x')", "run(patient.ainvoke('x'))", "patient.batch(['x'])")
+    calls = [call.replace("chat", "patient") for call in HUNG.values()]
+    sim.on("m", faults.status(500), times=len(calls))
     processes = [program(PROGRAM.format(call=call)) for call in calls]
     for process in processes:
         assert process.stdout.readline() == "waiting\n"
@@ -76,7 +85,7 @@ def test_ctrl_c_ends_a_wait_between_attempts(sim, program) -> None:
     for process, call in zip(processes, calls, strict=True):
         out, err = process.communicate(timeout=30)
         assert out == "interrupted 2\n", f"{call}: {out}{err}"
-    assert sim.count() == 6, "the failures and the calls after the interrupt"
+    assert sim.count() == 2 * len(calls), "the failures and the calls after the interrupt"
 
 
 @pytest.mark.parametrize("way", ["ainvoke", "abatch", "astream", "embeddings"])
@@ -147,3 +156,136 @@ def test_a_loop_that_ends_with_a_call_under_way_cuts_it(sim, chat) -> None:
     sim.wait_aborted(1)
     sim.clear()
     assert asyncio.run(chat().ainvoke("x")).attempts == 1
+
+
+# --- every permit comes back
+
+
+def half_open() -> CircuitBreaker:
+    """A breaker that lets one call in, and no other as long as that one has not given its permit back."""
+    circuit = CircuitBreaker(failure_threshold=1, recovery_timeout=0)
+    circuit.record_failure()
+    assert (circuit.state, circuit.metrics().probes) == ("half_open", 0)
+    return circuit
+
+
+def waits(model: Chat, way: str) -> Callable[[], Any]:
+    """Asks and waits for the answer; what it gives is awaited in the asynchronous ways."""
+
+    async def read() -> None:
+        async for _ in model.astream("x"):
+            pass
+
+    return {
+        "invoke": lambda: model.invoke("x"),
+        "batch": lambda: model.batch(["x"]),
+        "stream": lambda: list(model.stream("x")),
+        "ainvoke": lambda: model.ainvoke("x"),
+        "abatch": lambda: model.abatch(["x"]),
+        "astream": read,
+    }[way]
+
+
+def is_whole_again(sim, model: Chat, circuit: CircuitBreaker, *, judged: bool, connections: int = 1) -> None:
+    """The breaker has its permit back, with or without evidence, and no connection but the last answer's is open."""
+    metrics = circuit.metrics()
+    assert (metrics.state, metrics.probes, metrics.openings) == ("half_open", 0, 2 if judged else 1)
+    sim.clear()
+    assert model.invoke("x").content
+    assert (circuit.state, sim.open_connections) == ("closed", connections)
+
+
+@pytest.mark.parametrize("fault", [faults.hang(), faults.stall(2), faults.stall(2, 0.02)], ids=["hang", "stall", "keepalive"])
+@pytest.mark.parametrize("way", ["invoke", "batch", "stream", "ainvoke", "abatch", "astream"])
+def test_a_deadline_around_a_call_cuts_the_request_even_where_the_model_has_no_limit(sim, chat, way, fault) -> None:
+    circuit = half_open()
+    model = chat(timeout=None, circuit=circuit)
+    sim.on("m", fault)
+    limited, ask = Pipeline(Timeout(0.3)), waits(model, way)
+    with pytest.raises((TimeoutError, errors.StreamInterruptedError)) as raised:
+        if way in ("invoke", "batch", "stream"):
+            limited.call(ask)
+        else:
+            asyncio.run(limited.acall(ask))
+    if isinstance(raised.value, errors.StreamInterruptedError):
+        assert isinstance(raised.value.__cause__, errors.Timeout)
+    sim.wait_aborted(1)
+    assert sim.count() == 1
+    # A limit that passes is evidence, unless the task was cancelled first.
+    is_whole_again(sim, model, circuit, judged=circuit.metrics().openings == 2)
+
+
+@pytest.mark.parametrize("fault", [faults.hang(), faults.stall(2)], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("way", ["ainvoke", "abatch", "astream"])
+def test_cancelling_a_task_is_neutral(sim, chat, way, fault) -> None:
+    circuit = half_open()
+    model = chat(timeout=None, circuit=circuit)
+    sim.on("m", fault)
+
+    async def cancelled() -> None:
+        task = asyncio.ensure_future(waits(model, way)())
+        await asyncio.to_thread(sim.wait_for, 1)
+        assert circuit.metrics().probes == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    sim.wait_aborted(1)
+    is_whole_again(sim, model, circuit, judged=False)
+
+
+@pytest.mark.parametrize("way", ["close", "with", "drop", "break", "aclose", "async with", "async drop"])
+def test_leaving_a_stream_early_is_neutral_and_frees_its_connection(sim, chat, way) -> None:
+    circuit = half_open()
+    model = chat(timeout=None, circuit=circuit)
+    sim.on("m", faults.stall(3))
+
+    def leave() -> None:
+        stream = model.stream("x")
+        for _ in stream:
+            if way == "break":
+                break
+            assert circuit.metrics().probes == 1, "it is judged when it ends"
+            if way == "close":
+                stream.close()
+            elif way == "with":
+                with stream:
+                    break
+            else:
+                break
+
+    async def aleave() -> None:
+        stream = model.astream("x")
+        await anext(stream)
+        if way == "aclose":
+            await stream.aclose()
+        elif way == "async with":
+            async with stream:
+                pass
+
+    if way.startswith("a"):
+        asyncio.run(aleave())
+    else:
+        leave()
+    gc.collect()
+    sim.wait_aborted(1)
+    is_whole_again(sim, model, circuit, judged=False)
+
+
+def test_a_stream_is_judged_by_its_end(sim, chat) -> None:
+    circuit = half_open()
+    model = chat(circuit=circuit, max_retries=0)
+    sim.on("m", faults.stall(3))
+    with model.stream("x") as stream:
+        assert next(stream)
+        assert (circuit.state, circuit.metrics().probes) == ("half_open", 1)
+        with pytest.raises(errors.CircuitBreakerError):
+            model.invoke("x")
+    sim.on("m", faults.cut(3))
+    with contextlib.suppress(errors.StreamInterruptedError):
+        list(model.stream("x"))
+    assert (circuit.state, circuit.metrics().openings) == ("half_open", 2)
+    sim.clear()
+    assert list(model.stream("x"))
+    assert circuit.state == "closed"

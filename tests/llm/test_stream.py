@@ -307,7 +307,8 @@ def test_a_reader_that_is_slow_does_not_use_up_the_servers_time(sim, chat) -> No
     assert text + "".join(piece.content for piece in stream) == "x" * 1000
 
 
-def test_a_reader_that_stops_stops_the_server_too(chat) -> None:
+@pytest.mark.parametrize("way", ["stream", "astream"])
+def test_a_reader_that_stops_stops_the_server_too(chat, way) -> None:
     event = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}],"obfuscation":"%s"}\n\n' % (b"y" * 400)
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
     sent, whole = [0], 100_000_000
@@ -326,9 +327,19 @@ def test_a_reader_that_stops_stops_the_server_too(chat) -> None:
         stopped = threading.Event()
         thread = threading.Thread(target=serve)
         thread.start()
-        with chat(base_url=f"http://127.0.0.1:{server.getsockname()[1]}/v1").stream("x") as stream:
-            next(stream)
-            assert stopped.wait(30)
+        model = chat(base_url=f"http://127.0.0.1:{server.getsockname()[1]}/v1")
+
+        async def read() -> None:
+            async with model.astream("x") as stream:
+                await anext(stream)
+                assert await asyncio.to_thread(stopped.wait, 30)
+
+        if way == "astream":
+            asyncio.run(read())
+        else:
+            with model.stream("x") as stream:
+                next(stream)
+                assert stopped.wait(30)
         thread.join(30)
     assert 0 < sent[0] < whole / 4
 
@@ -371,3 +382,65 @@ async def test_a_piece_that_is_awaited_by_hand_is_left_by_closing_it(sim, chat) 
     await asyncio.to_thread(sim.wait_aborted, 1)
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
+
+
+def body_of(*events: str) -> str:
+    return "".join(event if event.startswith("event:") else f"data: {event}\n\n" for event in events)
+
+
+CONTENT = '{"choices":[{"index":0,"delta":{"role":"assistant","content":"so far"}}]}'
+
+
+@both
+@pytest.mark.parametrize("content", [True, False], ids=["after content", "before content"])
+@pytest.mark.parametrize(
+    ("event", "kind", "status"),
+    [
+        ('{"error":{"message":"m","type":"server_error"}}', errors.InternalServerError, None),
+        ('{"error":{"message":"m","code":400,"type":"BadRequestError"}}', errors.BadRequestError, 400),
+        ('{"error":{"message":"m","code":"insufficient_quota"}}', errors.QuotaExceededError, None),
+        ('{"error":{"message":"m","code":"context_length_exceeded"}}', errors.ContextWindowExceededError, None),
+        ('{"error":"m"}', errors.APIError, None),
+        ('{"choices":[{"index":0,"delta":{},"error":{"code":502,"message":"m"},"finish_reason":"error"}]}', errors.APIError, 502),
+        ('{"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}', errors.APIError, None),
+        ('event: error\ndata: {"message":"m","code":503}\n\n', errors.ServiceUnavailable, 503),
+    ],
+)
+def test_an_error_inside_a_success_is_that_error(sim, chat, read: Read, event, kind, status, content) -> None:
+    body = body_of(*([CONTENT] if content else []), event, "[DONE]")
+    sim.on("m", faults.status(200, body=body, content_type="text/event-stream"))
+    with pytest.raises(errors.APIError) as raised:
+        read(chat(max_retries=0))
+    error = raised.value
+    if content:
+        assert (type(error), error.partial) == (errors.StreamInterruptedError, "so far")
+        assert error.__cause__ is not None
+        error = error.__cause__
+    assert isinstance(error, kind)
+    assert status is None or error.status_code == status
+    assert error.request_id == "req_1"
+
+
+@both
+def test_the_pieces_of_several_choices_come_as_they_were_sent(sim, chat, read: Read) -> None:
+    def piece(*choices: str) -> str:
+        return f'{{"choices":[{",".join(choices)}]}}'
+
+    both_choices = piece('{"index":1,"delta":{"content":"b1"}}', '{"index":0,"delta":{"content":"a1"}}')
+    ends = [piece(f'{{"index":{index},"delta":{{}},"finish_reason":"stop"}}') for index in (0, 1)]
+    later = [piece('{"index":1,"delta":{"content":"b2"}}'), piece('{"index":0,"delta":{"content":"a2"}}')]
+    usage = '{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":4}}'
+    sim.on("m", faults.status(200, body=body_of(both_choices, *later, *ends, usage), content_type="text/event-stream"))
+    pieces = list(chat().stream("x", n=2))
+    assert [(p.index, p.content) for p in pieces if p.content] == [(1, "b1"), (0, "a1"), (1, "b2"), (0, "a2")]
+    assert [p.index for p in pieces if p.finish_reason] == [0, 1]
+    assert sum(p.usage["completion_tokens"] for p in pieces if p.usage) == 4
+    # With one of them unfinished it is cut.
+    sim.on("m", faults.status(200, body=body_of(both_choices, *later, ends[0], usage), content_type="text/event-stream"))
+    with pytest.raises(errors.StreamInterruptedError) as raised:
+        read(chat(n=2))
+    assert raised.value.partial == "a1a2"
+    # And from a server that does not stream at all.
+    whole = piece('{"index":0,"message":{"content":"a"}}', '{"index":1,"message":{"content":"b"}}')
+    sim.on("m", faults.status(200, body=whole))
+    assert [(p.index, p.content) for p in chat(n=2).stream("x")] == [(0, "a"), (1, "b")]

@@ -65,7 +65,8 @@ async fn failure(answer: Answer) -> (String, ApiError) {
 fn a_stream_is_read_to_its_end_however_it_is_cut_into_chunks() {
     run(async {
         let whole = [b": hello\r\n\r\n", ROLE, A, b"data:\n\n", B, STOP, USAGE, DONE].concat();
-        for size in [whole.len(), 1, 7, 64] {
+        let windows = String::from_utf8(whole.clone()).unwrap().replace("\r\n", "\n").replace('\n', "\r\n").into_bytes();
+        for (whole, size) in [&whole, &windows].into_iter().flat_map(|whole| [whole.len(), 1, 7, 64].map(|size| (whole, size))) {
             let chunks: Vec<&[u8]> = whole.chunks(size).collect();
             let (deltas, end) = read(Answer::events(&chunks, Then::Keep)).await;
             end.unwrap();
@@ -185,6 +186,12 @@ fn what_is_no_stream_is_told_by_its_first_byte() {
         end.unwrap();
         assert_eq!((deltas.len(), &*deltas[0].content, deltas[0].finish_reason.as_deref()), (1, "whole", Some("stop")));
         assert_eq!((deltas[0].tool_calls[0].name.as_deref(), deltas[0].usage.unwrap().prompt_tokens), (Some("f"), 1));
+        let two = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"},
+            {"index":1,"message":{"content":"b"},"finish_reason":"length"}],"usage":{"prompt_tokens":1}}"#;
+        let (deltas, end) = read(Answer::json(&format!("\u{feff}{two}"))).await;
+        end.unwrap();
+        let choices: Vec<_> = deltas.iter().map(|d| (d.index, &*d.content, d.finish_reason.as_deref(), d.usage.is_some())).collect();
+        assert_eq!(choices, [(0, "a", Some("stop"), false), (1, "b", Some("length"), true)]);
 
         // An event stream with a wrong content type is still one.
         let events = String::from_utf8([ROLE, A, DONE].concat()).unwrap();

@@ -46,6 +46,8 @@ pub struct World {
     pub cancelled: usize,
     pub delivered: Vec<f64>,
     pub events: Vec<Event>,
+    /// What open streams gave out is taken back when they fail.
+    pub takes_back: bool,
 }
 
 /// How a guarded call came out.
@@ -61,7 +63,16 @@ pub enum End {
 impl World {
     pub fn new(script: &[&[(f64, Answer)]]) -> World {
         let script = script.iter().map(|t| t.iter().map(|(d, a)| (s(*d), *a)).collect()).collect();
-        World { now: at(1.0), script, values: Vec::new(), calls: Vec::new(), cancelled: 0, delivered: Vec::new(), events: Vec::new() }
+        World {
+            now: at(1.0),
+            script,
+            values: Vec::new(),
+            calls: Vec::new(),
+            cancelled: 0,
+            delivered: Vec::new(),
+            events: Vec::new(),
+            takes_back: false,
+        }
     }
 
     fn keep(&mut self, answer: Answer) -> Outcome {
@@ -78,7 +89,7 @@ impl World {
             Outcome::Value(_) | Outcome::Stream(_) => Verdict::Success,
             Outcome::Rejected(_) => Verdict::FAILURE,
             Outcome::Error(ticket) => match self.values[ticket.0 as usize] {
-                Answer::Error(name) if name.starts_with("final") => Verdict::Final,
+                Answer::Error(name) | Answer::Stream(_, Err(name)) if name.starts_with("final") => Verdict::Final,
                 Answer::Error(name) if name.starts_with("neutral") => Verdict::Ignore,
                 Answer::Busy(wait) => Verdict::Failure { wait: WaitHint::RetryAfter(wait), branches: u64::MAX },
                 _ => Verdict::FAILURE,
@@ -186,6 +197,8 @@ impl World {
                         && end <= until
                     {
                         self.come_out(execution, running, i);
+                    } else if self.takes_back {
+                        running.iter().filter(|r| r.open).for_each(|r| execution.taken_back(r.call));
                     }
                 }
                 Step::Deliver(_) => self.delivered.push(self.now.since(at(1.0)).as_secs_f64()),
@@ -204,7 +217,12 @@ impl World {
                 execution.opened(call, ticket);
                 running.push(Running { end: self.now.after(then), call, answer, open: true });
             }
-            _ => execution.ended(call, outcome),
+            _ => {
+                if open && self.takes_back {
+                    execution.taken_back(call);
+                }
+                execution.ended(call, outcome);
+            }
         }
     }
 

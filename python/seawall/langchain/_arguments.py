@@ -57,8 +57,8 @@ NOT_TAKEN = {
 }
 # What the client is told, that is no parameter of a request.
 _CLIENT = (
-    *("api_key", "base_url", "first_token_timeout", "idle_timeout", "max_retries", "messages", "model", "organization"),
-    *("project", "stream", "timeout"),
+    *("api_key", "base_url", "first_token_timeout", "idle_timeout", "max_retries", "messages", "model", "on_interrupt"),
+    *("organization", "project", "stream", "timeout"),
 )
 # Parameters of the API that are no fields: known, so that a misspelt name is not taken for one.
 _PARAMETERS = {
@@ -152,6 +152,7 @@ def refuse_in_call(parameters: Mapping[str, Any]) -> None:
             "timeout",
             "first_token_timeout",
             "idle_timeout",
+            "on_interrupt",
             "http_client",
             "extra_headers",
             "extra_query",

@@ -17,7 +17,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 from typing_extensions import Self
 
-from seawall._model import retry_policy
+from seawall._model import OnInterrupt, retry_policy
 from seawall._seawall import CircuitBreaker, Retry
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch, errors
@@ -62,6 +62,9 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
         base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
         timeout: seconds for one attempt, to the last byte (60); `None` for none.
         first_token_timeout, idle_timeout: of a stream, seconds to its first content, and from one content to the next.
+        on_interrupt: what follows when a stream breaks off after its first content: `"error"`, `"restart"` (pieces that are
+            added up begin anew with it) or `"continue"`; the first piece of the next attempt says so in
+            `response_metadata["seawall"]`.
         max_retries: attempts after the first (2), unless `with_retry` says otherwise.
         streaming: read the answer as a stream for `invoke` too.
         stream_usage: ask for token counts in streams (true).
@@ -84,6 +87,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
     request_timeout: float | timedelta | None = Field(default=60.0, alias="timeout")
     first_token_timeout: float | timedelta | None = None
     idle_timeout: float | timedelta | None = None
+    on_interrupt: OnInterrupt | None = None
     max_retries: int | None = None
     default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
     default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
@@ -308,6 +312,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
             timeout=self.request_timeout,
             first_token_timeout=self.first_token_timeout,
             idle_timeout=self.idle_timeout,
+            on_interrupt=self.on_interrupt,
             max_retries=2 if self.max_retries is None else self.max_retries,
             default_headers=self.default_headers,
             default_query=self.default_query,
@@ -379,7 +384,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
         stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
         try:
             for piece in stream:
-                chunk = to_chunk(piece)
+                chunk = to_chunk(piece, restarts=self.on_interrupt == "restart")
                 if run_manager is not None:
                     run_manager.on_llm_new_token(piece.content, chunk=chunk)
                 yield chunk
@@ -398,7 +403,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
         stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
         try:
             async for piece in AsyncStream(stream):
-                chunk = to_chunk(piece)
+                chunk = to_chunk(piece, restarts=self.on_interrupt == "restart")
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(piece.content, chunk=chunk)
                 yield chunk

@@ -119,9 +119,51 @@ def _message(text: str, calls: Iterable[Mapping[str, Any]], refusal: str | None,
     )
 
 
-def to_chunk(chunk: Chunk) -> ChatGenerationChunk:
-    """A piece of a stream."""
+class StreamedMessage(AIMessageChunk):
+    """A piece of an answer that may begin anew: pieces added up are those of the last attempt."""
+
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """As what it is told to others: a piece like any other."""
+        return AIMessageChunk.lc_id()
+
+    def plain(self) -> AIMessageChunk:
+        """As any model's piece is."""
+        return AIMessageChunk(**{name: getattr(self, name) for name in AIMessageChunk.model_fields})
+
+    def __add__(self, other: Any) -> Any:
+        rest = list(other) if isinstance(other, (list, tuple)) else [other]
+        at = max((at for at, piece in enumerate(rest) if isinstance(piece, RestartedMessage)), default=None)
+        return self.plain() + other if at is None else rest[at].plain() + rest[at + 1 :]
+
+
+class RestartedMessage(StreamedMessage):
+    """The first piece of an answer that begins anew: added to what came before it, it takes its place."""
+
+    def __radd__(self, other: Any) -> AIMessageChunk:
+        return self.plain()
+
+
+class StreamedChunk(ChatGenerationChunk):
+    """The same for langchain-core, which adds up what is around the messages."""
+
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """As what it is told to others: a piece like any other."""
+        return ChatGenerationChunk.lc_id()
+
+    def __add__(self, other: ChatGenerationChunk | list[ChatGenerationChunk]) -> ChatGenerationChunk:
+        pieces = [self, *other] if isinstance(other, list) else [self, other]
+        last = max((at for at, piece in enumerate(pieces) if isinstance(piece.message, RestartedMessage)), default=0)
+        first = ChatGenerationChunk(message=pieces[last].message, generation_info=pieces[last].generation_info)
+        return first + pieces[last + 1 :]
+
+
+def to_chunk(chunk: Chunk, *, restarts: bool = False) -> ChatGenerationChunk:
+    """A piece of a stream; of one that may begin anew with `restarts`."""
     metadata: dict[str, Any] = {}
+    if chunk.restarted or chunk.continued:
+        metadata["seawall"] = {"restarted": True} if chunk.restarted else {"continued": True}
     if chunk.finish_reason is not None:
         told = {
             "finish_reason": chunk.finish_reason,
@@ -130,20 +172,23 @@ def to_chunk(chunk: Chunk) -> ChatGenerationChunk:
             "system_fingerprint": chunk.system_fingerprint,
             "service_tier": chunk.service_tier,
         }
-        metadata = {name: value for name, value in told.items() if value is not None}
+        metadata |= {name: value for name, value in told.items() if value is not None}
     more = {"refusal": chunk.refusal, "reasoning_content": chunk.reasoning}
     calls: list[ToolCallChunk] = [
         tool_call_chunk(name=name, args=arguments, id=call_id, index=index)
         for index, call_id, name, arguments in chunk.tool_calls
     ]
-    message = AIMessageChunk(
+    kind = RestartedMessage if chunk.restarted else StreamedMessage if restarts else AIMessageChunk
+    message = kind(
         content=chunk.content,
         tool_call_chunks=calls,
         usage_metadata=usage_metadata(chunk.usage),
         response_metadata=metadata,
         additional_kwargs={name: value for name, value in more.items() if value is not None},
     )
-    return ChatGenerationChunk(message=message, generation_info={"finish_reason": chunk.finish_reason} if metadata else None)
+    finish = {"finish_reason": chunk.finish_reason}
+    whole = StreamedChunk if restarts else ChatGenerationChunk
+    return whole(message=message, generation_info=None if chunk.finish_reason is None else finish)
 
 
 def last_chunk(attempts: Attempts, alternative: int, seconds: float) -> ChatGenerationChunk:

@@ -176,9 +176,9 @@ impl Builder {
     pub fn chain(&mut self, py: Python<'_>, leg: &Leg, target: Target, table: &Bound<'_, PyAny>) -> PyResult<StageId> {
         let leaf = self.plan.leaf(target);
         let mut inner = self.push(leaf, Rule::None, Stage::default(), leg.name());
-        if let Some(limit) = leg.timeout {
-            inner = self.layer(Arc::new(Timeout { limit }), vec![inner], Rule::None, None, leg.name());
-        }
+        // Without a limit of its own, a request is still cut by the one around its call.
+        let limit = leg.timeout.unwrap_or(Duration::MAX);
+        inner = self.layer(Arc::new(Timeout { limit }), vec![inner], Rule::None, None, leg.name());
         if let Some(breaker) = &leg.breaker {
             CircuitBreaker::guards(breaker.bind(py), &leg.core.model)?;
             let name = breaker.get().display_name();

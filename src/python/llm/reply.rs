@@ -5,6 +5,7 @@ use super::route::Story;
 use crate::llm::chat::{ChatReply, parse_reply};
 use crate::llm::client::RawReply;
 use crate::llm::delta::Delta;
+use crate::llm::interrupt::Mark;
 use crate::llm::usage::Usage;
 use crate::python::convert::quoted;
 use crate::python::errors::configuration;
@@ -263,7 +264,25 @@ impl Chunk {
         self.delta.index
     }
 
-    /// Tokens, on the piece that tells them.
+    /// Which attempt gave it: its place among the stream's `attempts`, from 1 on.
+    #[getter]
+    fn attempt(&self) -> u32 {
+        self.delta.attempt
+    }
+
+    /// Whether the answer begins anew with this piece (`on_interrupt="restart"`): the pieces before it are void.
+    #[getter]
+    fn restarted(&self) -> bool {
+        self.delta.mark == Mark::Restarted
+    }
+
+    /// Whether another attempt goes on with this piece (`on_interrupt="continue"`): it follows those before it.
+    #[getter]
+    fn continued(&self) -> bool {
+        self.delta.mark == Mark::Continued
+    }
+
+    /// Tokens, on the piece that tells them: those of its own attempt's request.
     #[getter]
     fn usage<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         usage_dict(py, self.delta.usage.as_ref())

@@ -13,6 +13,7 @@ use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
 use crate::llm::error::{ApiError, ErrorKind, KINDS};
+use crate::llm::interrupt::{OnInterrupt, WORDS};
 use crate::llm::route::{Answer, Attempt, Failure, Flight, Kinds, Leg as LegCore, Order, Route as Core, Rule, Task};
 use crate::llm::runtime;
 use crate::policies::class::Class;
@@ -20,6 +21,7 @@ use crate::policies::fallback::Fallback;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
 use crate::python::judge::Listed;
+use crate::python::policies::circuit_breaker::short_repr;
 use crate::python::remaining;
 use futures_util::FutureExt;
 use pyo3::exceptions::PyBaseException;
@@ -51,9 +53,11 @@ impl Finished {
     pub fn of(drive: &mut Drive<Flight>, outcome: &Outcome) -> Finished {
         let attached: Vec<Outcome> = drive.execution().attached().to_vec();
         let flight = &mut drive.host;
+        let mut others: Vec<Failure> = attached.iter().filter_map(|o| flight.failure(o)).collect();
+        let result = flight.take(outcome).map_err(|failure| flight.told(failure, &mut others));
         Finished {
-            result: flight.take(outcome),
-            others: attached.iter().filter_map(|o| flight.failure(o)).collect(),
+            result,
+            others,
             attempts: std::mem::take(&mut flight.attempts),
             begun: flight.begun,
             took: clock::now().since(flight.begun),
@@ -73,13 +77,6 @@ impl Finished {
             begun,
             took: clock::now().since(begun),
             exhausted: None,
-        }
-    }
-
-    /// After the first content every failure is an interrupted stream.
-    pub fn broke_off(&mut self, text: &str) {
-        if let Err(Failure::Api(error)) = &self.result {
-            self.result = Err(Failure::Api(error.clone().interrupted(text)));
         }
     }
 }
@@ -274,6 +271,13 @@ pub struct Route {
     pub shared: Arc<Shared>,
     /// Those of `shared` too, for the garbage collector.
     listeners: Arc<Listeners>,
+    on_interrupt: OnInterrupt,
+}
+
+fn on_interrupt(py: Python<'_>, word: &Bound<'_, PyAny>) -> PyResult<OnInterrupt> {
+    let found = word.extract::<&str>().ok().and_then(OnInterrupt::named);
+    let words: Vec<String> = WORDS.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+    found.ok_or_else(|| configuration(py, &format!("on_interrupt must be {}, not {}", words.join(" or "), short_repr(word))))
 }
 
 fn broken(py: Python<'_>, table: &Py<PyAny>, error: &crate::llm::error::ApiError) -> PyErr {
@@ -281,15 +285,21 @@ fn broken(py: Python<'_>, table: &Py<PyAny>, error: &crate::llm::error::ApiError
 }
 
 impl Route {
-    pub fn order(task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<Order>> {
-        Route::order_at(if task == Task::Embeddings { "input" } else { "messages" }, task, content, params)
+    fn order(task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<Order>> {
+        Route::order_at(if task == Task::Embeddings { "input" } else { "messages" }, task, content, params, OnInterrupt::Error)
     }
 
     /// The same where errors name another place.
-    fn order_at(place: &str, task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<Order>> {
+    fn order_at(
+        place: &str,
+        task: Task,
+        content: &Bound<'_, PyAny>,
+        params: Option<&Bound<'_, PyDict>>,
+        on_interrupt: OnInterrupt,
+    ) -> PyResult<Arc<Order>> {
         let lists = (content.cast::<PyList>(), content.cast::<PyTuple>());
         let inputs = lists.0.map(|list| list.len()).or_else(|_| lists.1.map(|tuple| tuple.len())).unwrap_or(1);
-        Ok(Arc::new(Order { task, content: json::text(content, place)?, inputs, params: json::params(params)? }))
+        Ok(Arc::new(Order { task, content: json::text(content, place)?, inputs, params: json::params(params)?, on_interrupt }))
     }
 
     pub fn live(&self, py: Python<'_>) -> PyResult<(tokio::runtime::Handle, Client)> {
@@ -304,9 +314,11 @@ fn task(name: &str) -> Task {
 #[pymethods]
 impl Route {
     /// `legs` in the order in which they are tried; `handled` are the exception classes for which alternatives stand in;
-    /// `table` is where exception classes are looked up; `function` is what retry states and logs name.
+    /// `table` is where exception classes are looked up; `function` is what retry states and logs name. `on_interrupt` is for
+    /// streams that say nothing else.
     #[new]
-    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None))]
+    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None))]
+    #[allow(clippy::too_many_arguments)] // one per argument
     fn new(
         py: Python<'_>,
         legs: Vec<Py<Leg>>,
@@ -314,6 +326,7 @@ impl Route {
         handled: Option<Bound<'_, PyAny>>,
         deadline: Option<f64>,
         function: Option<Py<PyAny>>,
+        on_interrupt: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Route> {
         let Some(first) = legs.first() else { return Err(configuration(py, "a route needs a model")) };
         if legs.len() > MOST {
@@ -357,7 +370,8 @@ impl Route {
         let foreign = Arc::new(Listeners::new(stages, names.clone(), table.clone_ref(py), function));
         let legs = legs.iter().map(|l| l.get().core.clone()).collect();
         let core = Arc::new(Core { plan, legs, rules, names, foreign: Some(foreign.clone()), announces });
-        Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign })
+        let on_interrupt = on_interrupt.map_or(Ok(OnInterrupt::Error), |word| self::on_interrupt(py, &word))?;
+        Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign, on_interrupt })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -419,9 +433,15 @@ impl Route {
     }
 
     /// Opens a stream; nothing is sent before its first piece is asked for.
-    #[pyo3(signature = (content, params=None))]
-    fn stream(&self, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Stream> {
-        let order = Route::order(Task::Stream, content, params)?;
+    #[pyo3(signature = (content, params=None, on_interrupt=None))]
+    fn stream(
+        &self,
+        content: &Bound<'_, PyAny>,
+        params: Option<&Bound<'_, PyDict>>,
+        on_interrupt: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Stream> {
+        let on_interrupt = on_interrupt.map_or(Ok(self.on_interrupt), |word| self::on_interrupt(content.py(), &word))?;
+        let order = Route::order_at("messages", Task::Stream, content, params, on_interrupt)?;
         Ok(Stream::new(self.shared.clone(), order))
     }
 
@@ -445,7 +465,7 @@ impl Route {
         for (at, content) in contents.iter().enumerate() {
             let order = match content.is_instance_of::<PyBaseException>() {
                 true => Err(PyErr::from_value(content.clone())),
-                false => Route::order_at(&format!("inputs[{at}]"), task(kind), content, params),
+                false => Route::order_at(&format!("inputs[{at}]"), task(kind), content, params, OnInterrupt::Error),
             };
             refused.push(match order {
                 Ok(order) => {

@@ -77,8 +77,15 @@ impl Pipe {
         (held.pieces.len(), !matches!(held.reader, Reader::Nobody))
     }
 
+    /// Wakes a reader that waits, if there is something for it.
     fn tell(&self) {
-        let reader = std::mem::replace(&mut self.lock().reader, Reader::Nobody);
+        let reader = {
+            let mut held = self.lock();
+            if held.pieces.is_empty() && held.end.is_none() {
+                return;
+            }
+            std::mem::replace(&mut held.reader, Reader::Nobody)
+        };
         Pipe::wake(reader);
     }
 
@@ -127,7 +134,6 @@ async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<P
 async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pipe, deadline: Instant) -> Option<Finished> {
     let mut drive = Drive::new(shared.core.execution(deadline), Flight::new(shared.core.clone(), order, client));
     let mut turn = drive.advance().await;
-    let mut delivered = None;
     while let Turn::Delivered(ticket) = turn {
         let call = drive.host.last_call();
         let taken = drive.host.take(&Outcome::Stream(ticket));
@@ -166,19 +172,21 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pi
                 None => break stream.finished().then_some(Ok(())),
             }
         };
-        delivered = Some(stream.text().to_owned());
+        // Without an end a time limit of the call's has passed, which the machine knows.
+        if !matches!(end, Some(Ok(()))) && drive.host.interrupted(&stream) {
+            drive.taken_back(call);
+            // Whoever reads has what there is, however long the next attempt takes.
+            pipe.tell();
+        }
         if let Some(end) = end {
             let outcome = drive.host.keep_end(call, end);
             drive.stream_ended(call, outcome);
         }
+        drop(stream);
         turn = drive.advance().await;
     }
     let Turn::Done(outcome) = turn else { return None };
-    let mut finished = Finished::of(&mut drive, &outcome);
-    if let Some(text) = delivered {
-        finished.broke_off(&text);
-    }
-    Some(finished)
+    Some(Finished::of(&mut drive, &outcome))
 }
 
 /// A streamed answer: an iterator that knows its story once it is over.

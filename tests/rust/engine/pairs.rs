@@ -151,3 +151,30 @@ fn the_total_limit_interrupts_an_open_stream() {
     let (end, _) = world.run(&plan(vec![timeout(5.0), Arc::new(retry(3, 1.0))]));
     assert_eq!((end, world.elapsed(), world.cancelled), (End::Refused(Refusal::TimedOut), 5.0, 1));
 }
+
+#[test]
+fn a_stream_whose_pieces_are_taken_back_is_a_failed_attempt() {
+    let breaker = Arc::new(CircuitBreaker::new(config(2, 60.0)));
+    let whole = plan(vec![Arc::new(retry(3, 1.0)), guarded(&breaker), timeout(8.0)]);
+    let cut = Answer::Stream(s(4.0), Err("cut"));
+    let mut world = World::new(&[&[(0.5, cut), (0.5, Answer::Stream(s(4.0), Ok(())))]]);
+    world.takes_back = true;
+    let (end, execution) = world.run(&whole);
+    assert_eq!((end, execution.calls(), world.elapsed()), (End::Streamed, 2, 0.5 + 4.0 + 1.0 + 0.5 + 4.0));
+    assert_eq!((world.delivered.as_slice(), world.names()), (&[0.5, 6.0][..], vec!["retry.scheduled"]));
+    // The second was good, so the breaker begins to count anew; then two are enough, and the third is not let in.
+    world = World::new(&[&[(0.5, cut)]]);
+    world.takes_back = true;
+    let (end, execution) = world.run(&whole);
+    assert_eq!((end, execution.calls()), (End::Error("cut"), 2));
+    assert_eq!((breaker.state(world.now), world.events.last().map(|e| e.reason)), (State::Open, Some("the circuit opened")));
+}
+
+#[test]
+fn a_limit_that_passes_over_such_a_stream_is_judged_too() {
+    let limited = plan(vec![Arc::new(retry(2, 1.0)), timeout(2.0)]);
+    let mut world = World::new(&[&[(0.5, Answer::Stream(s(60.0), Ok(()))), (0.5, Answer::Value(1))]]);
+    world.takes_back = true;
+    let (end, _) = world.run(&limited);
+    assert_eq!((end, world.elapsed(), world.cancelled), (End::Value(1), 3.5, 1));
+}

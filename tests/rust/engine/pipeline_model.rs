@@ -158,6 +158,30 @@ fn shapes() -> impl Strategy<Value = Shape> {
     )
 }
 
+/// How the pipeline went about it.
+fn ran(shape: &Shape, scripts: &[Vec<(f64, Answer)>], takes_back: bool) -> (Story, Vec<&'static str>) {
+    let mut world = World::new(&scripts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    world.takes_back = takes_back;
+    let (end, _) = world.run(&build(shape));
+    let tenths = |seconds: f64| (seconds * 10.0).round() as Tenths;
+    let story = Story {
+        calls: world.calls.iter().map(|(target, at)| (*target, tenths(*at))).collect(),
+        end: Some(end),
+        at: tenths(world.elapsed()),
+        reason: world.events.iter().find(|e| e.name.as_str() == "retry.exhausted").map(|e| e.reason),
+    };
+    (story, world.names())
+}
+
+/// The same failure by a stream that opens halfway.
+fn streamed((takes, answer): (f64, Answer)) -> (f64, Answer) {
+    match answer {
+        Answer::Error(name) => (takes / 2.0, Answer::Stream(s(takes) - s(takes / 2.0), Err(name))),
+        Answer::Hang => (0.0, Answer::Stream(s(1e6), Err("never"))),
+        other => (takes, other),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
@@ -173,15 +197,11 @@ proptest! {
         let expected = told(&shape, &scripts);
 
         let timed: Vec<Vec<(f64, Answer)>> = scripts.iter().map(|script| script.iter().map(|(t, a)| (seconds(*t), *a)).collect()).collect();
-        let mut world = World::new(&timed.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let (end, _) = world.run(&build(&shape));
-        let tenths = |seconds: f64| (seconds * 10.0).round() as Tenths;
-        let story = Story {
-            calls: world.calls.iter().map(|(target, at)| (*target, tenths(*at))).collect(),
-            end: Some(end),
-            at: tenths(world.elapsed()),
-            reason: world.events.iter().find(|e| e.name.as_str() == "retry.exhausted").map(|e| e.reason),
-        };
+        let (story, names) = ran(&shape, &timed, false);
+        // What was taken back of a stream that failed is as if it had never been handed out.
+        let streamed: Vec<Vec<_>> = timed.iter().map(|script| script.iter().copied().map(streamed).collect()).collect();
+        let (again, others) = ran(&shape, &streamed, true);
+        prop_assert_eq!((&again, others), (&story, names));
         prop_assert_eq!(story, expected);
     }
 }
