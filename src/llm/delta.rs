@@ -7,9 +7,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::chat::{ChatReply, WireCompletion, WireSaid};
+use super::chat::{ChatReply, Choice, WireCompletion, WireSaid};
 use super::usage::{Usage, WireUsage};
-use super::wire::{lenient_number, lenient_text, real_error};
+use super::wire::{MOST, lenient_number, lenient_text, real_error};
 
 /// A piece of an answer. What is not here is in `raw`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +32,8 @@ pub struct Delta {
     pub source: Arc<Source>,
     /// Which choice this belongs to.
     pub index: u32,
+    /// Where its choice stands in the event's list.
+    pub place: usize,
     /// The event's data as it came.
     pub raw: Bytes,
 }
@@ -71,32 +73,33 @@ impl Delta {
         !self.content.is_empty() || !self.tool_calls.is_empty() || said(&self.reasoning) || said(&self.refusal)
     }
 
-    /// A whole reply as one piece, from servers that answer a request for a stream with plain JSON.
-    pub(super) fn whole(reply: ChatReply) -> Delta {
-        let tool_calls = reply.tool_calls.into_iter().zip(0..).map(|(call, index)| ToolCallDelta {
-            index,
-            id: call.id,
-            name: Some(call.name),
-            arguments: call.arguments,
-        });
-        Delta {
-            tool_calls: tool_calls.collect(),
-            content: reply.content,
-            reasoning: reply.reasoning,
-            refusal: reply.refusal,
+    /// A whole reply as one piece for each choice, from servers that answer a request for a stream with plain JSON.
+    pub(super) fn whole(reply: ChatReply) -> Vec<Delta> {
+        let ChatReply { id, model, created, system_fingerprint, service_tier, first, others, mut usage, raw, .. } = reply;
+        let source = Arc::new(Source { id, model, created, system_fingerprint, service_tier });
+        let piece = |choice: Choice| Delta {
+            content: choice.content,
+            reasoning: choice.reasoning,
+            refusal: choice.refusal,
+            tool_calls: choice
+                .tool_calls
+                .into_iter()
+                .zip(0..)
+                .map(|(call, index)| ToolCallDelta { index, id: call.id, name: Some(call.name), arguments: call.arguments })
+                .collect(),
             role: Some("assistant".to_owned()),
-            finish_reason: reply.finish_reason,
-            usage: reply.usage,
-            source: Arc::new(Source {
-                id: reply.id,
-                model: reply.model,
-                created: reply.created,
-                system_fingerprint: reply.system_fingerprint,
-                service_tier: reply.service_tier,
-            }),
-            index: 0,
-            raw: reply.raw,
+            finish_reason: choice.finish_reason,
+            usage: None,
+            source: source.clone(),
+            index: choice.index,
+            place: choice.place,
+            raw: raw.clone(),
+        };
+        let mut pieces: Vec<Delta> = std::iter::once(first).chain(others).map(piece).collect();
+        if let Some(last) = pieces.last_mut() {
+            last.usage = usage.take();
         }
+        pieces
     }
 }
 
@@ -162,12 +165,16 @@ pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_jso
             usage: usage.take(),
             source: source.clone(),
             index: choice.index.unwrap_or(0),
+            place: choices.len(),
             raw: data.clone(),
         };
         for call in said.tool_calls.unwrap_or_default() {
             let given = call.index;
             let (id, name, arguments) = call.into_parts()?;
             let index = memory.tools.place(delta.index, given, id.as_deref(), name.is_some());
+            if memory.tools.calls.len() > MOST {
+                return Err(serde::de::Error::custom(format_args!("more than {MOST} tool calls")));
+            }
             delta.tool_calls.push(ToolCallDelta { index, id, name, arguments });
         }
         deltas.push(delta);

@@ -15,7 +15,7 @@ use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
 use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
 use super::transport::Phase;
-use super::wire::first_byte;
+use super::wire::{MOST, first_byte};
 use crate::drive::clock;
 use crate::drive::tokio::sleep_until;
 
@@ -36,23 +36,7 @@ pub async fn open_stream(client: &Client, endpoint: &Endpoint, request: Request)
         body: Bytes::new(),
         origin: Some(origin),
     };
-    Ok(ChatStream {
-        response: Some(response),
-        head,
-        body: Body::Unknown,
-        events: VecDeque::new(),
-        ready: VecDeque::new(),
-        memory: Memory::default(),
-        choices: Vec::new(),
-        text: String::new(),
-        received: 0,
-        max,
-        overlong: None,
-        last: None,
-        failed: None,
-        silence: None,
-        waited: Duration::ZERO,
-    })
+    Ok(ChatStream::new(head, response, max))
 }
 
 /// A stream that has begun. Dropping it gives up the request.
@@ -96,6 +80,27 @@ enum Body {
 }
 
 impl ChatStream {
+    /// A stream from a response's head and its body. One of more bytes than `max` is refused.
+    pub fn new(head: RawReply, body: Response, max: usize) -> ChatStream {
+        ChatStream {
+            response: Some(body),
+            head,
+            body: Body::Unknown,
+            events: VecDeque::new(),
+            ready: VecDeque::new(),
+            memory: Memory::default(),
+            choices: Vec::new(),
+            text: String::new(),
+            received: 0,
+            max,
+            overlong: None,
+            last: None,
+            failed: None,
+            silence: None,
+            waited: Duration::ZERO,
+        }
+    }
+
     /// The next piece, or `None` after the last one of a whole answer.
     ///
     /// An answer is whole when `[DONE]` came, or a finish reason for each of its choices. Anything else is an error,
@@ -260,8 +265,10 @@ impl ChatStream {
         };
         for delta in deltas {
             let ended = delta.finish_reason.is_some();
+            let is_full = self.choices.len() == MOST;
             match self.choices.iter_mut().find(|choice| choice.0 == delta.index) {
                 Some(choice) => choice.1 |= ended,
+                None if is_full => return Err(self.head.malformed(&format!("a stream of more than {MOST} choices"))),
                 None => self.choices.push((delta.index, ended)),
             }
             self.ready.push_back(delta);
@@ -298,7 +305,7 @@ impl ChatStream {
         match std::mem::replace(&mut self.body, Body::Unknown) {
             Body::Whole(body, _) => {
                 let reply = chat::parse_reply(self.with_body(body.freeze()))?;
-                self.ready.push_back(Delta::whole(reply));
+                self.ready.extend(Delta::whole(reply));
                 Ok(())
             }
             Body::Unknown => Err(self.head.malformed(&format!("an empty stream{}", self.content_type()))),
