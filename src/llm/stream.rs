@@ -13,9 +13,9 @@ use super::client::{Client, RawReply, Request};
 use super::delta::{self, Delta, Memory, Piece};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
-use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
+use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event};
 use super::transport::Phase;
-use super::wire::{MOST, first_byte};
+use super::wire::{MARK, MOST, first_byte};
 use crate::drive::clock;
 use crate::drive::tokio::sleep_until;
 
@@ -54,7 +54,8 @@ pub struct ChatStream {
     text: String,
     received: usize,
     max: usize,
-    overlong: Option<TooLong>,
+    /// What is too long, if anything is.
+    overlong: Option<String>,
     /// What an event after the last piece said: the end, or a failure.
     last: Option<Result<(), ApiError>>,
     failed: Option<ApiError>,
@@ -73,9 +74,10 @@ impl fmt::Debug for ChatStream {
 /// What the body turns out to be; its first byte tells, since content types lie.
 #[derive(Debug)]
 enum Body {
-    Unknown,
+    /// White space so far, or a part of a byte order mark.
+    Unknown(BytesMut),
     Events(Decoder),
-    /// JSON or HTML: read to its end, up to so many bytes.
+    /// JSON or HTML: read to its end, a page up to so many bytes.
     Whole(BytesMut, usize),
 }
 
@@ -85,7 +87,7 @@ impl ChatStream {
         ChatStream {
             response: Some(body),
             head,
-            body: Body::Unknown,
+            body: Body::Unknown(BytesMut::new()),
             events: VecDeque::new(),
             ready: VecDeque::new(),
             memory: Memory::default(),
@@ -180,8 +182,8 @@ impl ChatStream {
             let Some(response) = &mut self.response else {
                 return Ok(None);
             };
-            if let Some(error) = self.overlong {
-                return Err(self.head.malformed(&error.to_string()));
+            if let Some(what) = &self.overlong {
+                return Err(self.head.malformed(what));
             }
             let chunk = match self.silence {
                 None => Some(response.chunk().await),
@@ -208,28 +210,40 @@ impl ChatStream {
     }
 
     fn receive(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
-        self.received += chunk.len();
-        if self.received > self.max {
-            return Err(self.head.malformed(&format!("a stream of more than {} bytes (max_response_bytes is the limit)", self.max)));
+        // What came before the limit, or before an event that is too long, is given out first, however the bytes were cut
+        // into chunks.
+        let fitting = &chunk[..chunk.len().min(self.max - self.received)];
+        self.received += fitting.len();
+        if fitting.len() < chunk.len() {
+            self.overlong = Some(format!("a stream of more than {} bytes (max_response_bytes is the limit)", self.max));
         }
-        if matches!(self.body, Body::Unknown) {
-            self.body = match first_byte(chunk) {
+        if let Body::Unknown(start) = &mut self.body {
+            start.extend_from_slice(fitting);
+            let start = match first_byte(start) {
                 None => return Ok(()),
-                Some(b'{' | b'[') => Body::Whole(BytesMut::new(), self.max),
-                Some(b'<') => Body::Whole(BytesMut::new(), MAX_BODY),
-                Some(_) => Body::Events(Decoder::new(DEFAULT_MAX_EVENT)),
+                Some(_) if MARK.starts_with(start) => return Ok(()),
+                Some(_) => std::mem::take(start),
             };
+            self.body = match first_byte(&start) {
+                Some(b'{' | b'[') => Body::Whole(BytesMut::new(), usize::MAX),
+                Some(b'<') => Body::Whole(BytesMut::new(), MAX_BODY),
+                _ => Body::Events(Decoder::new(DEFAULT_MAX_EVENT)),
+            };
+            return self.hand_on(&start);
         }
+        self.hand_on(fitting)
+    }
+
+    fn hand_on(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
         match &mut self.body {
-            Body::Unknown => Ok(()),
+            Body::Unknown(_) => Ok(()),
             Body::Whole(body, max) => {
-                body.extend_from_slice(chunk);
+                body.extend_from_slice(bytes);
                 if body.len() < *max { Ok(()) } else { self.end_of_body() }
             }
             Body::Events(decoder) => {
-                if let Err(error) = decoder.push(chunk, &mut self.events) {
-                    // The events before it are given out first, however the bytes were cut into chunks.
-                    self.overlong = Some(error);
+                if let Err(error) = decoder.push(bytes, &mut self.events) {
+                    self.overlong = Some(error.to_string());
                 }
                 Ok(())
             }
@@ -302,13 +316,13 @@ impl ChatStream {
     /// The body is over (or, a page, long enough): whether the answer is too is another matter.
     fn end_of_body(&mut self) -> Result<(), ApiError> {
         self.response = None;
-        match std::mem::replace(&mut self.body, Body::Unknown) {
+        match std::mem::replace(&mut self.body, Body::Unknown(BytesMut::new())) {
             Body::Whole(body, _) => {
                 let reply = chat::parse_reply(self.with_body(body.freeze()))?;
                 self.ready.extend(Delta::whole(reply));
                 Ok(())
             }
-            Body::Unknown => Err(self.head.malformed(&format!("an empty stream{}", self.content_type()))),
+            Body::Unknown(_) => Err(self.head.malformed(&format!("an empty stream{}", self.content_type()))),
             Body::Events(mut decoder) => {
                 // The last event may lack its empty line. It counts if it is whole; half of one was cut off.
                 let mut done = false;

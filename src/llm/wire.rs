@@ -31,6 +31,9 @@ pub(super) fn lenient_number<'de, D: Deserializer<'de>, T: FromStr>(deserializer
     Ok(<&RawValue>::deserialize(deserializer)?.get().parse().ok())
 }
 
+/// The byte order mark.
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// No answer has more choices, and none more tool calls: each takes far more room here than on the wire.
 pub(super) const MOST: usize = 1024;
 
@@ -139,13 +142,13 @@ pub(super) fn real_error(error: Option<&RawValue>) -> Option<&RawValue> {
 
 /// The first byte that is neither white space nor part of a byte order mark.
 pub(super) fn first_byte(body: &[u8]) -> Option<u8> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = body.strip_prefix(MARK).unwrap_or(body);
     body.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
 /// The body without a byte order mark, which JSON parsers refuse and some servers send.
 pub(super) fn without_mark(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+    body.strip_prefix(MARK).unwrap_or(body)
 }
 
 #[cfg(test)]

@@ -47,7 +47,10 @@ fn a_request_carries_what_it_should_and_its_reply_is_read() {
         request.query.push(("q".into(), "2".into()));
         let reply = client().send_json(&endpoint.unwrap(), request).await.and_then(parse_reply).unwrap();
 
-        assert_eq!((&*reply.first.content, reply.first.finish_reason.as_deref(), reply.model.as_deref()), ("Hello", Some("stop"), Some("gpt-4-0613")));
+        assert_eq!(
+            (&*reply.first.content, reply.first.finish_reason.as_deref(), reply.model.as_deref()),
+            ("Hello", Some("stop"), Some("gpt-4-0613"))
+        );
         assert_eq!((reply.usage.unwrap().total_tokens, reply.request_id.as_deref()), (4, Some("req_9")));
         assert_eq!((&reply.raw[..], reply.others.len()), (HELLO.as_bytes(), 0));
         let sent = server.requests().remove(0).to_ascii_lowercase();
@@ -170,7 +173,11 @@ fn an_error_object_in_a_success_is_that_error() {
             (r#"{"error":{"message":"m"},"choices":[]}"#, ErrorKind::Api, Class::Transient),
             (r#"{"choices":[{"error":{"code":502,"message":"m"},"finish_reason":"error"}]}"#, ErrorKind::InternalServer, Class::Transient),
             (r#"{"choices":[{"message":{"content":"half"},"finish_reason":"error"}]}"#, ErrorKind::Api, Class::Transient),
-            (r#"{"choices":[{"message":{"content":"a"}},{"error":{"code":502,"message":"m"}}]}"#, ErrorKind::InternalServer, Class::Transient),
+            (
+                r#"{"choices":[{"message":{"content":"a"}},{"error":{"code":502,"message":"m"}}]}"#,
+                ErrorKind::InternalServer,
+                Class::Transient,
+            ),
         ] {
             let error = failure(Answer::json(body)).await;
             assert_eq!((error.kind, error.class()), (kind, class), "{body}");
@@ -213,7 +220,8 @@ fn all_choices_are_there_in_the_order_of_their_indexes() {
             (["\"index\":0,"; 3], ["a", "b", "c"], [0, 1, 2]),
             ([""; 3], ["a", "b", "c"], [0, 1, 2]),
         ] {
-            let choices: Vec<_> = indexes.iter().zip(["a", "b", "c"]).map(|(index, text)| format!("{{{index}{}}}", message(text))).collect();
+            let choices: Vec<_> =
+                indexes.iter().zip(["a", "b", "c"]).map(|(index, text)| format!("{{{index}{}}}", message(text))).collect();
             let body = format!(r#"{{"choices":[{}]}}"#, choices.join(","));
             let reply = ask(&RawServer::start(vec![Answer::json(&body)]).await).await.unwrap();
             let read: Vec<_> = reply.choices().map(|choice| (choice.index, &*choice.content, choice.place)).collect();
@@ -304,7 +312,7 @@ fn a_gzip_bomb_is_refused_without_being_held() {
     run(async {
         let header = "content-encoding: gzip\r\n";
         let bomb = gzip_of_zeros(64 << 20);
-        assert!(bomb.len() < 100_000);
+        assert!(bomb.len() < 500_000);
         let server = RawServer::start(vec![Answer::whole("200 OK", header, &bomb)]).await;
         let limited = Request { max_response_bytes: 1 << 20, ..request() };
         let error = client().send_json(&server.endpoint(), limited).await.unwrap_err();

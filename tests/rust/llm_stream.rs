@@ -186,7 +186,8 @@ fn what_is_no_stream_is_told_by_its_first_byte() {
         assert_eq!((deltas.len(), &*deltas[0].content, deltas[0].finish_reason.as_deref()), (1, "whole", Some("stop")));
         assert_eq!((deltas[0].tool_calls[0].name.as_deref(), deltas[0].usage.unwrap().prompt_tokens), (Some("f"), 1));
 
-        let two = r#"{"choices":[{"index":1,"message":{"content":"b"}},{"index":0,"message":{"content":"a"}}],"usage":{"prompt_tokens":1}}"#;
+        let two =
+            r#"{"choices":[{"index":1,"message":{"content":"b"}},{"index":0,"message":{"content":"a"}}],"usage":{"prompt_tokens":1}}"#;
         let (deltas, end) = read(Answer::json(two)).await;
         end.unwrap();
         let said: Vec<_> = deltas.iter().map(|delta| (delta.index, &*delta.content, delta.place, delta.usage.is_some())).collect();
@@ -259,9 +260,11 @@ fn an_endless_stream_is_refused_at_the_limit_and_an_endless_event_too() {
 fn a_stream_of_more_than_it_can_have_is_refused_and_a_gzip_bomb_too() {
     run(async {
         let many = |event: &dyn Fn(usize) -> String| (0..1100).map(event).collect::<String>();
-        let choices = many(&|at| format!("data: {{\"choices\":[{{\"index\":{at},\"delta\":{{\"content\":\"x\"}}}}]}}\n\n"));
+        let choices = many(&|at| format!("data: {{\"choices\":[{{\"index\":{at},\"delta\":{{}}}}]}}\n\n"));
         let calls = many(&|at| {
-            format!("data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":{at},\"id\":\"c{at}\",\"function\":{{\"name\":\"f\"}}}}]}}}}]}}\n\n")
+            format!(
+                "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":{at},\"id\":\"c{at}\",\"function\":{{\"name\":\"f\"}}}}]}}}}]}}\n\n"
+            )
         });
         for (events, words) in [(choices, "more than 1024 choices"), (calls, "more than 1024 tool calls")] {
             let (_, error) = failure(Answer::events(&[events.as_bytes()], Then::Keep)).await;
