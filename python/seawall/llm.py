@@ -458,9 +458,15 @@ class _Models(Model):
         for name in names:
             raise errors.ConfigurationError(f"{name} is no argument of models()")
 
+    def invoke(self) -> list[ModelInfo]:
+        return self._infos(self._route.call(self._kind, None))
 
-def _infos(listed: list[dict[str, Any]]) -> list[ModelInfo]:
-    return [ModelInfo(each["id"], each.get("created"), each.get("owned_by"), each) for each in listed]
+    async def ainvoke(self) -> list[ModelInfo]:
+        return self._infos(await _landed(self._route.start(self._kind, None)))
+
+    @staticmethod
+    def _infos(listed: list[dict[str, Any]]) -> list[ModelInfo]:
+        return [ModelInfo(each["id"], each.get("created"), each.get("owned_by"), each) for each in listed]
 
 
 def models(*, api_key: Any = None, base_url: str | None = None, **options: Any) -> list[ModelInfo]:
@@ -474,10 +480,10 @@ def models(*, api_key: Any = None, base_url: str | None = None, **options: Any) 
         APIError: one of its classes, when the attempts are used up or the failure is not retryable.
     """
     place, api_key, base_url, options = Hidden({"api_key": api_key, "base_url": base_url, **options}), None, None, {}
-    return _infos(_Models("models", **place.value)._route.call("models", None))
+    return _Models("models", **place.value).invoke()
 
 
 async def amodels(*, api_key: Any = None, base_url: str | None = None, **options: Any) -> list[ModelInfo]:
     """As `models`, for an event loop."""
     place, api_key, base_url, options = Hidden({"api_key": api_key, "base_url": base_url, **options}), None, None, {}
-    return _infos(await _landed(_Models("models", **place.value)._route.start("models", None)))
+    return await _Models("models", **place.value).ainvoke()

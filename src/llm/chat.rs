@@ -11,7 +11,7 @@ use super::client::RawReply;
 use super::error::{ApiError, shown_headers};
 use super::secret::Secrets;
 use super::usage::{Usage, WireUsage};
-use super::wire::{WireToolCall, few, first_byte, lenient, lenient_number, lenient_text, real_error, text, without_mark};
+use super::wire::{WireToolCall, few, first_byte, is_failure, lenient, lenient_number, lenient_text, real_error, text, without_mark};
 
 /// A chat completion. What is not here is in `raw`.
 #[derive(Clone, Debug)]
@@ -163,8 +163,8 @@ fn said(reply: &RawReply, choice: WireChoice<'_>, place: usize) -> Result<Choice
     if let Some(error) = real_error(choice.error) {
         return Err(error_in(reply, error));
     }
-    if choice.finish_reason.as_deref() == Some("error") {
-        return Err(reply.ended_in_error());
+    if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| is_failure(reason)) {
+        return Err(reply.ended_in_error(reason));
     }
     let Some(message) = choice.message else {
         return Err(reply.malformed(&format!("a choice without a message: {}", reply.excerpt(&reply.body))));

@@ -160,8 +160,9 @@ impl RawReply {
     }
 
     /// The error that the model itself gave up, of which the server said no more.
-    pub(super) fn ended_in_error(&self) -> ApiError {
-        self.error_object(&serde_json::json!({ "message": "the answer ended with finish_reason \"error\"" }))
+    pub(super) fn ended_in_error(&self, reason: &str) -> ApiError {
+        let message = format!("the answer ended with finish_reason {reason:?}: its maker failed, and it is not whole");
+        self.error_object(&serde_json::json!({ "message": message }))
     }
 
     /// The error that this success holds an error object.

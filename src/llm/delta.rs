@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::chat::{ChatReply, Choice, WireCompletion, WireSaid};
 use super::usage::{Usage, WireUsage};
-use super::wire::{MOST, lenient_number, lenient_text, real_error};
+use super::wire::{MOST, is_failure, lenient_number, lenient_text, real_error};
 
 /// A piece of an answer. What is not here is in `raw`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -124,8 +124,8 @@ pub(super) enum Piece {
     Aside(Box<Delta>),
     /// An error object.
     Error(serde_json::Value),
-    /// A choice that ended with finish_reason "error" and says no more.
-    EndedInError,
+    /// A choice that ended with a finish_reason that means a failure, and says no more.
+    EndedInError(String),
 }
 
 /// What a stream remembers from one event to the next.
@@ -143,8 +143,8 @@ pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_jso
     if let Some(error) = error {
         return Ok(Piece::Error(serde_json::from_str(error.get())?));
     }
-    if choices.iter().any(|choice| choice.finish_reason.as_deref() == Some("error")) {
-        return Ok(Piece::EndedInError);
+    if let Some(reason) = choices.iter().find_map(|choice| choice.finish_reason.as_deref().filter(|reason| is_failure(reason))) {
+        return Ok(Piece::EndedInError(reason.to_owned()));
     }
     let mut usage = wire.usage.take().and_then(WireUsage::into_usage);
     if choices.is_empty() {
@@ -302,7 +302,9 @@ mod tests {
             assert!(matches!(piece, Piece::Error(_)), "{json}");
         }
         let json = br#"{"choices":[{"delta":{},"finish_reason":"error"}]}"#;
-        assert!(matches!(read(&Bytes::from_static(json), &mut Memory::default()).unwrap(), Piece::EndedInError));
+        assert!(
+            matches!(read(&Bytes::from_static(json), &mut Memory::default()).unwrap(), Piece::EndedInError(reason) if reason == "error")
+        );
     }
 
     fn joined(events: &[&str]) -> Vec<(u32, String, String)> {

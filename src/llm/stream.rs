@@ -81,6 +81,16 @@ enum Body {
     Whole(BytesMut, usize),
 }
 
+/// White space, after a byte order mark perhaps, as short as it says the same: endless white space is neither held nor
+/// looked through again and again.
+fn shortened(space: &[u8]) -> BytesMut {
+    let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    let mark = if space.starts_with(MARK) { MARK } else { b"" };
+    let lines: &[u8] = if space.iter().any(is_end) { b"\n" } else { b"" };
+    let indent: &[u8] = if space[mark.len()..].last().is_some_and(|last| !is_end(last)) { b" " } else { b"" };
+    BytesMut::from(&[mark, lines, indent].concat()[..])
+}
+
 impl ChatStream {
     /// A stream from a response's head and its body. One of more bytes than `max` is refused.
     pub fn new(head: RawReply, body: Response, max: usize) -> ChatStream {
@@ -220,7 +230,10 @@ impl ChatStream {
         if let Body::Unknown(start) = &mut self.body {
             start.extend_from_slice(fitting);
             let start = match first_byte(start) {
-                None => return Ok(()),
+                None => {
+                    *start = shortened(start);
+                    return Ok(());
+                }
                 Some(_) if MARK.starts_with(start) => return Ok(()),
                 Some(_) => std::mem::take(start),
             };
@@ -274,7 +287,7 @@ impl ChatStream {
                 return Ok(false);
             }
             Ok(Piece::Error(object)) => return Err(self.with_body(data).error_object(&object)),
-            Ok(Piece::EndedInError) => return Err(self.with_body(data).ended_in_error()),
+            Ok(Piece::EndedInError(reason)) => return Err(self.with_body(data).ended_in_error(&reason)),
             Err(what) => return Err(self.with_body(data).malformed(&what)),
         };
         for delta in deltas {

@@ -140,6 +140,12 @@ pub(super) fn real_error(error: Option<&RawValue>) -> Option<&RawValue> {
     error.filter(|error| !matches!(error.get(), "{}" | "\"\"" | "false" | "[]" | "0"))
 }
 
+/// Whether an answer ended because its maker failed: OpenRouter's, DeepSeek's, vLLM's and Zhipu's words for it. Such an
+/// answer is not whole, however it looks.
+pub(super) fn is_failure(finish_reason: &str) -> bool {
+    matches!(finish_reason, "error" | "insufficient_system_resource" | "abort" | "network_error")
+}
+
 /// The first byte that is neither white space nor part of a byte order mark.
 pub(super) fn first_byte(body: &[u8]) -> Option<u8> {
     let body = body.strip_prefix(MARK).unwrap_or(body);
