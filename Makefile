@@ -9,7 +9,7 @@ SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python test-peers loom mutants lint fmt build bench clean
+.PHONY: help demo test test-all test-rust test-python test-peers loom fuzz mutants lint fmt build bench clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ test-peers: $(VENV)/dev ## Run the tests of the packages that seawall.compat sta
 
 loom: ## Try every order of steps of the breaker's gate and of the latch.
 	RUSTFLAGS="--cfg loom" cargo test --quiet --release --no-default-features --target-dir target/loom --test loom
+
+COUNT ?= 10000000
+fuzz: ## Feed the readers what servers send, broken in every way: COUNT=10000000 inputs, a quarter of an hour.
+	FUZZ_COUNT=$(COUNT) cargo test --no-default-features --features net --test fuzz -- --nocapture
 
 # Seeded, so that the score is the same each time; without shrinking, so that it comes soon. 3: some mutants hang, which was noticed.
 mutants: target/tools/bin/cargo-mutants ## Break the pure core in 800 small ways and see that tests notice: an hour. DIFF=1: what main (on main: HEAD~) has not.

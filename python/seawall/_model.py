@@ -21,6 +21,11 @@ OnInterrupt = Literal["error", "restart", "continue"]
 _ELSEWHERE = {
     **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query", "circuit")),
     **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout", "on_interrupt")),
+    **dict.fromkeys(("ca_bundle", "client_cert", "proxy")),
+    "verify": "ca_bundle",
+    "cert": "client_cert",
+    "http_proxy": "proxy",
+    "openai_proxy": "proxy",
     "openai_api_key": "api_key",
     "openai_api_base": "base_url",
     "openai_organization": "organization",
@@ -37,7 +42,12 @@ _SAID = {
     "config": "config is LangChain's: seawall.langchain.ChatOpenAI takes it",
     "extra_body": "give its entries as parameters of their own",
     "model_kwargs": "give its entries as parameters of their own",
+    "http_client": "the client has a transport of its own; ca_bundle=, client_cert= and proxy= of {kind}(…) are about it",
 }
+# Arguments of a call that are no parameters of its request.
+_OF_A_CALL = frozenset(("timeout", "extra_headers", "extra_query", "extra_body", "idempotency_key"))
+# What a call sends beside its body: headers, query parameters, the idempotency key ("" for a new one).
+Extras = tuple[list[tuple[str, str]], list[tuple[str, str]], str | None]
 
 
 def retry_policy(
@@ -68,7 +78,13 @@ def environment(value: str | None, *names: str) -> str | None:
     return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
-class _Hidden:
+def _is_async(function: Any) -> bool:
+    """Whether it is an `async def` function or method, told without importing `inspect`."""
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & 0x80)  # CO_COROUTINE
+
+
+class Hidden:
     """Keeps a value out of tracebacks that show local variables."""
 
     __slots__ = ("value",)
@@ -98,20 +114,69 @@ def _text(name: str, value: Any, *, secret: bool = False) -> str | None:
     raise errors.ConfigurationError(f"{name}{shown} holds a lone surrogate (half a character), which cannot be sent")
 
 
-def _pairs(name: str, given: _Hidden) -> list[tuple[str, str]]:
+def _pairs(name: str, given: Hidden) -> list[tuple[str, str]]:
     """Headers or query parameters."""
     if given.value is None:
         return []
     if not isinstance(given.value, Mapping):
         raise errors.ConfigurationError(f"{name} must be a dict of texts, not {type(given.value).__name__}")
-    pairs = _Hidden([])
+    pairs = Hidden([])
     for key in given.value:
-        item = _Hidden(given.value[key])
+        item = Hidden(given.value[key])
         if item.value is None:
             raise errors.ConfigurationError(f"{name}[{key!r}] must be a str, not None")
         pairs.value.append((_text(f"a name in {name}", key), _text(f"{name}[{key!r}]", item.value, secret=True)))
     made: list[tuple[str, str]] = pairs.value
     return made
+
+
+def _file(name: str, path: Any) -> bytes:
+    """What is in a file that an argument names."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise errors.ConfigurationError(f"{name} must be the path of a PEM file, not {type(path).__name__}")
+    from pathlib import Path  # few models need it
+
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise errors.ConfigurationError(f"{name} {os.fspath(path)!r} cannot be read: {error.strerror}") from error
+
+
+def _identity(client_cert: Any) -> bytes | None:
+    """The certificate and the key in one PEM text."""
+    if client_cert is None:
+        return None
+    paths = client_cert if isinstance(client_cert, tuple) else (client_cert,)
+    if len(paths) not in (1, 2):
+        raise errors.ConfigurationError("client_cert must be the path of a PEM file, or the paths (certificate, key)")
+    return b"\n".join(_file("client_cert", path) for path in paths)
+
+
+def _proxy(given: Any) -> str | None:
+    """The proxy's address; empty for none."""
+    if given is False:
+        return ""
+    if given is not None and not given:
+        raise errors.ConfigurationError("proxy is empty: give its address, False for none, or None for the environment's")
+    return _text("proxy", given, secret=True)
+
+
+def _key_sent(given: Any) -> str | None:
+    """An `idempotency_key` argument: empty for a new key in each call."""
+    if given is None or given is False:
+        return None
+    if given is True:
+        return ""
+    if isinstance(given, str) and given.strip():
+        return given
+    raise errors.ConfigurationError(f"idempotency_key must be True, False or a text that is not empty, not {given!r}")
+
+
+def nth(extras: Extras | None, at: int) -> Extras | None:
+    """What request `at` of one call sends: a key that was given has to be another one for each."""
+    if extras is None or not extras[2]:
+        return extras
+    return extras[0], extras[1], f"{extras[2]}.{at}"
 
 
 class Model:
@@ -140,14 +205,19 @@ class Model:
         default_query: Mapping[str, str] | None = None,
         circuit: CircuitBreaker | None = None,
         max_response_bytes: int = 64 * 1024 * 1024,
+        ca_bundle: str | os.PathLike[str] | None = None,
+        client_cert: Any = None,
+        proxy: str | bool | None = None,
+        idempotency_key: bool = False,
         **params: Any,
     ) -> None:
         # From here on no local variable holds a secret: some tracebacks show them.
-        hidden, api_key = _Hidden(api_key), None
-        headers, default_headers = _Hidden(default_headers), None
-        query, default_query = _Hidden(default_query), None
-        place, base_url = _Hidden(environment(base_url, "OPENAI_BASE_URL", "OPENAI_API_BASE")), None
-        kept, params = _Hidden(params), {}
+        hidden, api_key = Hidden(api_key), None
+        headers, default_headers = Hidden(default_headers), None
+        query, default_query = Hidden(default_query), None
+        place, base_url = Hidden(environment(base_url, "OPENAI_BASE_URL", "OPENAI_API_BASE")), None
+        kept, params = Hidden(params), {}
+        way, proxy = Hidden(proxy), None
         if not (_text("model", model) or "").strip():
             raise errors.ConfigurationError(f"model must be the name of a model, not {model!r}")
         if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
@@ -160,10 +230,18 @@ class Model:
         for name, said in streams.items():
             if said is not None and not self._streams:
                 raise errors.ConfigurationError(f"{name} is about streams, which {type(self).__name__} has none of")
+        if not isinstance(idempotency_key, bool):
+            raise errors.ConfigurationError("idempotency_key of a model must be True or False; a key itself is a call's argument")
         self._check(list(kept.value))
         if hasattr(hidden.value, "get_secret_value"):
             hidden.value = hidden.value.get_secret_value()
-        hidden.value = environment(hidden.value, "OPENAI_API_KEY")
+        source = None
+        if callable(hidden.value):
+            source, hidden.value = hidden.value, None
+            if _is_async(source):
+                raise errors.ConfigurationError("api_key must be a plain function, not an async one: it is called on a thread")
+        else:
+            hidden.value = environment(hidden.value, "OPENAI_API_KEY")
         self.model = model
         self._table: Any = errors
         self._retry: Retry | None = Retry(max_retries + 1)
@@ -184,10 +262,52 @@ class Model:
             breaker=circuit,
             max_response_bytes=max_response_bytes,
             params=kept.value,
+            key_source=source,
+            proxy=_proxy(way.value),
+            authorities=None if ca_bundle is None else _file("ca_bundle", ca_bundle),
+            identity=_identity(client_cert),
         )
+        self._extras: Extras | None = ([], [], "") if idempotency_key else None
         self._built: _seawall.Route | None = None
+        self._by_timeout: dict[Any, _seawall.Route] = {}
         if on_interrupt is not None:
             _ = self._route  # refuses what is wrong now, not at the first call
+
+    def _asked(self, arguments: dict[str, Any]) -> tuple[_seawall.Route, dict[str, Any], Extras | None]:
+        """The route, the parameters and what is sent beside the body, for a call with these arguments."""
+        if _OF_A_CALL.isdisjoint(arguments):
+            self._check(arguments)
+            return self._route, arguments, self._extras
+        params = {name: value for name, value in arguments.items() if name not in _OF_A_CALL}
+        body = arguments.get("extra_body")
+        if body is not None and not isinstance(body, Mapping):
+            raise errors.ConfigurationError(f"extra_body must be a dict, not {type(body).__name__}")
+        params.update(body or {})
+        self._check(params)
+        headers = _pairs("extra_headers", Hidden(arguments.get("extra_headers")))
+        query = _pairs("extra_query", Hidden(arguments.get("extra_query")))
+        key = _key_sent(arguments.get("idempotency_key", self._extras is not None))
+        route = self._timed(arguments["timeout"]) if "timeout" in arguments else self._route
+        return route, params, (headers, query, key) if headers or query or key is not None else None
+
+    def _timed(self, timeout: Any) -> _seawall.Route:
+        """The route with another time limit of an attempt."""
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float, timedelta, type(None))):
+            return self._route_within(timeout)  # refuses it
+        route = self._by_timeout.get(timeout)
+        if route is None:
+            route = self._route_within(timeout)
+            if len(self._by_timeout) >= 16:  # a limit computed for each call
+                self._by_timeout.clear()
+            self._by_timeout[timeout] = route
+        return route
+
+    def _route_within(self, timeout: Any) -> _seawall.Route:
+        return self._route_of(model._bare.with_retry(model._retry).with_timeout(timeout) for model in (self, *self._others))
+
+    def _route_of(self, legs: Iterable[_seawall.Leg]) -> _seawall.Route:
+        function, on_interrupt = self._function(), self._on_interrupt
+        return _seawall.Route(list(legs), self._table, handled=self._handled, function=function, on_interrupt=on_interrupt)
 
     @classmethod
     def _check(cls, names: Iterable[str]) -> None:
@@ -207,11 +327,7 @@ class Model:
     @property
     def _route(self) -> _seawall.Route:
         if self._built is None:
-            legs = [model._bare.with_retry(model._retry) for model in (self, *self._others)]
-            function, on_interrupt = self._function(), self._on_interrupt
-            self._built = _seawall.Route(
-                legs, self._table, handled=self._handled, function=function, on_interrupt=on_interrupt
-            )
+            self._built = self._route_of(model._bare.with_retry(model._retry) for model in (self, *self._others))
         return self._built
 
     def _function(self) -> Callable[..., Any]:
@@ -223,7 +339,7 @@ class Model:
         """A copy with other policies."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-        copy.__dict__.update(changes, _built=None)
+        copy.__dict__.update(changes, _built=None, _by_timeout={})
         _ = copy._route  # refuses what is wrong now, not at the first call
         return copy
 

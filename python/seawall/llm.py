@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
-from seawall._model import Model, OnInterrupt
-from seawall._seawall import Chunk, Reply, Stream
+from seawall._model import Extras, Hidden, Model, OnInterrupt, nth
+from seawall._seawall import Choice, Chunk, Reply, Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["AsyncStream", "Attempt", "Attempts", "Chat", "Chunk", "Embeddings", "EmbeddingsReply", "Reply", "Stream"]
+__all__ = [
+    "AsyncStream",
+    "Attempt",
+    "Attempts",
+    "Chat",
+    "Choice",
+    "Chunk",
+    "Embeddings",
+    "EmbeddingsReply",
+    "ModelInfo",
+    "Reply",
+    "Stream",
+    "amodels",
+    "models",
+]
 
 _ROLES = {"human": "user", "ai": "assistant", **{name: name for name in ("user", "assistant", "system", "developer", "tool")}}
 
@@ -74,6 +89,21 @@ def _each(make: Callable[[Any, str], Any], inputs: Any, lenient: bool) -> list[A
                 raise
             made.append(error)
     return made
+
+
+async def _gathered(
+    route: _seawall.Route, kind: str, contents: list[Any], params: dict[str, Any], extras: Extras | None, concurrency: int
+) -> list[Any]:
+    """What comes of each content, an exception for one that fails; as `Route.batch`, for an event loop."""
+    places = asyncio.Semaphore(concurrency)
+
+    async def one(at: int, content: Any) -> Any:
+        if isinstance(content, Exception):
+            raise content
+        async with places:
+            return await _landed(route.start(kind, content, params, nth(extras, at)))
+
+    return await asyncio.gather(*(one(at, content) for at, content in enumerate(contents)), return_exceptions=True)
 
 
 async def _landed(flying: _seawall.Flying) -> Any:
@@ -136,7 +166,8 @@ class Chat(Model):
 
     Args:
         model: the model's name.
-        api_key: default: the environment's OPENAI_API_KEY.
+        api_key: a text, or a function that gives one: it is called before each attempt, on a thread of its own. Default: the
+            environment's OPENAI_API_KEY.
         base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
         timeout: seconds for one attempt, to the last byte (60); `None` for none.
         first_token_timeout: of a stream, seconds for one attempt to its first content; role and keep-alive are none.
@@ -147,10 +178,18 @@ class Chat(Model):
         max_retries: attempts after the first (2), for transient failures.
         organization, project, default_headers, default_query: sent along.
         circuit: a `CircuitBreaker` to look after this model.
+        max_response_bytes: a reply or a stream of more, decompressed, is refused (64 MiB).
+        ca_bundle: a PEM file of the authorities to trust, in place of the system's (or SSL_CERT_FILE's).
+        client_cert: our own certificate: a PEM file that holds its key too, or the files (certificate, key).
+        proxy: a proxy's URL, `False` for none; default: the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY.
+        idempotency_key: whether each call sends an `Idempotency-Key`, the same in all its attempts.
         params: parameters of every request: `temperature`, `max_tokens`, `seed`, …
 
+    Every call takes parameters of its request, which win over the model's, and beside them `timeout`, `extra_headers`,
+    `extra_query`, `extra_body` (as the SDK names them) and `idempotency_key` (a text, `True` or `False`) of this call.
+
     Raises:
-        ConfigurationError: no key, a base URL that is none.
+        ConfigurationError: no key, a base URL that is none, a file that cannot be read.
     """
 
     _kind = "chat"
@@ -166,14 +205,14 @@ class Chat(Model):
         Raises:
             APIError: one of its classes, when the attempts are used up or the failure is not retryable.
         """
-        self._check(list(params))
-        reply: Reply = self._route.call(self._kind, _messages(input), params)
+        route, params, extras = self._asked(params)
+        reply: Reply = route.call(self._kind, _messages(input), params, extras)
         return reply
 
     async def ainvoke(self, input: Any, **params: Any) -> Reply:
         """Asks and awaits; cancelling the task cuts the request."""
-        self._check(list(params))
-        reply: Reply = await _landed(self._route.start(self._kind, _messages(input), params))
+        route, params, extras = self._asked(params)
+        reply: Reply = await _landed(route.start(self._kind, _messages(input), params, extras))
         return reply
 
     def stream(self, input: Any, *, on_interrupt: OnInterrupt | None = None, **params: Any) -> Stream:
@@ -188,13 +227,13 @@ class Chat(Model):
                 `partial` holds the text so far.
             ConfigurationError: `on_interrupt` is no word that it knows.
         """
-        self._check(list(params))
-        return self._route.stream(_messages(input), {**params, "stream": True}, on_interrupt)
+        route, params, extras = self._asked(params)
+        return route.stream(_messages(input), {**params, "stream": True}, extras, on_interrupt)
 
     def astream(self, input: Any, *, on_interrupt: OnInterrupt | None = None, **params: Any) -> AsyncStream:
         """As `stream`, for an event loop."""
-        self._check(list(params))
-        return AsyncStream(self._route.stream(_messages(input), {**params, "stream": True}, on_interrupt))
+        route, params, extras = self._asked(params)
+        return AsyncStream(route.stream(_messages(input), {**params, "stream": True}, extras, on_interrupt))
 
     @overload
     def batch(
@@ -217,10 +256,10 @@ class Chat(Model):
         Raises:
             APIError: the first failure, unless `return_exceptions`; its `.results` holds every finished answer.
         """
-        self._check(list(params))
+        route, params, extras = self._asked(params)
         contents = _each(_messages, inputs, return_exceptions)
-        results = self._route.batch(
-            self._kind, contents, params, concurrency=_concurrency(max_concurrency), lenient=return_exceptions
+        results = route.batch(
+            self._kind, contents, params, extras, concurrency=_concurrency(max_concurrency), lenient=return_exceptions
         )
         return _raise_first(results, return_exceptions)
 
@@ -228,17 +267,9 @@ class Chat(Model):
         self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
     ) -> list[Any]:
         """As `batch`, for an event loop."""
-        self._check(list(params))
-        places = asyncio.Semaphore(_concurrency(max_concurrency))
-
-        async def one(content: Any) -> Any:
-            if isinstance(content, Exception):
-                raise content
-            async with places:
-                return await _landed(self._route.start(self._kind, content, params))
-
+        route, params, extras = self._asked(params)
         contents = _each(_messages, inputs, return_exceptions)
-        results = await asyncio.gather(*(one(content) for content in contents), return_exceptions=True)
+        results = await _gathered(route, self._kind, contents, params, extras, _concurrency(max_concurrency))
         return _raise_first(results, return_exceptions)
 
 
@@ -252,6 +283,7 @@ class EmbeddingsReply:
         tokens: the input's tokens.
         attempts: the attempts made, in order.
         seconds: from the call to the answer.
+        request_id: the provider's id of the (first) request; `attempts` has those of all.
     """
 
     vectors: list[list[float]]
@@ -259,79 +291,205 @@ class EmbeddingsReply:
     tokens: int
     attempts: Attempts
     seconds: float
+    request_id: str | None = None
+
+
+# OpenAI takes no more inputs, and no more tokens, in one request.
+MOST_INPUTS = 2048
+_MOST_TOKENS = 300_000
+# How many requests of one `invoke` are under way at a time.
+_AT_ONCE = 8
 
 
 class Embeddings(Model):
-    """An embeddings model behind an OpenAI-compatible API. Arguments and errors as for `Chat`."""
+    """An embeddings model behind an OpenAI-compatible API. Arguments and errors as for `Chat`, and:
+
+    Args:
+        max_batch_inputs: texts in one request (2048, the most that OpenAI takes); more are sent in several.
+        max_batch_tokens: tokens in one request (300,000, OpenAI's limit); `None` for no limit. A text is taken to have as
+            many tokens as bytes, which no tokenizer exceeds. A text that is longer alone goes alone.
+        params: parameters of every request: `dimensions`, `user`, … `encoding_format` is "base64", as the SDK has it, which
+            is read faster; give "float" for a server that refuses it.
+    """
 
     _kind = "embeddings"
-    # The API takes no more inputs in one request.
-    _largest = 2048
+
+    def __init__(
+        self, model: str, *, max_batch_inputs: int = MOST_INPUTS, max_batch_tokens: int | None = _MOST_TOKENS, **options: Any
+    ) -> None:
+        # As in Model's: some tracebacks show local variables.
+        hidden, options = Hidden({"encoding_format": "base64", **options}), {}
+        for name, limit in (("max_batch_inputs", max_batch_inputs), ("max_batch_tokens", max_batch_tokens)):
+            if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+                if limit is None and name == "max_batch_tokens":
+                    continue
+                raise errors.ConfigurationError(f"{name} must be a whole number from 1 on, not {limit!r}")
+        self._most_inputs, self._most_tokens = max_batch_inputs, max_batch_tokens
+        super().__init__(model, **hidden.value)
 
     def invoke(self, input: str | Sequence[str], **params: Any) -> EmbeddingsReply:
         """The vectors of one text or several."""
-        self._check(list(params))
-        return self._joined([self._route.call(self._kind, part, params) for part in self._parts(input)])
+        route, params, extras = self._asked(params)
+        parts = self._parts(input)
+        if len(parts) == 1:
+            reply: EmbeddingsReply = route.call(self._kind, parts[0], params, extras)
+            return reply
+        began = time.perf_counter()
+        replies = route.batch(self._kind, parts, params, extras, concurrency=_AT_ONCE)
+        return _joined(_raise_first(replies, return_exceptions=False), time.perf_counter() - began)
 
     async def ainvoke(self, input: str | Sequence[str], **params: Any) -> EmbeddingsReply:
         """As `invoke`, for an event loop."""
-        self._check(list(params))
-        return self._joined([await _landed(self._route.start(self._kind, part, params)) for part in self._parts(input)])
+        route, params, extras = self._asked(params)
+        parts = self._parts(input)
+        if len(parts) == 1:
+            reply: EmbeddingsReply = await _landed(route.start(self._kind, parts[0], params, extras))
+            return reply
+        began = time.perf_counter()
+        replies = await _gathered(route, self._kind, parts, params, extras, _AT_ONCE)
+        return _joined(_raise_first(replies, return_exceptions=False), time.perf_counter() - began)
 
     def batch(
         self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
     ) -> list[Any]:
         """One reply per input; result i belongs to input i."""
-        self._check(list(params))
-        # An input that cannot be sent is one part, its exception.
-        parts = [[each] if isinstance(each, Exception) else each for each in _each(self._parts, inputs, return_exceptions)]
-        flat = [part for each in parts for part in each]
+        route, params, extras = self._asked(params)
+        each, flat = self._flat(inputs, return_exceptions)
         limit = _concurrency(max_concurrency)
-        replies = iter(self._route.batch(self._kind, flat, params, concurrency=limit, lenient=return_exceptions))
-        results = [self._joined_or_failed([next(replies) for _ in each]) for each in parts]
-        return _raise_first(results, return_exceptions)
+        replies = route.batch(self._kind, flat, params, extras, concurrency=limit, lenient=return_exceptions)
+        return _raise_first(_together(each, replies), return_exceptions)
 
     async def abatch(
         self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
     ) -> list[Any]:
         """As `batch`, for an event loop."""
-        self._check(list(params))
-        places = asyncio.Semaphore(_concurrency(max_concurrency))
+        route, params, extras = self._asked(params)
+        each, flat = self._flat(inputs, return_exceptions)
+        replies = await _gathered(route, self._kind, flat, params, extras, _concurrency(max_concurrency))
+        return _raise_first(_together(each, replies), return_exceptions)
 
-        async def one(parts: Any) -> Any:
-            if isinstance(parts, Exception):
-                raise parts
-            async with places:
-                return self._joined([await _landed(self._route.start(self._kind, part, params)) for part in parts])
-
-        parts = _each(self._parts, inputs, return_exceptions)
-        results = await asyncio.gather(*(one(each) for each in parts), return_exceptions=True)
-        return _raise_first(results, return_exceptions)
+    def _flat(self, inputs: Sequence[Any], lenient: bool) -> tuple[list[int], list[Any]]:
+        """How many requests each input takes, and all of them in one row; an input that cannot be sent is its exception."""
+        parts = [[each] if isinstance(each, Exception) else each for each in _each(self._parts, inputs, lenient)]
+        return [len(each) for each in parts], [part for each in parts for part in each]
 
     def _parts(self, input: str | Sequence[str], place: str = "input") -> list[list[str]]:
+        """The texts, as many to a request as it may hold."""
         if isinstance(input, (bytes, bytearray, Mapping, Set)) or not isinstance(input, Iterable):
             raise TypeError(f"{place} must be a text or a list of texts, not {type(input).__name__}")
         texts = [input] if isinstance(input, str) else list(input)
+        parts: list[list[str]] = [[]]
+        room = 0
         for at, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"{place}[{at}] must be a text, not {type(text).__name__}")
+            # Two more for what some models put around each text.
+            tokens = 2 + (len(text) if text.isascii() else len(text.encode(errors="surrogatepass")))
+            room += tokens
+            if parts[-1] and (
+                len(parts[-1]) == self._most_inputs or (self._most_tokens is not None and room > self._most_tokens)
+            ):
+                parts.append([])
+                room = tokens
+            parts[-1].append(text)
         if not texts:
             raise ValueError(f"{place} has nothing to embed: give at least one text")
-        return [texts[start : start + self._largest] for start in range(0, len(texts), self._largest)]
+        return parts
+
+
+def _together(counts: list[int], replies: list[Any]) -> list[Any]:
+    """The replies of one request each as those of the inputs, which took so many requests each."""
+    results: list[Any] = []
+    rest = iter(replies)
+    for count in counts:
+        own = [next(rest) for _ in range(count)]
+        failed = next((reply for reply in own if isinstance(reply, BaseException)), None)
+        try:
+            results.append(_joined(own, max(reply.seconds for reply in own)) if failed is None else failed)
+        except errors.MalformedResponseError as error:
+            results.append(error)
+    return results
+
+
+def _joined(replies: list[EmbeddingsReply], seconds: float) -> EmbeddingsReply:
+    """One reply of several requests' replies."""
+    first = replies[0]
+    if len(replies) == 1:
+        return first
+    attempts = Attempts(attempt for reply in replies for attempt in reply.attempts)
+    for other in replies[1:]:
+        lengths = len(first.vectors[0]), len(other.vectors[0])
+        alternatives = first.attempts[-1].alternative, other.attempts[-1].alternative
+        if lengths[0] != lengths[1] or (first.model != other.model and alternatives[0] != alternatives[1]):
+            error = errors.MalformedResponseError(
+                f"the texts took {len(replies)} requests, and vectors of {first.model!r} ({lengths[0]} numbers) and of "
+                f"{other.model!r} ({lengths[1]} numbers) do not compare: give alternatives of one model, or fewer texts"
+            )
+            error.attempts = attempts  # type: ignore[assignment]
+            raise error
+    return EmbeddingsReply(
+        [vector for reply in replies for vector in reply.vectors],
+        first.model,
+        sum(reply.tokens for reply in replies),
+        attempts,
+        seconds,
+        first.request_id,
+    )
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that a service offers.
+
+    Attributes:
+        id: its name, as `Chat` and `Embeddings` take it.
+        created: when, in seconds since 1970, if the service says.
+        owned_by: whose it is, if the service says.
+        raw: all that the service says of it; some tell context lengths and prices.
+    """
+
+    id: str
+    created: int | None
+    owned_by: str | None
+    raw: dict[str, Any]
+
+
+class _Models(Model):
+    """The list of a service's models."""
+
+    _kind = "models"
 
     @classmethod
-    def _joined_or_failed(cls, replies: list[Any]) -> Any:
-        failed = next((reply for reply in replies if isinstance(reply, BaseException)), None)
-        return cls._joined(replies) if failed is None else failed
+    def _check(cls, names: Iterable[str]) -> None:
+        for name in names:
+            raise errors.ConfigurationError(f"{name} is no argument of models()")
+
+    def invoke(self) -> list[ModelInfo]:
+        return self._infos(self._route.call(self._kind, None))
+
+    async def ainvoke(self) -> list[ModelInfo]:
+        return self._infos(await _landed(self._route.start(self._kind, None)))
 
     @staticmethod
-    def _joined(replies: list[EmbeddingsReply]) -> EmbeddingsReply:
-        if len(replies) == 1:
-            return replies[0]
-        return EmbeddingsReply(
-            [vector for reply in replies for vector in reply.vectors],
-            replies[0].model,
-            sum(reply.tokens for reply in replies),
-            Attempts(attempt for reply in replies for attempt in reply.attempts),
-            sum(reply.seconds for reply in replies),
-        )
+    def _infos(listed: list[dict[str, Any]]) -> list[ModelInfo]:
+        return [ModelInfo(each["id"], each.get("created"), each.get("owned_by"), each) for each in listed]
+
+
+def models(*, api_key: Any = None, base_url: str | None = None, **options: Any) -> list[ModelInfo]:
+    """The models that a service offers, in its order. Retried as a call of `Chat` is.
+
+    Args:
+        api_key, base_url, options: where to ask, and as whom: arguments of `Chat`.
+
+    Raises:
+        ConfigurationError: no key, a base URL that is none, an argument that is none.
+        APIError: one of its classes, when the attempts are used up or the failure is not retryable.
+    """
+    place, api_key, base_url, options = Hidden({"api_key": api_key, "base_url": base_url, **options}), None, None, {}
+    return _Models("models", **place.value).invoke()
+
+
+async def amodels(*, api_key: Any = None, base_url: str | None = None, **options: Any) -> list[ModelInfo]:
+    """As `models`, for an event loop."""
+    place, api_key, base_url, options = Hidden({"api_key": api_key, "base_url": base_url, **options}), None, None, {}
+    return await _Models("models", **place.value).ainvoke()

@@ -11,7 +11,7 @@ use super::client::RawReply;
 use super::error::{ApiError, shown_headers};
 use super::secret::Secrets;
 use super::usage::{Usage, WireUsage};
-use super::wire::{WireToolCall, first_byte, lenient, lenient_number, lenient_text, real_error, text, without_mark};
+use super::wire::{WireToolCall, few, first_byte, is_failure, lenient, lenient_number, lenient_text, real_error, text, without_mark};
 
 /// A chat completion. What is not here is in `raw`.
 #[derive(Clone, Debug)]
@@ -22,7 +22,32 @@ pub struct ChatReply {
     pub model: Option<String>,
     /// When, in seconds since 1970.
     pub created: Option<u64>,
-    /// The first choice's text; empty if it has none.
+    /// The first choice, by index.
+    pub first: Choice,
+    /// The other choices, in the order of their indexes.
+    pub others: Vec<Choice>,
+    /// The tokens used, if the server says.
+    pub usage: Option<Usage>,
+    /// The backend's configuration.
+    pub system_fingerprint: Option<String>,
+    /// The service tier used.
+    pub service_tier: Option<String>,
+    /// The provider's id for the request.
+    pub request_id: Option<String>,
+    headers: HeaderMap,
+    secrets: Secrets,
+    /// The whole body as it came.
+    pub raw: Bytes,
+}
+
+/// One of the answers in a reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Its number among the choices.
+    pub index: u32,
+    /// Where it stands in the body's list.
+    pub place: usize,
+    /// The text; empty if there is none.
     pub content: String,
     /// What a reasoning model thought, where the server shows it.
     pub reasoning: Option<String>,
@@ -32,20 +57,6 @@ pub struct ChatReply {
     pub tool_calls: Vec<ToolCall>,
     /// `stop`, `length`, `tool_calls`, …
     pub finish_reason: Option<String>,
-    /// The tokens used, if the server says.
-    pub usage: Option<Usage>,
-    /// The backend's configuration.
-    pub system_fingerprint: Option<String>,
-    /// The service tier used.
-    pub service_tier: Option<String>,
-    /// How many choices there are; the fields above are those of index 0.
-    pub choices_count: usize,
-    /// The provider's id for the request.
-    pub request_id: Option<String>,
-    headers: HeaderMap,
-    secrets: Secrets,
-    /// The whole body as it came.
-    pub raw: Bytes,
 }
 
 /// A tool that the model wants called.
@@ -65,7 +76,7 @@ pub struct ToolCall {
 pub(super) struct WireCompletion<'a, C> {
     #[serde(default, borrow)]
     pub error: Option<&'a RawValue>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few")]
     pub choices: Option<Vec<C>>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
     pub id: Option<Cow<'a, str>>,
@@ -94,7 +105,7 @@ pub(super) struct WireSaid<'a> {
     pub reasoning: Option<Cow<'a, str>>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
     pub refusal: Option<Cow<'a, str>>,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, deserialize_with = "few")]
     pub tool_calls: Option<Vec<WireToolCall<'a>>>,
 }
 
@@ -117,18 +128,43 @@ pub fn parse_reply(reply: RawReply) -> Result<ChatReply, ApiError> {
     if let Some(error) = real_error(wire.error) {
         return Err(error_in(&reply, error));
     }
-    let mut choices = wire.choices.unwrap_or_default();
-    let choices_count = choices.len();
-    if choices_count == 0 {
+    let mut choices = Vec::new();
+    for (place, choice) in wire.choices.unwrap_or_default().into_iter().enumerate() {
+        choices.push(said(&reply, choice, place)?);
+    }
+    choices.sort_by_key(|choice| choice.index);
+    if choices.windows(2).any(|pair| pair[0].index == pair[1].index) {
+        // Servers that number none of them, or all of them 0, mean their order.
+        choices.sort_by_key(|choice| choice.place);
+        choices.iter_mut().zip(0..).for_each(|(choice, index)| choice.index = index);
+    }
+    let mut choices = choices.into_iter();
+    let Some(first) = choices.next() else {
         return Err(reply.malformed(&format!("no choices: {}", reply.excerpt(&reply.body))));
-    }
-    let first = choices.iter().position(|choice| choice.index == Some(0)).unwrap_or(0);
-    let choice = choices.swap_remove(first);
+    };
+    Ok(ChatReply {
+        id: wire.id.map(Cow::into_owned),
+        model: wire.model.map(Cow::into_owned),
+        created: wire.created,
+        first,
+        others: choices.collect(),
+        usage: wire.usage.and_then(WireUsage::into_usage),
+        system_fingerprint: wire.system_fingerprint.map(Cow::into_owned),
+        service_tier: wire.service_tier.map(Cow::into_owned),
+        request_id: reply.request_id.clone(),
+        raw: reply.body.clone(),
+        headers: reply.headers,
+        secrets: reply.origin.map(|origin| origin.secrets).unwrap_or_default(),
+    })
+}
+
+/// What a choice says.
+fn said(reply: &RawReply, choice: WireChoice<'_>, place: usize) -> Result<Choice, ApiError> {
     if let Some(error) = real_error(choice.error) {
-        return Err(error_in(&reply, error));
+        return Err(error_in(reply, error));
     }
-    if choice.finish_reason.as_deref() == Some("error") {
-        return Err(reply.ended_in_error());
+    if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| is_failure(reason)) {
+        return Err(reply.ended_in_error(reason));
     }
     let Some(message) = choice.message else {
         return Err(reply.malformed(&format!("a choice without a message: {}", reply.excerpt(&reply.body))));
@@ -140,27 +176,23 @@ pub fn parse_reply(reply: RawReply) -> Result<ChatReply, ApiError> {
             _ => return Err(reply.malformed(&format!("a tool call that names no tool: {}", reply.excerpt(&reply.body)))),
         }
     }
-    Ok(ChatReply {
-        id: wire.id.map(Cow::into_owned),
-        model: wire.model.map(Cow::into_owned),
-        created: wire.created,
+    Ok(Choice {
+        index: choice.index.unwrap_or(place as u32),
+        place,
         content: message.content.unwrap_or_default(),
         reasoning: message.reasoning_content.or(message.reasoning).map(Cow::into_owned),
         refusal: message.refusal.map(Cow::into_owned),
         tool_calls,
         finish_reason: choice.finish_reason.map(Cow::into_owned),
-        usage: wire.usage.and_then(WireUsage::into_usage),
-        system_fingerprint: wire.system_fingerprint.map(Cow::into_owned),
-        service_tier: wire.service_tier.map(Cow::into_owned),
-        choices_count,
-        request_id: reply.request_id.clone(),
-        raw: reply.body.clone(),
-        headers: reply.headers,
-        secrets: reply.origin.map(|origin| origin.secrets).unwrap_or_default(),
     })
 }
 
 impl ChatReply {
+    /// All choices, in the order of their indexes.
+    pub fn choices(&self) -> impl Iterator<Item = &Choice> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
     /// The response's headers, names in lower case, without `set-cookie` and secrets.
     pub fn headers(&self) -> Vec<(String, String)> {
         shown_headers(&self.headers, &self.secrets)

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
-use reqwest::{Method, Response, StatusCode, redirect};
+use reqwest::{Certificate, Identity, Method, Response, StatusCode, redirect};
 
 use super::classify;
-use super::endpoint::{Endpoint, note_credentials};
+use super::endpoint::{Endpoint, is_credential, note_credentials};
 use super::error::{ApiError, ErrorKind, MAX_BODY, excerpt, request_id};
-use super::secret::Secrets;
-use super::transport::{Origin, Phase};
+use super::secret::{ApiKey, Secrets};
+use super::transport::{Origin, Phase, proxy_is_set};
 
 /// The longest reply held if nothing was said: a full request of embeddings fits.
 pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
@@ -23,20 +23,48 @@ const MAX_ERROR_BODY: usize = 4 * MAX_BODY;
 /// A body up to this long is copied out of the buffer that the connection reads into, which then is used again.
 const SMALL: usize = 16 * 1024;
 
+/// Which proxy requests go through.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ProxyChoice {
+    /// Those of the environment (`HTTPS_PROXY`, `NO_PROXY`, …) and the system.
+    System,
+    /// None.
+    Off,
+    /// This one, always: `http://`, `https://`, `socks5://` or `socks5h://`, a user name and a password in it if need be.
+    At(String),
+}
+
 /// How a [`Client`] connects.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientOptions {
     /// The longest time for a connection to be made, TLS included. Default: 5 s.
     pub connect_timeout: Duration,
-    /// Whether proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`, …) and the system. Default: yes.
-    pub system_proxy: bool,
+    /// The way there. Default: the system's.
+    pub proxy: ProxyChoice,
+    /// Certificates in PEM of the authorities to be trusted in place of the system's.
+    pub authorities: Option<Vec<u8>>,
+    /// Our own certificate and its key, in PEM.
+    pub identity: Option<Vec<u8>>,
     /// The longest time spent on the body of an error, whose status is known already. Default: 5 s.
     pub error_body_timeout: Duration,
 }
 
 impl Default for ClientOptions {
     fn default() -> ClientOptions {
-        ClientOptions { connect_timeout: Duration::from_secs(5), system_proxy: true, error_body_timeout: Duration::from_secs(5) }
+        ClientOptions {
+            connect_timeout: Duration::from_secs(5),
+            proxy: ProxyChoice::System,
+            authorities: None,
+            identity: None,
+            error_body_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    /// Without the proxy's password and our key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions").field("connect_timeout", &self.connect_timeout).finish_non_exhaustive()
     }
 }
 
@@ -45,6 +73,7 @@ impl Default for ClientOptions {
 pub struct Client {
     http: reqwest::Client,
     error_body_timeout: Duration,
+    is_proxied: bool,
 }
 
 /// One request.
@@ -52,8 +81,8 @@ pub struct Client {
 pub struct Request {
     /// The path under the base URL, such as `chat/completions`.
     pub path: Arc<str>,
-    /// The JSON to send.
-    pub body: Bytes,
+    /// The JSON to send; `None` asks with GET.
+    pub body: Option<Bytes>,
     /// The model asked for; only errors name it.
     pub model: Option<Arc<str>>,
     /// Headers of this request; they win over the endpoint's.
@@ -69,12 +98,17 @@ impl Request {
     pub fn new(path: impl Into<Arc<str>>, body: impl Into<Bytes>) -> Request {
         Request {
             path: path.into(),
-            body: body.into(),
+            body: Some(body.into()),
             model: None,
             headers: HeaderMap::new(),
             query: Vec::new(),
             max_response_bytes: DEFAULT_MAX_RESPONSE_BYTES,
         }
+    }
+
+    /// One that asks for what is at the path.
+    pub fn get(path: impl Into<Arc<str>>) -> Request {
+        Request { body: None, ..Request::new(path, Bytes::new()) }
     }
 
     /// The same with the model that errors will name.
@@ -90,7 +124,7 @@ impl fmt::Debug for Request {
         f.debug_struct("Request")
             .field("path", &self.path)
             .field("model", &self.model)
-            .field("bytes", &self.body.len())
+            .field("bytes", &self.body.as_ref().map_or(0, Bytes::len))
             .finish_non_exhaustive()
     }
 }
@@ -126,8 +160,9 @@ impl RawReply {
     }
 
     /// The error that the model itself gave up, of which the server said no more.
-    pub(super) fn ended_in_error(&self) -> ApiError {
-        self.error_object(&serde_json::json!({ "message": "the answer ended with finish_reason \"error\"" }))
+    pub(super) fn ended_in_error(&self, reason: &str) -> ApiError {
+        let message = format!("the answer ended with finish_reason {reason:?}: its maker failed, and it is not whole");
+        self.error_object(&serde_json::json!({ "message": message }))
     }
 
     /// The error that this success holds an error object.
@@ -152,7 +187,7 @@ impl RawReply {
 impl Client {
     /// A client; its connections are made when they are needed.
     ///
-    /// A machine without any trusted root certificates is a configuration error.
+    /// A machine without any trusted root certificates is a configuration error, and so are certificates that are none.
     pub fn new(options: ClientOptions) -> Result<Client, ApiError> {
         static PROVIDER: Once = Once::new();
         // An error means that the process has a provider already, which will do.
@@ -165,17 +200,41 @@ impl Client {
             .retry(reqwest::retry::never())
             .http2_keep_alive_interval(Duration::from_secs(30))
             .http2_keep_alive_timeout(Duration::from_secs(15));
-        if !options.system_proxy {
-            builder = builder.no_proxy();
+        let wrong = |what: String| ApiError::new(ErrorKind::Configuration, what);
+        match &options.proxy {
+            ProxyChoice::System => {}
+            ProxyChoice::Off => builder = builder.no_proxy(),
+            ProxyChoice::At(url) => builder = builder.proxy(proxy(url)?),
         }
+        if let Some(pem) = &options.authorities {
+            let authorities = Certificate::from_pem_bundle(pem).unwrap_or_default();
+            if authorities.is_empty() {
+                return Err(wrong("ca_bundle holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)".into()));
+            }
+            builder = builder.tls_certs_only(authorities);
+        }
+        if let Some(pem) = &options.identity {
+            // What it holds may be a key: the reason is not shown.
+            let unusable = |_| wrong("client_cert needs a certificate and its private key, not encrypted, in PEM form".into());
+            builder = builder.identity(Identity::from_pem(pem).map_err(unusable)?);
+        }
+        let is_proxied = match options.proxy {
+            ProxyChoice::System => proxy_is_set(),
+            ProxyChoice::Off => false,
+            ProxyChoice::At(_) => true,
+        };
         match builder.build() {
-            Ok(http) => Ok(Client { http, error_body_timeout: options.error_body_timeout }),
+            Ok(http) => Ok(Client { http, error_body_timeout: options.error_body_timeout, is_proxied }),
+            Err(error) if options.authorities.is_some() || options.identity.is_some() => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                Err(wrong(format!("the certificates in ca_bundle or client_cert cannot be used: {cause}")))
+            }
             Err(error) => Err(ApiError::new(ErrorKind::Configuration, format!("no HTTPS client can be made here: {error:?}"))),
         }
     }
 
-    /// Sends JSON and reads the whole reply. Everything but a success with a whole body is an error.
-    pub async fn post_json(&self, endpoint: &Endpoint, request: Request) -> Result<RawReply, ApiError> {
+    /// Sends JSON, or asks, and reads the whole reply. Everything but a success with a whole body is an error.
+    pub async fn send_json(&self, endpoint: &Endpoint, request: Request) -> Result<RawReply, ApiError> {
         let max = request.max_response_bytes;
         let (mut response, origin) = self.send(endpoint, request, HeaderValue::from_static("application/json")).await?;
         let status = response.status().as_u16();
@@ -204,6 +263,13 @@ impl Client {
     pub(super) async fn send(&self, endpoint: &Endpoint, request: Request, accept: HeaderValue) -> Result<(Response, Origin), ApiError> {
         let mut secrets = endpoint.secrets().clone();
         let mut url = endpoint.url(&request.path);
+        for (name, value) in &request.query {
+            if is_credential(name)
+                && let Ok(secret) = ApiKey::new(value.clone())
+            {
+                secrets.add(secret);
+            }
+        }
         if !request.query.is_empty() {
             url.query_pairs_mut().extend_pairs(request.query);
         }
@@ -214,10 +280,18 @@ impl Client {
             note_credentials(name, &mut value, &mut secrets);
             headers.insert(name, value);
         }
-        let origin = Origin { endpoint: endpoint.clone(), path: request.path, model: request.model, secrets };
-        let mut sent = reqwest::Request::new(Method::POST, url);
+        let method = if request.body.is_some() { Method::POST } else { Method::GET };
+        let origin = Origin {
+            endpoint: endpoint.clone(),
+            path: request.path,
+            model: request.model,
+            secrets,
+            method: method.clone(),
+            is_proxied: self.is_proxied,
+        };
+        let mut sent = reqwest::Request::new(method, url);
         *sent.headers_mut() = headers;
-        *sent.body_mut() = Some(request.body.into());
+        *sent.body_mut() = request.body.map(Into::into);
         let mut response = self.http.execute(sent).await.map_err(|error| origin.failed(error, Phase::Sending))?;
         if response.status().is_success() {
             return Ok((response, origin));
@@ -227,6 +301,18 @@ impl Client {
         let body = error_body(&mut response, self.error_body_timeout).await;
         let error = classify::status_error(status, &headers, &body, &origin.secrets);
         Err(origin.advise(error, &headers))
+    }
+}
+
+/// A proxy from its address, which is not shown: it may hold a password.
+fn proxy(url: &str) -> Result<reqwest::Proxy, ApiError> {
+    let is_known = url.split_once("://").is_some_and(|(scheme, _)| matches!(scheme, "http" | "https" | "socks5" | "socks5h"));
+    match reqwest::Proxy::all(url) {
+        Ok(proxy) if is_known => Ok(proxy),
+        _ => Err(ApiError::new(
+            ErrorKind::Configuration,
+            "proxy is not the address of a proxy; give it like \"http://127.0.0.1:3128\" (http, https, socks5 or socks5h)",
+        )),
     }
 }
 

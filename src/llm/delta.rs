@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::chat::{WireCompletion, WireSaid};
+use super::chat::{ChatReply, Choice, WireCompletion, WireSaid};
 use super::interrupt::Mark;
 use super::usage::{Usage, WireUsage};
-use super::wire::{lenient_number, lenient_text, real_error};
+use super::wire::{MOST, is_failure, lenient_number, lenient_text, real_error};
 
 /// A piece of an answer. What is not here is in `raw`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,6 +37,8 @@ pub struct Delta {
     pub attempt: u32,
     /// What it is to the pieces before it.
     pub mark: Mark,
+    /// Where its choice stands in the event's list.
+    pub place: usize,
     /// The event's data as it came.
     pub raw: Bytes,
 }
@@ -81,6 +83,37 @@ impl Delta {
         let said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         !self.content.is_empty() || !self.tool_calls.is_empty() || said(&self.reasoning) || said(&self.refusal)
     }
+
+    /// A whole reply as one piece for each choice, from servers that answer a request for a stream with plain JSON.
+    pub(super) fn whole(reply: ChatReply) -> Vec<Delta> {
+        let ChatReply { id, model, created, system_fingerprint, service_tier, first, others, mut usage, raw, .. } = reply;
+        let source = Arc::new(Source { id, model, created, system_fingerprint, service_tier });
+        let piece = |choice: Choice| Delta {
+            content: choice.content,
+            reasoning: choice.reasoning,
+            refusal: choice.refusal,
+            tool_calls: choice
+                .tool_calls
+                .into_iter()
+                .zip(0..)
+                .map(|(call, index)| ToolCallDelta { index, id: call.id, name: Some(call.name), arguments: call.arguments })
+                .collect(),
+            role: Some("assistant".to_owned()),
+            finish_reason: choice.finish_reason,
+            usage: None,
+            source: source.clone(),
+            index: choice.index,
+            place: choice.place,
+            raw: raw.clone(),
+            attempt: 1,
+            mark: Mark::Next,
+        };
+        let mut pieces: Vec<Delta> = std::iter::once(first).chain(others).map(piece).collect();
+        if let Some(last) = pieces.last_mut() {
+            last.usage = usage.take();
+        }
+        pieces
+    }
 }
 
 #[derive(Deserialize)]
@@ -89,9 +122,6 @@ struct WireChoice<'a> {
     index: Option<u32>,
     #[serde(default, borrow)]
     delta: Option<WireSaid<'a>>,
-    /// In a whole reply.
-    #[serde(default, borrow)]
-    message: Option<&'a RawValue>,
     #[serde(default, borrow, deserialize_with = "lenient_text")]
     finish_reason: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
@@ -107,8 +137,8 @@ pub(super) enum Piece {
     Aside(Box<Delta>),
     /// An error object.
     Error(serde_json::Value),
-    /// A choice that ended with finish_reason "error" and says no more.
-    EndedInError,
+    /// A choice that ended with a finish_reason that means a failure, and says no more.
+    EndedInError(String),
 }
 
 /// What a stream remembers from one event to the next.
@@ -120,23 +150,14 @@ pub(super) struct Memory {
 
 /// Reads one event's data.
 pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_json::Error> {
-    read_as(data, memory, false)
-}
-
-/// Reads a whole reply as one event, from servers that answer a request for a stream with plain JSON.
-pub(super) fn read_whole(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_json::Error> {
-    read_as(data, memory, true)
-}
-
-fn read_as(data: &Bytes, memory: &mut Memory, is_whole: bool) -> Result<Piece, serde_json::Error> {
     let mut wire: WireCompletion<'_, WireChoice<'_>> = serde_json::from_slice(data)?;
     let mut choices = wire.choices.take().unwrap_or_default();
     let error = real_error(wire.error).or_else(|| choices.iter().find_map(|choice| real_error(choice.error)));
     if let Some(error) = error {
         return Ok(Piece::Error(serde_json::from_str(error.get())?));
     }
-    if choices.iter().any(|choice| choice.finish_reason.as_deref() == Some("error")) {
-        return Ok(Piece::EndedInError);
+    if let Some(reason) = choices.iter().find_map(|choice| choice.finish_reason.as_deref().filter(|reason| is_failure(reason))) {
+        return Ok(Piece::EndedInError(reason.to_owned()));
     }
     let mut usage = wire.usage.take().and_then(WireUsage::into_usage);
     if choices.is_empty() {
@@ -146,10 +167,7 @@ fn read_as(data: &Bytes, memory: &mut Memory, is_whole: bool) -> Result<Piece, s
     let source = memory.source(&wire);
     let mut deltas = Vec::with_capacity(choices.len());
     while let Some(choice) = choices.pop() {
-        let said = match (is_whole, choice.message) {
-            (true, Some(message)) => serde_json::from_str(message.get())?,
-            _ => choice.delta.unwrap_or_default(),
-        };
+        let said = choice.delta.unwrap_or_default();
         let mut delta = Delta {
             content: said.content.unwrap_or_default(),
             reasoning: said.reasoning_content.or(said.reasoning).map(Cow::into_owned),
@@ -160,6 +178,7 @@ fn read_as(data: &Bytes, memory: &mut Memory, is_whole: bool) -> Result<Piece, s
             usage: usage.take(),
             source: source.clone(),
             index: choice.index.unwrap_or(0),
+            place: choices.len(),
             raw: data.clone(),
             attempt: 1,
             mark: Mark::Next,
@@ -168,6 +187,9 @@ fn read_as(data: &Bytes, memory: &mut Memory, is_whole: bool) -> Result<Piece, s
             let given = call.index;
             let (id, name, arguments) = call.into_parts()?;
             let index = memory.tools.place(delta.index, given, id.as_deref(), name.is_some());
+            if memory.tools.calls.len() > MOST {
+                return Err(serde::de::Error::custom(format_args!("more than {MOST} tool calls")));
+            }
             delta.tool_calls.push(ToolCallDelta { index, id, name, arguments });
         }
         deltas.push(delta);
@@ -295,7 +317,9 @@ mod tests {
             assert!(matches!(piece, Piece::Error(_)), "{json}");
         }
         let json = br#"{"choices":[{"delta":{},"finish_reason":"error"}]}"#;
-        assert!(matches!(read(&Bytes::from_static(json), &mut Memory::default()).unwrap(), Piece::EndedInError));
+        assert!(
+            matches!(read(&Bytes::from_static(json), &mut Memory::default()).unwrap(), Piece::EndedInError(reason) if reason == "error")
+        );
     }
 
     fn joined(events: &[&str]) -> Vec<(u32, String, String)> {

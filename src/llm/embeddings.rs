@@ -12,6 +12,7 @@ use super::client::RawReply;
 use super::error::ApiError;
 use super::usage::{Usage, WireUsage};
 use super::wire::{lenient, lenient_text, real_error};
+use crate::policies::class::Class;
 
 /// The vectors of one request, in the order of its inputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,8 +81,9 @@ impl<'de> Deserialize<'de> for Vector {
     }
 }
 
-/// Reads the reply to a request of so many inputs. Anything but one sound vector for each is a malformed response.
-pub fn parse_reply(reply: RawReply, inputs: usize) -> Result<EmbeddingsReply, ApiError> {
+/// Reads the reply to a request of so many inputs, and of vectors of so many dimensions where it asked for that. Anything
+/// but one sound vector for each is a malformed response.
+pub fn parse_reply(reply: RawReply, inputs: usize, dimensions: Option<usize>) -> Result<EmbeddingsReply, ApiError> {
     let wire: WireReply<'_> = object(&reply)?;
     if let Some(error) = real_error(wire.error) {
         return Err(error_in(&reply, error));
@@ -106,6 +108,13 @@ pub fn parse_reply(reply: RawReply, inputs: usize) -> Result<EmbeddingsReply, Ap
     if let Some(odd) = vectors.iter().find(|vector| vector.len() != vectors[0].len()) {
         return Err(reply.malformed(&format!("embeddings of different lengths ({} and {})", vectors[0].len(), odd.len())));
     }
+    if let (Some(asked), Some(vector)) = (dimensions, vectors.first())
+        && vector.len() != asked
+    {
+        let what = format!("vectors of {} numbers where dimensions={asked} was asked for: this model has no choice of it", vector.len());
+        // It would say the same again.
+        return Err(reply.malformed(&what).with_class(Class::Permanent));
+    }
     let usage = wire.usage.and_then(WireUsage::into_usage);
     Ok(EmbeddingsReply { vectors, model: wire.model.map(Cow::into_owned), usage, request_id: reply.request_id })
 }
@@ -119,7 +128,7 @@ mod tests {
     use serde_json::json;
 
     fn parse(body: String, inputs: usize) -> Result<EmbeddingsReply, ApiError> {
-        parse_reply(RawReply::new(200, HeaderMap::new(), body), inputs)
+        parse_reply(RawReply::new(200, HeaderMap::new(), body), inputs, None)
     }
 
     fn base64(floats: &[f32]) -> String {
@@ -163,6 +172,18 @@ mod tests {
         let twice = json!({"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]});
         assert!(parse(twice.to_string(), 2).unwrap_err().message.contains("two embeddings of index 0"));
         assert_eq!(parse(r#"{"error":{"code":400,"message":"m"}}"#.into(), 2).unwrap_err().kind, ErrorKind::BadRequest);
+    }
+
+    #[test]
+    fn vectors_of_another_length_than_asked_for_are_an_error_that_no_retry_mends() {
+        let reply = |dimensions| {
+            let body = json!({"data": [{"index": 0, "embedding": [1, 2, 3]}]});
+            parse_reply(RawReply::new(200, HeaderMap::new(), body.to_string()), 1, dimensions)
+        };
+        let error = reply(Some(2)).unwrap_err();
+        assert!(error.message.contains("vectors of 3 numbers where dimensions=2 was asked for"), "{error}");
+        assert_eq!((error.kind, error.class()), (ErrorKind::MalformedResponse, Class::Permanent));
+        assert!(reply(Some(3)).is_ok() && reply(None).is_ok());
     }
 
     proptest! {

@@ -23,8 +23,10 @@ const QUERY_CREDENTIALS: [&str; 8] = ["key", "api-key", "api_key", "apikey", "su
 pub struct EndpointOptions {
     /// The service's root, such as [`DEFAULT_BASE_URL`]; a query in it goes along with every request.
     pub base_url: String,
-    /// The key; may be absent only if a header carries the credentials.
+    /// The key; may be absent only if a header carries the credentials, or if it comes later.
     pub api_key: Option<ApiKey>,
+    /// Whether each attempt brings its own key, by [`Endpoint::with_key`].
+    pub key_comes_later: bool,
     /// Sent as `OpenAI-Organization`.
     pub organization: Option<String>,
     /// Sent as `OpenAI-Project`.
@@ -39,6 +41,7 @@ pub struct EndpointOptions {
 #[derive(Clone)]
 pub struct Endpoint(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     base: Url,
     /// Those that the user gave.
@@ -47,7 +50,7 @@ struct Inner {
     headers: HeaderMap,
     secrets: Secrets,
     /// The addresses of what is asked for.
-    urls: [(&'static str, Url); 2],
+    urls: [(&'static str, Url); 3],
 }
 
 impl Endpoint {
@@ -61,7 +64,7 @@ impl Endpoint {
         }
         let mut secrets = Secrets::default();
         for (name, value) in base.query_pairs() {
-            if QUERY_CREDENTIALS.contains(&name.to_ascii_lowercase().as_str())
+            if is_credential(&name)
                 && let Ok(secret) = ApiKey::new(value.into_owned())
             {
                 secrets.add(secret);
@@ -79,7 +82,7 @@ impl Endpoint {
             note_credentials(&name, &mut checked, &mut secrets);
             given.insert(name, checked);
         }
-        if options.api_key.is_none() && !CREDENTIALS.iter().any(|name| given.contains_key(*name)) {
+        if options.api_key.is_none() && !options.key_comes_later && !CREDENTIALS.iter().any(|name| given.contains_key(*name)) {
             return Err(secret::missing());
         }
         // The key's, then the user's over them.
@@ -92,8 +95,25 @@ impl Endpoint {
         if let Some(key) = options.api_key {
             secrets.add(key);
         }
-        let urls = ["chat/completions", "embeddings"].map(|path| (path, under(&base, path)));
+        let urls = ["chat/completions", "embeddings", "models"].map(|path| (path, under(&base, path)));
         Ok(Endpoint(Arc::new(Inner { base, given, headers, secrets, urls })))
+    }
+
+    /// The same place asked with another key, unless a header says who asks.
+    pub fn with_key(&self, key: ApiKey) -> Endpoint {
+        let mut inner = (*self.0).clone();
+        if !inner.given.contains_key(AUTHORIZATION)
+            && let Some(bearer) = key.bearer()
+        {
+            inner.headers.insert(AUTHORIZATION, bearer);
+        }
+        inner.secrets.add(key);
+        Endpoint(Arc::new(inner))
+    }
+
+    /// Whether both are on one server, where one's credentials may go to the other.
+    pub fn has_origin_of(&self, other: &Endpoint) -> bool {
+        self.0.base.origin() == other.0.base.origin()
     }
 
     /// The address of a path under the base URL, with the base URL's query.
@@ -110,7 +130,7 @@ impl Endpoint {
 
     /// All that tells it from another place, but for credentials.
     pub fn described(&self) -> Vec<(String, String)> {
-        let query = self.0.base.query_pairs().filter(|(name, _)| !QUERY_CREDENTIALS.contains(&name.to_ascii_lowercase().as_str()));
+        let query = self.0.base.query_pairs().filter(|(name, _)| !is_credential(name));
         let headers = self.0.given.iter().filter(|(_, value)| !value.is_sensitive());
         let mut parts = vec![("url".to_owned(), self.shown().to_owned())];
         parts.extend(query.map(|(name, value)| (format!("?{name}"), value.into_owned())));
@@ -155,8 +175,13 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Whether the values of a query parameter are credentials.
+pub(super) fn is_credential(parameter: &str) -> bool {
+    QUERY_CREDENTIALS.contains(&parameter.to_ascii_lowercase().as_str())
+}
+
 /// If the header carries credentials: marks its value as not to be shown, and remembers the secret in it.
-pub(super) fn note_credentials(name: &HeaderName, value: &mut HeaderValue, secrets: &mut Secrets) {
+pub(crate) fn note_credentials(name: &HeaderName, value: &mut HeaderValue, secrets: &mut Secrets) {
     if !CREDENTIALS.contains(&name.as_str()) {
         return;
     }

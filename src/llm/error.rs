@@ -1,7 +1,9 @@
 //! The one error of this module: what went wrong in an attempt, what class it is, and what the server said about it.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
@@ -129,6 +131,8 @@ pub struct Details {
     pub partial: Option<String>,
     /// What broke a stream after its first content.
     pub cause: Option<ApiError>,
+    /// What the user's own code said, for whoever knows its type.
+    pub raised: Option<Arc<dyn Any + Send + Sync>>,
     class: Class,
 }
 
@@ -149,6 +153,7 @@ impl ApiError {
             should_retry: None,
             partial: None,
             cause: None,
+            raised: None,
             class: kind.class(),
         }))
     }

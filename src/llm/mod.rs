@@ -4,9 +4,9 @@
 //! future when the time is up. What is here turns bytes into typed replies, and everything that can go wrong into one
 //! [`error::ApiError`] that says what happened, what class it is and what to do.
 //!
-//! `endpoint` says where and as whom, `client` sends, `transport` and `classify` name failures, `chat`, `embeddings` and
-//! `stream` read what came back; `sse` turns bytes into events and `delta` events into pieces of an answer; `interrupt` is
-//! about streams that break off.
+//! `endpoint` says where and as whom, `client` sends (`network` has those of another CA or proxy), `transport` and `classify`
+//! name failures, `chat`, `embeddings`, `models` and `stream` read what came back; `sse` turns bytes into events and `delta`
+//! events into pieces of an answer; `interrupt` is about streams that break off.
 
 pub mod chat;
 pub mod classify;
@@ -16,6 +16,8 @@ pub mod embeddings;
 pub mod endpoint;
 pub mod error;
 pub mod interrupt;
+pub mod models;
+pub mod network;
 pub mod retry_after;
 pub mod route;
 pub mod runtime;

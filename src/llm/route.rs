@@ -4,9 +4,12 @@ use super::chat::{self, ChatReply};
 use super::client::{Client, Request};
 use super::delta::Delta;
 use super::embeddings::{self, EmbeddingsReply};
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, is_credential};
 use super::error::{ApiError, ErrorKind};
 use super::interrupt::{Beginning, Mark, OnInterrupt, forbids_continuing, with_answer};
+use super::models::{self, ModelsReply};
+use super::network::Network;
+use super::secret::ApiKey;
 use super::stream::{ChatStream, open_stream};
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
@@ -16,7 +19,8 @@ use crate::engine::{
 use crate::events;
 use crate::policies::class::FallbackRule;
 use bytes::Bytes;
-use std::sync::Arc;
+use reqwest::header::HeaderMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::vec::Drain;
 
@@ -29,6 +33,8 @@ pub enum Task {
     Stream,
     /// Vectors.
     Embeddings,
+    /// The list of models.
+    Models,
 }
 
 /// Parameters of a request: names, each once, and their values as JSON.
@@ -46,6 +52,53 @@ pub struct Leg {
     pub max_response_bytes: usize,
     /// How long a stream may keep a reader waiting.
     pub patience: Patience,
+    /// Who gives the key of each attempt, where it is not always the same.
+    pub keys: Option<Keys>,
+    /// The way to the network, where it is not the process's own.
+    pub network: Option<Arc<Network>>,
+}
+
+impl Leg {
+    /// Where an attempt goes, by which client.
+    async fn reached(&self, client: Client) -> Result<(Client, Endpoint), ApiError> {
+        let client = self.network.as_ref().map_or(Ok(client), |network| network.client())?;
+        let endpoint = match &self.keys {
+            Some(keys) => keys.endpoint(&self.endpoint).await?,
+            None => self.endpoint.clone(),
+        };
+        Ok((client, endpoint))
+    }
+}
+
+/// Gives the key of an attempt. It may wait (a token is fetched), so it is asked on a thread that carries no calls.
+pub trait KeySource: Send + Sync {
+    /// The key of the attempt that is about to begin.
+    fn key(&self) -> Result<ApiKey, ApiError>;
+}
+
+/// A source of keys, and the endpoint of the key that it gave last.
+pub struct Keys {
+    source: Arc<dyn KeySource>,
+    last: Mutex<Option<(ApiKey, Endpoint)>>,
+}
+
+impl Keys {
+    /// Keys from that source.
+    pub fn new(source: Arc<dyn KeySource>) -> Keys {
+        Keys { source, last: Mutex::new(None) }
+    }
+
+    async fn endpoint(&self, bare: &Endpoint) -> Result<Endpoint, ApiError> {
+        let source = self.source.clone();
+        let key = on_a_thread(move || source.key()).await?;
+        let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((_, endpoint)) = last.as_ref().filter(|(known, _)| known.expose() == key.expose()) {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = bare.with_key(key.clone());
+        *last = Some((key, endpoint.clone()));
+        Ok(endpoint)
+    }
 }
 
 /// How long a stream may take until its first content, and from one content to the next.
@@ -81,8 +134,13 @@ pub trait Foreign: Send + Sync {
 
 /// What `ask` gives, on a thread that may wait.
 fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Asked<T> {
+    Asked::Later(Box::pin(on_a_thread(ask)))
+}
+
+/// The same to be awaited. It begins at once.
+fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
     let asked = tokio::task::spawn_blocking(ask);
-    Asked::Later(Box::pin(async move {
+    async move {
         match asked.await {
             Ok(answer) => answer,
             Err(failed) => match failed.try_into_panic() {
@@ -91,7 +149,7 @@ fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Asked<T
                 Err(_) => std::future::pending().await,
             },
         }
-    }))
+    }
 }
 
 /// How a stage judges.
@@ -132,6 +190,8 @@ pub enum Answer {
     Streamed,
     /// Vectors.
     Embeddings(EmbeddingsReply),
+    /// What models there are.
+    Models(ModelsReply),
 }
 
 /// Why a call gives nothing back.
@@ -173,6 +233,8 @@ pub struct Order {
     pub inputs: usize,
     /// Parameters of this call; they win over the leg's.
     pub params: Params,
+    /// What this call sends beside its body.
+    pub extras: Extras,
     /// What follows when its stream breaks off.
     pub on_interrupt: OnInterrupt,
 }
@@ -188,6 +250,25 @@ impl Order {
     fn obstacle(&self, legs: &[Arc<Leg>]) -> Option<&'static str> {
         legs.iter().flat_map(|leg| self.params_at(leg)).find_map(|(name, value)| forbids_continuing(name, value))
     }
+}
+
+/// What a call sends beside its body.
+#[derive(Clone, Default)]
+pub struct Extras {
+    /// Headers, which win over the leg's. Credentials go only where the first leg is.
+    pub headers: HeaderMap,
+    /// Query parameters; the same holds for credentials.
+    pub query: Vec<(String, String)>,
+    /// The `Idempotency-Key` of every attempt at the first leg; another leg has one of its own, made of it.
+    pub idempotency_key: Option<Box<str>>,
+}
+
+/// An idempotency key that no other call of any process has.
+pub fn fresh_key() -> String {
+    let mut random = [0; 16];
+    // The system's own randomness, so that forked processes share none. Where it has none to give, no TLS works either.
+    let _ = rustls::crypto::ring::default_provider().secure_random.fill(&mut random);
+    format!("seawall-{:032x}", u128::from_ne_bytes(random))
 }
 
 /// One call's values and story.
@@ -306,6 +387,40 @@ impl Flight {
         }
     }
 
+    /// What an attempt sends.
+    fn request(&mut self, target: Target) -> Request {
+        let path = match self.order.task {
+            Task::Models => return self.dressed(target, Request::get("models")),
+            Task::Embeddings => "embeddings",
+            Task::Chat | Task::Stream => "chat/completions",
+        };
+        let request = Request::new(path, self.body(target)).for_model(self.route.legs[target.0 as usize].model.clone());
+        self.dressed(target, request)
+    }
+
+    /// The request with what the call sends beside its body.
+    fn dressed(&self, target: Target, mut request: Request) -> Request {
+        let (extras, leg) = (&self.order.extras, &self.route.legs[target.0 as usize]);
+        request.max_response_bytes = leg.max_response_bytes;
+        if !extras.headers.is_empty() || !extras.query.is_empty() {
+            let is_trusted = leg.endpoint.has_origin_of(&self.route.legs[0].endpoint);
+            let headers = extras.headers.iter().filter(|(_, value)| is_trusted || !value.is_sensitive());
+            request.headers.extend(headers.map(|(name, value)| (name.clone(), value.clone())));
+            request.query.extend(extras.query.iter().filter(|(name, _)| is_trusted || !is_credential(name)).cloned());
+        }
+        if let Some(key) = &extras.idempotency_key {
+            // Another model's answer is not the same: the same key would have a server refuse it, or give the old one.
+            let mut key = if target.0 == 0 { key.to_string() } else { format!("{key}-{}", target.0) };
+            if let (OnInterrupt::Continue, Some(text)) = (self.order.on_interrupt, &self.given) {
+                key.push_str(&format!("-after-{}", text.len())); // nor is a question that holds half of its answer
+            }
+            if let Ok(key) = key.parse() {
+                request.headers.insert("idempotency-key", key);
+            }
+        }
+        request
+    }
+
     /// What is behind an outcome. A stream or value can be taken once.
     pub fn take(&mut self, outcome: &Outcome) -> Result<Answer, Failure> {
         let gone = || Failure::Api(ApiError::new(ErrorKind::Api, "the answer was taken already"));
@@ -371,14 +486,10 @@ impl Flight {
     }
 }
 
-async fn opened(
-    client: Client,
-    endpoint: Endpoint,
-    request: Request,
-    patience: Patience,
-    beginning: Beginning,
-) -> Result<Answer, ApiError> {
+async fn opened(client: Client, leg: Arc<Leg>, request: Request, beginning: Beginning) -> Result<Answer, ApiError> {
+    let patience = leg.patience;
     let begun = async {
+        let (client, endpoint) = leg.reached(client).await?;
         let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
         stream.begins(beginning);
         let mut first = Vec::new();
@@ -399,18 +510,31 @@ async fn opened(
         answer = begun => answer,
         () = sleep_until(limit) => {
             let seconds = patience.first_token.unwrap_or_default().as_secs_f64();
-            let place = endpoint.place();
+            let place = leg.endpoint.place();
             Err(ApiError::new(ErrorKind::Timeout, format!("Request timed out: no content from {place} within {seconds} s (first_token_timeout).")))
         }
     }
 }
 
-async fn answered(client: Client, endpoint: Endpoint, request: Request, task: Task, inputs: usize) -> Result<Answer, ApiError> {
-    let reply = client.post_json(&endpoint, request).await?;
-    match task {
-        Task::Embeddings => embeddings::parse_reply(reply, inputs).map(Answer::Embeddings),
+/// A reply longer than this is read on another thread: the one that carries all calls has them to think of.
+const LONG: usize = 512 * 1024;
+
+async fn answered(client: Client, leg: Arc<Leg>, request: Request, order: Arc<Order>) -> Result<Answer, ApiError> {
+    let (client, endpoint) = leg.reached(client).await?;
+    let reply = client.send_json(&endpoint, request).await?;
+    let is_long = reply.body.len() > LONG;
+    let read = move || match order.task {
+        Task::Embeddings => embeddings::parse_reply(reply, order.inputs, dimensions(&order, &leg)).map(Answer::Embeddings),
+        Task::Models => models::parse_reply(reply).map(Answer::Models),
         Task::Chat | Task::Stream => chat::parse_reply(reply).map(|reply| Answer::Chat(Box::new(reply))),
-    }
+    };
+    if is_long { on_a_thread(read).await } else { read() }
+}
+
+/// How long the vectors were asked to be.
+fn dimensions(order: &Order, leg: &Leg) -> Option<usize> {
+    let named = |params: &'_ Params| params.iter().find(|(name, _)| &**name == "dimensions").map(|(_, value)| value.clone());
+    std::str::from_utf8(&named(&order.params).or_else(|| named(&leg.params))?).ok()?.parse().ok()
 }
 
 impl Kinds {
@@ -446,7 +570,7 @@ impl Host for Flight {
     type Result = Result<Answer, ApiError>;
 
     fn start(&mut self, call: CallId, target: Target, _deadline: Instant) -> Call<Self::Result> {
-        let body = self.body(target);
+        let request = self.request(target);
         let leg = self.route.legs[target.0 as usize].clone();
         self.attempts.push(Attempt {
             target,
@@ -458,13 +582,10 @@ impl Host for Flight {
             request_id: None,
             waited: None,
         });
-        let path = if self.order.task == Task::Embeddings { "embeddings" } else { "chat/completions" };
-        let mut request = Request::new(path, body).for_model(leg.model.clone());
-        request.max_response_bytes = leg.max_response_bytes;
-        let (client, endpoint, task, inputs) = (self.client.clone(), leg.endpoint.clone(), self.order.task, self.order.inputs);
-        match task {
-            Task::Stream => Box::pin(opened(client, endpoint, request, leg.patience, self.beginning())),
-            Task::Chat | Task::Embeddings => Box::pin(answered(client, endpoint, request, task, inputs)),
+        let (client, order) = (self.client.clone(), self.order.clone());
+        match order.task {
+            Task::Stream => Box::pin(opened(client, leg, request, self.beginning())),
+            Task::Chat | Task::Embeddings | Task::Models => Box::pin(answered(client, leg, request, order)),
         }
     }
 
@@ -478,6 +599,7 @@ impl Host for Flight {
         let request_id = match &result {
             Ok(Answer::Chat(reply)) => reply.request_id.clone(),
             Ok(Answer::Embeddings(reply)) => reply.request_id.clone(),
+            Ok(Answer::Models(reply)) => reply.request_id.clone(),
             Ok(Answer::Stream(stream, _)) => stream.request_id().map(str::to_owned),
             Ok(Answer::Streamed) | Err(_) => None,
         };

@@ -75,7 +75,7 @@ impl fmt::Display for ApiKey {
 
 /// Everything that must not come back out in an error, even when the server repeats it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Secrets(Arc<Vec<ApiKey>>);
+pub(crate) struct Secrets(Arc<Vec<ApiKey>>);
 
 impl Secrets {
     /// Adds a value; one too short to be a secret is left out.

@@ -127,6 +127,12 @@ impl Decoder {
                 self.data.extend_from_slice(value);
                 self.data.push(b'\n');
             }
+            // How llama.cpp says that a stream has failed.
+            b"error" if value.starts_with(b"{") => {
+                self.name = Some("error".to_owned());
+                self.data.extend_from_slice(value);
+                self.data.push(b'\n');
+            }
             b"event" => self.name = Some(String::from_utf8_lossy(value).into_owned()),
             // Comments (no field name), `id`, `retry` and unknown fields say nothing about an answer.
             _ => {}
@@ -167,6 +173,12 @@ mod tests {
         let (events, ..) =
             decode([&b"\xef\xbb\xbf: hi\nevent: error\ndata:x\nid: 1\n\nevent: lost\n\ndata\n\ndata:  y\nwhat: ever\n\n"[..]], 1000);
         assert_eq!(events, [(Some("error".into()), "x".into()), (None, String::new()), (None, " y".into())]);
+    }
+
+    #[test]
+    fn an_error_field_is_an_error_event() {
+        let (events, ..) = decode([&b"data: a\n\nerror: {\"code\":500}\n\nerror: no object\n\n"[..]], 1000);
+        assert_eq!(events, [(None, "a".into()), (Some("error".into()), "{\"code\":500}".into())]);
     }
 
     #[test]

@@ -14,9 +14,9 @@ use super::delta::{self, Delta, Memory, Piece};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
 use super::interrupt::{Anew, Beginning, Echo, Mark};
-use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event, TooLong};
+use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event};
 use super::transport::Phase;
-use super::wire::{first_byte, without_mark};
+use super::wire::{MARK, MOST, first_byte};
 use crate::drive::clock;
 use crate::drive::tokio::sleep_until;
 
@@ -37,27 +37,7 @@ pub async fn open_stream(client: &Client, endpoint: &Endpoint, request: Request)
         body: Bytes::new(),
         origin: Some(origin),
     };
-    Ok(ChatStream {
-        response: Some(response),
-        head,
-        body: Body::Unknown,
-        events: VecDeque::new(),
-        ready: VecDeque::new(),
-        memory: Memory::default(),
-        choices: Vec::new(),
-        text: String::new(),
-        received: 0,
-        max,
-        overlong: None,
-        last: None,
-        failed: None,
-        silence: None,
-        waited: Duration::ZERO,
-        attempt: 1,
-        mark: Mark::Next,
-        is_plain: true,
-        echo: None,
-    })
+    Ok(ChatStream::new(head, response, max))
 }
 
 /// A stream that has begun. Dropping it gives up the request.
@@ -75,7 +55,8 @@ pub struct ChatStream {
     text: String,
     received: usize,
     max: usize,
-    overlong: Option<TooLong>,
+    /// What is too long, if anything is.
+    overlong: Option<String>,
     /// What an event after the last piece said: the end, or a failure.
     last: Option<Result<(), ApiError>>,
     failed: Option<ApiError>,
@@ -101,13 +82,49 @@ impl fmt::Debug for ChatStream {
 /// What the body turns out to be; its first byte tells, since content types lie.
 #[derive(Debug)]
 enum Body {
-    Unknown,
+    /// White space so far, or a part of a byte order mark.
+    Unknown(BytesMut),
     Events(Decoder),
-    /// JSON or HTML: read to its end, up to so many bytes.
+    /// JSON or HTML: read to its end, a page up to so many bytes.
     Whole(BytesMut, usize),
 }
 
+/// White space, after a byte order mark perhaps, as short as it says the same: endless white space is neither held nor
+/// looked through again and again.
+fn shortened(space: &[u8]) -> BytesMut {
+    let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    let mark = if space.starts_with(MARK) { MARK } else { b"" };
+    let lines: &[u8] = if space.iter().any(is_end) { b"\n" } else { b"" };
+    let indent: &[u8] = if space[mark.len()..].last().is_some_and(|last| !is_end(last)) { b" " } else { b"" };
+    BytesMut::from(&[mark, lines, indent].concat()[..])
+}
+
 impl ChatStream {
+    /// A stream from a response's head and its body. One of more bytes than `max` is refused.
+    pub fn new(head: RawReply, body: Response, max: usize) -> ChatStream {
+        ChatStream {
+            response: Some(body),
+            head,
+            body: Body::Unknown(BytesMut::new()),
+            events: VecDeque::new(),
+            ready: VecDeque::new(),
+            memory: Memory::default(),
+            choices: Vec::new(),
+            text: String::new(),
+            received: 0,
+            max,
+            overlong: None,
+            last: None,
+            failed: None,
+            silence: None,
+            waited: Duration::ZERO,
+            attempt: 1,
+            mark: Mark::Next,
+            is_plain: true,
+            echo: None,
+        }
+    }
+
     /// The next piece, or `None` after the last one of a whole answer.
     ///
     /// An answer is whole when `[DONE]` came, or a finish reason for each of its choices. Anything else is an error,
@@ -201,8 +218,8 @@ impl ChatStream {
             let Some(response) = &mut self.response else {
                 return Ok(None);
             };
-            if let Some(error) = self.overlong {
-                return Err(self.head.malformed(&error.to_string()));
+            if let Some(what) = &self.overlong {
+                return Err(self.head.malformed(what));
             }
             let chunk = match self.silence {
                 None => Some(response.chunk().await),
@@ -229,28 +246,43 @@ impl ChatStream {
     }
 
     fn receive(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
-        self.received += chunk.len();
-        if self.received > self.max {
-            return Err(self.head.malformed(&format!("a stream of more than {} bytes (max_response_bytes is the limit)", self.max)));
+        // What came before the limit, or before an event that is too long, is given out first, however the bytes were cut
+        // into chunks.
+        let fitting = &chunk[..chunk.len().min(self.max - self.received)];
+        self.received += fitting.len();
+        if fitting.len() < chunk.len() {
+            self.overlong = Some(format!("a stream of more than {} bytes (max_response_bytes is the limit)", self.max));
         }
-        if matches!(self.body, Body::Unknown) {
-            self.body = match first_byte(chunk) {
-                None => return Ok(()),
-                Some(b'{' | b'[') => Body::Whole(BytesMut::new(), self.max),
-                Some(b'<') => Body::Whole(BytesMut::new(), MAX_BODY),
-                Some(_) => Body::Events(Decoder::new(DEFAULT_MAX_EVENT)),
+        if let Body::Unknown(start) = &mut self.body {
+            start.extend_from_slice(fitting);
+            let start = match first_byte(start) {
+                None => {
+                    *start = shortened(start);
+                    return Ok(());
+                }
+                Some(_) if MARK.starts_with(start) => return Ok(()),
+                Some(_) => std::mem::take(start),
             };
+            self.body = match first_byte(&start) {
+                Some(b'{' | b'[') => Body::Whole(BytesMut::new(), usize::MAX),
+                Some(b'<') => Body::Whole(BytesMut::new(), MAX_BODY),
+                _ => Body::Events(Decoder::new(DEFAULT_MAX_EVENT)),
+            };
+            return self.hand_on(&start);
         }
+        self.hand_on(fitting)
+    }
+
+    fn hand_on(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
         match &mut self.body {
-            Body::Unknown => Ok(()),
+            Body::Unknown(_) => Ok(()),
             Body::Whole(body, max) => {
-                body.extend_from_slice(chunk);
+                body.extend_from_slice(bytes);
                 if body.len() < *max { Ok(()) } else { self.end_of_body() }
             }
             Body::Events(decoder) => {
-                if let Err(error) = decoder.push(chunk, &mut self.events) {
-                    // The events before it are given out first, however the bytes were cut into chunks.
-                    self.overlong = Some(error);
+                if let Err(error) = decoder.push(bytes, &mut self.events) {
+                    self.overlong = Some(error.to_string());
                 }
                 Ok(())
             }
@@ -289,13 +321,15 @@ impl ChatStream {
                 return Ok(());
             }
             Piece::Error(object) => return Err(self.with_body(data).error_object(&object)),
-            Piece::EndedInError => return Err(self.with_body(data).ended_in_error()),
+            Piece::EndedInError(reason) => return Err(self.with_body(data).ended_in_error(&reason)),
         };
         for mut delta in deltas {
             let ended = delta.finish_reason.is_some();
             self.listen(&mut delta, ended)?;
+            let is_full = self.choices.len() == MOST;
             match self.choices.iter_mut().find(|choice| choice.0 == delta.index) {
                 Some(choice) => choice.1 |= ended,
+                None if is_full => return Err(self.head.malformed(&format!("a stream of more than {MOST} choices"))),
                 None => self.choices.push((delta.index, ended)),
             }
             self.ready.push_back(delta);
@@ -359,17 +393,13 @@ impl ChatStream {
     /// The body is over (or, a page, long enough): whether the answer is too is another matter.
     fn end_of_body(&mut self) -> Result<(), ApiError> {
         self.response = None;
-        match std::mem::replace(&mut self.body, Body::Unknown) {
+        match std::mem::replace(&mut self.body, Body::Unknown(BytesMut::new())) {
             Body::Whole(body, _) => {
-                // As a reply first, with all that can be wrong with one.
                 let reply = chat::parse_reply(self.with_body(body.freeze()))?;
-                let data = reply.raw.slice_ref(without_mark(&reply.raw));
-                let piece = delta::read_whole(&data, &mut self.memory)
-                    .map_err(|error| self.head.malformed(&format!("unexpected JSON ({error}): {}", self.head.excerpt(&data))))?;
-                self.give(piece, data)?;
+                self.give(Piece::Choices(Delta::whole(reply)), Bytes::new())?;
                 self.stop_listening()
             }
-            Body::Unknown => Err(self.head.malformed(&format!("an empty stream{}", self.content_type()))),
+            Body::Unknown(_) => Err(self.head.malformed(&format!("an empty stream{}", self.content_type()))),
             Body::Events(mut decoder) => {
                 // The last event may lack its empty line. It counts if it is whole; half of one was cut off.
                 let mut done = false;

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 
+use reqwest::Method;
 use reqwest::header::{HeaderMap, LOCATION};
 
 use super::endpoint::Endpoint;
@@ -18,6 +19,9 @@ pub(super) struct Origin {
     pub model: Option<Arc<str>>,
     /// The endpoint's and those of this request's own headers.
     pub secrets: Secrets,
+    pub method: Method,
+    /// Whether a proxy may stand in between.
+    pub is_proxied: bool,
 }
 
 /// When it broke.
@@ -38,14 +42,15 @@ impl Origin {
         let advice = match error.status {
             Some(401) => " (check the API key given or OPENAI_API_KEY)".to_owned(),
             Some(404) if self.endpoint.shown().ends_with(&*self.path) => {
-                format!(" (POST {}: leave {:?} out of base_url, it is added by itself)", self.shown(), self.path)
+                format!(" ({} {}: leave {:?} out of base_url, it is added by itself)", self.method, self.shown(), self.path)
             }
             Some(404) if self.endpoint.is_root() => {
-                format!(" (POST {}: base_url names no path, where most services want one like {}/v1)", self.shown(), self.endpoint.shown())
+                let (method, shown, root) = (&self.method, self.shown(), self.endpoint.shown());
+                format!(" ({method} {shown}: base_url names no path, where most services want one like {root}/v1)")
             }
             Some(404) => match &self.model {
-                Some(model) => format!(" (POST {}: check the model name {model:?} and base_url)", self.shown()),
-                None => format!(" (POST {}: check base_url)", self.shown()),
+                Some(model) => format!(" ({} {}: check the model name {model:?} and base_url)", self.method, self.shown()),
+                None => format!(" ({} {}: check base_url)", self.method, self.shown()),
             },
             Some(300..=399) => match headers.get(LOCATION).and_then(|to| to.to_str().ok()) {
                 Some(to) => {
@@ -78,15 +83,15 @@ impl Origin {
             (ErrorKind::Connection, format!("no address found for {place} ({cause}): check the host in base_url and the network"))
         } else if error.is_connect() {
             let advice = match io {
-                Some(io::ErrorKind::ConnectionRefused) if proxy_is_set() => {
-                    "nothing listens there, or at the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names"
+                Some(io::ErrorKind::ConnectionRefused) if self.is_proxied => {
+                    "nothing listens there, or at the proxy that proxy=, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names"
                 }
                 Some(io::ErrorKind::ConnectionRefused) => "nothing listens there; check base_url, and that the server runs",
                 _ if cause.contains("certificate") => {
-                    "its certificate is not trusted; SSL_CERT_FILE names a file with your own authority's certificate"
+                    "its certificate is not trusted; ca_bundle= or SSL_CERT_FILE names a file with your own authority's certificate"
                 }
                 _ if cause.contains("corrupt message") => "the server does not seem to speak TLS; try http:// in base_url",
-                _ => "check base_url, the network and any proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY",
+                _ => "check base_url, the network and any proxy in proxy=, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY",
             };
             (ErrorKind::Connection, format!("could not connect to {place} ({cause}): {advice}"))
         } else if hyper.is_some_and(hyper::Error::is_parse) {
@@ -106,7 +111,8 @@ impl Origin {
     }
 }
 
-fn proxy_is_set() -> bool {
+/// Whether the environment names a proxy.
+pub(super) fn proxy_is_set() -> bool {
     let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     names.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }

@@ -1,8 +1,11 @@
 //! Reading JSON that several hundred servers write in their own ways: strict about the answer, lenient about the rest.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -26,6 +29,40 @@ pub(super) fn lenient_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 pub(super) fn lenient_number<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<Option<T>, D::Error> {
     // JSON spells such numbers as Rust does.
     Ok(<&RawValue>::deserialize(deserializer)?.get().parse().ok())
+}
+
+/// The byte order mark.
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// No answer has more choices, and none more tool calls: each takes far more room here than on the wire.
+pub(super) const MOST: usize = 1024;
+
+/// A list of at most [`MOST`] items, or null.
+pub(super) fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    struct Few<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Option<Vec<T>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = list.next_element()? {
+                if items.len() == MOST {
+                    return Err(A::Error::custom(format_args!("a list of more than {MOST}")));
+                }
+                items.push(item);
+            }
+            Ok(Some(items))
+        }
+    }
+    deserializer.deserialize_any(Few(PhantomData))
 }
 
 /// A JSON string; most are spelled as they are, and need no second reading.
@@ -103,15 +140,21 @@ pub(super) fn real_error(error: Option<&RawValue>) -> Option<&RawValue> {
     error.filter(|error| !matches!(error.get(), "{}" | "\"\"" | "false" | "[]" | "0"))
 }
 
+/// Whether an answer ended because its maker failed: OpenRouter's, DeepSeek's, vLLM's and Zhipu's words for it. Such an
+/// answer is not whole, however it looks.
+pub(super) fn is_failure(finish_reason: &str) -> bool {
+    matches!(finish_reason, "error" | "insufficient_system_resource" | "abort" | "network_error")
+}
+
 /// The first byte that is neither white space nor part of a byte order mark.
 pub(super) fn first_byte(body: &[u8]) -> Option<u8> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = body.strip_prefix(MARK).unwrap_or(body);
     body.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
 /// The body without a byte order mark, which JSON parsers refuse and some servers send.
 pub(super) fn without_mark(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+    body.strip_prefix(MARK).unwrap_or(body)
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ def run(call):
 try:
     {call}
 except KeyboardInterrupt:
-    print("interrupted", chat.with_retry().invoke("x", n=2).choices, flush=True)
+    print("interrupted", len(chat.with_retry().invoke("x", n=2).choices), flush=True)
     sys.stdin.read()
 """
 

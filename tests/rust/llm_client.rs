@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use seawall::llm::chat::{ChatReply, parse_reply};
-use seawall::llm::client::{Client, ClientOptions, Request};
+use seawall::llm::client::{Client, ClientOptions, ProxyChoice, Request};
 use seawall::llm::endpoint::{Endpoint, EndpointOptions};
 use seawall::llm::error::{ApiError, ErrorKind, MAX_BODY};
 use seawall::llm::secret::ApiKey;
 use seawall::policies::class::Class;
 
-use crate::raw_server::{Answer, KEY, RawServer, Then, client, endpoint, run};
+use crate::raw_server::{Answer, KEY, RawServer, Then, client, endpoint, gzip_of_zeros, run};
 
 const HELLO: &str = r#"{"id":"c1","model":"gpt-4-0613","created":7,"choices":[{"index":0,
     "message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}],
@@ -20,7 +20,7 @@ fn request() -> Request {
 }
 
 async fn ask(server: &RawServer) -> Result<ChatReply, ApiError> {
-    client().post_json(&server.endpoint(), request()).await.and_then(parse_reply)
+    client().send_json(&server.endpoint(), request()).await.and_then(parse_reply)
 }
 
 async fn failure(answer: Answer) -> ApiError {
@@ -45,11 +45,14 @@ fn a_request_carries_what_it_should_and_its_reply_is_read() {
         let mut request = request();
         request.headers.insert("x-mode", "b".parse().unwrap());
         request.query.push(("q".into(), "2".into()));
-        let reply = client().post_json(&endpoint.unwrap(), request).await.and_then(parse_reply).unwrap();
+        let reply = client().send_json(&endpoint.unwrap(), request).await.and_then(parse_reply).unwrap();
 
-        assert_eq!((&*reply.content, reply.finish_reason.as_deref(), reply.model.as_deref()), ("Hello", Some("stop"), Some("gpt-4-0613")));
+        assert_eq!(
+            (&*reply.first.content, reply.first.finish_reason.as_deref(), reply.model.as_deref()),
+            ("Hello", Some("stop"), Some("gpt-4-0613"))
+        );
         assert_eq!((reply.usage.unwrap().total_tokens, reply.request_id.as_deref()), (4, Some("req_9")));
-        assert_eq!((&reply.raw[..], reply.choices_count), (HELLO.as_bytes(), 1));
+        assert_eq!((&reply.raw[..], reply.others.len()), (HELLO.as_bytes(), 0));
         let sent = server.requests().remove(0).to_ascii_lowercase();
         assert!(sent.starts_with("post /v1/chat/completions?v=1&q=2 http/1.1\r\n"), "{sent}");
         assert!(sent.ends_with("\r\n\r\n{\"model\":\"gpt-4\"}"), "{sent}");
@@ -92,7 +95,7 @@ fn a_server_that_repeats_the_key_does_not_bring_it_into_the_error() {
         let mut request = request();
         request.headers.insert("authorization", "Bearer another-secret".parse().unwrap());
         let server = RawServer::start(vec![Answer::whole("400 Bad Request", "", "another-secret")]).await;
-        let error = client().post_json(&server.endpoint(), request.clone()).await.unwrap_err();
+        let error = client().send_json(&server.endpoint(), request.clone()).await.unwrap_err();
         assert!(!format!("{error:?} {request:?}").contains("another-secret"), "{error:?}");
         assert!(server.requests()[0].contains("another-secret") && !server.requests()[0].contains(KEY));
         let error = failure(Answer::whole("200 OK", "", format!(r#"{{"error":"{KEY}"}}"#))).await;
@@ -110,7 +113,7 @@ fn an_unknown_model_or_path_names_both() {
 
         let server = RawServer::start(vec![answer()]).await;
         let doubled = endpoint(&format!("{}/chat/completions", server.base_url()));
-        let error = client().post_json(&doubled, request()).await.unwrap_err();
+        let error = client().send_json(&doubled, request()).await.unwrap_err();
         assert!(error.message.contains("leave \"chat/completions\" out of base_url"), "{error}");
     });
 }
@@ -127,8 +130,8 @@ fn an_error_keeps_its_status_whatever_becomes_of_its_body() {
         assert_eq!((error.status, error.body.as_ref().map(String::len)), (Some(500), Some(MAX_BODY)));
 
         let server = RawServer::start(vec![Answer::new("HTTP/1.1 401 X\r\ncontent-length: 100\r\n\r\nwho?", Then::Hang)]).await;
-        let options = ClientOptions { system_proxy: false, error_body_timeout: Duration::from_millis(1), ..Default::default() };
-        let error = Client::new(options).unwrap().post_json(&server.endpoint(), request()).await.unwrap_err();
+        let options = ClientOptions { proxy: ProxyChoice::Off, error_body_timeout: Duration::from_millis(1), ..Default::default() };
+        let error = Client::new(options).unwrap().send_json(&server.endpoint(), request()).await.unwrap_err();
         assert_eq!((error.status, error.kind), (Some(401), ErrorKind::Authentication));
     });
 }
@@ -150,6 +153,9 @@ fn a_success_that_is_no_answer_says_what_it_is() {
             (r#"{"choices":[{"index":0,"finish_reason":"stop"}]}"#, "without a message"),
             (r#"{"choices":[{"message":{"content":7}}]}"#, "unexpected JSON"),
             (r#"{"choices":[{"message":{"tool_calls":[{"id":"t"}]}}]}"#, "names no tool"),
+            (r#"{"choices":[{"message":{"content":"a"}},{"finish_reason":"stop"}]}"#, "without a message"),
+            (&format!(r#"{{"choices":[{}{{}}]}}"#, "{},".repeat(1024)), "a list of more than 1024"),
+            (&format!(r#"{{"choices":[{{"message":{{"tool_calls":[{}{{}}]}}}}]}}"#, "{},".repeat(1024)), "a list of more than 1024"),
         ] {
             let error = failure(Answer::json(body)).await;
             assert_eq!((error.kind, error.class(), error.status), (ErrorKind::MalformedResponse, Class::Malformed, Some(200)), "{body}");
@@ -167,6 +173,11 @@ fn an_error_object_in_a_success_is_that_error() {
             (r#"{"error":{"message":"m"},"choices":[]}"#, ErrorKind::Api, Class::Transient),
             (r#"{"choices":[{"error":{"code":502,"message":"m"},"finish_reason":"error"}]}"#, ErrorKind::InternalServer, Class::Transient),
             (r#"{"choices":[{"message":{"content":"half"},"finish_reason":"error"}]}"#, ErrorKind::Api, Class::Transient),
+            (
+                r#"{"choices":[{"message":{"content":"a"}},{"error":{"code":502,"message":"m"}}]}"#,
+                ErrorKind::InternalServer,
+                Class::Transient,
+            ),
         ] {
             let error = failure(Answer::json(body)).await;
             assert_eq!((error.kind, error.class()), (kind, class), "{body}");
@@ -187,16 +198,35 @@ fn odd_but_sound_replies_are_read() {
             (r#"{"choices":[{"index":1,"message":{"content":"b"}},{"index":0,"message":{"content":"a"}}]}"#, "a"),
         ] {
             let server = RawServer::start(vec![Answer::json(body)]).await;
-            assert_eq!(ask(&server).await.unwrap().content, content, "{body}");
+            assert_eq!(ask(&server).await.unwrap().first.content, content, "{body}");
         }
         let tools = r#"{"choices":[{"message":{"content":null,"reasoning_content":"hm","tool_calls":[
             {"id":"t1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}},
             {"type":"function","function":{"name":"g","arguments":{"y":2}}},
             {"id":"t3","type":"custom","custom":{"name":"h","input":"z"}}]}}]}"#;
         let reply = ask(&RawServer::start(vec![Answer::json(tools)]).await).await.unwrap();
-        let calls: Vec<_> = reply.tool_calls.iter().map(|call| (call.id.as_deref(), &*call.name, &*call.arguments)).collect();
+        let calls: Vec<_> = reply.first.tool_calls.iter().map(|call| (call.id.as_deref(), &*call.name, &*call.arguments)).collect();
         assert_eq!(calls, [(Some("t1"), "f", r#"{"x":1}"#), (None, "g", r#"{"y":2}"#), (Some("t3"), "h", "z")]);
-        assert_eq!(reply.reasoning.as_deref(), Some("hm"));
+        assert_eq!(reply.first.reasoning.as_deref(), Some("hm"));
+    });
+}
+
+#[test]
+fn all_choices_are_there_in_the_order_of_their_indexes() {
+    run(async {
+        let message = |text: &str| format!(r#""message":{{"content":"{text}"}}"#);
+        for (indexes, texts, places) in [
+            (["\"index\":2,", "\"index\":0,", "\"index\":1,"], ["b", "c", "a"], [1, 2, 0]),
+            (["\"index\":0,"; 3], ["a", "b", "c"], [0, 1, 2]),
+            ([""; 3], ["a", "b", "c"], [0, 1, 2]),
+        ] {
+            let choices: Vec<_> =
+                indexes.iter().zip(["a", "b", "c"]).map(|(index, text)| format!("{{{index}{}}}", message(text))).collect();
+            let body = format!(r#"{{"choices":[{}]}}"#, choices.join(","));
+            let reply = ask(&RawServer::start(vec![Answer::json(&body)]).await).await.unwrap();
+            let read: Vec<_> = reply.choices().map(|choice| (choice.index, &*choice.content, choice.place)).collect();
+            assert_eq!(read, [(0, texts[0], places[0]), (1, texts[1], places[1]), (2, texts[2], places[2])], "{body}");
+        }
     });
 }
 
@@ -234,7 +264,7 @@ fn a_reset_in_the_middle_of_the_reply_is_transient() {
 fn a_port_where_nothing_listens_is_named() {
     run(async {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = client().post_json(&endpoint(&format!("http://{free}/v1?key=hidden")), request()).await.unwrap_err();
+        let error = client().send_json(&endpoint(&format!("http://{free}/v1?key=hidden")), request()).await.unwrap_err();
         assert_eq!((error.kind, error.class()), (ErrorKind::Connection, Class::Transient));
         assert!(error.message.contains(&free.to_string()) && error.message.contains("check base_url"), "{error}");
         assert!(!error.message.contains("hidden"), "{error}");
@@ -252,7 +282,7 @@ fn https_to_a_port_that_speaks_http_says_so() {
             tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
             tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 4096]).await.unwrap();
         });
-        let error = client().post_json(&endpoint(&format!("https://{address}/v1")), request()).await.unwrap_err();
+        let error = client().send_json(&endpoint(&format!("https://{address}/v1")), request()).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Connection);
         assert!(error.message.contains("try http://"), "{error}");
     });
@@ -267,13 +297,28 @@ fn a_reply_over_the_limit_is_refused_without_being_read_to_its_end() {
         for answer in [announced, endless] {
             let server = RawServer::start(vec![answer]).await;
             let limited = Request { max_response_bytes: 1000, ..request() };
-            let error = client().post_json(&server.endpoint(), limited).await.unwrap_err();
+            let error = client().send_json(&server.endpoint(), limited).await.unwrap_err();
             assert_eq!(error.kind, ErrorKind::MalformedResponse);
             assert!(error.message.contains("more than 1000 bytes"), "{error}");
         }
         let exact = RawServer::start(vec![Answer::json(HELLO)]).await;
         let limited = Request { max_response_bytes: HELLO.len(), ..request() };
-        assert_eq!(client().post_json(&exact.endpoint(), limited).await.unwrap().body, HELLO);
+        assert_eq!(client().send_json(&exact.endpoint(), limited).await.unwrap().body, HELLO);
+    });
+}
+
+#[test]
+fn a_gzip_bomb_is_refused_without_being_held() {
+    run(async {
+        let header = "content-encoding: gzip\r\n";
+        let bomb = gzip_of_zeros(64 << 20);
+        assert!(bomb.len() < 500_000);
+        let server = RawServer::start(vec![Answer::whole("200 OK", header, &bomb)]).await;
+        let limited = Request { max_response_bytes: 1 << 20, ..request() };
+        let error = client().send_json(&server.endpoint(), limited).await.unwrap_err();
+        assert!(error.message.contains("more than 1048576 bytes"), "{error}");
+        let error = failure(Answer::whole("500 Internal Server Error", header, &bomb)).await;
+        assert_eq!((error.status, error.body.as_ref().map(String::len)), (Some(500), Some(MAX_BODY)));
     });
 }
 
@@ -284,7 +329,7 @@ fn compressed_replies_are_read_and_broken_ones_are_malformed() {
     run(async {
         let header = "content-encoding: gzip\r\n";
         let server = RawServer::start(vec![Answer::whole("200 OK", header, GZIP)]).await;
-        assert_eq!(ask(&server).await.unwrap().content, "Hello");
+        assert_eq!(ask(&server).await.unwrap().first.content, "Hello");
         let mut broken = GZIP.to_vec();
         broken[15] ^= 0xff;
         for body in [&broken[..], b"{\"choices\":[]}"] {
@@ -301,7 +346,7 @@ fn a_redirect_takes_the_request_along_only_within_its_origin() {
     run(async {
         let moved = |status: &str, to: &str| Answer::whole(status, &format!("location: {to}\r\n"), "");
         let server = RawServer::start(vec![moved("307 Temporary Redirect", "/v2/chat"), Answer::json(HELLO)]).await;
-        assert_eq!(ask(&server).await.unwrap().content, "Hello");
+        assert_eq!(ask(&server).await.unwrap().first.content, "Hello");
         let second = server.requests().remove(1);
         assert!(second.starts_with("POST /v2/chat ") && second.contains(KEY) && second.ends_with("}"), "{second}");
 
@@ -323,7 +368,7 @@ fn a_connection_serves_the_next_request_after_answers_and_errors_alike() {
         let server = RawServer::start(std::iter::repeat_n(kinds, 12).flatten().collect()).await;
         let (client, endpoint) = (client(), server.endpoint());
         for _ in 0..36 {
-            let _ = client.post_json(&endpoint, request()).await;
+            let _ = client.send_json(&endpoint, request()).await;
         }
         let reused = server.reused();
         for kind in 0..3 {

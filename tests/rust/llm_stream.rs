@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::raw_server::{Answer, KEY, RawServer, Then, client, endpoint, run};
+use crate::raw_server::{Answer, KEY, RawServer, Then, client, endpoint, gzip_of_zeros, run};
 
 const ROLE: &[u8] = b"data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 const A: &[u8] = "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"é\"}}]}\n\n".as_bytes();
@@ -193,6 +193,13 @@ fn what_is_no_stream_is_told_by_its_first_byte() {
         let choices: Vec<_> = deltas.iter().map(|d| (d.index, &*d.content, d.finish_reason.as_deref(), d.usage.is_some())).collect();
         assert_eq!(choices, [(0, "a", Some("stop"), false), (1, "b", Some("length"), true)]);
 
+        let two =
+            r#"{"choices":[{"index":1,"message":{"content":"b"}},{"index":0,"message":{"content":"a"}}],"usage":{"prompt_tokens":1}}"#;
+        let (deltas, end) = read(Answer::json(two)).await;
+        end.unwrap();
+        let said: Vec<_> = deltas.iter().map(|delta| (delta.index, &*delta.content, delta.place, delta.usage.is_some())).collect();
+        assert_eq!(said, [(0, "a", 1, false), (1, "b", 0, true)]);
+
         // An event stream with a wrong content type is still one.
         let events = String::from_utf8([ROLE, A, DONE].concat()).unwrap();
         let (deltas, end) = read(Answer::json(&events)).await;
@@ -253,6 +260,27 @@ fn an_endless_stream_is_refused_at_the_limit_and_an_endless_event_too() {
         let (given, error) = failure(endless).await;
         assert_eq!((error.kind, &*given), (ErrorKind::MalformedResponse, "é"));
         assert!(error.message.contains("an event of more than"), "{error}");
+    });
+}
+
+#[test]
+fn a_stream_of_more_than_it_can_have_is_refused_and_a_gzip_bomb_too() {
+    run(async {
+        let many = |event: &dyn Fn(usize) -> String| (0..1100).map(event).collect::<String>();
+        let choices = many(&|at| format!("data: {{\"choices\":[{{\"index\":{at},\"delta\":{{}}}}]}}\n\n"));
+        let calls = many(&|at| {
+            format!(
+                "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":{at},\"id\":\"c{at}\",\"function\":{{\"name\":\"f\"}}}}]}}}}]}}\n\n"
+            )
+        });
+        for (events, words) in [(choices, "more than 1024 choices"), (calls, "more than 1024 tool calls")] {
+            let (_, error) = failure(Answer::events(&[events.as_bytes()], Then::Keep)).await;
+            assert!(error.kind == ErrorKind::MalformedResponse && error.message.contains(words), "{error}");
+        }
+        let server = RawServer::start(vec![Answer::whole("200 OK", "content-encoding: gzip\r\n", gzip_of_zeros(64 << 20))]).await;
+        let limited = Request { max_response_bytes: 1 << 20, ..request() };
+        let error = open_stream(&client(), &server.endpoint(), limited).await.unwrap().next().await.unwrap_err();
+        assert!(error.message.contains("a stream of more than 1048576 bytes"), "{error}");
     });
 }
 
@@ -381,7 +409,7 @@ fn an_attempt_can_move_between_threads() {
         let attempt = moves(async move {
             let mut stream = open_stream(&client, &endpoint, request()).await.unwrap();
             while stream.next().await.unwrap().is_some() {}
-            client.post_json(&endpoint, request()).await.unwrap();
+            client.send_json(&endpoint, request()).await.unwrap();
             stream.text().to_owned()
         });
         assert_eq!(attempt.await, "é");

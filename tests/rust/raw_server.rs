@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use seawall::llm::client::{Client, ClientOptions};
+use seawall::llm::client::{Client, ClientOptions, ProxyChoice};
 use seawall::llm::endpoint::{Endpoint, EndpointOptions};
 use seawall::llm::secret::ApiKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -151,6 +151,32 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
+/// So many zero bytes in gzip's form, which is a thousandth as long. Made by hand: no compressor is at hand here.
+pub fn gzip_of_zeros(length: usize) -> Vec<u8> {
+    // One block of fixed codes: a literal zero, then matches of 258 at a distance of 1. Bits go in from the lowest.
+    let (mut bits, mut bytes) = ((0u64, 0u32), b"\x1f\x8b\x08\0\0\0\0\0\x02\x03".to_vec());
+    let mut put = |value: u64, count: u32| {
+        bits.0 |= value << bits.1;
+        bits.1 += count;
+        while bits.1 >= 8 {
+            bytes.push(bits.0 as u8);
+            bits = (bits.0 >> 8, bits.1 - 8);
+        }
+    };
+    put(0b011, 3);
+    // 0 is code 0x30 of 8 bits, 285 (a length of 258) code 0xc5 of 8, and distance 1 is 0 of 5: codes go highest bit first.
+    put(u64::from(0x30u8.reverse_bits()), 8);
+    for _ in 0..(length - 1) / 258 {
+        put(u64::from(0xc5u8.reverse_bits()), 8);
+        put(0, 5);
+    }
+    put(0, 7);
+    put(0, 7);
+    // Nobody gets to the check sum.
+    bytes.extend_from_slice(&[0; 8]);
+    bytes
+}
+
 pub fn endpoint(base_url: &str) -> Endpoint {
     let api_key = Some(ApiKey::new(KEY.into()).unwrap());
     Endpoint::new(EndpointOptions { base_url: base_url.into(), api_key, ..Default::default() }).unwrap()
@@ -159,7 +185,7 @@ pub fn endpoint(base_url: &str) -> Endpoint {
 /// A client that no proxy of the machine gets in the way of, and that gives nothing up by itself.
 pub fn client() -> Client {
     let patient = Duration::from_secs(3600);
-    Client::new(ClientOptions { system_proxy: false, error_body_timeout: patient, ..Default::default() }).unwrap()
+    Client::new(ClientOptions { proxy: ProxyChoice::Off, error_body_timeout: patient, ..Default::default() }).unwrap()
 }
 
 /// Runs a test in one thread, where a connection is free again before another one could be made; the time is only

@@ -16,10 +16,7 @@ from seawall.errors import ConfigurationError
 from seawall.langchain import errors
 from seawall.langchain._arguments import accepted
 from seawall.langchain._resilient import sharing
-from seawall.llm import Embeddings
-
-# The API takes no more inputs in one request.
-_LARGEST = 2048
+from seawall.llm import MOST_INPUTS, Embeddings
 
 
 class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
@@ -50,7 +47,7 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
     project: str | None = None
     request_timeout: float | timedelta | None = Field(default=60.0, alias="timeout")
     max_retries: int | None = None
-    chunk_size: int = Field(default=1000, ge=1, le=_LARGEST)
+    chunk_size: int = Field(default=1000, ge=1, le=MOST_INPUTS)
     default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
     default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
     circuit: CircuitBreaker | None = Field(default=None, exclude=True)
@@ -112,8 +109,8 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
 
     def _parts(self, texts: Sequence[str], chunk_size: int | None) -> list[list[str]]:
         size = self.chunk_size if chunk_size is None else chunk_size
-        if not 1 <= size <= _LARGEST:
-            raise ConfigurationError(f"chunk_size must be from 1 to {_LARGEST}, not {size!r}")
+        if not 1 <= size <= MOST_INPUTS:
+            raise ConfigurationError(f"chunk_size must be from 1 to {MOST_INPUTS}, not {size!r}")
         return [list(texts[start : start + size]) for start in range(0, len(texts), size)]
 
     @property

@@ -74,7 +74,7 @@ def to_result(reply: Reply, *, logprobs: bool = False) -> ChatResult:
     )
     first.usage_metadata = usage_metadata(reply.usage)
     messages = [first]
-    if reply.choices > 1 or logprobs:
+    if len(reply.choices) > 1 or logprobs:
         choices = sorted(reply.raw["choices"], key=lambda choice: choice.get("index") or 0)
         messages += [_choice(choice) for choice in choices[1:]]
         for message, choice in zip(messages, choices, strict=True):

@@ -1,11 +1,14 @@
 //! `Leg`: one model at one place with its own policies, and the builder of plans from legs.
 
+use super::keys::Function;
 use super::raise;
 use super::route::kinds;
 use crate::engine::{Plan, PlanBuilder, Policy, StageId, Target};
+use crate::llm::client::{ClientOptions, ProxyChoice};
 use crate::llm::endpoint::{Endpoint, EndpointOptions};
 use crate::llm::error::ErrorKind;
-use crate::llm::route::{Leg as Core, Patience, Rule};
+use crate::llm::network::Network;
+use crate::llm::route::{Keys, Leg as Core, Patience, Rule};
 use crate::llm::secret::ApiKey;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
@@ -27,6 +30,7 @@ pub struct Leg {
     pub core: Arc<Core>,
     place: String,
     key: Option<ApiKey>,
+    key_source: Option<Py<PyAny>>,
     /// Organization and project.
     who: [Option<String>; 2],
     retry: Option<Py<Retry>>,
@@ -39,7 +43,7 @@ impl Leg {
     #[new]
     #[pyo3(signature = (model, *, base_url, api_key=None, organization=None, project=None, headers=None, query=None, params=None,
                         retry=None, breaker=None, timeout=None, first_token_timeout=None, idle_timeout=None,
-                        max_response_bytes=67_108_864))]
+                        max_response_bytes=67_108_864, key_source=None, proxy=None, authorities=None, identity=None))]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
         py: Python<'_>,
@@ -57,6 +61,10 @@ impl Leg {
         first_token_timeout: Option<Bound<'_, PyAny>>,
         idle_timeout: Option<Bound<'_, PyAny>>,
         max_response_bytes: usize,
+        key_source: Option<Py<PyAny>>,
+        proxy: Option<String>,
+        authorities: Option<Vec<u8>>,
+        identity: Option<Vec<u8>>,
     ) -> PyResult<Leg> {
         let table = class(py, "APIError")?.getattr("__module__").and_then(|m| py.import(m.extract::<&str>()?))?;
         let wrong = |error| raise::api(py, &error, table.as_any(), None);
@@ -65,6 +73,7 @@ impl Leg {
         let options = EndpointOptions {
             base_url,
             api_key: key.clone(),
+            key_comes_later: key_source.is_some(),
             organization,
             project,
             headers: headers.unwrap_or_default(),
@@ -90,8 +99,20 @@ impl Leg {
         };
         let patience =
             Patience { first_token: within("first_token_timeout", first_token_timeout)?, idle: within("idle_timeout", idle_timeout)? };
-        let core = Core { endpoint, model: model.into(), params, max_response_bytes, patience };
-        Ok(Leg { core: Arc::new(core), place, key, who, retry, breaker, timeout })
+        let network = match (proxy, authorities, identity) {
+            (None, None, None) => None,
+            (proxy, authorities, identity) => {
+                let proxy = match proxy {
+                    None => ProxyChoice::System,
+                    Some(none) if none.is_empty() => ProxyChoice::Off,
+                    Some(url) => ProxyChoice::At(url),
+                };
+                Some(Network::of(ClientOptions { proxy, authorities, identity, ..ClientOptions::default() }).map_err(wrong)?)
+            }
+        };
+        let keys = key_source.as_ref().map(|source| Keys::new(Arc::new(Function(source.clone_ref(py)))));
+        let core = Core { endpoint, model: model.into(), params, max_response_bytes, patience, keys, network };
+        Ok(Leg { core: Arc::new(core), place, key, key_source, who, retry, breaker, timeout })
     }
 
     /// The same model at the same place with other retries.
@@ -100,11 +121,19 @@ impl Leg {
             core: self.core.clone(),
             place: self.place.clone(),
             key: self.key.clone(),
+            key_source: self.key_source.as_ref().map(|s| s.clone_ref(py)),
             who: self.who.clone(),
             retry,
             breaker: self.breaker.as_ref().map(|b| b.clone_ref(py)),
             timeout: self.timeout,
         }
+    }
+
+    /// The same with another time limit of an attempt.
+    fn with_timeout(&self, py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<Leg> {
+        let timeout = convert::optional("timeout", timeout.as_ref(), convert::positive_seconds)?;
+        let retry = self.retry.as_ref().map(|r| r.clone_ref(py));
+        Ok(Leg { timeout, ..self.with_retry(py, retry) })
     }
 
     /// What its answers depend on beside the question: the place, without credentials, and the parameters it always sends.
@@ -120,6 +149,7 @@ impl Leg {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.key_source)?;
         visit.call(&self.retry)?;
         visit.call(&self.breaker)
     }
@@ -137,7 +167,8 @@ impl Leg {
     /// Whether it has other credentials or another endpoint than the primary.
     pub fn is_elsewhere(&self, primary: &Leg) -> bool {
         let keys = (self.key.as_ref().map(ApiKey::expose), primary.key.as_ref().map(ApiKey::expose));
-        self.place != primary.place || keys.0 != keys.1
+        let sources = (self.key_source.as_ref().map(Py::as_ptr), primary.key_source.as_ref().map(Py::as_ptr));
+        self.place != primary.place || keys.0 != keys.1 || sources.0 != sources.1
     }
 }
 

@@ -1,8 +1,10 @@
 //! The native client's Python side.
 
 mod bridge;
+mod extras;
 mod foreign;
 mod json;
+mod keys;
 mod leg;
 pub mod pieces;
 mod raise;
@@ -18,6 +20,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<route::Route>()?;
     m.add_class::<route::Flying>()?;
     m.add_class::<reply::Reply>()?;
+    m.add_class::<reply::Choice>()?;
     m.add_class::<reply::Chunk>()?;
     m.add_class::<stream::Stream>()?;
     m.add_class::<pieces::AsyncPieces>()?;

@@ -40,6 +40,9 @@ pub fn api(py: Python<'_>, error: &ApiError, table: &Bound<'_, PyAny>, model: Op
     if let Some(cause) = &error.cause {
         raised.set_cause(py, Some(api(py, cause, table, model)));
     }
+    if let Some(own) = error.raised.as_ref().and_then(|own| own.downcast_ref::<PyErr>()) {
+        raised.set_cause(py, Some(own.clone_ref(py)));
+    }
     raised
 }
 

@@ -2,13 +2,15 @@
 
 use super::json;
 use super::route::Story;
-use crate::llm::chat::{ChatReply, parse_reply};
+use crate::llm::chat::{self, ChatReply, parse_reply};
 use crate::llm::client::RawReply;
 use crate::llm::delta::Delta;
 use crate::llm::interrupt::Mark;
 use crate::llm::usage::Usage;
 use crate::python::convert::quoted;
 use crate::python::errors::configuration;
+use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use std::sync::Arc;
@@ -26,6 +28,134 @@ fn usage_dict<'py>(py: Python<'py>, usage: Option<&Usage>) -> PyResult<Option<Bo
         dict.set_item("reasoning_tokens", reasoning)?;
     }
     Ok(Some(dict))
+}
+
+/// A tool call: id, name, arguments.
+type Call = (Option<String>, String, String);
+
+fn tool_calls(choice: &chat::Choice) -> Vec<Call> {
+    choice.tool_calls.iter().map(|c| (c.id.clone(), c.name.clone(), c.arguments.clone())).collect()
+}
+
+/// A choice as it stands in a body or an event; nothing if it is none.
+fn choice_in<'py>(py: Python<'py>, raw: &[u8], place: usize) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let body = json::parsed(py, raw)?;
+    let choices = body.cast_into::<PyDict>().ok().and_then(|body| body.get_item(intern!(py, "choices")).ok().flatten());
+    let choice = choices.and_then(|choices| choices.get_item(place).ok());
+    Ok(choice.and_then(|choice| choice.cast_into::<PyDict>().ok()))
+}
+
+fn message<'py>(py: Python<'py>, raw: &[u8], place: usize) -> PyResult<Bound<'py, PyAny>> {
+    let message = match choice_in(py, raw, place)? {
+        Some(choice) => choice.get_item(intern!(py, "message"))?,
+        None => None,
+    };
+    let message = message.map_or_else(|| PyDict::new(py).into_any(), |message| message);
+    // Some servers leave out what every request needs.
+    if let Ok(dict) = message.cast::<PyDict>()
+        && !dict.contains(intern!(py, "role"))?
+    {
+        dict.set_item(intern!(py, "role"), intern!(py, "assistant"))?;
+    }
+    Ok(message)
+}
+
+fn logprobs<'py>(py: Python<'py>, raw: &[u8], place: usize) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Some(choice) = choice_in(py, raw, place)? else { return Ok(None) };
+    Ok(choice.get_item(intern!(py, "logprobs"))?.and_then(|found| found.cast_into::<PyDict>().ok()))
+}
+
+fn parsed<'py>(py: Python<'py>, choice: &chat::Choice) -> PyResult<Bound<'py, PyAny>> {
+    // The parser's own error would hold the text.
+    json::parsed(py, choice.content.as_bytes()).map_err(|_| {
+        let what = match (&choice.refusal, choice.finish_reason.as_deref()) {
+            (Some(_), _) => "the model refused (see .refusal)".to_owned(),
+            (None, Some("length")) => "it was cut short (finish_reason \"length\"): allow more max_completion_tokens".to_owned(),
+            (None, Some(reason)) => format!("finish_reason is {reason:?}; was response_format given?"),
+            (None, None) => "was response_format given?".to_owned(),
+        };
+        PyValueError::new_err(format!("the answer is no JSON: {what}"))
+    })
+}
+
+/// One of a reply's answers.
+#[pyclass(frozen, module = "seawall.llm")]
+pub struct Choice {
+    reply: Py<Reply>,
+    at: usize,
+}
+
+impl Choice {
+    fn of(&self) -> &chat::Choice {
+        let reply = &self.reply.get().reply;
+        if self.at == 0 { &reply.first } else { &reply.others[self.at - 1] }
+    }
+}
+
+#[pymethods]
+impl Choice {
+    /// Its number.
+    #[getter]
+    fn index(&self) -> u32 {
+        self.of().index
+    }
+
+    /// The text.
+    #[getter]
+    fn content(&self) -> &str {
+        &self.of().content
+    }
+
+    #[getter]
+    fn reasoning(&self) -> Option<&str> {
+        self.of().reasoning.as_deref()
+    }
+
+    #[getter]
+    fn refusal(&self) -> Option<&str> {
+        self.of().refusal.as_deref()
+    }
+
+    #[getter]
+    fn finish_reason(&self) -> Option<&str> {
+        self.of().finish_reason.as_deref()
+    }
+
+    /// The tool calls, as a reply has them.
+    #[getter]
+    fn tool_calls(&self) -> Vec<Call> {
+        tool_calls(self.of())
+    }
+
+    /// The message as the server sent it.
+    #[getter]
+    fn message<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        message(py, &self.reply.get().reply.raw, self.of().place)
+    }
+
+    /// The tokens' log probabilities, as the server sent them.
+    #[getter]
+    fn logprobs<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        logprobs(py, &self.reply.get().reply.raw, self.of().place)
+    }
+
+    /// What the text says as JSON, or a ValueError.
+    fn parsed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        parsed(py, self.of())
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        (self.reply.bind(py).getattr(intern!(py, "_choice"))?, (self.at,)).into_pyobject(py)
+    }
+
+    fn __str__(&self) -> &str {
+        self.content()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let text: String = self.content().chars().take(60).collect();
+        format!("<Choice {} {}>", self.index(), quoted(py, &text))
+    }
 }
 
 /// A model's whole answer.
@@ -65,19 +195,19 @@ impl Reply {
     /// The text.
     #[getter]
     fn content(&self) -> &str {
-        &self.reply.content
+        &self.reply.first.content
     }
 
     /// What the model says of its reasoning, where it does.
     #[getter]
     fn reasoning(&self) -> Option<&str> {
-        self.reply.reasoning.as_deref()
+        self.reply.first.reasoning.as_deref()
     }
 
     /// The model's refusal, where it refused.
     #[getter]
     fn refusal(&self) -> Option<&str> {
-        self.reply.refusal.as_deref()
+        self.reply.first.refusal.as_deref()
     }
 
     /// The model that answered, as the server names it.
@@ -101,7 +231,7 @@ impl Reply {
     /// `stop`, `length`, `tool_calls`, `content_filter`, …
     #[getter]
     fn finish_reason(&self) -> Option<&str> {
-        self.reply.finish_reason.as_deref()
+        self.reply.first.finish_reason.as_deref()
     }
 
     #[getter]
@@ -120,16 +250,44 @@ impl Reply {
         usage_dict(py, self.reply.usage.as_ref())
     }
 
-    /// How many choices the server sent; `content` is that of the first.
+    /// All answers, in the order of their indexes; `content` and the like are those of the first.
     #[getter]
-    fn choices(&self) -> usize {
-        self.reply.choices_count
+    fn choices(slf: &Bound<'_, Self>) -> Vec<Choice> {
+        let count = slf.get().reply.choices().count();
+        (0..count).map(|at| Choice { reply: slf.clone().unbind(), at }).collect()
+    }
+
+    /// One of `choices`.
+    fn _choice(slf: &Bound<'_, Self>, at: usize) -> PyResult<Choice> {
+        match slf.get().reply.choices().nth(at) {
+            Some(_) => Ok(Choice { reply: slf.clone().unbind(), at }),
+            None => Err(PyIndexError::new_err("there is no such choice")),
+        }
+    }
+
+    /// The message as the server sent it, to go into the next request's messages.
+    #[getter]
+    fn message<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        message(py, &self.reply.raw, self.reply.first.place)
+    }
+
+    /// The tokens' log probabilities, as the server sent them; `None` if they were not asked for.
+    #[getter]
+    fn logprobs<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        logprobs(py, &self.reply.raw, self.reply.first.place)
+    }
+
+    /// What the text says as JSON (`response_format`).
+    ///
+    /// Raises ValueError if it is no JSON: cut short, a refusal, or prose.
+    fn parsed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        parsed(py, &self.reply.first)
     }
 
     /// The tool calls: `(id, name, arguments)` each, arguments as the JSON text that the model wrote.
     #[getter]
-    fn tool_calls(&self) -> Vec<(Option<String>, String, String)> {
-        self.reply.tool_calls.iter().map(|c| (c.id.clone(), c.name.clone(), c.arguments.clone())).collect()
+    fn tool_calls(&self) -> Vec<Call> {
+        tool_calls(&self.reply.first)
     }
 
     /// The response's headers, names in lower case.
@@ -187,11 +345,11 @@ impl Reply {
     }
 
     fn __str__(&self) -> &str {
-        &self.reply.content
+        &self.reply.first.content
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let text: String = self.reply.content.chars().take(60).collect();
+        let text: String = self.reply.first.content.chars().take(60).collect();
         let attempts = self.story.attempts(py)?.bind(py).len()?;
         Ok(format!(
             "<Reply {} from {} in {:.2} s, {attempts} attempt{}>",
@@ -292,6 +450,12 @@ impl Chunk {
     #[getter]
     fn tool_calls(&self) -> Vec<(u32, Option<String>, Option<String>, String)> {
         self.delta.tool_calls.iter().map(|c| (c.index, c.id.clone(), c.name.clone(), c.arguments.clone())).collect()
+    }
+
+    /// Its tokens' log probabilities, as the server sent them; `None` if they were not asked for.
+    #[getter]
+    fn logprobs<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        logprobs(py, &self.delta.raw, self.delta.place)
     }
 
     /// The event, parsed.

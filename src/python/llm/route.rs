@@ -1,6 +1,7 @@
 //! `Route`: one or more models behind one plan, called from threads and event loops.
 
 use super::bridge::{self, Parker};
+use super::extras::{Checked, Given};
 use super::foreign::Listeners;
 use super::raise;
 use super::reply::Reply;
@@ -14,7 +15,8 @@ use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
 use crate::llm::error::{ApiError, ErrorKind, KINDS};
 use crate::llm::interrupt::{OnInterrupt, WORDS};
-use crate::llm::route::{Answer, Attempt, Failure, Flight, Kinds, Leg as LegCore, Order, Route as Core, Rule, Task};
+use crate::llm::models::ModelsReply;
+use crate::llm::route::{Answer, Attempt, Extras, Failure, Flight, Kinds, Leg as LegCore, Order, Route as Core, Rule, Task};
 use crate::llm::runtime;
 use crate::policies::class::Class;
 use crate::policies::fallback::Fallback;
@@ -160,8 +162,16 @@ impl Shared {
             vectors.append(PyList::new(py, vector.iter().map(|x| f64::from(*x)))?)?;
         }
         let tokens = reply.usage.as_ref().map_or(0, |u| u.prompt_tokens);
-        let fields = (vectors, reply.model, tokens, attempts, finished.took.as_secs_f64());
+        let fields = (vectors, reply.model, tokens, attempts, finished.took.as_secs_f64(), reply.request_id);
         Ok(ours(py, &EMBEDDED, "seawall.llm", "EmbeddingsReply")?.call1(fields)?.unbind())
+    }
+
+    fn models(&self, py: Python<'_>, reply: &ModelsReply) -> PyResult<Py<PyAny>> {
+        let models = PyList::empty(py);
+        for model in &reply.models {
+            models.append(json::parsed(py, model)?)?;
+        }
+        Ok(models.into_any().unbind())
     }
 
     /// What Python gets for a finished call.
@@ -170,6 +180,7 @@ impl Shared {
         match std::mem::replace(&mut finished.result, unsaid()) {
             Ok(Answer::Chat(reply)) => self.reply(py, &mut finished, *reply),
             Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, reply),
+            Ok(Answer::Models(reply)) => self.models(py, &reply),
             Ok(Answer::Stream(..) | Answer::Streamed) => Ok(py.None()),
             Err(failure) => Err(self.raised(py, &finished, &failure)?),
         }
@@ -285,8 +296,9 @@ fn broken(py: Python<'_>, table: &Py<PyAny>, error: &crate::llm::error::ApiError
 }
 
 impl Route {
-    fn order(task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<Order>> {
-        Route::order_at(if task == Task::Embeddings { "input" } else { "messages" }, task, content, params, OnInterrupt::Error)
+    fn order(task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>, extras: Extras) -> PyResult<Arc<Order>> {
+        let place = if task == Task::Embeddings { "input" } else { "messages" };
+        Route::order_at(place, task, content, params, extras, OnInterrupt::Error)
     }
 
     /// The same where errors name another place.
@@ -295,11 +307,13 @@ impl Route {
         task: Task,
         content: &Bound<'_, PyAny>,
         params: Option<&Bound<'_, PyDict>>,
+        extras: Extras,
         on_interrupt: OnInterrupt,
     ) -> PyResult<Arc<Order>> {
         let lists = (content.cast::<PyList>(), content.cast::<PyTuple>());
         let inputs = lists.0.map(|list| list.len()).or_else(|_| lists.1.map(|tuple| tuple.len())).unwrap_or(1);
-        Ok(Arc::new(Order { task, content: json::text(content, place)?, inputs, params: json::params(params)?, on_interrupt }))
+        let (content, params) = (json::text(content, place)?, json::params(params)?);
+        Ok(Arc::new(Order { task, content, inputs, params, extras, on_interrupt }))
     }
 
     pub fn live(&self, py: Python<'_>) -> PyResult<(tokio::runtime::Handle, Client)> {
@@ -308,7 +322,11 @@ impl Route {
 }
 
 fn task(name: &str) -> Task {
-    if name == "embeddings" { Task::Embeddings } else { Task::Chat }
+    match name {
+        "embeddings" => Task::Embeddings,
+        "models" => Task::Models,
+        _ => Task::Chat,
+    }
 }
 
 #[pymethods]
@@ -382,9 +400,16 @@ impl Route {
     }
 
     /// Calls and waits on this thread; Ctrl-C ends the wait and cuts the request.
-    #[pyo3(signature = (kind, content, params=None))]
-    fn call(&self, py: Python<'_>, kind: &str, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
-        let order = Route::order(task(kind), content, params)?;
+    #[pyo3(signature = (kind, content, params=None, extras=None))]
+    fn call(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        content: &Bound<'_, PyAny>,
+        params: Option<&Bound<'_, PyDict>>,
+        extras: Option<Given>,
+    ) -> PyResult<Py<PyAny>> {
+        let order = Route::order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
         let (runtime, client) = self.live(py)?;
         let deadline = remaining::inherited(py);
         let slot: Arc<Mutex<Option<Finished>>> = Arc::new(Mutex::new(None));
@@ -414,9 +439,16 @@ impl Route {
     }
 
     /// Begins a call whose result comes as a future of the running loop.
-    #[pyo3(signature = (kind, content, params=None))]
-    fn start(&self, py: Python<'_>, kind: &str, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Flying> {
-        let order = Route::order(task(kind), content, params)?;
+    #[pyo3(signature = (kind, content, params=None, extras=None))]
+    fn start(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        content: &Bound<'_, PyAny>,
+        params: Option<&Bound<'_, PyDict>>,
+        extras: Option<Given>,
+    ) -> PyResult<Flying> {
+        let order = Route::order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
         let (runtime, client) = self.live(py)?;
         let deadline = remaining::inherited(py);
         let (future, sender) = bridge::future(py)?;
@@ -433,22 +465,25 @@ impl Route {
     }
 
     /// Opens a stream; nothing is sent before its first piece is asked for.
-    #[pyo3(signature = (content, params=None, on_interrupt=None))]
+    #[pyo3(signature = (content, params=None, extras=None, on_interrupt=None))]
     fn stream(
         &self,
+        py: Python<'_>,
         content: &Bound<'_, PyAny>,
         params: Option<&Bound<'_, PyDict>>,
+        extras: Option<Given>,
         on_interrupt: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Stream> {
-        let on_interrupt = on_interrupt.map_or(Ok(self.on_interrupt), |word| self::on_interrupt(content.py(), &word))?;
-        let order = Route::order_at("messages", Task::Stream, content, params, on_interrupt)?;
+        let on_interrupt = on_interrupt.map_or(Ok(self.on_interrupt), |word| self::on_interrupt(py, &word))?;
+        let extras = Checked::new(py, &self.shared.table, extras)?.of_a_call();
+        let order = Route::order_at("messages", Task::Stream, content, params, extras, on_interrupt)?;
         Ok(Stream::new(self.shared.clone(), order))
     }
 
     /// Calls for each content, at most `concurrency` at a time; gives a list of results, an exception in place of one that
     /// failed. Result i belongs to content i; a content that is an exception is its own result. What cannot be sent is
     /// raised before anything is, or with `lenient` is a result too. `progress` is called with the number finished.
-    #[pyo3(signature = (kind, contents, params=None, *, concurrency=None, lenient=false, progress=None))]
+    #[pyo3(signature = (kind, contents, params=None, extras=None, *, concurrency=None, lenient=false, progress=None))]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn batch(
         &self,
@@ -456,16 +491,18 @@ impl Route {
         kind: &str,
         contents: Vec<Bound<'_, PyAny>>,
         params: Option<&Bound<'_, PyDict>>,
+        extras: Option<Given>,
         concurrency: Option<usize>,
         lenient: bool,
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyList>> {
+        let extras = Checked::new(py, &self.shared.table, extras)?;
         let mut orders = Vec::with_capacity(contents.len());
         let mut refused = Vec::with_capacity(contents.len());
         for (at, content) in contents.iter().enumerate() {
             let order = match content.is_instance_of::<PyBaseException>() {
                 true => Err(PyErr::from_value(content.clone())),
-                false => Route::order_at(&format!("inputs[{at}]"), task(kind), content, params, OnInterrupt::Error),
+                false => Route::order_at(&format!("inputs[{at}]"), task(kind), content, params, extras.of_call(at), OnInterrupt::Error),
             };
             refused.push(match order {
                 Ok(order) => {
