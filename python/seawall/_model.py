@@ -209,9 +209,7 @@ class Model:
         if self._built is None:
             legs = [model._bare.with_retry(model._retry) for model in (self, *self._others)]
             function, on_interrupt = self._function(), self._on_interrupt
-            self._built = _seawall.Route(
-                legs, self._table, handled=self._handled, function=function, on_interrupt=on_interrupt
-            )
+            self._built = _seawall.Route(legs, self._table, handled=self._handled, function=function, on_interrupt=on_interrupt)
         return self._built
 
     def _function(self) -> Callable[..., Any]:

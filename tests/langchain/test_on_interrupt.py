@@ -125,7 +125,7 @@ def test_a_marked_piece_is_a_piece_like_any_other(sim, llm):
 
 
 def test_words_that_are_none_are_refused(llm):
-    with pytest.raises(Exception, match="on_interrupt"):
+    with pytest.raises(errors.ConfigurationError, match="on_interrupt must be"):
         llm(on_interrupt="again")
     with pytest.raises(errors.ConfigurationError, match="on_interrupt is no parameter of a request"):
         llm().invoke("hello", on_interrupt="restart")
