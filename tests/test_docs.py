@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-PAGES = sorted([ROOT / "docs/testing.md", *(ROOT / "docs/policies").glob("*.md")])
+PAGES = sorted(page for page in (ROOT / "docs").glob("**/*.md") if PROGRAM.search(page.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

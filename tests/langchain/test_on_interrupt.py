@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
@@ -18,13 +19,15 @@ ONCE = {"stop_after_attempt": 2, "wait": 0.001}
 
 
 class Ends(BaseCallbackHandler):
-    """Keeps the texts that runs ended with."""
+    """Keeps the texts that runs ended with, and why they ended."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.reasons: list[str] = []
 
     def on_llm_end(self, response, **kwargs) -> None:
         self.texts.append(response.generations[0][0].message.content)
+        self.reasons.append(response.generations[0][0].generation_info["finish_reason"])
 
 
 async def pieces_of(way, runnable, question="hello", **config):
@@ -77,6 +80,19 @@ async def test_invoke_gives_the_last_attempts_text_and_no_other(sim, llm, way, s
     assert (await answer_of(way, model, **config)).content == whole
 
 
+@both
+async def test_nothing_of_the_attempt_before_is_left(sim, llm, way):
+    begun = [{"delta": {"content": "a"}}, {"delta": {}, "finish_reason": "length"}]
+    events = [json.dumps({"choices": [{"index": 0, **choice}]}) for choice in begun]
+    body = "".join(f"data: {event}\n\n" for event in [*events, '{"error": {"message": "no"}}'])
+    sim.on("gpt-4", faults.status(200, body=body, content_type="text/event-stream"), times=1)
+    told = Ends()
+    pieces = await pieces_of(way, llm(on_interrupt="restart").with_retry(**ONCE), config={"callbacks": [told]})
+    whole = sum(pieces[1:], pieces[0])
+    assert (whole.response_metadata["finish_reason"], told.reasons) == ("stop", ["stop"])
+    assert whole.content == told.texts[0] == llm().invoke("hello").content
+
+
 async def test_what_reads_pieces_on_the_way_gets_the_last_answer(sim, llm):
     whole = llm().invoke("hello").content
     sim.on("gpt-4", faults.cut(3), times=1)
@@ -125,7 +141,7 @@ def test_a_marked_piece_is_a_piece_like_any_other(sim, llm):
 
 
 def test_words_that_are_none_are_refused(llm):
-    with pytest.raises(Exception, match="on_interrupt"):
+    with pytest.raises(errors.ConfigurationError, match="on_interrupt must be"):
         llm(on_interrupt="again")
     with pytest.raises(errors.ConfigurationError, match="on_interrupt is no parameter of a request"):
         llm().invoke("hello", on_interrupt="restart")

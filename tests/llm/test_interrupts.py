@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import gc
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from seawall import CircuitBreaker, Pipeline, Timeout, errors
+from seawall import CircuitBreaker, Pipeline, Timeout, errors, testing
 from seawall.llm import Chat, Embeddings
 from seawall.simulator import faults
 
@@ -197,16 +198,25 @@ def is_whole_again(sim, model: Chat, circuit: CircuitBreaker, *, judged: bool, c
 
 @pytest.mark.parametrize("fault", [faults.hang(), faults.stall(2), faults.stall(2, 0.02)], ids=["hang", "stall", "keepalive"])
 @pytest.mark.parametrize("way", ["invoke", "batch", "stream", "ainvoke", "abatch", "astream"])
-def test_a_deadline_around_a_call_cuts_the_request_even_where_the_model_has_no_limit(sim, chat, way, fault) -> None:
+def test_a_deadline_around_a_call_cuts_the_request_even_where_the_model_has_no_limit(
+    sim, chat, way, fault, seawall_clock: testing.clock
+) -> None:
     circuit = half_open()
     model = chat(timeout=None, circuit=circuit)
     sim.on("m", fault)
-    limited, ask = Pipeline(Timeout(0.3)), waits(model, way)
+    limited, ask = Pipeline(Timeout(10)), waits(model, way)
+    # Time stands still until another thread moves it; what no limit ended would hang for ever.
+    mover = threading.Thread(target=lambda: (sim.wait_for(1, timeout=60), seawall_clock.advance(10)))
+    rescue = threading.Timer(90, sim.stop)
+    mover.start()
+    rescue.start()
     with pytest.raises((TimeoutError, errors.StreamInterruptedError)) as raised:
         if way in ("invoke", "batch", "stream"):
             limited.call(ask)
         else:
             asyncio.run(limited.acall(ask))
+    rescue.cancel()
+    mover.join()
     if isinstance(raised.value, errors.StreamInterruptedError):
         assert isinstance(raised.value.__cause__, errors.Timeout)
     sim.wait_aborted(1)

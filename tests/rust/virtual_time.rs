@@ -201,7 +201,13 @@ impl World {
                         running.iter().filter(|r| r.open).for_each(|r| execution.taken_back(r.call));
                     }
                 }
-                Step::Deliver(_) => self.delivered.push(self.now.since(at(1.0)).as_secs_f64()),
+                Step::Deliver(_) => {
+                    self.delivered.push(self.now.since(at(1.0)).as_secs_f64());
+                    // A limit that has passed over it already.
+                    if self.takes_back && execution.next_wake() <= self.now {
+                        running.iter().filter(|r| r.open).for_each(|r| execution.taken_back(r.call));
+                    }
+                }
                 Step::Done(outcome) => return Some(outcome),
             }
         }

@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import OnInterrupt, retry_policy
@@ -87,7 +87,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
     request_timeout: float | timedelta | None = Field(default=60.0, alias="timeout")
     first_token_timeout: float | timedelta | None = None
     idle_timeout: float | timedelta | None = None
-    on_interrupt: OnInterrupt | None = None
+    on_interrupt: SkipValidation[OnInterrupt | None] = None
     max_retries: int | None = None
     default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
     default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
