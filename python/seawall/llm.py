@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -79,9 +78,9 @@ def _each(make: Callable[[Any, str], Any], inputs: Any, lenient: bool) -> list[A
 async def _landed(flying: _seawall.Flying) -> Any:
     try:
         return await flying.future
-    except asyncio.CancelledError:
+    finally:
+        # Whoever is cancelled, by whatever its loop raises, gives the call up.
         flying.abort()
-        raise
 
 
 class AsyncStream(_seawall.AsyncPieces):
@@ -121,6 +120,10 @@ def _raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
             failed.results = results  # type: ignore[attr-defined]
             raise failed
     return results
+
+
+def _flat(parts: list[list[Any]]) -> list[Any]:
+    return [part for each in parts for part in each]
 
 
 def _concurrency(max_concurrency: int | None) -> int:
@@ -223,17 +226,11 @@ class Chat(Model):
     ) -> list[Any]:
         """As `batch`, for an event loop."""
         self._check(list(params))
-        places = asyncio.Semaphore(_concurrency(max_concurrency))
-
-        async def one(content: Any) -> Any:
-            if isinstance(content, Exception):
-                raise content
-            async with places:
-                return await _landed(self._route.start(self._kind, content, params))
-
         contents = _each(_messages, inputs, return_exceptions)
-        results = await asyncio.gather(*(one(content) for content in contents), return_exceptions=True)
-        return _raise_first(results, return_exceptions)
+        flying = self._route.start_batch(
+            self._kind, contents, params, concurrency=_concurrency(max_concurrency), lenient=return_exceptions
+        )
+        return _raise_first(await _landed(flying), return_exceptions)
 
 
 @dataclass(frozen=True)
@@ -277,30 +274,27 @@ class Embeddings(Model):
     ) -> list[Any]:
         """One reply per input; result i belongs to input i."""
         self._check(list(params))
-        # An input that cannot be sent is one part, its exception.
-        parts = [[each] if isinstance(each, Exception) else each for each in _each(self._parts, inputs, return_exceptions)]
-        flat = [part for each in parts for part in each]
-        limit = _concurrency(max_concurrency)
-        replies = iter(self._route.batch(self._kind, flat, params, concurrency=limit, lenient=return_exceptions))
-        results = [self._joined_or_failed([next(replies) for _ in each]) for each in parts]
-        return _raise_first(results, return_exceptions)
+        parts, limit = self._all_parts(inputs, return_exceptions), _concurrency(max_concurrency)
+        replies = self._route.batch(self._kind, _flat(parts), params, concurrency=limit, lenient=return_exceptions)
+        return _raise_first(self._by_input(parts, replies), return_exceptions)
 
     async def abatch(
         self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
     ) -> list[Any]:
         """As `batch`, for an event loop."""
         self._check(list(params))
-        places = asyncio.Semaphore(_concurrency(max_concurrency))
+        parts, limit = self._all_parts(inputs, return_exceptions), _concurrency(max_concurrency)
+        flying = self._route.start_batch(self._kind, _flat(parts), params, concurrency=limit, lenient=return_exceptions)
+        return _raise_first(self._by_input(parts, await _landed(flying)), return_exceptions)
 
-        async def one(parts: Any) -> Any:
-            if isinstance(parts, Exception):
-                raise parts
-            async with places:
-                return self._joined([await _landed(self._route.start(self._kind, part, params)) for part in parts])
+    def _all_parts(self, inputs: Any, lenient: bool) -> list[list[Any]]:
+        # An input that cannot be sent is one part, its exception.
+        return [[each] if isinstance(each, Exception) else each for each in _each(self._parts, inputs, lenient)]
 
-        parts = _each(self._parts, inputs, return_exceptions)
-        results = await asyncio.gather(*(one(each) for each in parts), return_exceptions=True)
-        return _raise_first(results, return_exceptions)
+    @classmethod
+    def _by_input(cls, parts: list[list[Any]], replies: list[Any]) -> list[Any]:
+        each = iter(replies)
+        return [cls._joined_or_failed([next(each) for _ in one]) for one in parts]
 
     def _parts(self, input: str | Sequence[str], place: str = "input") -> list[list[str]]:
         if isinstance(input, (bytes, bytearray, Mapping, Set)) or not isinstance(input, Iterable):

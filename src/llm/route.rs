@@ -80,6 +80,8 @@ pub trait Foreign: Send + Sync {
 
 /// What `ask` gives, on a thread that may wait.
 fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Asked<T> {
+    #[cfg(unix)]
+    let ask = || super::signals::back(ask);
     let asked = tokio::task::spawn_blocking(ask);
     Asked::Later(Box::pin(async move {
         match asked.await {
