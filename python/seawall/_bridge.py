@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from seawall._seawall import Bridge
 
-_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = weakref.WeakKeyDictionary()
+if TYPE_CHECKING:
+    import asyncio
+
+# A loop that watches keeps its bridge itself, and lets go of it when it is closed: that is how we hear of it.
+_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Bridge]] = weakref.WeakKeyDictionary()
+# Those of loops that watch nothing.
+_kept: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = weakref.WeakKeyDictionary()
 
 
-def bridge(loop: asyncio.AbstractEventLoop | None) -> Bridge:
+def bridge(loop: asyncio.AbstractEventLoop) -> Bridge:
     """The bridge into the running loop."""
-    if loop is None:
-        raise RuntimeError("the native client awaits in asyncio loops only: elsewhere call its other methods in a thread")
     known = _bridges.get(loop)
-    if known is None:
-        known = _bridges[loop] = _new(loop)
-    return known
+    bridge = None if known is None else known()
+    # A child that goes on with a loop of its parent's needs a descriptor of its own.
+    if bridge is None or not bridge.is_open:
+        bridge = _new(loop)
+        _bridges[loop] = weakref.ref(bridge)
+    return bridge
 
 
 def _new(loop: asyncio.AbstractEventLoop) -> Bridge:
@@ -25,5 +33,15 @@ def _new(loop: asyncio.AbstractEventLoop) -> Bridge:
     try:
         loop.add_reader(bridge.fileno(), bridge.drain)
     except (NotImplementedError, AttributeError):  # Windows' proactor loop watches no descriptors
-        bridge.use_threadsafe(loop.call_soon_threadsafe)
+        _kept[loop] = bridge
+        bridge.tell_by(_teller(weakref.ref(loop), weakref.ref(bridge)))
     return bridge
+
+
+def _teller(loop: weakref.ref[asyncio.AbstractEventLoop], bridge: weakref.ref[Bridge]) -> Callable[[], None]:
+    def tell() -> None:
+        listening, way = loop(), bridge()
+        if listening is not None and way is not None:
+            listening.call_soon_threadsafe(way.deliver)
+
+    return tell

@@ -172,13 +172,6 @@ def _key_sent(given: Any) -> str | None:
     raise errors.ConfigurationError(f"idempotency_key must be True, False or a text that is not empty, not {given!r}")
 
 
-def nth(extras: Extras | None, at: int) -> Extras | None:
-    """What request `at` of one call sends: a key that was given has to be another one for each."""
-    if extras is None or not extras[2]:
-        return extras
-    return extras[0], extras[1], f"{extras[2]}.{at}"
-
-
 class Model:
     """What a chat model and an embeddings model share: one primary, its policies and its alternatives."""
 

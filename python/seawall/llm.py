@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
-from seawall._model import Extras, Hidden, Model, OnInterrupt, nth
+from seawall._model import Hidden, Model, OnInterrupt
 from seawall._seawall import Choice, Chunk, Reply, Stream
 
 if TYPE_CHECKING:
@@ -91,27 +90,12 @@ def _each(make: Callable[[Any, str], Any], inputs: Any, lenient: bool) -> list[A
     return made
 
 
-async def _gathered(
-    route: _seawall.Route, kind: str, contents: list[Any], params: dict[str, Any], extras: Extras | None, concurrency: int
-) -> list[Any]:
-    """What comes of each content, an exception for one that fails; as `Route.batch`, for an event loop."""
-    places = asyncio.Semaphore(concurrency)
-
-    async def one(at: int, content: Any) -> Any:
-        if isinstance(content, Exception):
-            raise content
-        async with places:
-            return await _landed(route.start(kind, content, params, nth(extras, at)))
-
-    return await asyncio.gather(*(one(at, content) for at, content in enumerate(contents)), return_exceptions=True)
-
-
 async def _landed(flying: _seawall.Flying) -> Any:
     try:
         return await flying.future
-    except asyncio.CancelledError:
+    finally:
+        # Whoever is cancelled, by whatever its loop raises, gives the call up.
         flying.abort()
-        raise
 
 
 class AsyncStream(_seawall.AsyncPieces):
@@ -268,9 +252,9 @@ class Chat(Model):
     ) -> list[Any]:
         """As `batch`, for an event loop."""
         route, params, extras = self._asked(params)
-        contents = _each(_messages, inputs, return_exceptions)
-        results = await _gathered(route, self._kind, contents, params, extras, _concurrency(max_concurrency))
-        return _raise_first(results, return_exceptions)
+        contents, limit = _each(_messages, inputs, return_exceptions), _concurrency(max_concurrency)
+        flying = route.start_batch(self._kind, contents, params, extras, concurrency=limit, lenient=return_exceptions)
+        return _raise_first(await _landed(flying), return_exceptions)
 
 
 @dataclass(frozen=True)
@@ -346,7 +330,7 @@ class Embeddings(Model):
             reply: EmbeddingsReply = await _landed(route.start(self._kind, parts[0], params, extras))
             return reply
         began = time.perf_counter()
-        replies = await _gathered(route, self._kind, parts, params, extras, _AT_ONCE)
+        replies = await _landed(route.start_batch(self._kind, parts, params, extras, concurrency=_AT_ONCE))
         return _joined(_raise_first(replies, return_exceptions=False), time.perf_counter() - began)
 
     def batch(
@@ -365,8 +349,9 @@ class Embeddings(Model):
         """As `batch`, for an event loop."""
         route, params, extras = self._asked(params)
         each, flat = self._flat(inputs, return_exceptions)
-        replies = await _gathered(route, self._kind, flat, params, extras, _concurrency(max_concurrency))
-        return _raise_first(_together(each, replies), return_exceptions)
+        limit = _concurrency(max_concurrency)
+        flying = route.start_batch(self._kind, flat, params, extras, concurrency=limit, lenient=return_exceptions)
+        return _raise_first(_together(each, await _landed(flying)), return_exceptions)
 
     def _flat(self, inputs: Sequence[Any], lenient: bool) -> tuple[list[int], list[Any]]:
         """How many requests each input takes, and all of them in one row; an input that cannot be sent is its exception."""

@@ -15,6 +15,8 @@ pub mod delta;
 pub mod embeddings;
 pub mod endpoint;
 pub mod error;
+#[cfg(unix)]
+mod fork;
 pub mod interrupt;
 pub mod models;
 pub mod network;
@@ -22,6 +24,8 @@ pub mod retry_after;
 pub mod route;
 pub mod runtime;
 pub mod secret;
+#[cfg(unix)]
+mod signals;
 pub mod sse;
 pub mod stream;
 mod transport;

@@ -2,38 +2,62 @@
 
 use super::client::{Client, ClientOptions};
 use super::error::{ApiError, ErrorKind};
-use std::sync::{Mutex, OnceLock};
-use tokio::runtime::{Builder, Handle};
+#[cfg(unix)]
+use super::fork::Gate;
+#[cfg(unix)]
+use super::signals;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::runtime::{Builder, Handle, Runtime};
 
-struct Live {
-    process: u32,
+/// What carries the calls of this process.
+pub struct Live {
     handle: Handle,
     client: Client,
+    /// Where it stands while the process is forked.
+    #[cfg(unix)]
+    pub(super) gate: std::sync::Arc<Gate>,
 }
 
-fn live() -> &'static Mutex<Option<Live>> {
-    static LIVE: OnceLock<Mutex<Option<Live>>> = OnceLock::new();
-    LIVE.get_or_init(|| Mutex::new(None))
+/// There is none before the first call, nor in a forked child.
+pub(super) fn live() -> MutexGuard<'static, Option<Live>> {
+    static LIVE: Mutex<Option<Live>> = Mutex::new(None);
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The runtime's handle and the client, made at the first call in this process.
 pub fn get() -> Result<(Handle, Client), ApiError> {
-    let mut live = live().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let process = std::process::id();
-    if let Some(ready) = live.as_ref().filter(|l| l.process == process) {
-        return Ok((ready.handle.clone(), ready.client.clone()));
-    }
+    let mut live = live();
+    let ready = match &mut *live {
+        Some(ready) => ready,
+        none => none.insert(begin()?),
+    };
+    Ok((ready.handle.clone(), ready.client.clone()))
+}
+
+fn begin() -> Result<Live, ApiError> {
     let unable = |error| ApiError::new(ErrorKind::Configuration, format!("no thread can be started for the client: {error}"));
     // One thread carries thousands of requests a second, and costs less per request than two on a small host. Names are
     // looked up, and the user's hooks asked, on others.
     let runtime = Builder::new_current_thread().thread_name("seawall-aside").enable_all().build().map_err(unable)?;
-    let client = Client::new(ClientOptions::default())?;
-    let handle = runtime.handle().clone();
-    // It never ends: a parent's threads do not exist in a forked child, and at exit the process takes them along.
-    let carry = move || runtime.block_on(std::future::pending::<()>());
-    std::thread::Builder::new().name("seawall".to_owned()).spawn(carry).map_err(unable)?;
-    let old = live.replace(Live { process, handle: handle.clone(), client: client.clone() });
-    // The parent's pool in a forked child: closing it would talk on the parent's connections.
-    std::mem::forget(old);
-    Ok((handle, client))
+    let (handle, client) = (runtime.handle().clone(), Client::new(ClientOptions::default())?);
+    #[cfg(unix)]
+    {
+        let gate = {
+            let _inside = runtime.enter();
+            Gate::new().map_err(unable)?
+        };
+        let attended = gate.clone();
+        signals::away(|| carry(runtime, async move { attended.attend().await })).map_err(unable)?;
+        Ok(Live { handle, client, gate })
+    }
+    #[cfg(not(unix))]
+    {
+        carry(runtime, std::future::pending()).map_err(unable)?;
+        Ok(Live { handle, client })
+    }
+}
+
+/// It never ends: at exit the process takes it along.
+fn carry(runtime: Runtime, beside: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name("seawall".to_owned()).spawn(move || runtime.block_on(beside)).map(drop)
 }

@@ -182,7 +182,7 @@ impl Item {
         }
         *stage = Stage::Done;
         drop(stage);
-        Some(Python::attach(|py| {
+        Some(slots::attached(|py| {
             let ended = running.ended(py, Awaited::begun(call), turn.map(|_| py.None()));
             let turn = ended.and_then(|turn| turn.map_or_else(|| running.run(py, Resume::Send(py.None())), Ok));
             self.settle(py, running, false, turn)
@@ -268,7 +268,7 @@ impl Awaitable for Item {
         }
         match self.next_item(py) {
             Some(turn) => turn,
-            None => Python::attach(|py| self.resume(py, Resume::Send(value.clone().unbind()))),
+            None => slots::attached(|py| self.resume(py, Resume::Send(value.clone().unbind()))),
         }
     }
 }
@@ -392,7 +392,7 @@ impl Drop for Item {
                 self.generator(py).becomes(State::Done);
                 drop(running);
             }),
-            Stage::Asked(asked @ (Ask::Send(_) | Ask::Throw(_))) => Python::attach(|_| drop(asked)),
+            Stage::Asked(asked @ (Ask::Send(_) | Ask::Throw(_))) => slots::attached(|_| drop(asked)),
             Stage::Asked(Ask::Next | Ask::Close) | Stage::Done => {}
         }
     }

@@ -125,7 +125,7 @@ impl Awaitable for Coroutine {
         let mut entered = self.enter()?;
         let State::Light(light) = &mut *entered else {
             drop(entered);
-            return Python::attach(|py| self.resume(py, Resume::Send(value.clone().unbind())));
+            return slots::attached(|py| self.resume(py, Resume::Send(value.clone().unbind())));
         };
         let pass = match light.pass {
             Some(pass) => pass,
@@ -149,7 +149,7 @@ impl Awaitable for Coroutine {
                 Ok(false) => entered.trouble(py, Some(Ok(Turn::Return(result)))),
                 Err(interrupt) => {
                     *entered = State::Done;
-                    Python::attach(|_| drop(result));
+                    slots::attached(|_| drop(result));
                     Err(*interrupt)
                 }
             },
@@ -186,7 +186,7 @@ impl Entered<'_, State> {
     /// The machine takes over from the fast lane: from a refusal, or with what the call gave.
     #[cold]
     fn trouble(&mut self, _py: Python<'_>, turn: Option<PyResult<Turn>>) -> PyResult<Turn> {
-        Python::attach(|py| {
+        slots::attached(|py| {
             let State::Light(light) = std::mem::replace(&mut **self, State::Done) else {
                 return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
             };
@@ -425,7 +425,7 @@ impl Drop for Coroutine {
             }),
             State::Light(light) => {
                 if let Some(pass) = &light.pass {
-                    Python::attach(|py| light.compiled(py).release(pass));
+                    slots::attached(|py| light.compiled(py).release(pass));
                 }
             }
             State::Done => {}

@@ -276,7 +276,7 @@ impl Generator {
             return Some(result);
         }
         // SAFETY: as above.
-        running.last = Some(Python::attach(|py| unsafe { sent(py, status, result) }));
+        running.last = Some(slots::attached(|py| unsafe { sent(py, status, result) }));
         None
     }
 
@@ -316,7 +316,7 @@ pub unsafe extern "C" fn iternext(slf: *mut ffi::PyObject) -> *mut ffi::PyObject
         }
         // SAFETY: the interpreter calls this slot with instances of its type.
         let generator = unsafe { slots::contents::<Generator>(slf) };
-        generator.pass_on().unwrap_or_else(|| Python::attach(|py| next(py, generator)))
+        generator.pass_on().unwrap_or_else(|| slots::attached(|py| next(py, generator)))
     })
 }
 

@@ -342,7 +342,7 @@ pub fn settle(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
 /// The machine takes over: from the beginning, from a refusal, or with what the first call gave (null: it raised).
 #[cold]
 fn trouble(guarded: &Guarded, handed: &Handed, pass: Option<&Pass>, first: Option<*mut ffi::PyObject>) -> *mut ffi::PyObject {
-    Python::attach(|py| {
+    slots::attached(|py| {
         // SAFETY: a new reference, or null with the exception set.
         let first = first.map(|value| unsafe { Bound::from_owned_ptr_or_err(py, value) });
         taken_over(py, guarded, handed, pass, first).map_or_else(
@@ -415,7 +415,7 @@ fn waiting(py: Python<'_>, flight: Flight, way: Way) -> PyResult<Bound<'_, PyAny
 /// A call that gives items: nothing runs before the first is asked for.
 #[inline(never)] // a plain call's frame is small without it
 fn stream(guarded: &Guarded, handed: &Handed, way: Way) -> *mut ffi::PyObject {
-    Python::attach(|py| {
+    slots::attached(|py| {
         let made = handed.keep(py).and_then(|(args, kwargs)| waiting(py, guarded.flight(py, &args, kwargs.as_ref()), way));
         made.map_or_else(
             |error| {

@@ -33,7 +33,10 @@ mod virtual_time;
 mod waits;
 
 use crate::policies::class::{CLASSES, FallbackRule};
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// The table of failure classes: name, retried, alternatives (`None`: only with other credentials), counted by breakers.
 fn classes() -> Vec<(&'static str, Option<bool>, Option<bool>, bool)> {
@@ -45,8 +48,23 @@ fn classes() -> Vec<(&'static str, Option<bool>, Option<bool>, bool)> {
     CLASSES.iter().map(|row| (row.name, row.retry, alternatives(row.fallback), row.breaker)).collect()
 }
 
+/// What is kept of Python's is one interpreter's, and another must not be handed it.
+fn only_interpreter() -> PyResult<()> {
+    static HOME: AtomicI64 = AtomicI64::new(-1);
+    // SAFETY: a module is made with the interpreter attached.
+    let here = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    match HOME.compare_exchange(-1, here, Ordering::AcqRel, Ordering::Acquire) {
+        Err(home) if home != here => Err(PyImportError::new_err(
+            "seawall is loaded in another interpreter of this process already, and works in one: load it there only \
+             (under mod_wsgi that is `WSGIApplicationGroup %{GLOBAL}`), or use processes",
+        )),
+        _ => Ok(()),
+    }
+}
+
 #[pymodule]
 fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    only_interpreter()?;
     m.add_class::<policies::retry::Retry>()?;
     m.add_class::<policies::circuit_breaker::CircuitBreaker>()?;
     m.add_class::<policies::circuit_breaker::Permit>()?;

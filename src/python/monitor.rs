@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::convert::{self, quoted};
 use super::errors::configuration;
 use super::judge::function_at_once;
+use super::slots;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -366,7 +367,7 @@ pub fn passed(monitor: &Monitor, latency_ns: u64, now: Instant) -> Result<(), Bo
 /// The call is over: what cannot be told of it does not change how it came out. Interrupts are passed on.
 #[cold]
 fn told_aside(monitor: &Monitor, alert: &Alert) -> Result<(), Box<PyErr>> {
-    Python::attach(|py| match publish(py, monitor, alert) {
+    slots::attached(|py| match publish(py, monitor, alert) {
         Err(error) if error.is_instance_of::<PyException>(py) => {
             error.write_unraisable(py, None);
             Ok(())

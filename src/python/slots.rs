@@ -22,21 +22,28 @@ pub fn guarded<T>(failed: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| panicked(failed))
 }
 
+/// Attaches where the interpreter has called and pyo3 does not know that it is attached: at the interpreter's end too, when
+/// pyo3 would let nobody attach anew.
+pub fn attached<T>(body: impl FnOnce(Python<'_>) -> T) -> T {
+    // SAFETY: only called where the interpreter has called, with its lock held.
+    unsafe { Python::attach_unchecked(body) }
+}
+
 #[cold]
 fn panicked<T>(failed: T) -> T {
-    Python::attach(|py| PyRuntimeError::new_err("seawall met a state that it does not know; please report this").restore(py));
+    attached(|py| PyRuntimeError::new_err("seawall met a state that it does not know; please report this").restore(py));
     failed
 }
 
 /// Sets the exception that a slot ends with.
 #[cold]
 pub fn raise(error: PyErr) {
-    Python::attach(|py| error.restore(py));
+    attached(|py| error.restore(py));
 }
 
 /// Runs what an object does at its end: an exception that is on its way just then goes on afterwards.
 pub fn at_the_end(body: impl FnOnce(Python<'_>)) {
-    Python::attach(|py| {
+    attached(|py| {
         let raised = PyErr::take(py);
         body(py);
         if let Some(raised) = raised {

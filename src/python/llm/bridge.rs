@@ -1,15 +1,19 @@
-//! From the runtime's threads back to Python: waiting on a thread so that Ctrl-C ends it at once, and waking an asyncio
-//! loop through a file descriptor, many completions per wake-up.
+//! From the runtime's threads back to Python: waiting on a thread so that Ctrl-C ends it at once, and waking an event loop
+//! (asyncio's, or a run of trio's) through a file descriptor, many completions per wake-up.
 
 use crate::python::errors::ours;
+use crate::python::event_loop;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use tokio::task::AbortHandle;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -91,22 +95,63 @@ pub fn wait<T>(py: Python<'_>, register: impl FnOnce(Arc<Parker>), mut ready: im
 /// What a finished future is to be given.
 type Make = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
+#[derive(Default)]
+struct Awaited {
+    done: Vec<(Py<PyAny>, Make)>,
+    /// What is under way because somebody in this loop awaits it.
+    jobs: HashMap<u64, AbortHandle>,
+    next: u64,
+}
+
 struct Loop {
-    done: Mutex<Vec<(Py<PyAny>, Make)>>,
-    writer: PipeWriter,
-    /// For a loop that watches no file descriptors: its `call_soon_threadsafe` and what to call.
-    threadsafe: Mutex<Option<(Py<PyAny>, Py<PyAny>)>>,
-    watches_nothing: AtomicBool,
-}
-
-/// The way into one asyncio loop.
-#[pyclass(frozen, module = "seawall", weakref)]
-pub struct Bridge {
+    awaited: Mutex<Awaited>,
+    // Both ends, so that a write to a loop that is gone fails by itself and needs no signal to say so.
     reader: PipeReader,
-    shared: Arc<Loop>,
+    writer: PipeWriter,
+    /// For a loop that watches no file descriptors: what tells it.
+    tell: OnceLock<Py<PyAny>>,
+    is_closed: AtomicBool,
+    /// A forked child shares its parent's pipe, and must have its own.
+    process: u32,
 }
 
-/// Hands results to one asyncio loop, from any thread.
+impl Loop {
+    fn is_open(&self) -> bool {
+        !self.is_closed.load(Ordering::Acquire) && self.is_here()
+    }
+
+    fn is_here(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// Nobody awaits anything here any more: what is under way for it is cut.
+    fn close(&self) {
+        if !self.is_here() {
+            return;
+        }
+        let left = {
+            let mut awaited = lock(&self.awaited);
+            self.is_closed.store(true, Ordering::Release);
+            std::mem::take(&mut *awaited)
+        };
+        left.jobs.values().for_each(AbortHandle::abort);
+    }
+
+    fn tell(&self) {
+        // Without an interpreter nobody waits.
+        let told = Python::try_attach(|py| self.tell.get().map_or(Ok(()), |tell| tell.call0(py).map(drop)));
+        // A closed loop takes no more calls.
+        if let Some(Err(_)) = told {
+            self.close();
+        }
+    }
+}
+
+/// The way into one event loop. It lives as long as the loop watches it: closing the loop ends what its tasks awaited.
+#[pyclass(frozen, module = "seawall", weakref)]
+pub struct Bridge(Arc<Loop>);
+
+/// Hands results to one event loop, from any thread.
 #[derive(Clone)]
 pub struct Sender(Arc<Loop>);
 
@@ -115,22 +160,37 @@ impl Sender {
     /// completions one wakes it.
     #[must_use]
     pub fn complete(&self, future: Py<PyAny>, make: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) -> Option<Call> {
-        let mut done = lock(&self.0.done);
-        done.push((future, Box::new(make)));
-        (done.len() == 1).then(|| Call(self.clone()))
+        let mut awaited = lock(&self.0.awaited);
+        if self.0.is_closed.load(Ordering::Acquire) {
+            return None;
+        }
+        awaited.done.push((future, Box::new(make)));
+        (awaited.done.len() == 1).then(|| Call(self.clone()))
+    }
+
+    /// Something under way that a task of this loop awaits: cut if the loop is closed meanwhile.
+    pub fn awaits(&self, job: AbortHandle) -> Tie {
+        let mut awaited = lock(&self.0.awaited);
+        let key = awaited.next;
+        awaited.next += 1;
+        awaited.jobs.insert(key, job);
+        Tie { event_loop: self.0.clone(), key }
     }
 
     fn wake(&self) {
-        if !self.0.watches_nothing.load(Ordering::Acquire) {
+        if self.0.tell.get().is_none() {
             // A pipe with a byte or two at most in it takes this one.
             let _ = (&self.0.writer).write(&[1]);
             return;
         }
-        // A closed loop takes no more calls; whoever awaited on it is gone.
-        let _ = Python::try_attach(|py| {
-            let threadsafe = lock(&self.0.threadsafe).as_ref().map(|(call, what)| (call.clone_ref(py), what.clone_ref(py)));
-            threadsafe.map(|(call, what)| call.call1(py, (what,)).map(drop))
-        });
+        // The thread that carries all calls waits for no interpreter.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                let event_loop = self.0.clone();
+                drop(runtime.spawn_blocking(move || event_loop.tell()));
+            }
+            Err(_) => self.0.tell(),
+        }
     }
 }
 
@@ -143,46 +203,75 @@ impl Drop for Call {
     }
 }
 
+/// While this lives, the end of a loop is the end of a job.
+pub struct Tie {
+    event_loop: Arc<Loop>,
+    key: u64,
+}
+
+impl Tie {
+    /// Whether it was made in this process: a forked child has a copy, and not the job.
+    pub fn is_here(&self) -> bool {
+        self.event_loop.is_here()
+    }
+}
+
+impl Drop for Tie {
+    fn drop(&mut self) {
+        if self.is_here() {
+            lock(&self.event_loop.awaited).jobs.remove(&self.key);
+        }
+    }
+}
+
 #[pymethods]
 impl Bridge {
     #[new]
     fn new() -> PyResult<Bridge> {
         let (reader, writer) = pipe()?;
-        Ok(Bridge {
+        #[cfg(unix)]
+        never_waits(&reader)?;
+        Ok(Bridge(Arc::new(Loop {
+            awaited: Mutex::default(),
             reader,
-            shared: Arc::new(Loop {
-                done: Mutex::new(Vec::new()),
-                writer,
-                threadsafe: Mutex::new(None),
-                watches_nothing: AtomicBool::new(false),
-            }),
-        })
+            writer,
+            tell: OnceLock::new(),
+            is_closed: AtomicBool::new(false),
+            process: std::process::id(),
+        })))
+    }
+
+    /// Whether it leads into a loop of this process.
+    #[getter]
+    fn is_open(&self) -> bool {
+        self.0.is_open()
     }
 
     /// The descriptor to watch.
     #[cfg(unix)]
     fn fileno(&self) -> i32 {
         use std::os::fd::AsRawFd;
-        self.reader.as_raw_fd()
+        self.0.reader.as_raw_fd()
     }
 
-    /// For a loop that watches no descriptors.
-    fn use_threadsafe(slf: &Bound<'_, Self>, call_soon_threadsafe: Py<PyAny>) -> PyResult<()> {
-        let deliver = slf.getattr("deliver")?.unbind();
-        *lock(&slf.get().shared.threadsafe) = Some((call_soon_threadsafe, deliver));
-        slf.get().shared.watches_nothing.store(true, Ordering::Release);
-        Ok(())
+    /// For a loop that watches no descriptors: `tell` is called, from any thread, to have it call `deliver`.
+    fn tell_by(&self, tell: Py<PyAny>) {
+        let _ = self.0.tell.set(tell);
     }
 
     /// Called by the loop when the descriptor is readable.
     fn drain(&self, py: Python<'_>) -> PyResult<()> {
-        let _ = (&self.reader).read(&mut [0]);
+        // What the parent's runtime wrote is for the parent to read.
+        if !self.0.is_here() {
+            return Ok(());
+        }
+        let _ = (&self.0.reader).read(&mut [0]);
         self.deliver(py)
     }
 
     /// Completes the futures whose results have come.
     fn deliver(&self, py: Python<'_>) -> PyResult<()> {
-        let done = std::mem::take(&mut *lock(&self.shared.done));
+        let done = std::mem::take(&mut lock(&self.0.awaited).done);
         let mut failed = Ok(());
         for (future, make) in done {
             // One that cannot be completed must not cost the others their results.
@@ -191,6 +280,23 @@ impl Bridge {
             }
         }
         failed
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// A loop may be told that there is something where there is nothing, as one is that shares its poll with a forked process.
+#[cfg(unix)]
+fn never_waits(reader: &PipeReader) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: sets a flag of a descriptor that is ours.
+    match unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 
@@ -207,19 +313,28 @@ fn complete(future: &Bound<'_, PyAny>, make: Make) -> PyResult<()> {
 }
 
 thread_local! {
-    // The loop that this thread ran last, and the way into it. Neither is kept alive by this.
+    // The asyncio loop that this thread ran last, and the way into it. Neither is kept alive by this.
     static LAST: RefCell<Option<(Py<PyWeakrefReference>, Weak<Loop>)>> = const { RefCell::new(None) };
 }
 
 /// A new future of the running loop, and the way to complete it.
 pub fn future(py: Python<'_>) -> PyResult<(Py<PyAny>, Sender)> {
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    // Before asyncio's: a run of trio's may be the guest of a loop.
+    if event_loop::trio(py)?.is_some() {
+        return future_of_trio(py);
+    }
     let running = ours(py, &RUNNING, "asyncio", "_get_running_loop")?.call0()?;
+    if running.is_none() {
+        return Err(PyRuntimeError::new_err(
+            "no event loop of asyncio or trio is running here: await this in one, or call the method without the a (`invoke`, `batch`)",
+        ));
+    }
     let known = LAST.with(|last| match &*last.borrow() {
         Some((event_loop, shared)) if event_loop.bind(py).upgrade().is_some_and(|known| known.is(&running)) => shared.upgrade(),
         _ => None,
     });
-    let shared = match known {
+    let shared = match known.filter(|shared| shared.is_open()) {
         Some(shared) => shared,
         None => new_to_thread(&running)?,
     };
@@ -231,9 +346,17 @@ fn new_to_thread(running: &Bound<'_, PyAny>) -> PyResult<Arc<Loop>> {
     static BRIDGE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = running.py();
     let bridge = ours(py, &BRIDGE, "seawall._bridge", "bridge")?.call1((running,))?.cast_into::<Bridge>()?;
-    let shared = bridge.get().shared.clone();
+    let shared = bridge.get().0.clone();
     let known = (PyWeakrefReference::new(running)?.unbind(), Arc::downgrade(&shared));
     let old = LAST.with(|last| last.replace(Some(known)));
     drop(old);
     Ok(shared)
+}
+
+fn future_of_trio(py: Python<'_>) -> PyResult<(Py<PyAny>, Sender)> {
+    static BRIDGE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let bridge = ours(py, &BRIDGE, "seawall._trio_bridge", "bridge")?.call0()?.cast_into::<Bridge>()?;
+    let future = ours(py, &FUTURE, "seawall._trio_bridge", "Future")?.call0()?;
+    Ok((future.unbind(), Sender(bridge.get().0.clone())))
 }

@@ -1,9 +1,12 @@
 //! What an event loop awaits for the next piece of a stream: nothing at all if the piece is there.
 
+use super::reply::Chunk;
 use super::stream::Stream;
+use crate::python::event_loop;
 use crate::python::generator::thrown;
 use crate::python::protocol::{Awaitable, yielded};
 use crate::python::running::{Resume, Turn, advance};
+use crate::python::slots;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -14,6 +17,8 @@ enum State {
     Fresh,
     /// It is this one's turn to read, and it waits for this.
     Waiting(Py<PyAny>),
+    /// The piece, or the end, is there. In trio every await is a checkpoint, and this is it.
+    Passing(Py<PyAny>, Box<PyResult<Chunk>>),
     Done,
 }
 
@@ -39,11 +44,16 @@ impl Piece {
                 if !stream.enter(py)? {
                     return Err(PyRuntimeError::new_err("the stream is being read by another task: read it in one"));
                 }
-                self.look(py)
+                self.begin(py)
             }
             (State::Waiting(ready), input) => match advance(ready.bind(py), input) {
-                Ok(Turn::Yield(value)) => self.wait(ready, value),
+                Ok(Turn::Yield(value)) => self.wait(State::Waiting(ready), value),
                 Ok(_) => self.look(py),
+                Err(error) => Err(error),
+            },
+            (State::Passing(checkpoint, next), input) => match advance(checkpoint.bind(py), input) {
+                Ok(Turn::Yield(value)) => self.wait(State::Passing(checkpoint, next), value),
+                Ok(_) => found(py, *next),
                 Err(error) => Err(error),
             },
         };
@@ -60,28 +70,43 @@ impl Piece {
         })
     }
 
-    fn wait(&self, ready: Py<PyAny>, value: Py<PyAny>) -> PyResult<Turn> {
-        *self.lock() = State::Waiting(ready);
+    fn wait(&self, state: State, value: Py<PyAny>) -> PyResult<Turn> {
+        *self.lock() = state;
         Ok(Turn::Yield(value))
+    }
+
+    fn begin(&self, py: Python<'_>) -> PyResult<Turn> {
+        let Some(trio) = event_loop::trio(py)? else { return self.look(py) };
+        let Some(next) = self.stream.get().next_now(py) else { return self.look(py) };
+        let lowlevel = trio.getattr(intern!(py, "lowlevel"))?;
+        let checkpoint = lowlevel.call_method0(intern!(py, "checkpoint"))?.call_method0(intern!(py, "__await__"))?;
+        match advance(&checkpoint, Resume::Send(py.None()))? {
+            Turn::Yield(value) => self.wait(State::Passing(checkpoint.unbind(), Box::new(next)), value),
+            _ => found(py, next),
+        }
     }
 
     /// The piece if there is one, else the wait for it.
     fn look(&self, py: Python<'_>) -> PyResult<Turn> {
         loop {
             if let Some(next) = self.stream.get().next_now(py) {
-                return Ok(Turn::Return(Py::new(py, next?)?.into_any()));
+                return found(py, next);
             }
             let ready = self.stream.get().future(py)?.bind(py).call_method0(intern!(py, "__await__"))?;
             if let Turn::Yield(value) = advance(&ready, Resume::Send(py.None()))? {
-                return self.wait(ready.unbind(), value);
+                return self.wait(State::Waiting(ready.unbind()), value);
             }
         }
     }
 }
 
+fn found(py: Python<'_>, next: PyResult<Chunk>) -> PyResult<Turn> {
+    Ok(Turn::Return(Py::new(py, next?)?.into_any()))
+}
+
 impl Awaitable for Piece {
     fn send_value(&self, _py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
-        Python::attach(|py| self.resume(py, Resume::Send(value.clone().unbind())))
+        slots::attached(|py| self.resume(py, Resume::Send(value.clone().unbind())))
     }
 }
 
@@ -118,14 +143,14 @@ impl Piece {
         visit.call(&self.stream)?;
         // Locked only while it is being changed, by somebody who holds it: then it is no garbage.
         match self.state.try_lock().as_deref() {
-            Ok(State::Waiting(ready)) => visit.call(ready),
+            Ok(State::Waiting(awaited) | State::Passing(awaited, _)) => visit.call(awaited),
             _ => Ok(()),
         }
     }
 
     /// Whoever stops awaiting in the middle gives the stream up.
     fn close(&self) {
-        if let State::Waiting(_) = std::mem::replace(&mut *self.lock(), State::Done) {
+        if let State::Waiting(_) | State::Passing(..) = std::mem::replace(&mut *self.lock(), State::Done) {
             self.stream.get().leave();
             self.stream.get().close();
         }

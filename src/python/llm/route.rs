@@ -1,6 +1,6 @@
 //! `Route`: one or more models behind one plan, called from threads and event loops.
 
-use super::bridge::{self, Parker};
+use super::bridge::{self, Parker, Tie};
 use super::extras::{Checked, Given};
 use super::foreign::Listeners;
 use super::raise;
@@ -35,7 +35,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Alternatives are bits of a mask.
 const MOST: usize = 64;
@@ -186,6 +186,24 @@ impl Shared {
         }
     }
 
+    /// The results of a batch that is over, in the order of its contents.
+    fn results(&self, py: Python<'_>, work: &Work, refused: Vec<Option<PyErr>>) -> PyResult<Py<PyList>> {
+        let finished = std::mem::take(&mut work.lock().0);
+        let mut finished = finished.into_iter().flatten();
+        let list = PyList::empty(py);
+        for refusal in refused {
+            let result = match refusal {
+                Some(error) => Err(error),
+                None => self.convert(py, finished.next().unwrap_or_else(|| Finished::panicked(clock::now()))),
+            };
+            match result {
+                Ok(value) => list.append(value)?,
+                Err(error) => list.append(error.into_value(py))?,
+            }
+        }
+        Ok(list.unbind())
+    }
+
     /// The story of a finished call.
     pub fn story(&self, finished: &mut Finished) -> Story {
         Story {
@@ -221,14 +239,20 @@ async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Insta
     AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| Finished::panicked(begun))
 }
 
+/// What each call of a batch is made with.
+#[derive(Clone)]
+struct Call {
+    core: Arc<Core>,
+    client: Client,
+    deadline: Instant,
+}
+
 /// What a batch has to do, for those who do it: each takes the next order until there are none.
 struct Work {
     orders: Vec<Arc<Order>>,
     next: AtomicUsize,
     /// In the order of the orders, and how many there are.
     results: Mutex<(Vec<Option<Finished>>, usize)>,
-    /// Whether somebody wants to know of each that is done.
-    is_watched: bool,
 }
 
 impl Work {
@@ -236,43 +260,98 @@ impl Work {
         self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    async fn carry_out(&self, core: Arc<Core>, client: Client, deadline: Instant, parker: &Parker) {
+    /// Carries them all out, so many at a time; `watcher` is woken for each. Whoever drops it cuts those under way.
+    async fn carry_out(self: Arc<Work>, at_a_time: Option<usize>, call: Call, watcher: Option<Arc<Parker>>) {
+        let mut workers = JoinSet::new();
+        for _ in 0..at_a_time.unwrap_or(usize::MAX).clamp(1, self.orders.len().max(1)) {
+            workers.spawn(self.clone().work(call.clone(), watcher.clone()));
+        }
+        while workers.join_next().await.is_some() {}
+    }
+
+    async fn work(self: Arc<Work>, Call { core, client, deadline }: Call, watcher: Option<Arc<Parker>>) {
         while let at = self.next.fetch_add(1, Ordering::Relaxed)
             && let Some(order) = self.orders.get(at)
         {
             let finished = run(core.clone(), order.clone(), client.clone(), deadline).await;
-            let is_last = {
+            {
                 let mut results = self.lock();
                 results.0[at] = Some(finished);
                 results.1 += 1;
-                results.1 == self.orders.len()
-            };
-            if is_last || self.is_watched {
-                parker.wake();
+            }
+            if let Some(watcher) = &watcher {
+                watcher.wake();
             }
         }
     }
 }
 
-/// A call on its way to an asyncio future. Dropping it, or `abort`, cuts the request.
+/// A batch: what was refused of it before anything was sent, each at its place, and how many are to be sent.
+struct Batch {
+    refused: Vec<Option<PyErr>>,
+    orders: Vec<Arc<Order>>,
+}
+
+impl Batch {
+    /// With `lenient` what cannot be sent is its own result.
+    fn new(
+        task: Task,
+        contents: &[Bound<'_, PyAny>],
+        params: Option<&Bound<'_, PyDict>>,
+        extras: &Checked,
+        lenient: bool,
+    ) -> PyResult<Batch> {
+        let mut batch = Batch { refused: Vec::with_capacity(contents.len()), orders: Vec::with_capacity(contents.len()) };
+        for (at, content) in contents.iter().enumerate() {
+            let order = match content.is_instance_of::<PyBaseException>() {
+                true => Err(PyErr::from_value(content.clone())),
+                false => Route::order_at(&format!("inputs[{at}]"), task, content, params, extras.of_call(at), OnInterrupt::Error),
+            };
+            batch.refused.push(match order {
+                Ok(order) => {
+                    batch.orders.push(order);
+                    None
+                }
+                Err(error) if lenient => Some(error),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(batch)
+    }
+
+    /// The work that it is, and what was refused.
+    fn work(self) -> (Arc<Work>, Vec<Option<PyErr>>) {
+        let results = (0..self.orders.len()).map(|_| None).collect();
+        (Arc::new(Work { orders: self.orders, next: AtomicUsize::new(0), results: Mutex::new((results, 0)) }), self.refused)
+    }
+}
+
+/// A call, or a batch of them, on its way to a future. Dropping it, or `abort`, or the end of the loop cuts the requests.
 #[pyclass(frozen, module = "seawall")]
 pub struct Flying {
     #[pyo3(get)]
     future: Py<PyAny>,
-    abort: AbortHandle,
+    job: AbortHandle,
+    tie: Tie,
 }
 
 #[pymethods]
 impl Flying {
     /// Gives the call up: the request is cut, permits go back, nothing counts.
     fn abort(&self) {
-        self.abort.abort();
+        if self.tie.is_here() {
+            self.job.abort();
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.future)
     }
 }
 
 impl Drop for Flying {
     fn drop(&mut self) {
-        self.abort.abort();
+        self.abort();
     }
 }
 
@@ -438,7 +517,7 @@ impl Route {
         }
     }
 
-    /// Begins a call whose result comes as a future of the running loop.
+    /// Begins a call whose result comes as a future of the running loop: asyncio's, or a run of trio's.
     #[pyo3(signature = (kind, content, params=None, extras=None))]
     fn start(
         &self,
@@ -452,16 +531,46 @@ impl Route {
         let (runtime, client) = self.live(py)?;
         let deadline = remaining::inherited(py);
         let (future, sender) = bridge::future(py)?;
-        let (shared, core, told) = (self.shared.clone(), self.shared.core.clone(), future.clone_ref(py));
+        let (shared, core, told, way) = (self.shared.clone(), self.shared.core.clone(), future.clone_ref(py), sender.clone());
         let job = runtime.spawn(async move {
             let finished = run(core, order, client, deadline).await;
-            if let Some(call) = sender.complete(told, move |py| shared.convert(py, finished)) {
+            if let Some(call) = way.complete(told, move |py| shared.convert(py, finished)) {
                 // Those that are ready too go along.
                 tokio::task::yield_now().await;
                 drop(call);
             }
         });
-        Ok(Flying { future, abort: job.abort_handle() })
+        let job = job.abort_handle();
+        Ok(Flying { future, tie: sender.awaits(job.clone()), job })
+    }
+
+    /// As `batch`, whose list comes as a future of the running loop.
+    #[pyo3(signature = (kind, contents, params=None, extras=None, *, concurrency=None, lenient=false))]
+    #[allow(clippy::too_many_arguments)] // one per keyword argument
+    fn start_batch(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        contents: Vec<Bound<'_, PyAny>>,
+        params: Option<&Bound<'_, PyDict>>,
+        extras: Option<Given>,
+        concurrency: Option<usize>,
+        lenient: bool,
+    ) -> PyResult<Flying> {
+        let extras = Checked::new(py, &self.shared.table, extras)?;
+        let batch = Batch::new(task(kind), &contents, params, &extras, lenient)?;
+        let (runtime, client) = self.live(py)?;
+        let deadline = remaining::inherited(py);
+        let (future, sender) = bridge::future(py)?;
+        let (work, refused) = batch.work();
+        let call = Call { core: self.shared.core.clone(), client, deadline };
+        let (shared, told, way) = (self.shared.clone(), future.clone_ref(py), sender.clone());
+        let job = runtime.spawn(async move {
+            work.clone().carry_out(concurrency, call, None).await;
+            drop(way.complete(told, move |py| Ok(shared.results(py, &work, refused)?.into_any())));
+        });
+        let job = job.abort_handle();
+        Ok(Flying { future, tie: sender.awaits(job.clone()), job })
     }
 
     /// Opens a stream; nothing is sent before its first piece is asked for.
@@ -497,40 +606,22 @@ impl Route {
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyList>> {
         let extras = Checked::new(py, &self.shared.table, extras)?;
-        let mut orders = Vec::with_capacity(contents.len());
-        let mut refused = Vec::with_capacity(contents.len());
-        for (at, content) in contents.iter().enumerate() {
-            let order = match content.is_instance_of::<PyBaseException>() {
-                true => Err(PyErr::from_value(content.clone())),
-                false => Route::order_at(&format!("inputs[{at}]"), task(kind), content, params, extras.of_call(at), OnInterrupt::Error),
-            };
-            refused.push(match order {
-                Ok(order) => {
-                    orders.push(order);
-                    None
-                }
-                Err(error) if lenient => Some(error),
-                Err(error) => return Err(error),
-            });
-        }
+        let batch = Batch::new(task(kind), &contents, params, &extras, lenient)?;
         let (runtime, client) = self.live(py)?;
         let deadline = remaining::inherited(py);
-        let total = orders.len();
-        let work = Arc::new(Work {
-            orders,
-            next: AtomicUsize::new(0),
-            results: Mutex::new(((0..total).map(|_| None).collect(), 0)),
-            is_watched: progress.is_some(),
-        });
-        let mut jobs = Vec::new();
+        let (work, refused) = batch.work();
+        let total = work.orders.len();
+        let mut job = None;
         let mut shown = 0;
         let waited = bridge::wait(
             py,
             |parker| {
-                for _ in 0..concurrency.unwrap_or(total).clamp(1, total.max(1)) {
-                    let (work, core, client, parker) = (work.clone(), self.shared.core.clone(), client.clone(), parker.clone());
-                    jobs.push(runtime.spawn(async move { work.carry_out(core, client, deadline, &parker).await }));
-                }
+                let call = Call { core: self.shared.core.clone(), client, deadline };
+                let carried = work.clone().carry_out(concurrency, call, progress.is_some().then(|| parker.clone()));
+                job = Some(runtime.spawn(async move {
+                    carried.await;
+                    parker.wake();
+                }));
             },
             || {
                 let done = work.lock().1;
@@ -544,22 +635,11 @@ impl Route {
             },
         );
         if let Err(interrupt) = waited {
-            jobs.iter().for_each(|job| job.abort());
+            if let Some(job) = job {
+                job.abort();
+            }
             return Err(interrupt);
         }
-        let finished = std::mem::take(&mut work.lock().0);
-        let mut finished = finished.into_iter().flatten();
-        let list = PyList::empty(py);
-        for refusal in refused {
-            let result = match refusal {
-                Some(error) => Err(error),
-                None => self.shared.convert(py, finished.next().unwrap_or_else(|| Finished::panicked(clock::now()))),
-            };
-            match result {
-                Ok(value) => list.append(value)?,
-                Err(error) => list.append(error.into_value(py))?,
-            }
-        }
-        Ok(list.unbind())
+        self.shared.results(py, &work, refused)
     }
 }

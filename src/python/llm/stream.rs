@@ -1,6 +1,6 @@
 //! `Stream`: a streamed answer, read from a thread or an event loop. A slow reader slows the request down.
 
-use super::bridge::{self, Parker, Sender};
+use super::bridge::{self, Parker, Sender, Tie};
 use super::raise;
 use super::reply::Chunk;
 use super::route::{Finished, Shared, Story};
@@ -37,7 +37,7 @@ const GATHERED: usize = 64;
 enum Reader {
     Nobody,
     Thread(Arc<Parker>),
-    Loop(Sender, Py<PyAny>),
+    Loop { sender: Sender, future: Py<PyAny>, _tie: Tie },
 }
 
 struct Held {
@@ -66,7 +66,7 @@ impl Pipe {
         match reader {
             Reader::Nobody => {}
             Reader::Thread(parker) => parker.wake(),
-            Reader::Loop(sender, future) => drop(sender.complete(future, |py| Ok(py.None()))),
+            Reader::Loop { sender, future, .. } => drop(sender.complete(future, |py| Ok(py.None()))),
         }
     }
 
@@ -293,7 +293,9 @@ impl Stream {
     /// A future of the running loop that is done once there is a next piece or the end.
     pub fn future(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (future, sender) = bridge::future(py)?;
-        let ready = self.pipe.register(Reader::Loop(sender, future.clone_ref(py)));
+        let Some(job) = locked(&self.job).as_ref().err().cloned() else { return Err(PyStopIteration::new_err(())) };
+        let _tie = sender.awaits(job);
+        let ready = self.pipe.register(Reader::Loop { sender, future: future.clone_ref(py), _tie });
         Pipe::wake(ready);
         Ok(future)
     }
@@ -356,7 +358,7 @@ impl Stream {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // Held only for moments and never across Python code, so a busy lock is another thread's: skip this round.
         match self.pipe.held.try_lock().map(|held| match &held.reader {
-            Reader::Loop(_, future) => visit.call(future),
+            Reader::Loop { future, .. } => visit.call(future),
             Reader::Nobody | Reader::Thread(_) => Ok(()),
         }) {
             Ok(visited) => visited,
