@@ -22,4 +22,5 @@ pub mod sse;
 pub mod stream;
 mod transport;
 pub mod usage;
+pub mod watch;
 mod wire;

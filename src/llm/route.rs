@@ -7,6 +7,7 @@ use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind};
 use super::stream::{ChatStream, open_stream};
+use super::watch::{Watch, Watcher};
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
 use crate::engine::{
@@ -187,13 +188,30 @@ pub struct Flight {
     pub begun: Instant,
     /// Of the last `retry.exhausted`: attempts, time, reason.
     pub exhausted: Option<(u32, Duration, &'static str)>,
+    watch: Option<Watch>,
 }
 
 impl Flight {
     /// A call that has not begun.
     pub fn new(route: Arc<Route>, order: Arc<Order>, client: Client) -> Flight {
         let bodies = vec![None; route.legs.len()];
-        Flight { route, order, client, bodies, kept: Vec::new(), attempts: Vec::new(), begun: clock::now(), exhausted: None }
+        let (kept, attempts) = (Vec::new(), Vec::new());
+        Flight { route, order, client, bodies, kept, attempts, begun: clock::now(), exhausted: None, watch: None }
+    }
+
+    /// The same, its attempts told to `watcher` as they are made.
+    pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Flight {
+        self.watch = Some(Watch::new(watcher));
+        self
+    }
+
+    /// Tells how the last attempt ended, if that is still to be told.
+    pub fn tell_last(&mut self, outcome: &Outcome) {
+        let failure = self.watch.as_ref().and_then(|_| self.failure(outcome));
+        if let Some(watch) = &mut self.watch {
+            failure.iter().for_each(|failure| watch.failed(failure));
+            watch.ended(&self.attempts);
+        }
     }
 
     fn body(&mut self, target: Target) -> Bytes {
@@ -275,6 +293,9 @@ impl Flight {
     }
 
     fn note_end(&mut self, call: CallId, outcome: &'static str, error: Option<&ApiError>) {
+        if let (Some(watch), Some(error)) = (&mut self.watch, error) {
+            watch.failed(&Failure::Api(error.clone()));
+        }
         if let Some(attempt) = self.attempts.iter_mut().rfind(|a| a.call == call) {
             attempt.took = Some(clock::now().since(attempt.started));
             attempt.outcome = outcome;
@@ -350,6 +371,9 @@ impl Host for Flight {
     fn start(&mut self, call: CallId, target: Target, _deadline: Instant) -> Call<Self::Result> {
         let body = self.body(target);
         let leg = self.route.legs[target.0 as usize].clone();
+        if let Some(watch) = &mut self.watch {
+            watch.ended(&self.attempts);
+        }
         self.attempts.push(Attempt {
             target,
             call,
@@ -360,6 +384,9 @@ impl Host for Flight {
             request_id: None,
             waited: None,
         });
+        if let Some(watch) = &mut self.watch {
+            watch.begun(&self.attempts);
+        }
         let path = if self.order.task == Task::Embeddings { "embeddings" } else { "chat/completions" };
         let mut request = Request::new(path, body).for_model(leg.model.clone());
         request.max_response_bytes = leg.max_response_bytes;
@@ -400,7 +427,11 @@ impl Host for Flight {
 
     fn judge(&mut self, ask: Ask) -> Asked<Verdict> {
         let rule = &self.route.rules[ask.stage.0 as usize];
-        let error = match self.failure(&ask.outcome) {
+        let failure = self.failure(&ask.outcome);
+        if let (Some(watch), Some(failure)) = (&mut self.watch, &failure) {
+            watch.failed(failure);
+        }
+        let error = match failure {
             None => return Asked::Now(Verdict::Success),
             Some(Failure::Api(error)) => error,
             // A policy further in turned the call away: the next alternative, and no evidence for anybody else.
@@ -424,6 +455,14 @@ impl Host for Flight {
                 events::RETRY_SCHEDULED => {
                     if let Some(attempt) = self.attempts.last_mut() {
                         attempt.waited = Some(event.span);
+                    }
+                    if let Some(watch) = &mut self.watch {
+                        watch.ended(&self.attempts);
+                    }
+                }
+                events::CIRCUIT_REJECTED => {
+                    if let Some(watch) = &mut self.watch {
+                        watch.refused(event.stage);
                     }
                 }
                 _ => {}

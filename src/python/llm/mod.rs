@@ -5,6 +5,7 @@ mod foreign;
 mod json;
 mod leg;
 pub mod pieces;
+mod progress;
 mod raise;
 mod reply;
 mod route;
@@ -20,6 +21,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<reply::Reply>()?;
     m.add_class::<reply::Chunk>()?;
     m.add_class::<stream::Stream>()?;
+    m.add_class::<progress::AttemptEvent>()?;
     m.add_class::<pieces::AsyncPieces>()?;
     m.add("ERROR_CLASSES", leg::class_names())
 }

@@ -69,7 +69,7 @@ impl Piece {
     fn look(&self, py: Python<'_>) -> PyResult<Turn> {
         loop {
             if let Some(next) = self.stream.get().next_now(py) {
-                return Ok(Turn::Return(Py::new(py, next?)?.into_any()));
+                return Ok(Turn::Return(next?));
             }
             let ready = self.stream.get().future(py)?.bind(py).call_method0(intern!(py, "__await__"))?;
             if let Turn::Yield(value) = advance(&ready, Resume::Send(py.None()))? {

@@ -4,7 +4,7 @@ use super::bridge::{self, Parker};
 use super::foreign::Listeners;
 use super::raise;
 use super::reply::Reply;
-use super::stream::Stream;
+use super::stream::{Stream, Watched};
 use super::{json, leg::Leg};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
@@ -76,6 +76,11 @@ impl Finished {
         }
     }
 
+    /// Whether it is a whole reply.
+    pub fn is_reply(&self) -> bool {
+        matches!(self.result, Ok(Answer::Chat(_)))
+    }
+
     /// After the first content every failure is an interrupted stream.
     pub fn broke_off(&mut self, text: &str) {
         if let Err(Failure::Api(error)) = &self.result {
@@ -138,6 +143,11 @@ pub fn kinds(table: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> PyResult<K
 }
 
 impl Shared {
+    /// The exception of one attempt.
+    pub fn of_attempt(&self, py: Python<'_>, failure: &Failure, model: Option<&str>) -> PyErr {
+        raise::failure(py, failure, &self.core, self.table.bind(py), model)
+    }
+
     /// The exception behind a finished call that failed.
     fn raised(&self, py: Python<'_>, finished: &Finished, failure: &Failure) -> PyResult<PyErr> {
         let table = self.table.bind(py);
@@ -422,7 +432,16 @@ impl Route {
     #[pyo3(signature = (content, params=None))]
     fn stream(&self, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>) -> PyResult<Stream> {
         let order = Route::order(Task::Stream, content, params)?;
-        Ok(Stream::new(self.shared.clone(), order))
+        Ok(Stream::new(self.shared.clone(), order, Watched::No))
+    }
+
+    /// As `stream`, telling of each attempt too, as it begins and once it is known what follows its end; with `kind="chat"`
+    /// the last piece is the whole reply. Unless `every`, nothing is told of a call that needs one attempt.
+    #[pyo3(signature = (kind, content, params=None, *, every=true))]
+    fn watch(&self, kind: &str, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>, every: bool) -> PyResult<Stream> {
+        let task = if kind == "stream" { Task::Stream } else { task(kind) };
+        let order = Route::order(task, content, params)?;
+        Ok(Stream::new(self.shared.clone(), order, if every { Watched::Every } else { Watched::Repeated }))
     }
 
     /// Calls for each content, at most `concurrency` at a time; gives a list of results, an exception in place of one that
