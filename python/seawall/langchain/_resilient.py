@@ -315,6 +315,9 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
         self.name = name
         self._calls = self._with_alternatives(_as(_Asked))
         self._streams = self._with_alternatives(_as(_Opener))
+        name, asked, opener = pipeline_name(runnable), _Asked(runnable), _Opener(runnable)
+        self._ask, self._aask = _called(name, asked.invoke), _called(name, asked.ainvoke)
+        self._open, self._aopen = _called(name, opener.invoke), _called(name, opener.ainvoke)
 
     def __repr__(self) -> str:
         return f"Resilient({self.runnable!r}, {self.pipeline!r})"
@@ -340,7 +343,7 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
         """Calls the runnable through the pipeline."""
 
         def run(input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-            return self._calls.call(_Asked(self.runnable).invoke, input, _CallConfig(config, run_manager), **kwargs)
+            return self._calls.call(self._ask, input, _CallConfig(config, run_manager), **kwargs)
 
         return self._call_with_config(run, input, config, **kwargs)
 
@@ -348,7 +351,7 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
         """Awaits the runnable through the pipeline."""
 
         async def run(input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-            return await self._calls.acall(_Asked(self.runnable).ainvoke, input, _CallConfig(config, run_manager), **kwargs)
+            return await self._calls.acall(self._aask, input, _CallConfig(config, run_manager), **kwargs)
 
         return await self._acall_with_config(run, input, config, **kwargs)
 
@@ -372,7 +375,7 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
     def _pieces(self, inputs: Iterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Iterator[Any]:
         (input,) = inputs
         call = _CallConfig(config, run_manager)
-        held, rest = _opened(self._streams.call(_Opener(self.runnable).invoke, input, call, **kwargs))
+        held, rest = _opened(self._streams.call(self._open, input, call, **kwargs))
         partial = "".join(map(_text, held))
         yield from held
         try:
@@ -387,7 +390,7 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
     ) -> AsyncIterator[Any]:
         (input,) = [each async for each in inputs]
         call = _CallConfig(config, run_manager)
-        held, rest = _opened(await self._streams.acall(_Opener(self.runnable).ainvoke, input, call, **kwargs))
+        held, rest = _opened(await self._streams.acall(self._aopen, input, call, **kwargs))
         partial = "".join(map(_text, held))
         for piece in held:
             yield piece
@@ -465,6 +468,16 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
                 policies[at] = policy.replaced([change(each, place + n) for n, each in enumerate(policy.alternatives, 1)])
                 place += len(policy.alternatives)
         return self._pipeline(policies)
+
+
+def _called(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method under the name by which logs and errors are to call it."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    call.__name__ = call.__qualname__ = name
+    return call
 
 
 def _as(kind: type[_Asked]) -> Callable[[Any, int], Any]:

@@ -24,6 +24,7 @@ from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.utils.utils import LC_ID_PREFIX
+from langchain_core.utils.uuid import uuid7
 
 if TYPE_CHECKING:
     from seawall._seawall import AttemptEvent
@@ -215,9 +216,12 @@ class Attempts:
         )
         self._earlier += self._chunks
         self._chunks = []
-        (self._current,) = yield manager.on_chat_model_start(
+        # Known before it is told of: a task that is cancelled meanwhile ends it.
+        self._current = coming_run(manager, uuid7())
+        yield manager.on_chat_model_start(
             model._serialized,
             [_format_for_tracing(self._messages)],
+            run_id=self._current.run_id,
             invocation_params=params,
             options={"stop": self._stop, **form},
             batch_size=1,
