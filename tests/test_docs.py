@@ -1,4 +1,4 @@
-"""The programs on the pages of docs/ that are about policies and testing run as they stand, and all links lead somewhere."""
+"""The programs on the pages of docs/ that have some run as they stand, and all links lead somewhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 PAGES = (
+    "docs/langchain.md",
     "docs/testing.md",
     "docs/policies/chaos.md",
     "docs/policies/fallback.md",

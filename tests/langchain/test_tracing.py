@@ -116,7 +116,10 @@ def test_a_failed_attempts_handler_is_told_its_status(sim, llm):
     ((kind, tags, metadata),) = told
     assert issubclass(kind, errors.RateLimitError)
     assert tags == ["retry:attempt:1"]
-    assert (metadata["status_code"], metadata["request_id"]) == (429, sim.requests[0].headers.get("x-request-id", metadata["request_id"]))
+    assert (metadata["status_code"], metadata["request_id"]) == (
+        429,
+        sim.requests[0].headers.get("x-request-id", metadata["request_id"]),
+    )
     assert metadata["seawall"]["waited"] == 0.001
 
 
