@@ -218,6 +218,8 @@ class _CallConfig(dict[str, Any]):
 
     def attempt(self, alternative: int) -> RunnableConfig:
         """The config of the next attempt, whose run says which it is."""
+        if not self._run.handlers:
+            return cast("RunnableConfig", self)
         alternative = alternative or self._alternative
         self._counts[alternative] += 1
         child = attempt_child(self._run, self._counts[alternative], alternative)
@@ -443,6 +445,9 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Resilient:
         return type(self)(copy.deepcopy(self.runnable, memo), self.pipeline, self.name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.runnable, self.pipeline, self.name)
 
     def _each(self, change: Callable[[Any], Any]) -> Resilient:
         def changed(alternative: Any, place: int) -> Any:
