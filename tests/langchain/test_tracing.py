@@ -376,10 +376,12 @@ async def test_a_cancelled_call_ends_its_runs_and_cuts_the_request(sim, llm, run
     await asyncio.to_thread(sim.wait_for, 2)
     while "retry:attempt:2" not in {tag for run in runs.run_map.values() for tag in run.tags}:
         await asyncio.sleep(0)
+    (second,) = [run for run in runs.run_map.values() if "retry:attempt:2" in run.tags]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.to_thread(sim.wait_aborted, 1)
+    assert second.end_time and "CancelledError" in second.error
     if wrapped:
         assert "CancelledError" in runs.root.error
         assert [failed(run) for run in runs.root.child_runs] == [True, True]

@@ -159,6 +159,7 @@ class Attempts:
         self._facts: dict[str, Any] = {}
         self._chunks: list[ChatGenerationChunk] = []
         self._earlier: list[ChatGenerationChunk] = []
+        self._message_id: str | None = None
         self._made = 0
 
     def see(self, event: AttemptEvent) -> Steps[None]:
@@ -246,8 +247,10 @@ class Attempts:
 
     @property
     def message_id(self) -> str:
-        """The id of messages of the attempt under way."""
-        return f"{LC_ID_PREFIX}-{self.run_id}"
+        """The id of the pieces: of the attempt that gave the first, also where another one goes on from it."""
+        if self._message_id is None:
+            self._message_id = f"{LC_ID_PREFIX}-{self.run_id}"
+        return self._message_id
 
     def succeeded(self, result: ChatResult | None = None) -> Steps[Any]:
         """Tells of the answer, and gives it; that of a stream is what its pieces make."""
