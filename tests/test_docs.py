@@ -1,4 +1,4 @@
-"""The programs on the pages of docs/ run as they stand, and all links lead somewhere."""
+"""The programs on the pages of docs/ that have some run as they stand, and all links lead somewhere."""
 
 from __future__ import annotations
 

@@ -30,4 +30,5 @@ pub mod sse;
 pub mod stream;
 mod transport;
 pub mod usage;
+pub mod watch;
 mod wire;

@@ -11,6 +11,7 @@ use super::models::{self, ModelsReply};
 use super::network::Network;
 use super::secret::ApiKey;
 use super::stream::{ChatStream, open_stream};
+use super::watch::{Watch, Watcher};
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
 use crate::engine::{
@@ -290,6 +291,7 @@ pub struct Flight {
     given: Option<String>,
     /// Why it is not gone on from, where that was wanted.
     obstacle: Option<&'static str>,
+    watch: Option<Watch>,
 }
 
 impl Flight {
@@ -307,6 +309,22 @@ impl Flight {
             exhausted: None,
             given: None,
             obstacle: None,
+            watch: None,
+        }
+    }
+
+    /// The same, its attempts told to `watcher` as they are made.
+    pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Flight {
+        self.watch = Some(Watch::new(watcher));
+        self
+    }
+
+    /// Tells how the last attempt ended, if that is still to be told.
+    pub fn tell_last(&mut self, outcome: &Outcome) {
+        let failure = self.watch.as_ref().and_then(|_| self.failure(outcome));
+        if let Some(watch) = &mut self.watch {
+            failure.iter().for_each(|failure| watch.failed(failure));
+            watch.ended(&self.attempts);
         }
     }
 
@@ -477,6 +495,9 @@ impl Flight {
     }
 
     fn note_end(&mut self, call: CallId, outcome: &'static str, error: Option<&ApiError>) {
+        if let (Some(watch), Some(error)) = (&mut self.watch, error) {
+            watch.failed(&Failure::Api(error.clone()));
+        }
         if let Some(attempt) = self.attempts.iter_mut().rfind(|a| a.call == call) {
             attempt.took = Some(clock::now().since(attempt.started));
             attempt.outcome = outcome;
@@ -574,6 +595,9 @@ impl Host for Flight {
     fn start(&mut self, call: CallId, target: Target, _deadline: Instant) -> Call<Self::Result> {
         let request = self.request(target);
         let leg = self.route.legs[target.0 as usize].clone();
+        if let Some(watch) = &mut self.watch {
+            watch.ended(&self.attempts);
+        }
         self.attempts.push(Attempt {
             target,
             call,
@@ -584,6 +608,9 @@ impl Host for Flight {
             request_id: None,
             waited: None,
         });
+        if let Some(watch) = &mut self.watch {
+            watch.begun(&self.attempts);
+        }
         let (client, order) = (self.client.clone(), self.order.clone());
         match order.task {
             Task::Stream => Box::pin(opened(client, leg, request, self.beginning())),
@@ -622,7 +649,11 @@ impl Host for Flight {
 
     fn judge(&mut self, ask: Ask) -> Asked<Verdict> {
         let rule = &self.route.rules[ask.stage.0 as usize];
-        let error = match self.failure(&ask.outcome) {
+        let failure = self.failure(&ask.outcome);
+        if let (Some(watch), Some(failure)) = (&mut self.watch, &failure) {
+            watch.failed(failure);
+        }
+        let error = match failure {
             None => return Asked::Now(Verdict::Success),
             Some(Failure::Api(error)) => error,
             // A policy further in turned the call away: the next alternative, and no evidence for anybody else.
@@ -646,6 +677,14 @@ impl Host for Flight {
                 events::RETRY_SCHEDULED => {
                     if let Some(attempt) = self.attempts.last_mut() {
                         attempt.waited = Some(event.span);
+                    }
+                    if let Some(watch) = &mut self.watch {
+                        watch.ended(&self.attempts);
+                    }
+                }
+                events::CIRCUIT_REJECTED => {
+                    if let Some(watch) = &mut self.watch {
+                        watch.refused(event.stage);
                     }
                 }
                 _ => {}

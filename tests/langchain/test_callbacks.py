@@ -1,4 +1,4 @@
-"""Callbacks, tracers, events and the cache see one call as one run, and no key."""
+"""Callbacks, events and the cache see each attempt once, and no key."""
 
 from __future__ import annotations
 
@@ -73,16 +73,25 @@ async def asked(way: str, model: Any, handler: BaseCallbackHandler) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_call_is_one_run_however_it_is_made(sim, llm, way, streaming):
-    sim.on("gpt-4", faults.status(500), times=1)
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_call_without_trouble_is_one_run_of_the_model(sim, llm, way, streaming, wrapped):
     heard = Heard()
     model = llm(streaming=True) if streaming else llm()
-    await asked(way, model.with_retry(wait=0.001), heard)
+    await asked(way, model.with_retry() if wrapped else model, heard)
     streams = streaming or "stream" in way
     assert heard.events == (["start", "token", "end"] if streams else ["start", "end"])
     assert heard.text.startswith("[gpt-4] hello") == streams
     assert heard.usage["total_tokens"] > 0
-    assert [request.stream for request in sim.requests] == [streams] * 2
+    assert [request.stream for request in sim.requests] == [streams]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_each_attempt_is_told_from_its_beginning_to_its_end(sim, llm, way):
+    sim.on("gpt-4", faults.status(500), times=1)
+    heard = Heard()
+    await asked(way, llm().with_retry(wait=0.001), heard)
+    tokens = ["token"] if "stream" in way else []
+    assert heard.events == ["start", "error InternalServerError", "start", *tokens, "end"]
 
 
 @pytest.mark.parametrize("way", WAYS)

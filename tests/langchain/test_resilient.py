@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from functools import cached_property
 from operator import itemgetter
 
@@ -260,3 +261,11 @@ async def test_a_foreign_stream_is_retried_until_its_first_content_and_not_after
     assert isinstance(raised.value, ModelError)
     assert raised.value.__cause__ is not None
     assert sim.count() == 3
+
+
+def test_it_pickles(sim, llm):
+    sim.on("gpt-4", faults.status(500))
+    chain = resilient(llm(), Pipeline(Fallback(llm("b"))))
+    again = pickle.loads(pickle.dumps(chain))
+    assert again.invoke("hello").response_metadata["served_by"] == "b"
+    assert repr(again) == repr(chain)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.language_models import LangSmithParams
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -23,10 +20,10 @@ from seawall.errors import ConfigurationError
 from seawall.langchain import _batch, errors
 from seawall.langchain._arguments import accepted, refuse_in_call, with_parameters
 from seawall.langchain._bound import BoundChat, structured
+from seawall.langchain._calls import Calls
 from seawall.langchain._configurable import ConfigurableChat, chosen
-from seawall.langchain._messages import last_chunk, to_chunk, to_result, to_wire
 from seawall.langchain._resilient import listed, resilient_fallbacks, sharing
-from seawall.llm import AsyncStream, Chat, _landed
+from seawall.llm import Chat
 
 # What goes into the request under another name than the field's.
 _SENT_AS = {"max_tokens": "max_completion_tokens"}
@@ -49,7 +46,7 @@ _REQUEST_FIELDS = (
 )
 
 
-class ChatOpenAI(_batch.Batching, BaseChatModel):
+class ChatOpenAI(_batch.Batching, Calls):
     """A chat model behind an OpenAI-compatible API, on the native client.
 
     Retries, waits and fallbacks are one pipeline: `with_retry` and `with_fallbacks` return chat models again, in any
@@ -346,71 +343,15 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
     def _wants_logprobs(self, params: Mapping[str, Any]) -> bool:
         return bool(params.get("logprobs", self.logprobs))
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        params = self._call_params(stop, kwargs)
-        reply = self._chat_model._route.call("chat", to_wire(messages), params)
-        return to_result(reply, logprobs=self._wants_logprobs(params))
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        params = self._call_params(stop, kwargs)
-        reply = await _landed(self._chat_model._route.start("chat", to_wire(messages), params))
-        return to_result(reply, logprobs=self._wants_logprobs(params))
+    @property
+    def _has_policies(self) -> bool:
+        return self._retry is not None or bool(self._others)
 
     def _stream_params(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         params = {**self._call_params(stop, kwargs), "stream": True}
         if kwargs.get("stream_usage", self.stream_usage):
             params.setdefault("stream_options", {"include_usage": True})
         return params
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
-        try:
-            for piece in stream:
-                chunk = to_chunk(piece, restarts=self.on_interrupt == "restart")
-                if run_manager is not None:
-                    run_manager.on_llm_new_token(piece.content, chunk=chunk)
-                yield chunk
-            if stream.attempts is not None:
-                yield last_chunk(stream.attempts, stream.alternative or 0, stream.seconds or 0.0)
-        finally:
-            stream.close()
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        stream = self._chat_model._route.stream(to_wire(messages), self._stream_params(stop, kwargs))
-        try:
-            async for piece in AsyncStream(stream):
-                chunk = to_chunk(piece, restarts=self.on_interrupt == "restart")
-                if run_manager is not None:
-                    await run_manager.on_llm_new_token(piece.content, chunk=chunk)
-                yield chunk
-            if stream.attempts is not None:
-                yield last_chunk(stream.attempts, stream.alternative or 0, stream.seconds or 0.0)
-        finally:
-            stream.close()
 
     def _should_stream(self, **how: Any) -> bool:
         # A stream's pieces are those of one choice.
@@ -436,6 +377,7 @@ class ChatOpenAI(_batch.Batching, BaseChatModel):
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         # Cached answers of another server, account or alternative are not this one's. Headers may hold secrets: hashed.
+        kwargs.pop("_attempts", None)
         return f"{super()._get_llm_string(stop=stop, **kwargs)}---{hashlib.sha256(repr(self._asked()).encode()).hexdigest()}"
 
     def _asked(self) -> list[Any]:

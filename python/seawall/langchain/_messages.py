@@ -41,9 +41,8 @@ def usage_metadata(usage: Mapping[str, int] | None) -> UsageMetadata | None:
 
 def story(attempts: Attempts, alternative: int, seconds: float) -> dict[str, Any]:
     """What `response_metadata` says of how the answer came about, in plain values that serialise."""
-    rows = [
-        {"model": a.model, "outcome": a.outcome, "status": a.status, "seconds": a.seconds, "waited": a.waited} for a in attempts
-    ]
+    names = ("model", "alternative", "outcome", "status", "request_id", "seconds", "waited")
+    rows = [{name: getattr(attempt, name) for name in names} for attempt in attempts]
     served_by = attempts[-1].model if attempts else None
     return {
         "served_by": served_by,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -22,6 +23,7 @@ from seawall._prompt import Prompt
 from seawall._seawall import Fallback, Pipeline, Retry
 from seawall.errors import ConfigurationError, StreamInterruptedError
 from seawall.langchain import _batch, errors
+from seawall.langchain._tracing import attempt_child
 
 _END: Any = object()
 
@@ -203,19 +205,64 @@ class BoundRunnable(RunnableBinding[Any, Any]):
         return self._around(self.bound.with_structured_output(schema, **how))  # type: ignore[attr-defined]
 
 
+class _CallConfig(dict[str, Any]):
+    """The config of one call, that counts the attempts made of each alternative."""
+
+    def __init__(self, config: RunnableConfig, run: Any, counts: Counter[int] | None = None, alternative: int = 0) -> None:
+        super().__init__(patch_config(config, callbacks=run.get_child()))
+        self._run, self._counts, self._alternative = run, Counter() if counts is None else counts, alternative
+
+    def of(self, alternative: int) -> _CallConfig:
+        """The same where the primary is asked in the place of an alternative."""
+        return _CallConfig(cast("RunnableConfig", self), self._run, self._counts, alternative)
+
+    def attempt(self, alternative: int) -> RunnableConfig:
+        """The config of the next attempt, whose run says which it is."""
+        if not self._run.handlers:
+            return cast("RunnableConfig", self)
+        alternative = alternative or self._alternative
+        self._counts[alternative] += 1
+        child = attempt_child(self._run, self._counts[alternative], alternative)
+        return patch_config(cast("RunnableConfig", dict(self)), callbacks=child)
+
+
+class _Asked:
+    """A runnable as the pipeline asks it: each time is an attempt with a run of its own."""
+
+    def __init__(self, runnable: Any, alternative: int = 0) -> None:
+        self._runnable, self._alternative = runnable, alternative
+
+    def invoke(self, input: Any, config: _CallConfig, **kwargs: Any) -> Any:
+        return self._runnable.invoke(input, config.attempt(self._alternative), **kwargs)
+
+    async def ainvoke(self, input: Any, config: _CallConfig, **kwargs: Any) -> Any:
+        return await self._runnable.ainvoke(input, config.attempt(self._alternative), **kwargs)
+
+
+class _AskedAgain(Prompt):
+    """A prompt, whose attempts are those of an alternative."""
+
+    def __init__(self, prompt: Prompt, alternative: int) -> None:
+        self._prompt, self._alternative = prompt, alternative
+
+    def change(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        changed, config, *rest = self._prompt.change(args)
+        return (changed, config.of(self._alternative), *rest)
+
+    def __repr__(self) -> str:
+        return repr(self._prompt)
+
+
 class _Opened(NamedTuple):
     held: list[Any]
     rest: Any
 
 
-class _Opener:
+class _Opener(_Asked):
     """Opens a stream and holds back what comes before its first content."""
 
-    def __init__(self, runnable: Any) -> None:
-        self._runnable = runnable
-
-    def invoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> _Opened:
-        pieces = self._runnable.stream(input, config, **kwargs)
+    def invoke(self, input: Any, config: _CallConfig, **kwargs: Any) -> _Opened:
+        pieces = self._runnable.stream(input, config.attempt(self._alternative), **kwargs)
         held: list[Any] = []
         for piece in pieces:
             held.append(piece)
@@ -223,8 +270,8 @@ class _Opener:
                 break
         return _Opened(held, pieces)
 
-    async def ainvoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> _Opened:
-        pieces = self._runnable.astream(input, config, **kwargs)
+    async def ainvoke(self, input: Any, config: _CallConfig, **kwargs: Any) -> _Opened:
+        pieces = self._runnable.astream(input, config.attempt(self._alternative), **kwargs)
         held: list[Any] = []
         async for piece in pieces:
             held.append(piece)
@@ -268,7 +315,11 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
         self.runnable = runnable
         self.pipeline = pipeline
         self.name = name
-        self._streams = self._with_alternatives(_opening)
+        self._calls = self._with_alternatives(_as(_Asked))
+        self._streams = self._with_alternatives(_as(_Opener))
+        name, asked, opener = pipeline_name(runnable), _Asked(runnable), _Opener(runnable)
+        self._ask, self._aask = _called(name, asked.invoke), _called(name, asked.ainvoke)
+        self._open, self._aopen = _called(name, opener.invoke), _called(name, opener.ainvoke)
 
     def __repr__(self) -> str:
         return f"Resilient({self.runnable!r}, {self.pipeline!r})"
@@ -294,8 +345,7 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
         """Calls the runnable through the pipeline."""
 
         def run(input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-            child = patch_config(config, callbacks=run_manager.get_child())
-            return self.pipeline.call(self.runnable.invoke, input, child, **kwargs)
+            return self._calls.call(self._ask, input, _CallConfig(config, run_manager), **kwargs)
 
         return self._call_with_config(run, input, config, **kwargs)
 
@@ -303,8 +353,7 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
         """Awaits the runnable through the pipeline."""
 
         async def run(input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-            child = patch_config(config, callbacks=run_manager.get_child())
-            return await self.pipeline.acall(self.runnable.ainvoke, input, child, **kwargs)
+            return await self._calls.acall(self._aask, input, _CallConfig(config, run_manager), **kwargs)
 
         return await self._acall_with_config(run, input, config, **kwargs)
 
@@ -327,7 +376,8 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
 
     def _pieces(self, inputs: Iterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Iterator[Any]:
         (input,) = inputs
-        held, rest = _opened(self._streams.call(_Opener(self.runnable).invoke, input, config, **kwargs))
+        call = _CallConfig(config, run_manager)
+        held, rest = _opened(self._streams.call(self._open, input, call, **kwargs))
         partial = "".join(map(_text, held))
         yield from held
         try:
@@ -341,7 +391,8 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
         self, inputs: AsyncIterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any
     ) -> AsyncIterator[Any]:
         (input,) = [each async for each in inputs]
-        held, rest = _opened(await self._streams.acall(_Opener(self.runnable).ainvoke, input, config, **kwargs))
+        call = _CallConfig(config, run_manager)
+        held, rest = _opened(await self._streams.acall(self._aopen, input, call, **kwargs))
         partial = "".join(map(_text, held))
         for piece in held:
             yield piece
@@ -395,8 +446,11 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Resilient:
         return type(self)(copy.deepcopy(self.runnable, memo), self.pipeline, self.name)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.runnable, self.pipeline, self.name)
+
     def _each(self, change: Callable[[Any], Any]) -> Resilient:
-        def changed(alternative: Any) -> Any:
+        def changed(alternative: Any, place: int) -> Any:
             return change(alternative) if hasattr(alternative, "bind_tools") else alternative
 
         return type(self)(change(self.runnable), self._with_alternatives(changed), self.name)
@@ -409,19 +463,37 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
     def _pipeline(self, policies: Sequence[Any]) -> Pipeline:
         return Pipeline(*policies, name=self.pipeline.name, monitor=self.pipeline.monitor)
 
-    def _with_alternatives(self, change: Callable[[Any], Any]) -> Pipeline:
-        """The pipeline with its policies, that is with their state, and other alternatives."""
+    def _with_alternatives(self, change: Callable[[Any, int], Any]) -> Pipeline:
+        """The pipeline with its policies, that is with their state, and other alternatives: `change` of each and its place."""
+        policies = list(self.pipeline.policies)
+        place = 0
+        # Those of the innermost fallback are tried first.
+        for at, policy in reversed(list(enumerate(policies))):
+            if isinstance(policy, Fallback):
+                policies[at] = policy.replaced([change(each, place + n) for n, each in enumerate(policy.alternatives, 1)])
+                place += len(policy.alternatives)
+        return self._pipeline(policies)
 
-        def changed(policy: Any) -> Any:
-            if not isinstance(policy, Fallback):
-                return policy
-            return policy.replaced([change(alternative) for alternative in policy.alternatives])
 
-        return self._pipeline([changed(policy) for policy in self.pipeline.policies])
+def _called(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method under the name by which logs and errors are to call it."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    call.__name__ = call.__qualname__ = name
+    return call
 
 
-def _opening(alternative: Any) -> Any:
-    return _Opener(alternative) if isinstance(alternative, Runnable) else alternative
+def _as(kind: type[_Asked]) -> Callable[[Any, int], Any]:
+    """How the pipeline is to ask an alternative in its place."""
+
+    def asked(alternative: Any, place: int) -> Any:
+        if isinstance(alternative, Prompt):
+            return _AskedAgain(alternative, place)
+        return kind(alternative, place) if isinstance(alternative, Runnable) else alternative
+
+    return asked
 
 
 def _interrupted(error: Exception, partial: str) -> Exception:

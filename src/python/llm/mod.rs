@@ -7,6 +7,7 @@ mod json;
 mod keys;
 mod leg;
 pub mod pieces;
+mod progress;
 mod raise;
 mod reply;
 mod route;
@@ -23,6 +24,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<reply::Choice>()?;
     m.add_class::<reply::Chunk>()?;
     m.add_class::<stream::Stream>()?;
+    m.add_class::<progress::AttemptEvent>()?;
     m.add_class::<pieces::AsyncPieces>()?;
     m.add("ERROR_CLASSES", leg::class_names())
 }

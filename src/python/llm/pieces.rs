@@ -1,6 +1,5 @@
 //! What an event loop awaits for the next piece of a stream: nothing at all if the piece is there.
 
-use super::reply::Chunk;
 use super::stream::Stream;
 use crate::python::event_loop;
 use crate::python::generator::thrown;
@@ -18,7 +17,7 @@ enum State {
     /// It is this one's turn to read, and it waits for this.
     Waiting(Py<PyAny>),
     /// The piece, or the end, is there. In trio every await is a checkpoint, and this is it.
-    Passing(Py<PyAny>, Box<PyResult<Chunk>>),
+    Passing(Py<PyAny>, Box<PyResult<Py<PyAny>>>),
     Done,
 }
 
@@ -53,7 +52,7 @@ impl Piece {
             },
             (State::Passing(checkpoint, next), input) => match advance(checkpoint.bind(py), input) {
                 Ok(Turn::Yield(value)) => self.wait(State::Passing(checkpoint, next), value),
-                Ok(_) => found(py, *next),
+                Ok(_) => Ok(Turn::Return((*next)?)),
                 Err(error) => Err(error),
             },
         };
@@ -82,7 +81,7 @@ impl Piece {
         let checkpoint = lowlevel.call_method0(intern!(py, "checkpoint"))?.call_method0(intern!(py, "__await__"))?;
         match advance(&checkpoint, Resume::Send(py.None()))? {
             Turn::Yield(value) => self.wait(State::Passing(checkpoint.unbind(), Box::new(next)), value),
-            _ => found(py, next),
+            _ => Ok(Turn::Return(next?)),
         }
     }
 
@@ -90,7 +89,7 @@ impl Piece {
     fn look(&self, py: Python<'_>) -> PyResult<Turn> {
         loop {
             if let Some(next) = self.stream.get().next_now(py) {
-                return found(py, next);
+                return Ok(Turn::Return(next?));
             }
             let ready = self.stream.get().future(py)?.bind(py).call_method0(intern!(py, "__await__"))?;
             if let Turn::Yield(value) = advance(&ready, Resume::Send(py.None()))? {
@@ -98,10 +97,6 @@ impl Piece {
             }
         }
     }
-}
-
-fn found(py: Python<'_>, next: PyResult<Chunk>) -> PyResult<Turn> {
-    Ok(Turn::Return(Py::new(py, next?)?.into_any()))
 }
 
 impl Awaitable for Piece {

@@ -5,7 +5,7 @@ use super::extras::{Checked, Given};
 use super::foreign::Listeners;
 use super::raise;
 use super::reply::Reply;
-use super::stream::Stream;
+use super::stream::{Stream, Watched};
 use super::{json, leg::Leg};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
@@ -81,6 +81,11 @@ impl Finished {
             exhausted: None,
         }
     }
+
+    /// Whether it is a whole reply.
+    pub fn is_reply(&self) -> bool {
+        matches!(self.result, Ok(Answer::Chat(_)))
+    }
 }
 
 /// What all calls of a route share with Python.
@@ -137,6 +142,11 @@ pub fn kinds(table: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> PyResult<K
 }
 
 impl Shared {
+    /// The exception of one attempt.
+    pub fn of_attempt(&self, py: Python<'_>, failure: &Failure, model: Option<&str>) -> PyErr {
+        raise::failure(py, failure, &self.core, self.table.bind(py), model)
+    }
+
     /// The exception behind a finished call that failed.
     fn raised(&self, py: Python<'_>, finished: &Finished, failure: &Failure) -> PyResult<PyErr> {
         let table = self.table.bind(py);
@@ -586,7 +596,16 @@ impl Route {
         let on_interrupt = on_interrupt.map_or(Ok(self.on_interrupt), |word| self::on_interrupt(py, &word))?;
         let extras = Checked::new(py, &self.shared.table, extras)?.of_a_call();
         let order = Route::order_at("messages", Task::Stream, content, params, extras, on_interrupt)?;
-        Ok(Stream::new(self.shared.clone(), order))
+        Ok(Stream::new(self.shared.clone(), order, Watched::No))
+    }
+
+    /// As `stream`, telling of each attempt too, as it begins and once it is known what follows its end; with `kind="chat"`
+    /// the last piece is the whole reply. Unless `every`, nothing is told of a call that needs one attempt.
+    #[pyo3(signature = (kind, content, params=None, *, every=true))]
+    fn watch(&self, kind: &str, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>, every: bool) -> PyResult<Stream> {
+        let (task, on_interrupt) = if kind == "stream" { (Task::Stream, self.on_interrupt) } else { (task(kind), OnInterrupt::Error) };
+        let order = Route::order_at("messages", task, content, params, Extras::default(), on_interrupt)?;
+        Ok(Stream::new(self.shared.clone(), order, if every { Watched::Every } else { Watched::Repeated }))
     }
 
     /// Calls for each content, at most `concurrency` at a time; gives a list of results, an exception in place of one that

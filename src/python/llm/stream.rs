@@ -1,6 +1,7 @@
 //! `Stream`: a streamed answer, read from a thread or an event loop. A slow reader slows the request down.
 
 use super::bridge::{self, Parker, Sender, Tie};
+use super::progress::AttemptEvent;
 use super::raise;
 use super::reply::Chunk;
 use super::route::{Finished, Shared, Story};
@@ -11,6 +12,7 @@ use crate::llm::client::Client;
 use crate::llm::delta::Delta;
 use crate::llm::route::{Answer, Flight, Order};
 use crate::llm::runtime;
+use crate::llm::watch::{Progress, Watcher};
 use crate::python::remaining;
 use futures_util::FutureExt;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
@@ -40,8 +42,26 @@ enum Reader {
     Loop { sender: Sender, future: Py<PyAny>, _tie: Tie },
 }
 
+/// What a reader gets, one by one.
+enum Item {
+    Delta(Delta),
+    Progress(Box<Progress>),
+}
+
+/// What is told of the call's attempts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Watched {
+    No,
+    /// Nothing until there is a second one.
+    Repeated,
+    Every,
+}
+
 struct Held {
-    pieces: VecDeque<Delta>,
+    pieces: VecDeque<Item>,
+    /// Attempts that are told once there is another one.
+    untold: Vec<Item>,
+    watched: Watched,
     end: Option<Finished>,
     reader: Reader,
 }
@@ -71,7 +91,7 @@ impl Pipe {
     }
 
     /// Puts the pieces there; gives how many there are now, and whether somebody waits, who is told by `tell`.
-    fn put(&self, pieces: &mut VecDeque<Delta>) -> (usize, bool) {
+    fn put(&self, pieces: &mut VecDeque<Item>) -> (usize, bool) {
         let mut held = self.lock();
         held.pieces.append(pieces);
         (held.pieces.len(), !matches!(held.reader, Reader::Nobody))
@@ -124,6 +144,30 @@ impl Pipe {
     }
 }
 
+impl Watcher for Pipe {
+    fn see(&self, progress: Progress) {
+        // What another attempt or the end comes right behind goes along with that.
+        let is_first = matches!(&progress, Progress::Begun(attempt, 1) if attempt.target.0 == 0);
+        let hurries = match &progress {
+            Progress::Begun(..) => true,
+            Progress::Ended(attempt, ..) => attempt.waited.is_some(),
+            Progress::Refused(_) => false,
+        };
+        let reader = {
+            let held = &mut *self.lock();
+            if held.watched == Watched::Repeated && (is_first || !hurries) {
+                held.untold.push(Item::Progress(Box::new(progress)));
+                return;
+            }
+            held.watched = Watched::Every;
+            held.pieces.extend(held.untold.drain(..));
+            held.pieces.push_back(Item::Progress(Box::new(progress)));
+            if hurries { std::mem::replace(&mut held.reader, Reader::Nobody) } else { Reader::Nobody }
+        };
+        Pipe::wake(reader);
+    }
+}
+
 /// Runs the call, handing each piece to the pipe, to its end whatever happens.
 async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<Pipe>, deadline: Instant) {
     let begun = clock::now();
@@ -131,17 +175,21 @@ async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<P
     pipe.end(whole.ok().flatten().unwrap_or_else(|| Finished::panicked(begun)));
 }
 
-async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pipe, deadline: Instant) -> Option<Finished> {
-    let mut drive = Drive::new(shared.core.execution(deadline), Flight::new(shared.core.clone(), order, client));
+async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Arc<Pipe>, deadline: Instant) -> Option<Finished> {
+    let mut flight = Flight::new(shared.core.clone(), order, client);
+    if pipe.lock().watched != Watched::No {
+        flight = flight.watched_by(pipe.clone());
+    }
+    let mut drive = Drive::new(shared.core.execution(deadline), flight);
     let mut turn = drive.advance().await;
     while let Turn::Delivered(ticket) = turn {
         let call = drive.host.last_call();
         let taken = drive.host.take(&Outcome::Stream(ticket));
         let (Ok(Answer::Stream(mut stream, first)), Some(call)) = (taken, call) else { break };
         let mut limit = pin!(drive.limit());
-        let mut pieces = VecDeque::from(first);
+        let mut pieces: VecDeque<Item> = first.into_iter().map(Item::Delta).collect();
         let end = loop {
-            pieces.extend(std::iter::from_fn(|| stream.next_here()));
+            pieces.extend(std::iter::from_fn(|| stream.next_here()).map(Item::Delta));
             let (held, mut awaited) = pipe.put(&mut pieces);
             if held >= GATHERED && std::mem::take(&mut awaited) {
                 pipe.tell();
@@ -165,7 +213,7 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pi
                 .await
             };
             match next {
-                Some(Ok(Some(piece))) => pieces.push_back(piece),
+                Some(Ok(Some(piece))) => pieces.push_back(Item::Delta(piece)),
                 Some(Ok(None)) => break Some(Ok(())),
                 Some(Err(error)) => break Some(Err(error.interrupted(stream.text()))),
                 // A server that has said the end of its answer, and then neither says nor closes more, has answered.
@@ -186,6 +234,7 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Pi
         turn = drive.advance().await;
     }
     let Turn::Done(outcome) = turn else { return None };
+    drive.host.tell_last(&outcome);
     Some(Finished::of(&mut drive, &outcome))
 }
 
@@ -195,7 +244,7 @@ pub struct Stream {
     shared: Arc<Shared>,
     pipe: Arc<Pipe>,
     /// Pieces that the reader has taken out of the pipe, many at a time.
-    taken: Mutex<VecDeque<Delta>>,
+    taken: Mutex<VecDeque<Item>>,
     /// Somebody is reading, or waiting to.
     is_read: AtomicBool,
     begun: AtomicBool,
@@ -211,8 +260,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Stream {
-    pub fn new(shared: Arc<Shared>, order: Arc<Order>) -> Stream {
-        let held = Held { pieces: VecDeque::new(), end: None, reader: Reader::Nobody };
+    pub fn new(shared: Arc<Shared>, order: Arc<Order>, watched: Watched) -> Stream {
+        let held = Held { pieces: VecDeque::new(), untold: Vec::new(), watched, end: None, reader: Reader::Nobody };
         Stream {
             shared,
             pipe: Arc::new(Pipe { held: Mutex::new(held), room: Notify::new(), over: AtomicBool::new(false) }),
@@ -258,8 +307,8 @@ impl Stream {
         self.is_read.store(false, Ordering::Release);
     }
 
-    /// The next piece, the end (`StopIteration` or the call's error), or nothing yet.
-    pub fn next_now(&self, py: Python<'_>) -> Option<PyResult<Chunk>> {
+    /// The next piece, the end (`StopIteration` or the call's error), or nothing yet. A whole reply is the last piece.
+    pub fn next_now(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
         if self.pipe.is_over() {
             return Some(Err(PyStopIteration::new_err(())));
         }
@@ -270,7 +319,7 @@ impl Stream {
                 let end = held.end.take()?;
                 self.pipe.over.store(true, Ordering::Release);
                 drop((held, taken));
-                return Some(Err(self.ended(py, end)));
+                return Some(if end.is_reply() { self.shared.convert(py, end) } else { Err(self.ended(py, end)) });
             }
             let was_full = held.pieces.len() >= HELD;
             std::mem::swap(&mut *taken, &mut held.pieces);
@@ -279,7 +328,12 @@ impl Stream {
                 self.pipe.room.notify_one();
             }
         }
-        taken.pop_front().map(|delta| Ok(Chunk { delta }))
+        let item = taken.pop_front()?;
+        drop(taken);
+        Some(match item {
+            Item::Delta(delta) => Py::new(py, Chunk { delta }).map(Py::into_any),
+            Item::Progress(progress) => AttemptEvent::new(py, *progress, &self.shared).and_then(|event| Ok(Py::new(py, event)?.into_any())),
+        })
     }
 
     /// Keeps the story; gives what ends the iteration.
@@ -325,7 +379,7 @@ impl Stream {
         self.story.get().map(|story| story.seconds)
     }
 
-    fn __next__(&self, py: Python<'_>) -> PyResult<Chunk> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         if !self.enter(py)? {
             return Err(PyRuntimeError::new_err("the stream is being read by another thread: read it in one"));
         }
