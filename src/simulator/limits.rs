@@ -80,6 +80,11 @@ impl Limits {
         }
     }
 
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        self.rates.is_empty()
+    }
+
     fn held(&mut self, model: &str, now: f64) -> Option<&mut Held> {
         let rates = *self.rates.get(model).or_else(|| self.rates.get(EVERY_MODEL))?;
         let full = |limit: Option<u64>| limit.map(|limit| Bucket::full(limit, now));

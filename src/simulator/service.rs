@@ -167,7 +167,8 @@ pub async fn answer(service: Service, request: Request<Incoming>) -> Result<Resp
         _ => None,
     };
     let name = model.as_deref().unwrap_or("");
-    let counted = understood.as_ref().and_then(|request| service.asked_tokens(request, protocol));
+    let unlimited = shared.limits().is_empty();
+    let counted = understood.as_ref().filter(|_| !unlimited).and_then(|request| service.asked_tokens(request, protocol));
     let now = shared.log.now();
     let limited = counted.and_then(|(tokens, _)| shared.limits().admit(name, tokens, now, protocol).err());
     let dealt = match (refused, limited) {
