@@ -1,21 +1,20 @@
 """What can go wrong: each function makes a `Fault` for `Simulator.on`.
 
-All take `latency=`: seconds before anything is answered, or a pair of the least and the most, seeded.
+Nearly all take `latency=`: seconds before anything is answered, a pair of the least and the most, or one of
+`seawall.simulator.distributions`.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Literal
 
 from seawall.errors import ConfigurationError
+from seawall.simulator.distributions import Distribution, Latency, Seconds, distribution, fixed, seconds
 
-Seconds = float | timedelta
-Latency = Seconds | tuple[Seconds, Seconds]
+ToolCall = tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 
 _HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
 _CUTS = ("clean", "reset", "error", "json")
@@ -29,47 +28,24 @@ class Fault:
         name: as the log of requests shows it.
         kind: what happens.
         details: the rest of it.
-        latency: least and most seconds before anything is answered.
+        latency: before anything is answered.
     """
 
     name: str
     kind: str
     details: Mapping[str, Any] = field(default_factory=dict)
-    latency: tuple[float, float] = (0.0, 0.0)
+    latency: Distribution = field(default_factory=lambda: fixed(0))
 
     def __hash__(self) -> int:
         return hash((self.name, self.latency))
 
     def wire(self) -> str:
         """As the native server reads it."""
-        return json.dumps({"name": self.name, "kind": self.kind, **self.details, "latency": self.latency})
+        return json.dumps({"name": self.name, "kind": self.kind, **self.details, "latency": self.latency.wire()})
 
 
-def seconds(name: str, value: Any) -> float:
-    """Seconds as a number or a timedelta.
-
-    Raises:
-        TypeError, ConfigurationError: it is neither, or negative.
-    """
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be seconds (a number or a timedelta), not {value!r}")
-    if not 0 <= value <= 1e9 or math.isnan(value):
-        raise ConfigurationError(f"{name} must be zero seconds or more, not {value!r}")
-    return float(value)
-
-
-def _latency(value: Latency) -> tuple[float, float]:
-    if isinstance(value, tuple):
-        if len(value) != 2:
-            raise ConfigurationError(f"latency must be seconds or a pair of the least and the most, not {value!r}")
-        least, most = (seconds("latency", each) for each in value)
-        if least > most:
-            raise ConfigurationError(f"latency must be a pair of the least and the most, not {value!r}")
-        return least, most
-    both = seconds("latency", value)
-    return both, both
+def _latency(value: Latency) -> Distribution:
+    return distribution("latency", value)
 
 
 def _pieces(name: str, value: Any) -> int:
@@ -80,19 +56,71 @@ def _pieces(name: str, value: Any) -> int:
 
 def ok(*, latency: Latency = 0) -> Fault:
     """No trouble: a healthy answer."""
-    return Fault("ok", "ok", {"text": None}, _latency(latency))
+    return Fault("ok", "ok", {}, _latency(latency))
 
 
 def latency(time: Latency) -> Fault:
-    """A healthy answer that takes its time: seconds, or a pair of the least and the most."""
-    return Fault("latency", "ok", {"text": None}, _latency(time))
+    """A healthy answer that takes its time: seconds, a pair of the least and the most, or a distribution."""
+    return Fault("latency", "ok", {}, distribution("time", time))
 
 
-def reply(text: str, *, latency: Latency = 0) -> Fault:
-    """A healthy answer with this text."""
-    if not isinstance(text, str):
-        raise TypeError(f"text must be a str, not {text!r}")
-    return Fault("reply", "ok", {"text": text}, _latency(latency))
+def reply(
+    text: str | None = None,
+    *,
+    tool_calls: Sequence[ToolCall] = (),
+    reasoning: str | None = None,
+    finish_reason: str | None = None,
+    latency: Latency = 0,
+) -> Fault:
+    """A healthy answer with this text, or these calls of tools, or both.
+
+    Args:
+        text: what is said. Without it and without calls, the answer is the simulator's own.
+        tool_calls: `("get_weather", {"city": "Rome"})`, or `{"name": …, "arguments": …}`, each.
+        reasoning: what the model thought: `reasoning_content`, or a `thinking` block of Anthropic's.
+        finish_reason: instead of the right one, like `"content_filter"`.
+
+    Raises:
+        TypeError, ConfigurationError: arguments that cannot be meant.
+    """
+    _texts(text=text, reasoning=reasoning, finish_reason=finish_reason)
+    details = {
+        "text": text,
+        "tool_calls": [_call(each) for each in _list("tool_calls", tool_calls)],
+        "reasoning": reasoning,
+        "finish_reason": finish_reason,
+    }
+    return Fault("reply", "ok", details, _latency(latency))
+
+
+def _texts(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be a str, not {value!r}")
+
+
+def _list(name: str, value: Any) -> Sequence[Any]:
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list, not {value!r}")
+    return value
+
+
+def _call(value: Any) -> tuple[str, Any]:
+    if isinstance(value, Mapping):
+        if set(value) - {"name", "arguments"}:
+            raise ConfigurationError(f"a call in tool_calls has a name and arguments, not {', '.join(map(str, value))}")
+        value = (value.get("name"), value.get("arguments", {}))
+    if not isinstance(value, tuple) or len(value) != 2 or not isinstance(value[0], str) or not isinstance(value[1], Mapping):
+        raise ConfigurationError(f"a call in tool_calls must be a name and a dict of arguments, not {value!r}")
+    return value[0], _sendable("the arguments of a call in tool_calls", dict(value[1]))
+
+
+def _sendable(name: str, value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name} must be JSON, not {value!r}: {error}") from None
+    return value
 
 
 def status(
@@ -100,28 +128,35 @@ def status(
     message: str | None = None,
     *,
     error_code: str | None = None,
+    error_type: str | None = None,
     headers: Mapping[str, str] | None = None,
     body: str | Mapping[str, Any] | None = None,
     content_type: str | None = None,
     latency: Latency = 0,
 ) -> Fault:
-    """An HTTP status with OpenAI's error object, or with any body and headers.
+    """An HTTP status with the error object of the API that is asked, or with any body and headers.
 
     Args:
         code: 200 to 599.
-        message, error_code: what the error object says.
+        message, error_code, error_type: what the error object says.
         headers: sent along; they replace the server's own of that name.
         body: sent instead of the error object: a text, or a dict that becomes JSON.
         content_type: default `application/json`.
     """
     if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
         raise ConfigurationError(f"code must be an HTTP status from 200 to 599, not {code!r}")
+    _texts(message=message, error_code=error_code, error_type=error_type, content_type=content_type)
+    if not isinstance(headers, (Mapping, type(None))):
+        raise TypeError(f"headers must be a dict, not {headers!r}")
+    if not isinstance(body, (str, Mapping, type(None))):
+        raise TypeError(f"body must be a str or a dict, not {body!r}")
     details: dict[str, Any] = {
         "code": code,
         "message": message,
         "error_code": error_code,
-        "body": body if body is None or isinstance(body, str) else json.dumps(body),
-        "content_type": content_type,
+        "error_type": error_type,
+        "body": body if body is None or isinstance(body, str) else json.dumps(_sendable("body", body)),
+        "content_type": content_type and _header("content_type", content_type)[1],
         "headers": [_header(name, value) for name, value in (headers or {}).items()],
     }
     return Fault(f"status {code}", "status", details, _latency(latency))
@@ -146,6 +181,8 @@ def rate_limit(
     latency: Latency = 0,
 ) -> Fault:
     """429, with `Retry-After` in seconds, `retry-after-ms`, or (with `date`) `Retry-After` as an HTTP date."""
+    if not isinstance(date, bool):
+        raise TypeError(f"date must be True or False, not {date!r}")
     if date:
         ahead = seconds("retry_after", 0 if retry_after is None else retry_after)
         return Fault("rate limit", "retry_after_date", {"seconds": ahead}, _latency(latency))
@@ -164,13 +201,14 @@ def _named(name: str, made: Fault) -> Fault:
 
 def quota(*, latency: Latency = 0) -> Fault:
     """429 `insufficient_quota`: no waiting helps."""
-    error = {
-        "message": "You exceeded your current quota, please check your plan and billing details.",
-        "type": "insufficient_quota",
-        "param": None,
-        "code": "insufficient_quota",
-    }
-    return _named("quota", status(429, body={"error": error}, latency=latency))
+    message = "You exceeded your current quota, please check your plan and billing details."
+    kind = "insufficient_quota"
+    return _named("quota", status(429, message, error_code=kind, error_type=kind, latency=latency))
+
+
+def overloaded(*, latency: Latency = 0) -> Fault:
+    """529, Anthropic's word for too much load."""
+    return _named("overloaded", status(529, "Overloaded", latency=latency))
 
 
 def context_window(*, latency: Latency = 0) -> Fault:
@@ -262,3 +300,29 @@ def stall(after: int = 3, keepalive: Seconds | None = None, *, latency: Latency 
     """
     every = None if keepalive is None else seconds("keepalive", keepalive)
     return Fault("stall", "stall", {"after": _pieces("after", after), "keepalive": every}, _latency(latency))
+
+
+__all__ = [
+    "Fault",
+    "broken_json",
+    "content_filter",
+    "context_window",
+    "cut",
+    "done_only",
+    "drip",
+    "empty_body",
+    "empty_choices",
+    "hang",
+    "html",
+    "latency",
+    "no_done",
+    "ok",
+    "overloaded",
+    "quota",
+    "rate_limit",
+    "reply",
+    "reset",
+    "stall",
+    "status",
+    "unknown_model",
+]
