@@ -1,0 +1,134 @@
+"""Whether an SDK's answer with a good status can be used, and answers made of a plain text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any, get_args, get_origin
+
+from seawall import _sdk_errors
+from seawall._sdk_events import fields
+
+_MODEL = "seawall-fallback"
+
+
+def _declared(model: Any) -> Mapping[str, Any]:
+    return getattr(type(model), "model_fields", None) or getattr(type(model), "__fields__", {})
+
+
+def is_model(kind: Any) -> bool:
+    """Whether a response type is a model, that is something else than bytes, a text, or nothing."""
+    kind = get_origin(kind) or kind
+    return isinstance(kind, type) and hasattr(kind, "model_validate" if hasattr(kind, "model_fields") else "parse_obj")
+
+
+def check(answer: Any, asked: Any, cast_to: Any, response: Any, sdk: ModuleType | None) -> None:
+    """Refuses what is no answer.
+
+    Args:
+        asked: the options of the request.
+        cast_to: what the SDK was to make of the response.
+
+    Raises:
+        MalformedResponseError: a page or a text where JSON was to come, or JSON without the answer in it.
+        APIError: the SDK's; an error object where the answer was to be.
+    """
+
+    def malformed(message: str) -> Exception:
+        return _sdk_errors.malformed(sdk, response, message, answer[:2000] if isinstance(answer, str) else None)
+
+    if isinstance(answer, (str, type(None))) and is_model(cast_to):
+        kind = getattr(response, "headers", {}).get("content-type") or "no content type"
+        raise malformed(f"the answer is no JSON but {kind}: does base_url point to the API?")
+    declared = _declared(answer)
+    if not declared:
+        return
+    error = None if "error" in declared else getattr(answer, "error", None)
+    if {"output", "status"} <= declared.keys() and str(asked.method).lower() == "post" and answer.status == "failed":
+        error = fields(answer.error) or {"message": "The response failed."}
+    if error:
+        raise _sdk_errors.failed(sdk, response, error)
+    if "choices" in declared:
+        if not answer.choices:
+            raise malformed("the answer has no choices")
+        if any("message" in _declared(choice) and choice.message is None for choice in answer.choices):
+            raise malformed("a choice of the answer has no message")
+    elif {"content", "stop_reason"} <= declared.keys() and getattr(answer, "content", None) is None:
+        raise malformed("the message has no content")
+    elif {"output", "status"} <= declared.keys() and answer.output is None:
+        raise malformed("the response has no output")
+    elif {"data", "model", "usage"} <= declared.keys() and "embedding" in str(asked.url):
+        wanted = _inputs(asked.json_data)
+        if len(answer.data or ()) != wanted and (wanted is not None or not answer.data):
+            raise malformed(f"{len(answer.data or ())} embeddings came for {'the input' if wanted is None else wanted}")
+
+
+def _inputs(body: Any) -> int | None:
+    """How many texts were to be embedded; `None` where the body does not say."""
+    given = body.get("input") if isinstance(body, Mapping) else None
+    if isinstance(given, str):
+        return 1
+    if not isinstance(given, (list, tuple)) or not given:
+        return None
+    return 1 if isinstance(given[0], int) else len(given)
+
+
+def from_text(text: str, cast_to: Any) -> Any:
+    """A text as the answer that a request was to get; `None` where that is no text."""
+    made = _ANSWERS.get(getattr(cast_to, "__name__", "").removeprefix("Beta"))
+    return None if made is None or not is_model(cast_to) else cast_to.model_validate(made(text))
+
+
+def events_from_text(text: str, stream_cls: Any) -> Iterator[Any] | None:
+    """A text as the events of a stream; `None` where the stream's would be no text."""
+    (event,) = get_args(stream_cls) or (None,)
+    # A union of events goes by the names of its members.
+    made = _EVENTS.get(getattr(event, "__name__", "")) or (_message_events if "MessageStartEvent" in str(event) else None)
+    if made is None:
+        return None
+    from pydantic import TypeAdapter  # the SDKs bring it
+
+    kind: TypeAdapter[Any] = TypeAdapter(event)
+    return iter([kind.validate_python(each) for each in made(text)])
+
+
+def _completion(text: str) -> dict[str, Any]:
+    choice = {"index": 0, "finish_reason": "stop", "logprobs": None, "message": {"role": "assistant", "content": text, "refusal": None}}
+    return {"id": _MODEL, "object": "chat.completion", "created": int(time.time()), "model": _MODEL, "choices": [choice]}
+
+
+def _message(text: str) -> dict[str, Any]:
+    return {
+        "id": _MODEL, "type": "message", "role": "assistant", "model": _MODEL, "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 0, "output_tokens": 0},
+    }  # fmt: skip
+
+
+def _response(text: str) -> dict[str, Any]:
+    part = {"type": "output_text", "text": text, "annotations": []}
+    message = {"id": _MODEL, "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    return {
+        "id": _MODEL, "object": "response", "created_at": time.time(), "model": _MODEL, "status": "completed", "output": [message],
+        "error": None, "incomplete_details": None, "instructions": None, "metadata": {}, "parallel_tool_calls": False,
+        "temperature": None, "tool_choice": "auto", "tools": [], "top_p": None,
+    }  # fmt: skip
+
+
+def _chunks(text: str) -> Iterator[dict[str, Any]]:
+    for delta, end in (({"role": "assistant", "content": text}, None), ({}, "stop")):
+        choice = {"index": 0, "delta": delta, "finish_reason": end}
+        yield {"id": _MODEL, "object": "chat.completion.chunk", "created": int(time.time()), "model": _MODEL, "choices": [choice]}
+
+
+def _message_events(text: str) -> Iterator[dict[str, Any]]:
+    yield {"type": "message_start", "message": {**_message(text), "content": [], "stop_reason": None}}
+    yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    yield {"type": "content_block_stop", "index": 0}
+    yield {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 0}}
+    yield {"type": "message_stop"}
+
+
+_ANSWERS = {"ChatCompletion": _completion, "Message": _message, "ParsedMessage": _message, "Response": _response}
+_EVENTS = {"ChatCompletionChunk": _chunks}
