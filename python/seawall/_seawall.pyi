@@ -381,6 +381,7 @@ class SimulatedServer:
         seed: int,
         models: set[str] | None,
         keys: set[str] | None,
+        require_key: bool,
         host: str,
         port: int,
         log_limit: int,

@@ -55,16 +55,18 @@ impl SimulatedServer {
 #[pymethods]
 impl SimulatedServer {
     #[new]
+    #[allow(clippy::too_many_arguments)] // one per setting
     fn new(
         seed: u64,
         models: Option<BTreeSet<String>>,
         keys: Option<BTreeSet<String>>,
+        require_key: bool,
         host: String,
         port: u16,
         log_limit: usize,
     ) -> SimulatedServer {
         SimulatedServer {
-            options: Mutex::new(Options { seed, models, keys, host, port, log_limit }),
+            options: Mutex::new(Options { seed, models, keys, require_key, host, port, log_limit }),
             script: Arc::new(Mutex::new(Script::new(seed))),
             log: Arc::new(Log::new(log_limit)),
             server: Mutex::new(None),

@@ -1,7 +1,7 @@
 //! What a rule deals out instead of, or on the way to, a healthy answer.
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// How a body or stream is cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -21,9 +21,9 @@ pub enum Cut {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Kind {
-    /// A healthy answer, with this text if there is one.
-    Ok { text: Option<String> },
-    /// A status; without a body, with OpenAI's for it.
+    /// A healthy answer, with what is said of it.
+    Ok(Reply),
+    /// A status; without a body, with the API's error object for it.
     Status(Status),
     /// 429 with `Retry-After` as an HTTP date so many seconds ahead.
     RetryAfterDate { seconds: f64 },
@@ -49,6 +49,17 @@ pub enum Kind {
     Stall { after: usize, keepalive: Option<f64> },
 }
 
+/// What is said of a healthy answer; the rest of it is made from the request.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Reply {
+    pub text: Option<String>,
+    /// Names and arguments.
+    pub tool_calls: Vec<(String, Value)>,
+    pub reasoning: Option<String>,
+    pub finish_reason: Option<String>,
+}
+
 /// A status with what goes with it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Status {
@@ -58,6 +69,8 @@ pub struct Status {
     #[serde(default)]
     pub error_code: Option<String>,
     #[serde(default)]
+    pub error_type: Option<String>,
+    #[serde(default)]
     pub body: Option<String>,
     #[serde(default)]
     pub content_type: Option<String>,
@@ -66,34 +79,10 @@ pub struct Status {
 }
 
 impl Status {
-    /// OpenAI's answer with this status.
+    /// The API's answer with this status.
     pub fn of(code: u16, message: &str, error_code: Option<&str>) -> Status {
         let (message, error_code) = (Some(message.to_owned()), error_code.map(str::to_owned));
-        Status { code, message, error_code, body: None, content_type: None, headers: Vec::new() }
-    }
-
-    /// The body as it is sent.
-    pub fn text(&self) -> String {
-        if let Some(body) = &self.body {
-            return body.clone();
-        }
-        let (text, kind, usual): (&str, &str, Option<&str>) = match self.code {
-            400 => ("The request is not valid.", "invalid_request_error", None),
-            401 => ("Incorrect API key provided.", "invalid_request_error", Some("invalid_api_key")),
-            402 => ("Payment is required.", "billing_error", Some("billing_hard_limit_reached")),
-            403 => ("You are not allowed to use this model.", "invalid_request_error", None),
-            404 => ("The model does not exist or you do not have access to it.", "invalid_request_error", Some("model_not_found")),
-            408 => ("The request timed out.", "server_error", None),
-            409 => ("The request conflicts with another.", "invalid_request_error", None),
-            422 => ("The request cannot be processed.", "invalid_request_error", None),
-            429 => ("Rate limit reached.", "requests", Some("rate_limit_exceeded")),
-            503 => ("The server is overloaded.", "server_error", None),
-            code if code >= 500 => ("The server had an error.", "server_error", None),
-            _ => ("The request failed.", "invalid_request_error", None),
-        };
-        let message = self.message.as_deref().unwrap_or(text);
-        let code = self.error_code.as_deref().or(usual);
-        json!({ "error": { "message": message, "type": kind, "param": null, "code": code } }).to_string()
+        Status { code, message, error_code, error_type: None, body: None, content_type: None, headers: Vec::new() }
     }
 }
 
@@ -113,11 +102,6 @@ pub struct Fault {
 impl Fault {
     /// A healthy answer.
     pub fn ok() -> Fault {
-        Fault { name: "ok".into(), kind: Kind::Ok { text: None }, latency: (0.0, 0.0) }
+        Fault { name: "ok".into(), kind: Kind::Ok(Reply::default()), latency: (0.0, 0.0) }
     }
-}
-
-/// The body of a success that holds an error.
-pub fn overloaded() -> Value {
-    json!({ "error": { "message": "The server is overloaded.", "type": "server_error", "param": null, "code": null } })
 }

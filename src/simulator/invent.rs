@@ -1,19 +1,33 @@
 //! Values that fit a JSON schema.
 
+use super::hints::Hints;
 use serde_json::{Map, Value, json};
 
 /// How deep a schema that refers to itself is followed.
 const DEPTH: usize = 8;
 /// How many values are made at most: such a schema may also be wide.
 const VALUES: usize = 2000;
+/// Characters of a text.
+const LONGEST: usize = 100;
+/// A text of each format.
+const FORMATS: [(&str, &str); 7] = [
+    ("date", "2024-01-31"),
+    ("date-time", "2024-01-31T12:00:00Z"),
+    ("time", "12:00:00Z"),
+    ("duration", "PT1H"),
+    ("email", "ann@example.com"),
+    ("uri", "https://example.com"),
+    ("uuid", "00000000-0000-4000-8000-000000000000"),
+];
 
-/// A value that fits the schema: short texts, ones, one item per list, the first of each choice.
-pub fn invent(schema: &Value) -> Value {
-    Making { root: schema, left: VALUES }.fitting(schema, DEPTH)
+/// A value that fits the schema: what the question says; else short texts, ones, one item per list, the first of each choice.
+pub fn invent(schema: &Value, hints: &mut Hints) -> Value {
+    Making { root: schema, left: VALUES, hints }.fitting(schema, DEPTH)
 }
 
 struct Making<'a> {
     root: &'a Value,
+    hints: &'a mut Hints,
     left: usize,
 }
 
@@ -27,8 +41,11 @@ impl Making<'_> {
             let part = named.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
             return part.map_or(Value::Null, |part| self.fitting(part, depth - 1));
         }
-        if let Some(fixed) = schema.get("const").or_else(|| schema.get("enum")?.get(0)) {
+        if let Some(fixed) = schema.get("const") {
             return fixed.clone();
+        }
+        if let Some(values) = schema.get("enum").and_then(Value::as_array).filter(|v| !v.is_empty()) {
+            return self.hints.mentioned(values).unwrap_or(&values[0]).clone();
         }
         if let Some(parts) = schema.get("allOf").and_then(Value::as_array) {
             let mut whole = Map::new();
@@ -56,9 +73,9 @@ impl Making<'_> {
         };
         let size = |name: &str| schema.get(name).and_then(Value::as_u64).unwrap_or(1).clamp(1, 100) as usize;
         match kind {
-            Some("string") => json!("text".repeat(size("minLength").div_ceil(4))),
-            Some("integer") => json!(number(schema) as i64),
-            Some("number") => json!(number(schema)),
+            Some("string") => json!(self.text(schema)),
+            Some("integer") => json!(self.number(schema, true) as i64),
+            Some("number") => json!(self.number(schema, false)),
             Some("boolean") => json!(true),
             Some("array") => match schema.get("items") {
                 Some(items) => (0..size("minItems")).map(|_| self.fitting(items, depth - 1)).collect(),
@@ -72,19 +89,35 @@ impl Making<'_> {
             }
         }
     }
-}
 
-/// One, or what is nearest to it within the limits.
-fn number(schema: &Value) -> f64 {
-    let limit = |name: &str| schema.get(name).and_then(Value::as_f64);
-    let least = limit("minimum").or_else(|| limit("exclusiveMinimum").map(|l| l + 1.0)).unwrap_or(f64::MIN);
-    let most = limit("maximum").or_else(|| limit("exclusiveMaximum").map(|m| m - 1.0)).unwrap_or(f64::MAX);
-    1f64.min(most).max(least)
+    fn text(&mut self, schema: &Value) -> String {
+        let format = schema.get("format").and_then(Value::as_str);
+        if let Some((_, example)) = FORMATS.iter().find(|(name, _)| Some(*name) == format) {
+            return (*example).to_owned();
+        }
+        let length = |name: &str, usual: usize| schema.get(name).and_then(Value::as_u64).map_or(usual, |n| n as usize).min(LONGEST);
+        let (least, most) = (length("minLength", 0), length("maxLength", LONGEST));
+        let said = self.hints.text().filter(|text| (least..=most).contains(&text.chars().count()));
+        said.unwrap_or_else(|| "text".repeat(least.max(1).div_ceil(4)).chars().take(most).collect())
+    }
+
+    /// A number of the question, or one, or what is nearest to it within the limits.
+    fn number(&mut self, schema: &Value, whole: bool) -> f64 {
+        let limit = |name: &str| schema.get(name).and_then(Value::as_f64);
+        let least = limit("minimum").or_else(|| limit("exclusiveMinimum").map(|l| l + 1.0)).unwrap_or(f64::MIN);
+        let most = limit("maximum").or_else(|| limit("exclusiveMaximum").map(|m| m - 1.0)).unwrap_or(f64::MAX);
+        let fits = |n: f64| n >= least && n <= most && (!whole || n.fract() == 0.0);
+        self.hints.number(fits).unwrap_or_else(|| 1f64.min(most).max(least))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn invent(schema: &Value) -> Value {
+        super::invent(schema, &mut Hints::default())
+    }
 
     #[test]
     fn what_is_invented_has_the_schemas_shape() {
@@ -117,5 +150,21 @@ mod tests {
     fn a_wide_schema_that_refers_to_itself_comes_to_an_end() {
         let fields: Map<String, Value> = (0..60).map(|n| (format!("f{n}"), json!({ "$ref": "#" }))).collect();
         assert!(invent(&json!({ "type": "object", "properties": fields })).to_string().len() < 100_000);
+    }
+
+    #[test]
+    fn a_question_fills_what_it_speaks_of() {
+        let schema = json!({
+            "type": "object",
+            "properties": {
+                "city": { "type": "string" },
+                "days": { "type": "integer", "maximum": 14 },
+                "unit": { "enum": ["celsius", "fahrenheit"] },
+                "day": { "type": "string", "format": "date" },
+                "more": { "type": "string", "maxLength": 2 },
+            },
+        });
+        let made = super::invent(&schema, &mut Hints::of("The weather in New York, 30 or 3 days, in Fahrenheit"));
+        assert_eq!(made, json!({ "city": "New York", "days": 3, "unit": "fahrenheit", "day": "2024-01-31", "more": "te" }));
     }
 }

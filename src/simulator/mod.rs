@@ -1,10 +1,19 @@
-//! A server with OpenAI's API that misbehaves on command.
+//! A server with OpenAI's API, and Anthropic's messages, that misbehaves on command.
 
-pub mod answer;
+mod anthropic;
+mod asked;
 mod body;
+mod damage;
+mod embeddings;
 pub mod faults;
+mod hints;
 mod invent;
 pub mod log;
+mod openai;
+mod refusal;
+mod reply;
+mod route;
+mod said;
 pub mod script;
 pub mod server;
 mod service;

@@ -26,6 +26,8 @@ pub struct Options {
     pub models: Option<BTreeSet<String>>,
     /// The keys that are right; `None` is every key.
     pub keys: Option<BTreeSet<String>>,
+    /// Whether a request needs a key at all.
+    pub require_key: bool,
     pub host: String,
     /// 0 is any that is free.
     pub port: u16,

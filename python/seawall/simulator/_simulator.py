@@ -78,7 +78,7 @@ def _names(name: str, value: Iterable[str] | None) -> set[str] | None:
 
 
 class Simulator:
-    """A server with OpenAI's API on this machine: chat (plain and streamed), embeddings, models.
+    """A server on this machine with OpenAI's API (chat, embeddings, models; Azure's paths too) and Anthropic's messages.
 
     Healthy answers are made from the question, the model's name and the seed, so they are the same in every run;
     embeddings of similar texts are near. What goes wrong is said by `on`.
@@ -87,6 +87,7 @@ class Simulator:
         seed: of answers, shares and latencies.
         models: the models there are; default every name that is asked for. Others get 404.
         api_keys: the keys that are right; default every key. A request without a key gets 401.
+        require_key: whether keys are looked at (True); a server like Ollama or vLLM asks for none.
         host, port: where it listens; port 0 is any that is free.
         log_limit: requests kept in `requests` (100,000); `count` goes on counting.
 
@@ -101,6 +102,7 @@ class Simulator:
         *,
         models: Iterable[str] | None = None,
         api_keys: Iterable[str] | None = None,
+        require_key: bool = True,
         host: str = "127.0.0.1",
         port: int = 0,
         log_limit: int = 100_000,
@@ -109,8 +111,12 @@ class Simulator:
             raise ConfigurationError(f"host must be a name or an address, not {host!r}")
         if _whole("port", port, 0) > 65_535:
             raise ConfigurationError(f"port must be at most 65535, not {port!r}")
+        if not isinstance(require_key, bool):
+            raise ConfigurationError(f"require_key must be True or False, not {require_key!r}")
         models, keys = _names("models", models), _names("api_keys", api_keys)
-        self._server = _seawall.SimulatedServer(_count("seed", seed), models, keys, host, port, _count("log_limit", log_limit))
+        self._server = _seawall.SimulatedServer(
+            _count("seed", seed), models, keys, require_key, host, port, _count("log_limit", log_limit)
+        )
 
     def start(self) -> Self:
         """Listens from now on. Nothing happens if it does already."""
@@ -130,8 +136,8 @@ class Simulator:
         self.stop()
 
     @property
-    def base_url(self) -> str:
-        """Where clients find it: `http://127.0.0.1:…/v1`.
+    def origin(self) -> str:
+        """Where it is: `http://127.0.0.1:…`. The `base_url` of Anthropic's SDK, and the `azure_endpoint` of OpenAI's.
 
         Raises:
             RuntimeError: it is not started.
@@ -140,7 +146,16 @@ class Simulator:
         if address is None:
             raise RuntimeError("the simulator is not started: use `with Simulator() as sim:` or `sim.start()`")
         host, port = address
-        return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def base_url(self) -> str:
+        """Where clients with OpenAI's API find it: `http://127.0.0.1:…/v1`.
+
+        Raises:
+            RuntimeError: it is not started.
+        """
+        return f"{self.origin}/v1"
 
     def on(
         self,

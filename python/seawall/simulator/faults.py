@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from seawall.errors import ConfigurationError
 
 Seconds = float | timedelta
 Latency = Seconds | tuple[Seconds, Seconds]
+ToolCall = tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 
 _HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
 _CUTS = ("clean", "reset", "error", "json")
@@ -80,19 +81,67 @@ def _pieces(name: str, value: Any) -> int:
 
 def ok(*, latency: Latency = 0) -> Fault:
     """No trouble: a healthy answer."""
-    return Fault("ok", "ok", {"text": None}, _latency(latency))
+    return Fault("ok", "ok", {}, _latency(latency))
 
 
 def latency(time: Latency) -> Fault:
     """A healthy answer that takes its time: seconds, or a pair of the least and the most."""
-    return Fault("latency", "ok", {"text": None}, _latency(time))
+    return Fault("latency", "ok", {}, _latency(time))
 
 
-def reply(text: str, *, latency: Latency = 0) -> Fault:
-    """A healthy answer with this text."""
-    if not isinstance(text, str):
-        raise TypeError(f"text must be a str, not {text!r}")
-    return Fault("reply", "ok", {"text": text}, _latency(latency))
+def reply(
+    text: str | None = None,
+    *,
+    tool_calls: Sequence[ToolCall] = (),
+    reasoning: str | None = None,
+    finish_reason: str | None = None,
+    latency: Latency = 0,
+) -> Fault:
+    """A healthy answer with this text, or these calls of tools, or both.
+
+    Args:
+        text: what is said. Without it and without calls, the answer is the simulator's own.
+        tool_calls: `("get_weather", {"city": "Rome"})`, or `{"name": …, "arguments": …}`, each.
+        reasoning: what the model thought: `reasoning_content`, or a `thinking` block of Anthropic's.
+        finish_reason: instead of the right one, like `"content_filter"`.
+
+    Raises:
+        TypeError, ConfigurationError: arguments that cannot be meant.
+    """
+    for name, value in (("text", text), ("reasoning", reasoning), ("finish_reason", finish_reason)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be a str, not {value!r}")
+    details = {
+        "text": text,
+        "tool_calls": [_call(each) for each in _list("tool_calls", tool_calls)],
+        "reasoning": reasoning,
+        "finish_reason": finish_reason,
+    }
+    return Fault("reply", "ok", details, _latency(latency))
+
+
+def _list(name: str, value: Any) -> Sequence[Any]:
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list, not {value!r}")
+    return value
+
+
+def _call(value: Any) -> tuple[str, Any]:
+    if isinstance(value, Mapping):
+        if set(value) - {"name", "arguments"}:
+            raise ConfigurationError(f"a call in tool_calls has a name and arguments, not {', '.join(map(str, value))}")
+        value = (value.get("name"), value.get("arguments", {}))
+    if not isinstance(value, tuple) or len(value) != 2 or not isinstance(value[0], str) or not isinstance(value[1], Mapping):
+        raise ConfigurationError(f"a call in tool_calls must be a name and a dict of arguments, not {value!r}")
+    return value[0], _sendable("the arguments of a call in tool_calls", dict(value[1]))
+
+
+def _sendable(name: str, value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name} must be JSON, not {value!r}: {error}") from None
+    return value
 
 
 def status(
@@ -100,16 +149,17 @@ def status(
     message: str | None = None,
     *,
     error_code: str | None = None,
+    error_type: str | None = None,
     headers: Mapping[str, str] | None = None,
     body: str | Mapping[str, Any] | None = None,
     content_type: str | None = None,
     latency: Latency = 0,
 ) -> Fault:
-    """An HTTP status with OpenAI's error object, or with any body and headers.
+    """An HTTP status with the error object of the API that is asked, or with any body and headers.
 
     Args:
         code: 200 to 599.
-        message, error_code: what the error object says.
+        message, error_code, error_type: what the error object says.
         headers: sent along; they replace the server's own of that name.
         body: sent instead of the error object: a text, or a dict that becomes JSON.
         content_type: default `application/json`.
@@ -120,6 +170,7 @@ def status(
         "code": code,
         "message": message,
         "error_code": error_code,
+        "error_type": error_type,
         "body": body if body is None or isinstance(body, str) else json.dumps(body),
         "content_type": content_type,
         "headers": [_header(name, value) for name, value in (headers or {}).items()],
@@ -164,13 +215,14 @@ def _named(name: str, made: Fault) -> Fault:
 
 def quota(*, latency: Latency = 0) -> Fault:
     """429 `insufficient_quota`: no waiting helps."""
-    error = {
-        "message": "You exceeded your current quota, please check your plan and billing details.",
-        "type": "insufficient_quota",
-        "param": None,
-        "code": "insufficient_quota",
-    }
-    return _named("quota", status(429, body={"error": error}, latency=latency))
+    message = "You exceeded your current quota, please check your plan and billing details."
+    kind = "insufficient_quota"
+    return _named("quota", status(429, message, error_code=kind, error_type=kind, latency=latency))
+
+
+def overloaded(*, latency: Latency = 0) -> Fault:
+    """529, Anthropic's word for too much load."""
+    return _named("overloaded", status(529, "Overloaded", latency=latency))
 
 
 def context_window(*, latency: Latency = 0) -> Fault:
