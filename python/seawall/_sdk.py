@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeVar, overload
 
 from seawall import _sdk_fallback
 from seawall._decorators import guard
-from seawall._seawall import Fallback, Pipeline
 from seawall._sdk_request import Guard, guarded_class, is_async, is_client
+from seawall._seawall import Fallback, Pipeline
 from seawall._word import shown
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
@@ -70,7 +70,8 @@ def resilient(client: Any, pipeline: Pipeline | None = None, **guard_arguments: 
         raise ConfigurationTypeError(f"pipeline must be a seawall.Pipeline, not {shown(pipeline)}")
     else:
         pipeline = _for_client(pipeline, client)
-    return guarded_class(type(client)).made_of(client, Guard(pipeline, type(client).__name__, is_async(client)))
+    cls: Any = type(client)
+    return guarded_class(cls).made_of(client, Guard(pipeline, cls.__name__, is_async(client)))
 
 
 def _alternatives(given: Any, client: Any) -> list[Any]:
@@ -80,7 +81,8 @@ def _alternatives(given: Any, client: Any) -> list[Any]:
 def _for_client(pipeline: Pipeline, client: Any) -> Pipeline:
     """The pipeline with its policies, that is with their state, and with alternatives that take a client's requests."""
     policies = [
-        each.replaced(_alternatives(each.alternatives, client)) if isinstance(each, Fallback) else each for each in pipeline.policies
+        each.replaced(_alternatives(each.alternatives, client)) if isinstance(each, Fallback) else each
+        for each in pipeline.policies
     ]
     return Pipeline(*policies, name=pipeline.name, monitor=pipeline.monitor)
 

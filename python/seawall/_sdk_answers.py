@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -74,27 +75,38 @@ def _inputs(body: Any) -> int | None:
     return 1 if isinstance(given[0], int) else len(given)
 
 
-def from_text(text: str, cast_to: Any) -> Any:
-    """A text as the answer that a request was to get; `None` where that is no text."""
-    made = _ANSWERS.get(getattr(cast_to, "__name__", "").removeprefix("Beta"))
-    return None if made is None or not is_model(cast_to) else cast_to.model_validate(made(text))
+def of_text(text: str, cast_to: Any, stream_cls: Any) -> tuple[str, bytes] | None:
+    """A text as a server would have sent it in answer to a request: the content's type, and the body.
 
+    Args:
+        cast_to: what the answer is to become.
+        stream_cls: if it is to be a stream, its class.
 
-def events_from_text(text: str, stream_cls: Any) -> Iterator[Any] | None:
-    """A text as the events of a stream; `None` where the stream's would be no text."""
-    (event,) = get_args(stream_cls) or (None,)
+    Returns:
+        `None` where the answer to that request is no text.
+    """
+    if stream_cls is None:
+        answer = _ANSWERS.get(getattr(cast_to, "__name__", "").removeprefix("Parsed").removeprefix("Beta"))
+        return None if answer is None else ("application/json", json.dumps(answer(text)).encode())
     # A union of events goes by the names of its members.
-    made = _EVENTS.get(getattr(event, "__name__", "")) or (_message_events if "MessageStartEvent" in str(event) else None)
-    if made is None:
+    named = str(get_args(stream_cls))
+    events = next((made for name, made in _EVENTS.items() if name in named), None)
+    if events is None:
         return None
-    from pydantic import TypeAdapter  # the SDKs bring it
-
-    kind: TypeAdapter[Any] = TypeAdapter(event)
-    return iter([kind.validate_python(each) for each in made(text)])
+    told = [
+        f"event: {event['type']}\ndata: {json.dumps(event)}" if "type" in event else f"data: {json.dumps(event)}"
+        for event in events(text)
+    ]
+    return "text/event-stream", ("\n\n".join(told) + "\n\n").encode()
 
 
 def _completion(text: str) -> dict[str, Any]:
-    choice = {"index": 0, "finish_reason": "stop", "logprobs": None, "message": {"role": "assistant", "content": text, "refusal": None}}
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "logprobs": None,
+        "message": {"role": "assistant", "content": text, "refusal": None},
+    }
     return {"id": _MODEL, "object": "chat.completion", "created": int(time.time()), "model": _MODEL, "choices": [choice]}
 
 
@@ -130,5 +142,25 @@ def _message_events(text: str) -> Iterator[dict[str, Any]]:
     yield {"type": "message_stop"}
 
 
-_ANSWERS = {"ChatCompletion": _completion, "Message": _message, "ParsedMessage": _message, "Response": _response}
-_EVENTS = {"ChatCompletionChunk": _chunks}
+def _response_events(text: str) -> Iterator[dict[str, Any]]:
+    whole = _response(text)
+    (message,) = whole["output"]
+    (part,) = message["content"]
+    place = {"item_id": _MODEL, "output_index": 0, "content_index": 0}
+    item = {"output_index": 0, "item": {**message, "content": [], "status": "in_progress"}}
+    events: list[tuple[str, dict[str, Any]]] = [
+        ("created", {"response": {**whole, "status": "in_progress", "output": []}}),
+        ("output_item.added", item),
+        ("content_part.added", {**place, "part": {**part, "text": ""}}),
+        ("output_text.delta", {**place, "delta": text, "logprobs": []}),
+        ("output_text.done", {**place, "text": text, "logprobs": []}),
+        ("content_part.done", {**place, "part": part}),
+        ("output_item.done", {"output_index": 0, "item": message}),
+        ("completed", {"response": whole}),
+    ]
+    for number, (name, event) in enumerate(events):
+        yield {"type": f"response.{name}", "sequence_number": number, **event}
+
+
+_ANSWERS = {"ChatCompletion": _completion, "Message": _message, "Response": _response}
+_EVENTS = {"ChatCompletionChunk": _chunks, "MessageStartEvent": _message_events, "ResponseCreatedEvent": _response_events}

@@ -39,7 +39,8 @@ def _made(kind: type[errors.APIError], sdk: ModuleType | None, message: str, res
     if headers is not None:
         details |= {"headers": dict(headers), "request_id": headers.get("x-request-id") or headers.get("request-id")}
     plain = kind(message, **details)
-    both = _both(kind, sdk.APIError if sdk is not None else None)
+    classes: Any = (kind, sdk.APIError if sdk is not None else None)
+    both = _both(*classes)
     # Past the constructors: the two trees' want different arguments.
     error: errors.APIError = both.__new__(both, message)
     error.__dict__.update(vars(plain))

@@ -6,14 +6,22 @@ from typing import Any
 
 _NOTHING: Any = object()
 _ANTHROPIC = frozenset(
-    "message_start content_block_start content_block_delta content_block_stop message_delta message_stop ping".split()
+    ["message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop", "ping"]
 )
 # Of the Responses API: what says that something begins.
 _FRAMES = frozenset(
     f"response.{name}"
-    for name in "created queued in_progress output_item.added content_part.added reasoning_summary_part.added keepalive".split()
+    for name in [
+        "created",
+        "queued",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "reasoning_summary_part.added",
+        "keepalive",
+    ]
 )
-_ENDS = frozenset(f"response.{name}" for name in "completed incomplete failed cancelled".split())
+_ENDS = frozenset(f"response.{name}" for name in ["completed", "incomplete", "failed", "cancelled"])
 
 
 def fields(model: Any) -> dict[str, Any]:

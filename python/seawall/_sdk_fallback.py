@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from seawall import _sdk_answers, _sdk_errors, _sdk_stream
@@ -30,7 +30,9 @@ def alternative(place: int, given: Any, client: Any) -> Any:
     if isinstance(given, type) or not callable(given) or hasattr(given, "ainvoke"):
         raise ConfigurationTypeError(f"fallback {place} must be {_MAY_BE}, not {shown(given)}")
     if kind(given) == "coroutine" and not is_async(client):
-        raise ConfigurationTypeError(f"fallback {place} is asynchronous and {type(client).__name__} is not: nobody could await it")
+        raise ConfigurationTypeError(
+            f"fallback {place} is asynchronous and {type(client).__name__} is not: nobody could await it"
+        )
     return Function(place, given)
 
 
@@ -44,7 +46,8 @@ class Client:
                 "the SDK must be the same, and both synchronous or both asynchronous"
             )
         # One with policies of its own keeps them; any other tries once.
-        self.client = other if hasattr(other, "_seawall_guard") else guarded_class(type(other)).made_of(other, None)
+        cls: Any = type(other)
+        self.client = other if hasattr(other, "_seawall_guard") else guarded_class(cls).made_of(other, None)
         self._seawall_same_place = (other.base_url, other.api_key) == (client.base_url, client.api_key)
 
     def __call__(self, asked: Asked) -> Any:
@@ -83,29 +86,28 @@ class Function:
         return fitting(self._place, given, asked)
 
     async def _later(self, given: Any, asked: Asked) -> Any:
-        return fitting(self._place, await given, asked)
+        found = fitting(self._place, await given, asked)
+        return await found if inspect.isawaitable(found) else found
 
     def __repr__(self) -> str:
         return getattr(self._function, "__qualname__", repr(self._function))
 
 
 def fitting(place: int, answer: Any, asked: Asked) -> Any:
-    """The answer, if it is one to what was asked.
+    """The answer, if it is one to what was asked; of an asynchronous client perhaps something to await.
 
     Raises:
         ConfigurationTypeError: it is none: another's in its place would be a silent wrong answer.
     """
-    found = None
-    if asked.wants_response:
+    if isinstance(answer, str) and _sdk_answers.is_model(asked.cast_to):
+        sent = _sdk_answers.of_text(answer, asked.kind, asked.stream_cls if asked.stream else None)
+        if sent is not None:
+            return asked.received(*sent)
+    elif asked.wants_response:
         pass
     elif asked.stream:
-        found = _sdk_answers.events_from_text(answer, asked.stream_cls) if isinstance(answer, str) else answer
-        if not (_sdk_stream.is_stream(found) or (isinstance(found, Iterable) and not _sdk_answers.is_model(type(found)))):
-            found = found if hasattr(type(found), "__anext__") else None
-    elif isinstance(answer, str) and _sdk_answers.is_model(asked.cast_to):
-        found = _sdk_answers.from_text(answer, asked.cast_to)
+        if _sdk_stream.is_stream(answer):
+            return answer
     elif isinstance(asked.kind, type) and isinstance(answer, asked.kind):
-        found = answer
-    if found is None:
-        raise ConfigurationTypeError(f"fallback {place} gave {type(answer).__name__}, which is no answer to {asked}")
-    return found if asked.stream else asked.parsed(found)
+        return asked.parsed(answer)
+    raise ConfigurationTypeError(f"fallback {place} gave {type(answer).__name__}, which is no answer to {asked}")

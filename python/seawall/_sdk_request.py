@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, get_origin
@@ -124,6 +125,21 @@ class Asked:
         parser = self.options.post_parser
         return parser(answer) if callable(parser) else answer
 
+    def received(self, content_type: str, body: bytes) -> Any:
+        """What the SDK makes of a body as if the server had sent it."""
+        transport = _transport(self.client)
+        headers = {name: value for name, value in self.headers.items() if isinstance(value, str)}  # not what is left out
+        request = transport.Request(self.options.method, self.client._prepare_url(str(self.options.url)), headers=headers)
+        response = transport.Response(200, headers={"content-type": content_type}, content=body, request=request)
+        more = {name: value for name, value in self.how.items() if name == "stream_cls"}
+        return self.client._process_response(
+            cast_to=self.cast_to,
+            options=copy.copy(self.options),
+            response=response,
+            stream=self.stream,
+            **{"stream_cls": None, **more},
+        )
+
     def _within(self, options: Any, client: Any) -> Any:
         left = remaining()
         if left is not None:
@@ -156,6 +172,15 @@ class Asked:
         if getattr(error, "status_code", None) != 401 or getattr(self.client, "_token_cache", None) is None:
             return False
         return self.body.can_repeat and bool(self.client._should_retry(error.response))  # type: ignore[attr-defined]
+
+
+def _transport(client: Any) -> Any:
+    """The package that carries a client's requests: httpx or its successor."""
+    for cls in type(client._client).__mro__:
+        module = sys.modules.get(cls.__module__.partition(".")[0])
+        if hasattr(module, "Response") and hasattr(module, "Request"):
+            return module
+    raise ConfigurationError(f"the transport of {type(client).__name__} is not known")
 
 
 def _no_retries(given: Any) -> str:
@@ -316,4 +341,3 @@ def guarded_class(kind: type) -> Any:
     names = {name: value for cls in (_Guarded, front) for name, value in vars(cls).items() if not name.startswith("__")}
     names |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "_seawall_plain": kind}
     return type(kind.__name__, (kind,), names)
-

@@ -206,7 +206,7 @@ class Desk:
     """
 
     def __init__(self, first: Any) -> None:
-        self._kind = type(first)
+        self._kind: Any = type(first)
         self._is_async = hasattr(self._kind, "__anext__")
         self.raw = first
         self.delivered = False
@@ -229,7 +229,10 @@ class Desk:
 
     def wrap(self, pieces: Any) -> Any:
         """The guarded pieces as a stream of the first one's class."""
-        cls = _guarded(self._kind, _AsyncGuarded if self._is_async else _Guarded)
+        # A stream that is guarded already has such a class.
+        cls = (
+            self._kind if issubclass(self._kind, _Front) else _guarded(self._kind, _AsyncGuarded if self._is_async else _Guarded)
+        )
         stream = cls.__new__(cls)
         stream.__dict__.update(_seawall_desk=self, _seawall_pieces=pieces)
         return stream

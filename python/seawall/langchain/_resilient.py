@@ -448,7 +448,7 @@ def resilient(runnable: Any, pipeline: Pipeline | None = None, **guard_arguments
     """
     if not isinstance(runnable, Runnable):
         if is_client(runnable):
-            return _sdk.resilient(runnable, pipeline, **guard_arguments)
+            return _sdk.resilient(runnable, pipeline, **guard_arguments)  # type: ignore[no-any-return]
         if not callable(runnable):
             raise TypeError(f"resilient protects a Runnable or a function, not {runnable!r}")
         runnable = RunnableLambda(runnable)
