@@ -269,6 +269,8 @@ class _Guarded:
 
     def _seawall_checks(self, options: Any, cast_to: Any, response: Any, stream: bool) -> None:
         """Has the answer looked at before the SDK's own parsers see it."""
+        if getattr(response, "status_code", 200) >= 400:
+            return  # on its way through a middleware: the SDK makes an error of it
         parser, sdk = options.post_parser, _sdk_errors.sdk_of(type(self))
 
         def checked(answer: Any) -> Any:
@@ -284,7 +286,8 @@ class _Guarded:
 
 def _is_read(result: Any, response: Any, stream: bool) -> bool:
     """Whether it is a response around an answer that has been received as a whole."""
-    return not stream and hasattr(result, "http_response") and getattr(response, "is_closed", False) and hasattr(result, "parse")
+    is_answer = not stream and getattr(response, "status_code", 200) < 400
+    return is_answer and hasattr(result, "http_response") and getattr(response, "is_closed", False) and hasattr(result, "parse")
 
 
 _UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)

@@ -304,6 +304,20 @@ async def test_anthropics_asynchronous_client_is_guarded(sim, opened):
     assert (await client.messages.create(**CLAUDE)).content and sim.count() == 3
 
 
+def test_a_middleware_of_the_sdk_stands_inside_the_guard(sim, claude):
+    seen: list[int] = []
+
+    def middleware(request: Any, call_next: Any) -> Any:
+        response = call_next(request)
+        seen.append(response.http_response.status_code)
+        return response
+
+    client = guarded(claude.with_options(middleware=[middleware]))
+    sim.on("claude", faults.status(500), times=1)
+    sim.on("claude", faults.html(), after=1, times=1)
+    assert client.messages.create(**CLAUDE).content and seen == [500, 200] and sim.count() == 3
+
+
 def test_a_refused_token_of_the_sdks_own_is_replaced_once(sim):
     with Simulator(api_keys={"good"}) as server:
         given: list[str] = []
