@@ -20,6 +20,7 @@ PAGES = (
     "docs/policies/fallback.md",
     "docs/policies/retry.md",
     "docs/policies/timeout.md",
+    "docs/simulator.md",
 )
 
 

@@ -69,6 +69,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     llm::register(m)?;
     monitor::register(m)?;
     m.add_class::<simulator::SimulatedServer>()?;
+    m.add_function(wrap_pyfunction!(simulator::read_script, m)?)?;
     slots::set(m.py())?;
     Ok(())
 }

@@ -1,13 +1,17 @@
 //! The simulator's native half; `seawall.simulator.Simulator` is its face.
 
 use super::errors::configuration;
+use crate::simulator::document::{self, Item, Place, Value};
 use crate::simulator::faults::Fault;
+use crate::simulator::limits::{Limits, Rates};
 use crate::simulator::log::{Entry, Log};
-use crate::simulator::script::{Rule, Script};
+use crate::simulator::script::{Rule, Scope, Script};
 use crate::simulator::server::{Options, Server};
-use pyo3::exceptions::PyOSError;
+use crate::simulator::spread::Pace;
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,12 +25,14 @@ const GLANCE: Duration = Duration::from_millis(50);
 pub struct SimulatedServer {
     options: Mutex<Options>,
     script: Arc<Mutex<Script>>,
+    limits: Arc<Mutex<Limits>>,
     log: Arc<Log>,
     server: Mutex<Option<Server>>,
 }
 
-/// A request's row: time, method, path, model, stream, headers, body, fault, aborted.
-type Row<'py> = (f64, String, String, Option<String>, bool, Vec<(String, String)>, Bound<'py, PyBytes>, String, bool);
+/// A request's row: time, method, path, model, stream, headers, fault, aborted, status and seconds, body.
+type Row<'py> =
+    (f64, String, String, Option<String>, bool, Vec<(String, String)>, String, bool, Option<u16>, Option<f64>, Bound<'py, PyBytes>);
 
 fn row<'py>(py: Python<'py>, entry: &Entry) -> Row<'py> {
     (
@@ -36,9 +42,11 @@ fn row<'py>(py: Python<'py>, entry: &Entry) -> Row<'py> {
         entry.model.clone(),
         entry.stream,
         entry.headers.clone(),
-        PyBytes::new(py, &entry.body),
         entry.fault.clone(),
         entry.aborted(),
+        entry.status(),
+        entry.seconds(),
+        PyBytes::new(py, &entry.body),
     )
 }
 
@@ -49,6 +57,10 @@ impl SimulatedServer {
 
     fn script(&self) -> MutexGuard<'_, Script> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,6 +80,7 @@ impl SimulatedServer {
         SimulatedServer {
             options: Mutex::new(Options { seed, models, keys, require_key, host, port, log_limit }),
             script: Arc::new(Mutex::new(Script::new(seed))),
+            limits: Arc::default(),
             log: Arc::new(Log::new(log_limit)),
             server: Mutex::new(None),
         }
@@ -79,7 +92,7 @@ impl SimulatedServer {
             let mut server = self.server();
             if server.is_none() {
                 let mut options = self.options.lock().unwrap_or_else(PoisonError::into_inner);
-                let begun = Server::start(options.clone(), self.script.clone(), self.log.clone())?;
+                let begun = Server::start(options.clone(), self.script.clone(), self.limits.clone(), self.log.clone())?;
                 // Started again, it is found where it was.
                 options.port = begun.address.port();
                 *server = Some(begun);
@@ -115,15 +128,38 @@ impl SimulatedServer {
         probability: f64,
         path: Option<String>,
         after: u64,
+        start: f64,
+        until: Option<f64>,
+        outage: bool,
     ) -> PyResult<()> {
         let fault: Fault = serde_json::from_str(fault).map_err(|e| configuration(py, &format!("this is no fault: {e}")))?;
-        self.script().push(Rule { model, fault, times, probability, path, after });
+        let scope = Scope { model, start, until };
+        self.script().push(Rule { scope, fault, times, probability, path, after, outage });
         Ok(())
     }
 
-    /// Takes away a model's rules, or all.
+    /// Sets how fast a model is, as JSON.
+    fn pace(&self, py: Python<'_>, model: String, pace: &str, start: f64, until: Option<f64>) -> PyResult<()> {
+        let pace: Pace = serde_json::from_str(pace).map_err(|e| configuration(py, &format!("this is no pace: {e}")))?;
+        self.script().pace(Scope { model, start, until }, pace);
+        Ok(())
+    }
+
+    /// Sets what a model allows in a minute; `None` is any number.
+    fn limit(&self, model: &str, requests: Option<u64>, tokens: Option<u64>) {
+        self.limits().set(model, Rates { requests, tokens });
+    }
+
+    /// Takes away a model's rules, pace and limits, or all.
     fn unrule(&self, model: Option<&str>) {
         self.script().clear(model);
+        self.limits().clear(model);
+    }
+
+    /// The requests whose answers have ended since the last call, waiting so many seconds for one.
+    fn ended<'py>(&self, py: Python<'py>, timeout: f64) -> Vec<Row<'py>> {
+        let limit = Duration::from_secs_f64(timeout.clamp(0.0, 1e9));
+        py.detach(|| self.log.ended(limit)).iter().map(|entry| row(py, entry)).collect()
     }
 
     /// The requests in the log, a row each.
@@ -160,4 +196,32 @@ impl SimulatedServer {
     fn open_connections(&self) -> usize {
         self.server().as_ref().map_or(0, |s| s.shared().connections.load(Ordering::Acquire))
     }
+}
+
+/// A script's text as values with their places: `((line, column), value)`, a table's keys each with `(place, item)`.
+///
+/// Raises `ValueError(line, column, message)` where it is no TOML.
+#[pyfunction]
+pub fn read_script<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    let whole = document::parse(text).map_err(|p| PyValueError::new_err((p.place.0, p.place.1, p.message)))?;
+    item(py, whole)
+}
+
+fn item(py: Python<'_>, item: Item) -> PyResult<Bound<'_, PyAny>> {
+    let value = match item.value {
+        Value::Text(text) => text.into_bound_py_any(py)?,
+        Value::Whole(number) => number.into_bound_py_any(py)?,
+        Value::Number(number) => number.into_bound_py_any(py)?,
+        Value::Flag(flag) => flag.into_bound_py_any(py)?,
+        Value::List(items) => items.into_iter().map(|each| self::item(py, each)).collect::<PyResult<Vec<_>>>()?.into_bound_py_any(py)?,
+        Value::Table(fields) => {
+            let table = PyDict::new(py);
+            for (key, place, value) in fields {
+                let pair: (Place, Bound<'_, PyAny>) = (place, self::item(py, value)?);
+                table.set_item(key, pair)?;
+            }
+            table.into_any()
+        }
+    };
+    (item.place, value).into_bound_py_any(py)
 }

@@ -43,7 +43,7 @@ impl From<String> for Piece {
 
 pub type Body = UnsyncBoxBody<Bytes, Abort>;
 
-/// Tells the log when the client went away before its answer was whole.
+/// Tells the log when an answer is over, and whether the client went away before it was whole.
 pub struct Watch {
     pub log: Arc<Log>,
     pub entry: Arc<Entry>,
@@ -59,6 +59,7 @@ impl Drop for Watch {
         if !self.over && !self.stopping.load(Ordering::Acquire) {
             self.log.abort(&self.entry);
         }
+        self.log.end(&self.entry);
     }
 }
 

@@ -4,6 +4,7 @@ use super::body::Piece;
 use super::faults::{Cut, Kind, Status};
 use super::reply::{Content, Healthy, Stream};
 use super::route::Protocol;
+use super::script::Timing;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -43,11 +44,16 @@ pub fn status(status: &Status, protocol: Protocol, number: u64) -> (Head, Vec<Pi
     (head, vec![text.into()])
 }
 
-/// An answer under a fault.
-pub fn damaged(healthy: Healthy, kind: &Kind, protocol: Protocol, number: u64) -> (Head, Vec<Piece>) {
+/// An answer under a fault, at its pace: a stream's waits are among its pieces, a whole answer's are over before.
+pub fn damaged(healthy: Healthy, kind: &Kind, timing: &mut Timing, protocol: Protocol, number: u64) -> (Head, Vec<Piece>) {
     match healthy {
         Healthy::Whole { value, list, .. } => whole(value, list, kind, &protocol.late_error(number)),
-        Healthy::Stream(stream) => (Head::events(), streamed(&stream, kind, protocol.late_event(number))),
+        Healthy::Stream(stream) => {
+            let first =
+                stream.content.iter().enumerate().map(|(at, c)| if at == 0 { timing.first_token } else { 0.0 } + timing.of(c.tokens));
+            let waits = first.map(seconds).collect();
+            (Head::events(), streamed(&stream, waits, kind, protocol.late_event(number)))
+        }
     }
 }
 
@@ -83,24 +89,32 @@ fn breaking(mut pieces: Vec<Piece>, reset: bool) -> Vec<Piece> {
     pieces
 }
 
-fn streamed(stream: &Stream, kind: &Kind, error: String) -> Vec<Piece> {
-    let texts = || stream.content.iter().map(|Content { text, .. }| text);
-    let all = |finish: bool, done: bool| -> Vec<String> {
-        let ending = [(finish, &stream.finish), (true, &stream.usage), (done, &stream.done)];
-        let ending = ending.into_iter().filter_map(|(sent, text)| sent.then_some(text));
-        [&stream.opening].into_iter().chain(texts()).chain(ending).filter(|t| !t.is_empty()).cloned().collect()
+fn streamed(stream: &Stream, waits: Vec<Duration>, kind: &Kind, error: String) -> Vec<Piece> {
+    let all = || -> Vec<String> {
+        let content = stream.content.iter().map(|c| &c.text);
+        let ending = [&stream.finish, &stream.usage, &stream.done];
+        [&stream.opening].into_iter().chain(content).chain(ending).filter(|t| !t.is_empty()).cloned().collect()
     };
-    let sent = |texts: Vec<String>| -> Vec<Piece> { texts.into_iter().map(Piece::from).collect() };
     // The opening and `after` pieces of content.
-    let beginning = |after: usize| sent([&stream.opening].into_iter().chain(texts().take(after)).cloned().collect());
+    let beginning = |after: usize| {
+        let timed = stream.content.iter().zip(&waits).take(after);
+        let timed = timed.flat_map(|(Content { text, .. }, wait)| [Piece::Wait(*wait), text.clone().into()]);
+        let pieces = [stream.opening.clone().into()].into_iter().chain(timed);
+        pieces.filter(|piece| !matches!(piece, Piece::Wait(Duration::ZERO))).collect::<Vec<_>>()
+    };
+    let whole = |ending: &[&String]| {
+        let mut pieces = beginning(usize::MAX);
+        pieces.extend(ending.iter().map(|text| Piece::from((*text).clone())));
+        pieces
+    };
     match kind {
-        Kind::NoDone => sent(all(true, false)),
-        Kind::DoneOnly => sent(all(false, true)),
-        Kind::EmptyChoices => sent(vec![stream.none.clone(), stream.done.clone()]),
-        Kind::BrokenJson => sent(vec![broken(&stream.opening)]),
+        Kind::NoDone => whole(&[&stream.finish, &stream.usage]),
+        Kind::DoneOnly => whole(&[&stream.usage, &stream.done]),
+        Kind::EmptyChoices => vec![stream.none.clone().into(), stream.done.clone().into()],
+        Kind::BrokenJson => vec![broken(&stream.opening).into()],
         Kind::EmptyBody => Vec::new(),
-        Kind::Drip { interval, pieces: None } => spread(all(true, true), seconds(*interval)),
-        Kind::Drip { interval, pieces: Some(count) } => spread(parts(&all(true, true).concat(), *count), seconds(*interval)),
+        Kind::Drip { interval, pieces: None } => spread(all(), seconds(*interval)),
+        Kind::Drip { interval, pieces: Some(count) } => spread(parts(&all().concat(), *count), seconds(*interval)),
         Kind::Stall { after, keepalive } => {
             let mut pieces = beginning(*after);
             pieces.push(Piece::Silence(keepalive.map(seconds)));
@@ -116,7 +130,7 @@ fn streamed(stream: &Stream, kind: &Kind, error: String) -> Vec<Piece> {
             }
             pieces
         }
-        _ => sent(all(true, true)),
+        _ => whole(&[&stream.finish, &stream.usage, &stream.done]),
     }
 }
 

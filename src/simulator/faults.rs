@@ -1,5 +1,6 @@
 //! What a rule deals out instead of, or on the way to, a healthy answer.
 
+use super::spread::Spread;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -49,6 +50,13 @@ pub enum Kind {
     Stall { after: usize, keepalive: Option<f64> },
 }
 
+impl Kind {
+    /// Whether the model says something, however little of it arrives.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self, Kind::Status(_) | Kind::RetryAfterDate { .. } | Kind::Hang | Kind::Reset)
+    }
+}
+
 /// What is said of a healthy answer; the rest of it is made from the request.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -94,14 +102,14 @@ pub struct Fault {
     /// What happens.
     #[serde(flatten)]
     pub kind: Kind,
-    /// Seconds before anything is answered: at least, at most.
+    /// Before anything is answered.
     #[serde(default)]
-    pub latency: (f64, f64),
+    pub latency: Spread,
 }
 
 impl Fault {
     /// A healthy answer.
     pub fn ok() -> Fault {
-        Fault { name: "ok".into(), kind: Kind::Ok(Reply::default()), latency: (0.0, 0.0) }
+        Fault { name: "ok".into(), kind: Kind::Ok(Reply::default()), latency: Spread::default() }
     }
 }

@@ -1,8 +1,10 @@
 //! Every request that arrived, in order.
 
+use crate::drive::clock;
+use crate::engine;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,9 @@ pub struct Entry {
     /// The name of what it met.
     pub fault: String,
     aborted: AtomicBool,
+    arrived: Instant,
+    status: AtomicU16,
+    seconds: OnceLock<f64>,
     /// Which log it is in: one that was emptied since does not count it any more.
     emptied: AtomicU64,
 }
@@ -36,7 +41,36 @@ impl Entry {
         body: Bytes,
         fault: String,
     ) -> Entry {
-        Entry { time, method, path, model, stream, headers, body, fault, aborted: AtomicBool::new(false), emptied: AtomicU64::new(0) }
+        Entry {
+            time,
+            method,
+            path,
+            model,
+            stream,
+            headers,
+            body,
+            fault,
+            aborted: AtomicBool::new(false),
+            arrived: Instant::now(),
+            status: AtomicU16::new(0),
+            seconds: OnceLock::new(),
+            emptied: AtomicU64::new(0),
+        }
+    }
+
+    /// It is answered with this status from now on.
+    pub fn answered(&self, status: u16) {
+        self.status.store(status, Ordering::Release);
+    }
+
+    /// The status of the answer; `None` before there is one, and where there never was.
+    pub fn status(&self) -> Option<u16> {
+        Some(self.status.load(Ordering::Acquire)).filter(|status| *status > 0)
+    }
+
+    /// Seconds from its arrival to the end of the answer, however it ended.
+    pub fn seconds(&self) -> Option<f64> {
+        self.seconds.get().copied()
     }
 
     /// The client went away before its answer was whole.
@@ -52,6 +86,8 @@ struct Held {
     total: u64,
     aborted: u64,
     emptied: u64,
+    /// Those whose answers have ended since they were last asked for, once somebody has.
+    ended: Option<VecDeque<Arc<Entry>>>,
 }
 
 /// The requests, the oldest dropped when there are too many. Counts go on counting.
@@ -60,7 +96,7 @@ pub struct Log {
     changed: Condvar,
     limit: usize,
     // A server that is started again goes on where it was: times and numbers stay in order.
-    began: OnceLock<Instant>,
+    began: OnceLock<engine::Instant>,
     number: AtomicU64,
 }
 
@@ -69,9 +105,10 @@ impl Log {
         Log { held: Mutex::default(), changed: Condvar::new(), limit, began: OnceLock::new(), number: AtomicU64::new(0) }
     }
 
-    /// When the first server of this log began.
-    pub fn began(&self) -> Instant {
-        *self.began.get_or_init(Instant::now)
+    /// Seconds since the first server of this log began, by the clock of all policies: tests may move it.
+    pub fn now(&self) -> f64 {
+        let now = clock::now();
+        now.since(*self.began.get_or_init(|| now)).as_secs_f64()
     }
 
     /// The next request's number.
@@ -109,6 +146,33 @@ impl Log {
         }
     }
 
+    /// The answer to a request is over.
+    pub fn end(&self, entry: &Arc<Entry>) {
+        let _ = entry.seconds.set(entry.arrived.elapsed().as_secs_f64());
+        let mut held = self.lock();
+        let Some(ended) = &mut held.ended else { return };
+        if ended.len() >= self.limit.max(1) {
+            ended.pop_front();
+        }
+        ended.push_back(entry.clone());
+        drop(held);
+        self.changed.notify_all();
+    }
+
+    /// The requests whose answers have ended since the last call of this, waiting so long for one; the first call begins to look.
+    pub fn ended(&self, limit: Duration) -> Vec<Arc<Entry>> {
+        let until = Instant::now() + limit;
+        let mut held = self.lock();
+        loop {
+            let ended = held.ended.get_or_insert_default();
+            let left = until.saturating_duration_since(Instant::now());
+            if !ended.is_empty() || left.is_zero() {
+                return std::mem::take(ended).into();
+            }
+            held = self.changed.wait_timeout(held, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+    }
+
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         self.lock().entries.iter().cloned().collect()
     }
@@ -123,7 +187,7 @@ impl Log {
 
     pub fn forget(&self) {
         let mut held = self.lock();
-        *held = Held { emptied: held.emptied + 1, ..Held::default() };
+        *held = Held { emptied: held.emptied + 1, ended: held.ended.take(), ..Held::default() };
     }
 
     /// Waits until so many requests have come (or been aborted); the number there is at the end.

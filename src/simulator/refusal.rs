@@ -110,7 +110,7 @@ fn parameters(body: &Map<String, Value>) -> Refused {
         if given("logprobs") != Some(&Value::Bool(true)) {
             return Err(wrong("The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."));
         }
-        if !top.as_u64().is_some_and(|n| n <= 20) {
+        if top.as_u64().is_none_or(|n| n > 20) {
             return Err(wrong("Invalid value for 'top_logprobs': expected an integer from 0 to 20."));
         }
     }
@@ -122,7 +122,7 @@ fn messages(what: &What, body: &Map<String, Value>, model: Option<&str>) -> Refu
     if model.is_none() {
         return Err(wrong("model: Field required"));
     }
-    if matches!(what, What::Chat) && !body.get("max_tokens").is_some_and(|n| n.as_u64().is_some_and(|n| n > 0)) {
+    if matches!(what, What::Chat) && body.get("max_tokens").and_then(Value::as_u64).unwrap_or(0) == 0 {
         return Err(wrong(match body.get("max_tokens") {
             None => "max_tokens: Field required",
             Some(_) => "max_tokens: must be greater than or equal to 1",

@@ -38,6 +38,14 @@ pub enum Healthy {
 }
 
 impl Healthy {
+    /// The tokens of the answer.
+    pub fn tokens(&self) -> usize {
+        match self {
+            Healthy::Whole { tokens, .. } => *tokens,
+            Healthy::Stream(stream) => stream.content.iter().map(|c| c.tokens).sum(),
+        }
+    }
+
     /// What no model thought about.
     pub fn listed(value: Value) -> Healthy {
         Healthy::Whole { value, list: "data", tokens: 0 }

@@ -1,5 +1,6 @@
 //! The listening thread: it accepts, and it ends everything at once when it is told to.
 
+use super::limits::Limits;
 use super::log::Log;
 use super::script::Script;
 use super::service::{self, Service};
@@ -39,6 +40,7 @@ pub struct Options {
 pub struct Shared {
     pub options: Options,
     pub script: Arc<Mutex<Script>>,
+    pub limits: Arc<Mutex<Limits>>,
     pub log: Arc<Log>,
     pub connections: AtomicUsize,
     pub seen: Mutex<BTreeSet<String>>,
@@ -48,6 +50,10 @@ pub struct Shared {
 impl Shared {
     pub fn script(&self) -> std::sync::MutexGuard<'_, Script> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn limits(&self) -> std::sync::MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,8 +68,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens; `script` and `log` outlive it, so that it can be started again.
-    pub fn start(options: Options, script: Arc<Mutex<Script>>, log: Arc<Log>) -> io::Result<Server> {
+    /// Listens; `script`, `limits` and `log` outlive it, so that it can be started again.
+    pub fn start(options: Options, script: Arc<Mutex<Script>>, limits: Arc<Mutex<Limits>>, log: Arc<Log>) -> io::Result<Server> {
         let mut addresses = (options.host.as_str(), options.port).to_socket_addrs()?;
         let wanted = addresses.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))?;
         let socket = socket2::Socket::new(socket2::Domain::for_address(wanted), socket2::Type::STREAM, None)?;
@@ -73,10 +79,11 @@ impl Server {
         socket.set_nonblocking(true)?;
         let listener = Blocking::from(socket);
         let address = listener.local_addr()?;
-        log.began();
+        log.now();
         let shared = Arc::new(Shared {
             options,
             script,
+            limits,
             log,
             connections: AtomicUsize::new(0),
             seen: Mutex::default(),

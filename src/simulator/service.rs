@@ -3,13 +3,15 @@
 use super::asked;
 use super::body::{self, Abort, Body, Watch};
 use super::damage::{Head, damaged, seconds, status};
-use super::embeddings::embeddings;
+use super::embeddings::{embeddings, input_tokens};
 use super::faults::{Fault, Kind, Reply, Status};
 use super::log::{Entry, Log};
 use super::refusal::refusal;
 use super::reply::Healthy;
 use super::route::{Protocol, Route, What, route};
+use super::script::{Dealt, Timing};
 use super::server::Shared;
+use super::spread::Spread;
 use super::{anthropic, openai};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -75,6 +77,19 @@ impl Service {
             Some(models) => models.iter().cloned().collect(),
             None => self.shared.seen.lock().unwrap_or_else(|p| p.into_inner()).iter().cloned().collect(),
         }
+    }
+
+    /// The tokens that count against a limit before there is an answer, and whether those of the answer are among them.
+    fn asked_tokens(&self, request: &Understood, protocol: Protocol) -> Option<(usize, bool)> {
+        let model = request.model.as_deref()?;
+        let asked = match request.what {
+            What::Chat if protocol == Protocol::Anthropic => asked::anthropic(&request.body, model),
+            What::Chat => asked::openai(&request.body, model),
+            What::Embeddings => return Some((input_tokens(&request.body), true)),
+            _ => return None,
+        };
+        let most = asked.limit.map(|limit| limit.saturating_mul(asked.choices));
+        Some((asked.prompt_tokens.saturating_add(most.unwrap_or(0)), most.is_some()))
     }
 
     /// The answer as it should be.
@@ -147,20 +162,37 @@ pub async fn answer(service: Service, request: Request<Incoming>) -> Result<Resp
             .and_then(|()| service.known(protocol, model.as_deref()))
             .err(),
     };
-    let (fault, latency) = match &refused {
-        Some(status) => (Fault { name: format!("refused {}", status.code), kind: Kind::Status(*status.clone()), latency: (0.0, 0.0) }, 0.0),
-        None => shared.script().deal(model.as_deref().unwrap_or(""), &path),
+    let understood = match (&refused, asked) {
+        (None, Ok(Route { what, .. })) => Some(Understood { what, body: parsed.unwrap_or_default(), model: model.clone(), stream }),
+        _ => None,
     };
-    if let (None, Some(model)) = (&refused, &model) {
+    let name = model.as_deref().unwrap_or("");
+    let unlimited = shared.limits().is_empty();
+    let counted = understood.as_ref().filter(|_| !unlimited).and_then(|request| service.asked_tokens(request, protocol));
+    let now = shared.log.now();
+    let limited = counted.and_then(|(tokens, _)| shared.limits().admit(name, tokens, now, protocol).err());
+    let dealt = match (refused, limited) {
+        (Some(status), _) => instead(format!("refused {}", status.code), *status),
+        (None, Some(limited)) => instead(limited.name, limited.status),
+        (None, None) => shared.script().deal(name, &path, now),
+    };
+    let Dealt { fault, latency, mut timing } = dealt;
+    if let (Some(_), Some(model)) = (&understood, &model) {
         shared.seen.lock().unwrap_or_else(|p| p.into_inner()).insert(model.clone());
     }
-    let entry = log(&shared.log, &shared, &head, path, &model, stream, text, fault.name.clone());
-    let mut watch =
-        Watch { log: shared.log.clone(), entry, over: false, bodiless: head.method == Method::HEAD, stopping: shared.stopping.clone() };
+    let entry = log(&shared.log, now, &head, path, &model, stream, text, fault.name.clone());
+    let mut watch = Watch {
+        log: shared.log.clone(),
+        entry: entry.clone(),
+        over: false,
+        bodiless: head.method == Method::HEAD,
+        stopping: shared.stopping.clone(),
+    };
     if latency > 0.0 {
         tokio::time::sleep(seconds(latency)).await;
     }
-    let (answer, pieces) = match (&fault.kind, asked) {
+    let mut extra = 0;
+    let (mut answer, pieces) = match (&fault.kind, &understood) {
         (Kind::Status(given), _) => status(given, protocol, number),
         (Kind::RetryAfterDate { seconds: ahead }, _) => {
             let (mut head, pieces) = status(&Status::of(429, "Rate limit reached.", Some("rate_limit_exceeded")), protocol, number);
@@ -169,28 +201,47 @@ pub async fn answer(service: Service, request: Request<Incoming>) -> Result<Resp
             head.headers.push((RETRY_AFTER.as_str().into(), httpdate::fmt_http_date(date)));
             (head, pieces)
         }
-        (Kind::Hang, _) => std::future::pending().await,
         (Kind::Reset, _) => {
             watch.over = true;
             service.reset.store(true, Ordering::Release);
             return Err(Abort);
         }
-        (kind, Ok(Route { what, .. })) => {
-            let request = Understood { what, body: parsed.unwrap_or_default(), model, stream };
+        (Kind::Hang, _) | (_, None) => std::future::pending().await,
+        (kind, Some(request)) => {
             let made = Reply::default();
             let reply = if let Kind::Ok(reply) = kind { reply } else { &made };
-            damaged(service.healthy(&request, protocol, number, reply), kind, protocol, number)
+            let healthy = service.healthy(request, protocol, number, reply);
+            if counted.is_some_and(|(_, all)| !all) {
+                extra = healthy.tokens();
+            }
+            if let Healthy::Whole { tokens, .. } = &healthy {
+                let thinking = timing.first_token + timing.of(*tokens);
+                if thinking > 0.0 {
+                    tokio::time::sleep(seconds(thinking)).await;
+                }
+            }
+            damaged(healthy, kind, &mut timing, protocol, number)
         }
-        (_, Err(refused)) => status(&refused, protocol, number),
     };
+    if counted.is_some() {
+        // What a fault says of the headers comes later, and holds.
+        let left = shared.limits().charge(name, extra, now, protocol);
+        answer.headers = left.into_iter().chain(answer.headers).collect();
+    }
+    entry.answered(answer.status);
     watch.bodiless |= matches!(answer.status, 204 | 304);
     Ok(response(answer, protocol, number, began, body::body(pieces, watch, service.reset)))
+}
+
+/// A status instead of what the script would deal.
+fn instead(name: String, status: Status) -> Dealt {
+    Dealt { fault: Fault { name, kind: Kind::Status(status), latency: Spread::default() }, latency: 0.0, timing: Timing::none() }
 }
 
 #[allow(clippy::too_many_arguments)] // what there is to say of a request
 fn log(
     log: &Log,
-    shared: &Shared,
+    time: f64,
     head: &hyper::http::request::Parts,
     path: String,
     model: &Option<String>,
@@ -198,7 +249,6 @@ fn log(
     body: Bytes,
     fault: String,
 ) -> Arc<Entry> {
-    let time = shared.log.began().elapsed().as_secs_f64();
     log.push(Entry::new(time, head.method.to_string(), path, model.clone(), stream, kept(&head.headers), body, fault))
 }
 

@@ -1,21 +1,19 @@
 """What can go wrong: each function makes a `Fault` for `Simulator.on`.
 
-All take `latency=`: seconds before anything is answered, or a pair of the least and the most, seeded.
+Nearly all take `latency=`: seconds before anything is answered, a pair of the least and the most, or one of
+`seawall.simulator.distributions`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Literal
 
 from seawall.errors import ConfigurationError
+from seawall.simulator.distributions import Distribution, Latency, Seconds, distribution, fixed, seconds
 
-Seconds = float | timedelta
-Latency = Seconds | tuple[Seconds, Seconds]
 ToolCall = tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 
 _HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
@@ -30,47 +28,24 @@ class Fault:
         name: as the log of requests shows it.
         kind: what happens.
         details: the rest of it.
-        latency: least and most seconds before anything is answered.
+        latency: before anything is answered.
     """
 
     name: str
     kind: str
     details: Mapping[str, Any] = field(default_factory=dict)
-    latency: tuple[float, float] = (0.0, 0.0)
+    latency: Distribution = field(default_factory=lambda: fixed(0))
 
     def __hash__(self) -> int:
         return hash((self.name, self.latency))
 
     def wire(self) -> str:
         """As the native server reads it."""
-        return json.dumps({"name": self.name, "kind": self.kind, **self.details, "latency": self.latency})
+        return json.dumps({"name": self.name, "kind": self.kind, **self.details, "latency": self.latency.wire()})
 
 
-def seconds(name: str, value: Any) -> float:
-    """Seconds as a number or a timedelta.
-
-    Raises:
-        TypeError, ConfigurationError: it is neither, or negative.
-    """
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be seconds (a number or a timedelta), not {value!r}")
-    if not 0 <= value <= 1e9 or math.isnan(value):
-        raise ConfigurationError(f"{name} must be zero seconds or more, not {value!r}")
-    return float(value)
-
-
-def _latency(value: Latency) -> tuple[float, float]:
-    if isinstance(value, tuple):
-        if len(value) != 2:
-            raise ConfigurationError(f"latency must be seconds or a pair of the least and the most, not {value!r}")
-        least, most = (seconds("latency", each) for each in value)
-        if least > most:
-            raise ConfigurationError(f"latency must be a pair of the least and the most, not {value!r}")
-        return least, most
-    both = seconds("latency", value)
-    return both, both
+def _latency(value: Latency) -> Distribution:
+    return distribution("latency", value)
 
 
 def _pieces(name: str, value: Any) -> int:
@@ -85,8 +60,8 @@ def ok(*, latency: Latency = 0) -> Fault:
 
 
 def latency(time: Latency) -> Fault:
-    """A healthy answer that takes its time: seconds, or a pair of the least and the most."""
-    return Fault("latency", "ok", {}, _latency(time))
+    """A healthy answer that takes its time: seconds, a pair of the least and the most, or a distribution."""
+    return Fault("latency", "ok", {}, distribution("time", time))
 
 
 def reply(
@@ -108,9 +83,7 @@ def reply(
     Raises:
         TypeError, ConfigurationError: arguments that cannot be meant.
     """
-    for name, value in (("text", text), ("reasoning", reasoning), ("finish_reason", finish_reason)):
-        if value is not None and not isinstance(value, str):
-            raise TypeError(f"{name} must be a str, not {value!r}")
+    _texts(text=text, reasoning=reasoning, finish_reason=finish_reason)
     details = {
         "text": text,
         "tool_calls": [_call(each) for each in _list("tool_calls", tool_calls)],
@@ -118,6 +91,12 @@ def reply(
         "finish_reason": finish_reason,
     }
     return Fault("reply", "ok", details, _latency(latency))
+
+
+def _texts(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be a str, not {value!r}")
 
 
 def _list(name: str, value: Any) -> Sequence[Any]:
@@ -166,13 +145,18 @@ def status(
     """
     if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
         raise ConfigurationError(f"code must be an HTTP status from 200 to 599, not {code!r}")
+    _texts(message=message, error_code=error_code, error_type=error_type, content_type=content_type)
+    if not isinstance(headers, (Mapping, type(None))):
+        raise TypeError(f"headers must be a dict, not {headers!r}")
+    if not isinstance(body, (str, Mapping, type(None))):
+        raise TypeError(f"body must be a str or a dict, not {body!r}")
     details: dict[str, Any] = {
         "code": code,
         "message": message,
         "error_code": error_code,
         "error_type": error_type,
-        "body": body if body is None or isinstance(body, str) else json.dumps(body),
-        "content_type": content_type,
+        "body": body if body is None or isinstance(body, str) else json.dumps(_sendable("body", body)),
+        "content_type": content_type and _header("content_type", content_type)[1],
         "headers": [_header(name, value) for name, value in (headers or {}).items()],
     }
     return Fault(f"status {code}", "status", details, _latency(latency))
@@ -197,6 +181,8 @@ def rate_limit(
     latency: Latency = 0,
 ) -> Fault:
     """429, with `Retry-After` in seconds, `retry-after-ms`, or (with `date`) `Retry-After` as an HTTP date."""
+    if not isinstance(date, bool):
+        raise TypeError(f"date must be True or False, not {date!r}")
     if date:
         ahead = seconds("retry_after", 0 if retry_after is None else retry_after)
         return Fault("rate limit", "retry_after_date", {"seconds": ahead}, _latency(latency))
@@ -314,3 +300,29 @@ def stall(after: int = 3, keepalive: Seconds | None = None, *, latency: Latency 
     """
     every = None if keepalive is None else seconds("keepalive", keepalive)
     return Fault("stall", "stall", {"after": _pieces("after", after), "keepalive": every}, _latency(latency))
+
+
+__all__ = [
+    "Fault",
+    "broken_json",
+    "content_filter",
+    "context_window",
+    "cut",
+    "done_only",
+    "drip",
+    "empty_body",
+    "empty_choices",
+    "hang",
+    "html",
+    "latency",
+    "no_done",
+    "ok",
+    "overloaded",
+    "quota",
+    "rate_limit",
+    "reply",
+    "reset",
+    "stall",
+    "status",
+    "unknown_model",
+]
