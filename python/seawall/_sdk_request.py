@@ -140,18 +140,19 @@ class Asked:
             **{"stream_cls": None, **more},
         )
 
-    def _within(self, options: Any, client: Any) -> Any:
+    def _within(self, options: Any) -> Any:
         left = remaining()
         if left is not None:
             timeout = options.timeout
             known = timeout is None or _is_number(timeout) or hasattr(timeout, "connect")
             # Zero is refused by some transports; the machine sees that nothing is left.
-            options.timeout = tighter(timeout if known else client.timeout, max(left, 0.001))
+            options.timeout = tighter(timeout if known else self.client.timeout, max(left, 0.001))
         return options
 
     def options_for_another(self) -> Any:
+        """The options as another client is asked with them: limits of time are between it and the calls around it."""
         self.body.rewind()
-        return self._within(copy.copy(self.options), self.client)
+        return copy.copy(self.options)
 
     def next_options(self) -> Any:
         """The options of the next attempt."""
@@ -162,7 +163,7 @@ class Asked:
             if not any(name.lower() == _RETRY_COUNT for name in self.headers):
                 options.headers = {**self.headers, _RETRY_COUNT: str(self._sent)}
         self._sent += 1
-        return self._within(options, self.client)
+        return self._within(options)
 
     def new_credentials(self, error: Exception) -> bool:
         """Whether a refused token of the SDK's own cache was thrown away, so that the request is worth sending once more.

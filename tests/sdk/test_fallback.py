@@ -51,6 +51,14 @@ def test_another_client_is_sent_the_same_request(sim, sdk, other):
     assert [error.status_code for error in caught.value.alternatives] == [503]
 
 
+def test_another_client_keeps_its_own_timeout(sim, sdk, other):
+    sim.on("gpt-4", faults.status(500))
+    backup = openai.OpenAI(api_key="other", base_url=other.base_url, timeout=30)
+    guarded(sdk.with_options(timeout=5), backup, deadline=60).chat.completions.create(**PLAIN)
+    told = [simulator.requests[0].headers["x-stainless-read-timeout"] for simulator in (sim, other)]
+    assert told[0] == "5" and float(told[1]) == 30
+
+
 def test_a_guarded_client_stands_in_with_its_own_policies(sim, sdk, other):
     sim.on("gpt-4", faults.status(500))
     other.on("gpt-4", faults.html(), times=2)
