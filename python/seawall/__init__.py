@@ -59,12 +59,13 @@ from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, Se
 if TYPE_CHECKING:
     from seawall import testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
+    from seawall._sdk import resilient
 
 __version__ = "0.1.0"
 
 
 # Loaded when first asked for: most programs go without.
-_LATER = {"testing": "testing", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports"}
+_LATER = {"testing": "testing", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports", "resilient": "_sdk"}
 
 
 def __getattr__(name: str) -> Any:
@@ -112,6 +113,7 @@ __all__ = [
     "presets",
     "register_classifier",
     "remaining",
+    "resilient",
     "retry",
     "retry_all",
     "retry_any",

@@ -9,6 +9,7 @@ use super::generator::thrown;
 use super::protocol::{Awaitable, yielded};
 use super::recycled::{Bin, Recycled};
 use super::running::{Awaited, Items, Resume, Running, Turn, anext, awaitable, send};
+use super::sdk_stream::Desk;
 use super::slots::{self, Held};
 use super::stack;
 use super::turnstile::Turnstile;
@@ -70,6 +71,20 @@ impl AsyncGenerator {
         let mut running = Running::resumed(flight, Some(execution), Way::AsyncItems);
         running.items = Some(Items { source, call, open: false });
         AsyncGenerator(Turnstile::new(State::Waiting(Box::new(running))))
+    }
+
+    /// The same of a call whose first attempt has given a stream of an SDK: what the caller gets in its place.
+    pub fn at_a_desk<'py>(py: Python<'py>, mut running: Box<Running>, call: CallId, stream: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let (desk, pieces) = match Desk::of(stream.bind(py)) {
+            Ok(opened) => opened,
+            Err(error) => {
+                running.abandon(py);
+                return Err(error);
+            }
+        };
+        running.gives_items(Items { source: pieces, call, open: false }, desk.clone_ref(py));
+        let generator = Bound::new(py, AsyncGenerator(Turnstile::new(State::Waiting(running))))?;
+        desk.wrap(generator.into_any())
     }
 
     /// What becomes of it once an item's await has ended or suspended.
@@ -244,7 +259,7 @@ impl Item {
                 self.generator(py).becomes(State::Waiting(running));
                 Ok(Turn::Item(item))
             }
-            Ok(Turn::Return(value)) => {
+            Ok(Turn::Return(value) | Turn::Stream(value, _)) => {
                 self.generator(py).becomes(State::Done);
                 if closing {
                     running.abandon(py);

@@ -1,5 +1,6 @@
 //! The coroutine driver: a native awaitable, on the fast lane as long as there is no trouble.
 
+use super::async_generator::AsyncGenerator;
 use super::compiled::Compiled;
 use super::event_loop;
 use super::flight::{Flight, Way};
@@ -11,6 +12,7 @@ use super::protocol::{Awaitable, yielded};
 use super::recycled::{Bin, Recycled};
 use super::remaining;
 use super::running::{Awaited, Resume, Running, Turn, send};
+use super::sdk_stream;
 use super::slots::{self, Held};
 use super::stack;
 use super::turnstile::{Entered, Turnstile};
@@ -141,7 +143,7 @@ impl Awaitable for Coroutine {
         };
         match sent {
             Ok(Turn::Yield(yielded)) if !compiled.has_limits => Ok(Turn::Yield(yielded)),
-            Ok(Turn::Return(result)) => match settle(compiled, &pass) {
+            Ok(Turn::Return(result)) if !sdk_stream::is_async(result.bind(py)) => match settle(compiled, &pass) {
                 Ok(true) => {
                     *entered = State::Done;
                     Ok(Turn::Return(result))
@@ -172,15 +174,18 @@ impl State {
 impl Entered<'_, State> {
     /// Runs until the call suspends or ends, and keeps what is left of it.
     fn go_on(&mut self, py: Python<'_>, mut running: Box<Running>, input: Resume) -> PyResult<Turn> {
-        let turn = running.run(py, input);
-        if let Ok(Turn::Yield(_)) = turn {
-            **self = State::Suspended(running);
-            return turn;
+        match running.run(py, input) {
+            turn @ Ok(Turn::Yield(_)) => {
+                **self = State::Suspended(running);
+                turn
+            }
+            Ok(Turn::Stream(stream, call)) => streams(py, running, call, &stream),
+            turn @ Err(_) => {
+                running.abandon(py);
+                turn
+            }
+            turn => turn,
         }
-        if turn.is_err() {
-            running.abandon(py);
-        }
-        turn
     }
 
     /// The machine takes over from the fast lane: from a refusal, or with what the call gave.
@@ -207,12 +212,14 @@ impl Entered<'_, State> {
                     **self = State::Suspended(running);
                     return armed.map(|()| Turn::Yield(yielded));
                 }
-                Ok(Turn::Return(value) | Turn::Item(value)) => Ok(value),
+                Ok(Turn::Return(value) | Turn::Item(value) | Turn::Stream(value, _)) => Ok(value),
                 Err(error) => Err(error),
             };
             let mut running = light.under_way(py);
             running.current = None;
-            running.ended(py, Awaited::begun(CallId::FIRST), result)?;
+            if let Some(Turn::Stream(stream, call)) = running.ended(py, Awaited::begun(CallId::FIRST), result)? {
+                return streams(py, running, call, &stream);
+            }
             self.go_on(py, running, Resume::Send(py.None()))
         })
     }
@@ -269,6 +276,11 @@ impl Light {
         running.first = Some(self.inner.bind(py).clone().unbind());
         Box::new(running)
     }
+}
+
+/// The end of a coroutine whose call goes on with the items of a stream.
+fn streams(py: Python<'_>, running: Box<Running>, call: CallId, stream: &Py<PyAny>) -> PyResult<Turn> {
+    AsyncGenerator::at_a_desk(py, running, call, stream).map(|wrapped| Turn::Return(wrapped.unbind()))
 }
 
 /// An awaitable that is its own iterator; two cannot await it at once.

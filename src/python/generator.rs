@@ -6,6 +6,7 @@
 use super::flight::{Flight, Way};
 use super::inline::Inline;
 use super::remaining;
+use super::sdk_stream::Desk;
 use super::slots;
 use super::stack;
 use super::turnstile::{Entered, Turnstile};
@@ -44,6 +45,8 @@ struct Running {
     current: Option<Current>,
     /// How the source ended when an item was passed straight on.
     last: Option<PyResult<Turn>>,
+    /// Where streams of an SDK are looked after.
+    desk: Option<Desk>,
 }
 
 enum State {
@@ -150,9 +153,10 @@ impl Running {
         match step {
             Step::Start { call, target, deadline } => {
                 let deadline = self.flight.compiled.told(|| deadline);
-                match remaining::within(py, deadline, || self.flight.start(py, target, Way::Items))
-                    .and_then(|value| items(value.bind(py)).map(Bound::unbind))
-                {
+                match remaining::within(py, deadline, || self.flight.start(py, target, Way::Items)).and_then(|value| match &self.desk {
+                    Some(desk) => desk.open(value.bind(py)),
+                    None => items(value.bind(py)).map(Bound::unbind),
+                }) {
                     Ok(items) => {
                         self.current = Some(Current { items, call, open: false });
                         *input = Some(Input::Send(py.None()));
@@ -251,12 +255,19 @@ impl Generator {
 
     /// A call that begins with its first item.
     pub fn new(flight: Flight) -> Generator {
-        Generator::of(Running { flight, execution: None, current: None, last: None })
+        Generator::of(Running { flight, execution: None, current: None, last: None, desk: None })
     }
 
     /// A call whose first attempt has given an iterator that nothing was taken from yet.
     pub fn under_way(flight: Flight, execution: Execution, call: CallId, items: Py<PyAny>) -> Generator {
-        Generator::of(Running { flight, execution: Some(execution), current: Some(Current { items, call, open: false }), last: None })
+        let current = Some(Current { items, call, open: false });
+        Generator::of(Running { flight, execution: Some(execution), current, last: None, desk: None })
+    }
+
+    /// The same with a stream of an SDK, whose pieces these are; so may be those of later attempts.
+    pub fn at_a_desk(flight: Flight, execution: Execution, call: CallId, pieces: Py<PyAny>, desk: Desk) -> Generator {
+        let current = Some(Current { items: pieces, call, open: false });
+        Generator::of(Running { flight, execution: Some(execution), current, last: None, desk: Some(desk) })
     }
 
     fn enter(&self) -> PyResult<Entered<'_, State>> {
@@ -385,6 +396,9 @@ impl Generator {
         let State::Waiting(running) = &*entered else { return Ok(()) };
         if let Some(current) = &running.current {
             visit.call(&current.items)?;
+        }
+        if let Some(desk) = &running.desk {
+            desk.traverse(&visit)?;
         }
         running.flight.traverse(&visit)
     }

@@ -11,6 +11,8 @@ use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::remaining;
+use super::running::Running;
+use super::sdk_stream::{self, Desk};
 use super::slots;
 use super::stack;
 use crate::drive::clock;
@@ -42,6 +44,9 @@ pub enum Given {
     Coroutine,
     Generator,
     AsyncGenerator,
+    /// A stream object of an SDK.
+    Stream,
+    AsyncStream,
 }
 
 /// Whether a result has still to be run.
@@ -72,7 +77,8 @@ unsafe fn to_run(value: *mut ffi::PyObject) -> Option<Given> {
     } else if kind == &raw mut ffi::PyAsyncGen_Type || is_ours(&OURS[2]) {
         Some(Given::AsyncGenerator)
     } else {
-        None
+        // SAFETY: a live object.
+        unsafe { sdk_stream::given(value) }
     }
 }
 
@@ -394,12 +400,21 @@ fn go_on(py: Python<'_>, mut flight: Flight, mut execution: Execution) -> PyResu
 }
 
 /// Gives the driver of its kind what a plain function gave.
-fn hand_over(py: Python<'_>, mut flight: Flight, execution: Execution, call: CallId) -> PyResult<Bound<'_, PyAny>> {
+fn hand_over(py: Python<'_>, mut flight: Flight, mut execution: Execution, call: CallId) -> PyResult<Bound<'_, PyAny>> {
     let given = flight.given.take().unwrap_or_else(|| py.None());
     Ok(match has_to_run(given.bind(py)) {
         Some(Given::Coroutine) | None => Bound::new(py, Coroutine::under_way(flight, execution, call, given))?.into_any(),
         Some(Given::Generator) => Bound::new(py, Generator::under_way(flight, execution, call, given))?.into_any(),
         Some(Given::AsyncGenerator) => Bound::new(py, AsyncGenerator::under_way(flight, execution, call, given))?.into_any(),
+        Some(Given::Stream) => {
+            let (desk, pieces) = Desk::of(given.bind(py)).inspect_err(|_| execution.abandon(clock::now()))?;
+            let generator = Bound::new(py, Generator::at_a_desk(flight, execution, call, pieces, desk.clone_ref(py)))?;
+            desk.wrap(generator.into_any())?
+        }
+        Some(Given::AsyncStream) => {
+            let running = Running::resumed(flight, Some(execution), Way::Async);
+            AsyncGenerator::at_a_desk(py, Box::new(running), call, &given)?
+        }
     })
 }
 

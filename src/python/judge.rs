@@ -291,11 +291,10 @@ impl RetryJudge {
         state: &impl Fn() -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<Option<WaitHint>> {
         static WANTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        static TRANSIENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = error.py();
         match &self.listed {
             Listed::Table if row.is_some() => Ok(row.and_then(|row| row.retry).unwrap_or(false).then_some(WaitHint::None)),
-            Listed::Table => truth_or_seconds(&ours(py, &TRANSIENT, "seawall._classify", "transient")?.call1((error,))?),
+            Listed::Table => truth_or_seconds(&ours(py, &WANTS, "seawall._classify", "wants_retry")?.call1((error,))?),
             Listed::Types(types) => {
                 if !error.is_instance(types.bind(py).as_any())? {
                     return Ok(None);

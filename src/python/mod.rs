@@ -22,6 +22,7 @@ mod protocol;
 mod recycled;
 mod remaining;
 mod running;
+mod sdk_stream;
 mod simulator;
 mod slots;
 mod stack;

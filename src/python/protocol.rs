@@ -30,7 +30,7 @@ unsafe extern "C" fn am_send<T: Awaitable>(
 ) -> ffi::PySendResult {
     let (status, given) = slots::guarded((ffi::PySendResult::PYGEN_ERROR, null_mut()), || match sent::<T>(object, value) {
         Ok(Turn::Yield(value)) => (ffi::PySendResult::PYGEN_NEXT, value.into_ptr()),
-        Ok(Turn::Return(value) | Turn::Item(value)) => (ffi::PySendResult::PYGEN_RETURN, value.into_ptr()),
+        Ok(Turn::Return(value) | Turn::Item(value) | Turn::Stream(value, _)) => (ffi::PySendResult::PYGEN_RETURN, value.into_ptr()),
         Err(error) => {
             slots::raise(error);
             (ffi::PySendResult::PYGEN_ERROR, null_mut())
@@ -48,12 +48,12 @@ unsafe extern "C" fn iternext<T: Awaitable>(object: *mut ffi::PyObject) -> *mut 
         let ended = match sent::<T>(object, unsafe { ffi::Py_None() }) {
             Ok(Turn::Yield(value)) => return value.into_ptr(),
             // SAFETY: the interpreter calls with its lock held.
-            Ok(Turn::Return(value) | Turn::Item(value)) if value.is_none(unsafe { Python::assume_attached() }) => {
+            Ok(Turn::Return(value) | Turn::Item(value) | Turn::Stream(value, _)) if value.is_none(unsafe { Python::assume_attached() }) => {
                 // SAFETY: the reference was ours.
                 unsafe { ffi::Py_DECREF(value.into_ptr()) };
                 return null_mut();
             }
-            Ok(Turn::Return(value) | Turn::Item(value)) => PyStopIteration::new_err((value,)),
+            Ok(Turn::Return(value) | Turn::Item(value) | Turn::Stream(value, _)) => PyStopIteration::new_err((value,)),
             Err(error) => error,
         };
         slots::raise(ended);
@@ -85,6 +85,6 @@ pub fn set<T: Awaitable>(py: Python<'_>, awaited: ffi::unaryfunc) {
 pub fn yielded(turn: Turn) -> PyResult<Py<PyAny>> {
     match turn {
         Turn::Yield(value) => Ok(value),
-        Turn::Return(value) | Turn::Item(value) => Err(PyStopIteration::new_err((value,))),
+        Turn::Return(value) | Turn::Item(value) | Turn::Stream(value, _) => Err(PyStopIteration::new_err((value,))),
     }
 }

@@ -10,6 +10,7 @@ use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use super::hooks;
 use super::remaining;
+use super::sdk_stream::{self, Desk};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Outcome, Step};
 use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
@@ -58,6 +59,8 @@ pub enum Turn {
     Item(Py<PyAny>),
     /// The end.
     Return(Py<PyAny>),
+    /// The end of a coroutine, with a stream of an SDK: that call ends with its items.
+    Stream(Py<PyAny>, CallId),
 }
 
 /// The attempt whose items are handed out.
@@ -85,6 +88,8 @@ pub struct Running {
     pub items: Option<Items>,
     /// An exception that the consumer threw in: if it comes out unchanged it says nothing of the callee.
     pub thrown: Option<Py<PyAny>>,
+    /// Where streams of an SDK are looked after.
+    desk: Option<Desk>,
 }
 
 impl Running {
@@ -102,12 +107,18 @@ impl Running {
             held: None,
             items: None,
             thrown: None,
+            desk: None,
         }
     }
 
     /// A call whose machine is there already.
     pub fn resumed(flight: Flight, execution: Option<Execution>, way: Way) -> Running {
         Running { execution, ..Running::new(flight, way) }
+    }
+
+    /// A coroutine's call that gives items from here on.
+    pub fn gives_items(&mut self, items: Items, desk: Desk) {
+        (self.way, self.items, self.desk, self.current) = (Way::AsyncItems, Some(items), Some(desk), None);
     }
 
     /// Runs until something has to be handed out.
@@ -131,7 +142,7 @@ impl Running {
                         self.arm(py, &value)?;
                         return Ok(Turn::Yield(value));
                     }
-                    Ok(Turn::Return(value) | Turn::Item(value)) => Ok(value),
+                    Ok(Turn::Return(value) | Turn::Item(value) | Turn::Stream(value, _)) => Ok(value),
                     Err(error) => Err(error),
                 };
                 let result = self.leave(py, &mut awaited, result);
@@ -318,6 +329,11 @@ impl Running {
             },
             Awaited::Call { call, given_up: false, .. } => {
                 self.disarm(py);
+                if let (Way::Async, Ok(value)) = (self.way, &result)
+                    && sdk_stream::is_async(value.bind(py))
+                {
+                    return result.map(|stream| Some(Turn::Stream(stream, call)));
+                }
                 let result = match (&mut self.items, result) {
                     (Some(items), Ok(item)) if items.open => return Ok(Some(Turn::Item(item))),
                     (Some(items), Ok(item)) => {
@@ -434,7 +450,9 @@ impl Running {
     fn first_item<'py>(&mut self, value: &Bound<'py, PyAny>, call: CallId) -> PyResult<Bound<'py, PyAny>> {
         static SEVERAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = value.py();
-        let source = if value.hasattr(intern!(py, "__anext__"))? {
+        let source = if let Some(desk) = &self.desk {
+            desk.open(value)?.into_bound(py)
+        } else if value.hasattr(intern!(py, "__anext__"))? {
             value.clone()
         } else {
             ours(py, &SEVERAL, "seawall._guarded", "several")?.call1((value,))?
@@ -481,6 +499,9 @@ impl Running {
         }
         visit.call(&self.first)?;
         visit.call(&self.thrown)?;
+        if let Some(desk) = &self.desk {
+            desk.traverse(visit)?;
+        }
         self.flight.traverse(visit)
     }
 }

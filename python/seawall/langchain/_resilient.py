@@ -18,8 +18,10 @@ from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langchain_core.runnables.passthrough import RunnableAssign
 from typing_extensions import Self
 
+from seawall import _sdk
 from seawall._model import retry_policy
 from seawall._prompt import Prompt
+from seawall._sdk_request import is_client
 from seawall._seawall import Fallback, Pipeline, Retry
 from seawall.errors import ConfigurationError, StreamInterruptedError
 from seawall.langchain import _batch, errors
@@ -517,6 +519,8 @@ def resilient(runnable: Any, pipeline: Pipeline | None = None, **guard_arguments
         TypeError: not a runnable.
     """
     if not isinstance(runnable, Runnable):
+        if is_client(runnable):
+            return _sdk.resilient(runnable, pipeline, **guard_arguments)  # type: ignore[no-any-return]
         if not callable(runnable):
             raise TypeError(f"resilient protects a Runnable or a function, not {runnable!r}")
         runnable = RunnableLambda(runnable)
