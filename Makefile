@@ -9,7 +9,7 @@ SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python test-peers loom mutants lint fmt build bench clean
+.PHONY: help demo test test-all test-rust test-python test-peers loom mutants lint fmt build bench campaign clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ test-all: ## Build and pass the Python tests on each Python 3.10 to 3.13 that is
 bench: ## Measure what seawall costs beside its peers, in a release build: some minutes. QUICK=1: a look. DOCS=1: into docs/.
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/bench
 	@.venv-bench/bin/python benches/run.py $(if $(QUICK),--quick) $(if $(DOCS),--docs)
+
+campaign: $(VENV)/dev ## Every fault by every way of asking under every policy: prints and writes docs/campaign.md.
+	@$(BIN)/python tests/campaign/campaign.py
 
 build: $(VENV)/built ## Build the extension into .venv.
 
