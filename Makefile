@@ -101,5 +101,6 @@ $(VENV)/bench: $(VENV)/made $(SOURCES) benches/loopback.rs
 	cargo build --quiet --release --no-default-features --features net --example loopback
 	cp "$${CARGO_TARGET_DIR:-target}/release/examples/loopback" $(BIN)/seawall-loopback
 	$(BIN)/python -m pip install -q --group bench
+	$(BIN)/python -m pip install -q --group bench-heavy || echo "litellm cannot be had here: the bench goes on without it"
 	$(BIN)/python -m pip install -q --no-deps --force-reinstall $(VENV)/wheels/*.whl
 	@touch $@
