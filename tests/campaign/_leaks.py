@@ -48,8 +48,8 @@ class Leaks:
             ("requests that nobody waits for", lambda: self._requests(done)),
         ]
         found = []
+        gc.collect()
         for what, left in checks:
-            gc.collect()
             until = time.monotonic() + PATIENCE
             while (rest := left()) and time.monotonic() < until:
                 await asyncio.sleep(0.05)

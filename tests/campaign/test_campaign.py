@@ -26,7 +26,7 @@ PLAIN, RETRY, FALLBACK = POLICIES
 
 @pytest.fixture(scope="module")
 def whole() -> Campaign:
-    return carried_out()
+    return carried_out(half=True)
 
 
 def test_every_fault_of_the_simulator_has_a_case():
@@ -44,6 +44,15 @@ def test_every_case_is_asked_by_every_way_under_every_policy():
         ways = [way for way in WAYS if (case.stream if way.streams else case.whole) is not None]
         asked = {(cell.client, cell.way, cell.policy) for cell in made if cell.case is case}
         assert asked == {(client, way, policy) for client in CLIENTS for way in ways for policy in POLICIES}
+
+
+def test_what_is_carried_out_here_is_each_cell_with_one_of_the_clients(whole: Campaign):
+    def met(cell: Cell) -> tuple[Any, ...]:
+        return (cell.case.name, cell.way.name, cell.policy.name, cell.extent.name)
+
+    made = cells(CLIENTS, CASES)
+    assert sorted(map(met, whole.cells)) == sorted({met(cell) for cell in made})
+    assert {(cell.client, cell.case.name, cell.way) for cell in whole.cells} == {(c.client, c.case.name, c.way) for c in made}
 
 
 def test_every_call_comes_to_what_the_rule_says_and_nothing_is_left_over(whole: Campaign):
