@@ -9,7 +9,7 @@ SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python test-peers loom fuzz mutants lint fmt build bench clean
+.PHONY: help demo test test-all test-rust test-python test-peers campaign loom fuzz mutants lint fmt build bench clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ bench: ## Measure what seawall costs beside its peers, in a release build: some 
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/bench
 	@.venv-bench/bin/python benches/run.py $(if $(QUICK),--quick) $(if $(DOCS),--docs)
 
+campaign: $(VENV)/dev ## Every fault by every way of asking under every policy: prints and writes docs/campaign.md.
+	@$(BIN)/python tests/campaign/campaign.py
+
 build: $(VENV)/built ## Build the extension into .venv.
 
 clean: ## Remove everything that was built or installed.
@@ -102,5 +105,6 @@ $(VENV)/bench: $(VENV)/made $(SOURCES) benches/loopback.rs
 	cargo build --quiet --release --no-default-features --features net --example loopback
 	cp "$${CARGO_TARGET_DIR:-target}/release/examples/loopback" $(BIN)/seawall-loopback
 	$(BIN)/python -m pip install -q --group bench
+	$(BIN)/python -m pip install -q --group bench-heavy || echo "litellm cannot be had here: the bench goes on without it"
 	$(BIN)/python -m pip install -q --no-deps --force-reinstall $(VENV)/wheels/*.whl
 	@touch $@

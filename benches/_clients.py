@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-PEERS = ["aiohttp", "httpx", "openai", "langchain-core", "langchain-openai"]
+PEERS = ["aiohttp", "httpx", "openai", "langchain-core", "langchain-openai", "litellm"]
 MODEL, KEY = "gpt-4", "sk-bench"
 QUESTION = "What is a circuit breaker?"
 ANSWER = "A circuit breaker stops calling what is known to be broken."
@@ -36,6 +38,9 @@ def close() -> None:
     """Closes what complains when it is not closed."""
     for session in _sessions:
         LOOP.run_until_complete(session.close())
+    for task in asyncio.all_tasks(LOOP):  # litellm leaves one that writes logs
+        task.cancel()
+    LOOP.run_until_complete(asyncio.sleep(0))
     LOOP.close()
 
 
@@ -199,14 +204,22 @@ def openai_ask(base_url: str) -> Ask:
     return ask
 
 
-def litellm_ask(base_url: str) -> Ask:
+def _litellm(base_url: str) -> Callable[..., Awaitable[Any]]:
+    # Its prices of models would be fetched; those that it brings along do.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm
 
+    litellm.suppress_debug_info = True
+    return functools.partial(
+        litellm.acompletion, api_key=KEY, api_base=base_url, **{**_body(stream=False), "model": f"openai/{MODEL}"}
+    )
+
+
+def litellm_ask(base_url: str) -> Ask:
+    complete = _litellm(base_url)
+
     async def ask() -> str:
-        reply = await litellm.acompletion(
-            model=f"openai/{MODEL}", api_key=KEY, api_base=base_url, messages=_body(stream=False)["messages"]
-        )
-        return str(reply.choices[0].message.content)
+        return str((await complete()).choices[0].message.content)
 
     return ask
 
@@ -235,6 +248,8 @@ def requests(base_url: str) -> list[tuple[str, Callable[[], Batch]]]:
 STREAM = "seawall Chat.stream"
 ASTREAM = "seawall Chat.astream"
 LAYER_STREAM = "seawall.langchain ChatOpenAI.astream"
+LANGCHAIN_STREAM = LANGCHAIN.replace("ainvoke", "astream")
+LITELLM_STREAM = f"{LITELLM}, stream"
 Streams = Callable[[int], int]
 
 
@@ -325,6 +340,16 @@ def openai_stream(base_url: str) -> Any:
     return run
 
 
+def litellm_stream(base_url: str) -> Any:
+    complete = _litellm(base_url)
+
+    async def run() -> AsyncIterator[str]:
+        async for chunk in await complete(stream=True):
+            yield chunk.choices[0].delta.content or ""
+
+    return run
+
+
 def streams(base_url: str) -> list[tuple[str, Callable[[], Streams]]]:
     """Everybody who reads streams."""
     opened = [
@@ -333,7 +358,8 @@ def streams(base_url: str) -> list[tuple[str, Callable[[], Streams]]]:
         (AIOHTTP, aiohttp_stream),
         (HTTPX, httpx_stream),
         (SDK, openai_stream),
-        (LANGCHAIN.replace("ainvoke", "astream"), lambda url: _message_stream(url, _langchain_openai)),
+        (LANGCHAIN_STREAM, lambda url: _message_stream(url, _langchain_openai)),
+        (LITELLM_STREAM, litellm_stream),
     ]
     return [
         (STREAM, lambda: seawall_stream(base_url)),

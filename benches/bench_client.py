@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,19 +20,42 @@ from _report import Report, Table, Yardstick
 SERVER = Path(sys.prefix) / "bin" / "seawall-loopback"
 # Those who cost so much that a few requests tell it.
 SLOW = {clients.HTTPX, clients.SDK, clients.LANGCHAIN, clients.LANGCHAIN_BATCH, clients.LITELLM}
+# Those whose streams do.
+SLOW_STREAMS = {clients.SDK, clients.LANGCHAIN_STREAM, clients.LITELLM_STREAM}
+
+
+class Server:
+    """The server: where it listens, and the CPU that it has used. It has one thread, so one core is all that it can use."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.port = int(process.stdout.readline())
+        self.url = f"http://127.0.0.1:{self.port}"
+        # The CPU clock of another process, as Linux numbers it.
+        self._clock = (~process.pid << 3) | 2
+
+    def cpu_ns(self) -> int:
+        return time.clock_gettime_ns(self._clock)
+
+    @contextmanager
+    def watched(self) -> Iterator[list[float]]:
+        """Seconds of its CPU and of the clock, once it is over."""
+        spent: list[float] = []
+        cpu, wall = self.cpu_ns(), time.perf_counter()
+        yield spent
+        spent += [(self.cpu_ns() - cpu) / 1e9, time.perf_counter() - wall]
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The server, and where it listens. It ends with us."""
+def served() -> Iterator[Server]:
+    """The server. It ends with us."""
     if not SERVER.exists():
         sys.exit(f"{SERVER} is missing: `make bench` builds it")
-    with subprocess.Popen([SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
+    with subprocess.Popen([SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+            yield Server(process)
         finally:
-            server.communicate(timeout=5)
+            process.communicate(timeout=5)
 
 
 def cpu_ns() -> int:
@@ -39,9 +63,12 @@ def cpu_ns() -> int:
     return int((used.ru_utime + used.ru_stime) * 1e9)
 
 
-def in_turns(loops: dict[str, Callable[[int], Any]], counts: dict[str, int], rounds: int) -> Rounds:
-    """As `_harness.measure`, by the CPU of all threads of this process."""
+def in_turns(
+    server: Server, loops: dict[str, Callable[[int], Any]], counts: dict[str, int], rounds: int
+) -> tuple[Rounds, dict[str, float]]:
+    """As `_harness.measure`, by the CPU of all threads of this process; and how busy each kept the server's core."""
     taken = Rounds({name: [] for name in loops})
+    seen: dict[str, list[list[float]]] = {name: [] for name in loops}
     order = list(loops)
     for turn in range(rounds):
         start = turn % len(order)
@@ -50,12 +77,39 @@ def in_turns(loops: dict[str, Callable[[int], Any]], counts: dict[str, int], rou
             gc.disable()
             begun = cpu_ns()
             try:
-                loops[name](counts[name])
+                with server.watched() as spent:
+                    loops[name](counts[name])
             finally:
-                spent = cpu_ns() - begun
+                used = cpu_ns() - begun
                 gc.enable()
-            taken.values[name].append(spent / counts[name])
-    return taken
+            taken.values[name].append(used / counts[name])
+            seen[name].append(spent)
+    busy = {name: sum(cpu for cpu, _ in each) / sum(wall for _, wall in each) for name, each in seen.items()}
+    return taken, busy
+
+
+def ceiling(report: Report, server: Server, *, quick: bool) -> None:
+    """What the server can do at most: asked by a program that does nothing else, and by its own CPU."""
+    span = 500 if quick else 3000
+    command = [str(SERVER), "load", str(server.port), str(clients.CONCURRENCY), str(span)]
+    with server.watched() as spent:
+        replies = int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    cpu, wall = spent
+    table = Table("The server's own ceiling", ["0.5 KB replies, 64 at once", "per second"])
+    table.add("what a compiled load generator gets", round(replies / wall))
+    table.add("what its one core can answer", round(replies / cpu))
+    table.notes = [f"{cpu / replies * 1e6:.1f} µs of its CPU a reply; {percent(cpu / wall)} of its core were used"]
+    report.table(table, replies=replies, server_seconds=cpu, seconds=wall)
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
+
+
+def not_saturated(report: Report, busy: dict[str, float], what: str) -> None:
+    """The server has to be waiting for clients, not they for it."""
+    most = max(busy, key=lambda name: busy[name])
+    report.judge(Yardstick(f"{what}: the server's core, at most ({most})", busy[most] * 100, 90, None, " %"))
 
 
 def answering(run: clients.Batch) -> clients.Batch:
@@ -72,24 +126,27 @@ def reading(run: clients.Streams, tokens: int) -> clients.Streams:
     return run
 
 
-def requests(report: Report, server: str, *, quick: bool) -> None:
-    base_url = f"{server}/v1"
+def requests(report: Report, server: Server, *, quick: bool) -> None:
+    base_url = f"{server.url}/v1"
     ready, skipped = tried((name, lambda make=make: answering(make())) for name, make in clients.requests(base_url))
     counts = {name: (64 if quick else 128) if name in SLOW else (500 if quick else 2000) for name in ready}
-    rounds = in_turns(ready, counts, 2 if quick else 7)
+    rounds, busy = in_turns(server, ready, counts, 2 if quick else 7)
     # Nanoseconds a request are milliseconds a million of them.
     thousand = Rounds({name: [value / 1000 for value in values] for name, values in rounds.values.items()})
     title = "Requests, 0.5 KB replies, 64 at once"
-    table = Table(title, ["client CPU, ms per 1,000 requests", "median", "min", "× aiohttp"], notes=skipped)
+    table = Table(title, ["client CPU, ms per 1,000 requests", "median", "min", "× aiohttp", "server busy"], notes=skipped)
     for name in thousand.values:
-        table.add(name, thousand.median(name), thousand.low(name), thousand.ratio(name, clients.AIOHTTP))
-    report.table(table, ns_per_request=rounds.values)
+        ratio = thousand.ratio(name, clients.AIOHTTP)
+        table.add(name, thousand.median(name), thousand.low(name), ratio, percent(busy[name]))
+    report.table(table, ns_per_request=rounds.values, server_busy=busy)
+    not_saturated(report, busy, "requests")
     for name, must, aim in ((clients.BATCH, 3, 5), (clients.AINVOKE, 2, 3), (clients.MONITORED, 2, 3)):
         report.judge(
             Yardstick(f"aiohttp costs, times {name}", rounds.ratio(clients.AIOHTTP, name), must, aim, "×", at_least=True)
         )
     for peer, name, must, aim in (
         (clients.SDK, clients.AINVOKE, None, 50),
+        (clients.LITELLM, clients.AINVOKE, None, 50),
         (clients.LANGCHAIN_BATCH, clients.BATCH, None, 50),
         (clients.LANGCHAIN, clients.LAYER, 5, None),
     ):
@@ -97,20 +154,20 @@ def requests(report: Report, server: str, *, quick: bool) -> None:
             report.judge(Yardstick(f"{peer} costs, times {name}", rounds.ratio(peer, name), must, aim, "×", at_least=True))
 
 
-def streams(report: Report, server: str, *, quick: bool) -> None:
+def streams(report: Report, server: Server, *, quick: bool) -> None:
     tokens = 500 if quick else 2000
     for events, must, aim in ((1, 15, 8), (16, 5, 3)):
-        base_url = f"{server}/t{tokens}/e{events}/v1"
+        base_url = f"{server.url}/t{tokens}/e{events}/v1"
         made, skipped = tried((name, lambda make=make: reading(make(), tokens)) for name, make in clients.streams(base_url))
-        counts = {name: 1 if "openai" in name.lower() and "seawall" not in name else (2 if quick else 4) for name in made}
-        rounds = in_turns(made, counts, 2 if quick else 5)
+        counts = {name: 1 if name in SLOW_STREAMS else (2 if quick else 4) for name in made}
+        rounds, busy = in_turns(server, made, counts, 2 if quick else 5)
         each = Rounds({name: [value / tokens / 1000 for value in values] for name, values in rounds.values.items()})
         title = f"Streams of {tokens:,} tokens, {events} event{'s' if events > 1 else ''} a write"
-        notes = ["four streams at once; the SDK and langchain_openai one, Chat.stream one after another", *skipped]
-        table = Table(title, ["client CPU, µs per token", "median", "min", "× aiohttp"], notes=notes)
+        notes = ["four streams at once; the SDK, langchain_openai and litellm one, Chat.stream one after another", *skipped]
+        table = Table(title, ["client CPU, µs per token", "median", "min", "× aiohttp", "server busy"], notes=notes)
         for name in each.values:
-            table.add(name, each.median(name), each.low(name), each.ratio(name, clients.AIOHTTP))
-        report.table(table, us_per_token=each.values)
+            table.add(name, each.median(name), each.low(name), each.ratio(name, clients.AIOHTTP), percent(busy[name]))
+        report.table(table, us_per_token=each.values, server_busy=busy)
         for name in (clients.STREAM, clients.ASTREAM):
             report.judge(Yardstick(f"a token, {events} a write · {name}", each.median(name), must, aim, " µs"))
 
@@ -129,6 +186,7 @@ def main() -> None:
             del os.environ[name]
     report = Report("client", "The native client", clients.PEERS)
     with served() as server:
+        ceiling(report, server, quick=quick)
         requests(report, server, quick=quick)
         streams(report, server, quick=quick)
         clients.close()

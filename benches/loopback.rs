@@ -2,18 +2,26 @@
 //!
 //! `POST /t2000/e16/v1/…` with `"stream":true` streams 2,000 tokens, 16 events a write; anything else gets one short reply.
 //! It ends when its standard input does, and after ten minutes at the latest.
+//!
+//! `loopback load PORT CONNECTIONS MILLISECONDS` is the least that a client can be, for the server's own ceiling: it sends the
+//! same bytes over so many connections, counts the bytes of the replies, and prints how many replies came.
 
-use std::io::{Read, Write};
-use std::time::Duration;
+use std::io::{Error, Read, Write};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const LONGEST: Duration = Duration::from_secs(600);
-const EVENT: &str = concat!(
-    r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4","#,
-    r#""choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]}"#,
-    "\n\n"
-);
+/// Before and after a token.
+const EVENT: [&str; 2] = [
+    concat!(
+        r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4","#,
+        r#""choices":[{"index":0,"delta":{"content":""#,
+    ),
+    concat!(r#""},"logprobs":null,"finish_reason":null}]}"#, "\n\n"),
+];
+/// In turns: a client may take the same one a hundred times for a model that is stuck.
+const TOKENS: [&str; 2] = [" token", " piece"];
 const LAST: &str = concat!(
     r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4","#,
     r#""choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}"#,
@@ -58,12 +66,13 @@ fn measured(bytes: &[u8]) -> Option<(usize, usize)> {
 async fn stream(socket: &mut TcpStream, path: &str) -> std::io::Result<()> {
     let (tokens, events) = (number(path, 't', 100), number(path, 'e', 1).max(1));
     socket.write_all(HEAD.as_bytes()).await?;
-    let several = chunk(&EVENT.repeat(events));
-    for _ in 0..tokens / events {
-        socket.write_all(&several).await?;
+    let text = |from: usize, count: usize| -> String { (from..from + count).flat_map(|at| [EVENT[0], TOKENS[at % 2], EVENT[1]]).collect() };
+    let several = [chunk(&text(0, events)), chunk(&text(events, events))];
+    for turn in 0..tokens / events {
+        socket.write_all(&several[turn % 2]).await?;
     }
     if tokens % events > 0 {
-        socket.write_all(&chunk(&EVENT.repeat(tokens % events))).await?;
+        socket.write_all(&chunk(&text(tokens - tokens % events, tokens % events))).await?;
     }
     socket.write_all(&chunk(LAST)).await?;
     socket.write_all(b"0\r\n\r\n").await
@@ -93,8 +102,41 @@ async fn serve(mut socket: TcpStream, whole: &[u8]) -> std::io::Result<()> {
     }
 }
 
+async fn one_after_the_other(port: u16, until: Instant, length: usize) -> std::io::Result<u64> {
+    let body = r#"{"model":"gpt-4","messages":[{"role":"user","content":"What is a circuit breaker?"}]}"#;
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer sk-bench\r\ncontent-type: application/json";
+    let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
+    socket.set_nodelay(true)?;
+    let mut replies = 0;
+    let mut bytes = vec![0; length];
+    while Instant::now() < until {
+        socket.write_all(request.as_bytes()).await?;
+        socket.read_exact(&mut bytes).await?;
+        replies += 1;
+    }
+    Ok(replies)
+}
+
+async fn load(port: u16, connections: usize, span: Duration) -> std::io::Result<()> {
+    let (until, length) = (Instant::now() + span, reply().len());
+    let mut tasks: Vec<_> = (0..connections).map(|_| tokio::spawn(one_after_the_other(port, until, length))).collect();
+    let mut replies = 0;
+    for task in tasks.drain(..) {
+        replies += task.await??;
+    }
+    writeln!(std::io::stdout(), "{replies}")
+}
+
 fn main() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    if given.first().is_some_and(|what| what == "load") {
+        let number =
+            |at: usize| given.get(at).and_then(|text| text.parse::<u64>().ok()).ok_or(Error::other("load PORT CONNECTIONS MILLISECONDS"));
+        let port = u16::try_from(number(1)?).map_err(Error::other)?;
+        return runtime.block_on(load(port, number(2)? as usize, Duration::from_millis(number(3)?)));
+    }
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         writeln!(std::io::stdout(), "{}", listener.local_addr()?.port())?;

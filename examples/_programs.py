@@ -134,7 +134,7 @@ class Run:
         return run
 
 
-def _environment(base_url: str | None) -> dict[str, str]:
+def environment(base_url: str | None) -> dict[str, str]:
     """What the program sees: the caller's environment, pointed at the simulator alone."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     if base_url is not None:
@@ -228,7 +228,7 @@ class Fleet:
                         stdin=asyncio.subprocess.DEVNULL,
                         stdout=into,
                         stderr=asyncio.subprocess.STDOUT,
-                        env=_environment(None if simulator is None else simulator.base_url),
+                        env=environment(None if simulator is None else simulator.base_url),
                     )
                     run.exit_code = await _end_of(process)
                 finally:
