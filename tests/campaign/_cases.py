@@ -207,6 +207,7 @@ CASES = [
     _case(faults.rate_limit, retry_after_ms=100, whole=_failed("rate limited", errors.RateLimitError, wait=0.1)),
     _case(faults.rate_limit, 1, date=True, whole=_failed("rate limited", errors.RateLimitError, wait=1)),
     _case(faults.rate_limit, 3600, whole=_failed("rate limited", errors.RateLimitError, wait=3600)),
+    _case(faults.overloaded, whole=OVERLOADED),
     _case(faults.quota, whole=_failed("quota", errors.QuotaExceededError)),
     _case(faults.context_window, whole=_failed("context window", errors.ContextWindowExceededError)),
     _case(faults.content_filter, whole=_failed("content filter", errors.ContentFilterError)),

@@ -1,5 +1,6 @@
 //! The native client's Python side.
 
+mod batch;
 mod bridge;
 mod extras;
 mod foreign;

@@ -1,6 +1,7 @@
 //! `Route`: one or more models behind one plan, called from threads and event loops.
 
-use super::bridge::{self, Parker, Tie};
+use super::batch::{Batch, Call, Work};
+use super::bridge::{self, Tie};
 use super::extras::{Checked, Given};
 use super::foreign::Listeners;
 use super::raise;
@@ -26,16 +27,14 @@ use crate::python::judge::Listed;
 use crate::python::policies::circuit_breaker::short_repr;
 use crate::python::remaining;
 use futures_util::FutureExt;
-use pyo3::exceptions::PyBaseException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 /// Alternatives are bits of a mask.
 const MOST: usize = 64;
@@ -236,7 +235,7 @@ impl Shared {
 }
 
 /// Runs a call to its end, whatever happens: somebody waits for it.
-async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Instant) -> Finished {
+pub async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Instant) -> Finished {
     let begun = clock::now();
     let carried = async move {
         let mut drive = Drive::new(core.execution(deadline), Flight::new(core, order, client));
@@ -247,93 +246,6 @@ async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Insta
         }
     };
     AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| Finished::panicked(begun))
-}
-
-/// What each call of a batch is made with.
-#[derive(Clone)]
-struct Call {
-    core: Arc<Core>,
-    client: Client,
-    deadline: Instant,
-}
-
-/// What a batch has to do, for those who do it: each takes the next order until there are none.
-struct Work {
-    orders: Vec<Arc<Order>>,
-    next: AtomicUsize,
-    /// In the order of the orders, and how many there are.
-    results: Mutex<(Vec<Option<Finished>>, usize)>,
-}
-
-impl Work {
-    fn lock(&self) -> MutexGuard<'_, (Vec<Option<Finished>>, usize)> {
-        self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Carries them all out, so many at a time; `watcher` is woken for each. Whoever drops it cuts those under way.
-    async fn carry_out(self: Arc<Work>, at_a_time: Option<usize>, call: Call, watcher: Option<Arc<Parker>>) {
-        let mut workers = JoinSet::new();
-        for _ in 0..at_a_time.unwrap_or(usize::MAX).clamp(1, self.orders.len().max(1)) {
-            workers.spawn(self.clone().work(call.clone(), watcher.clone()));
-        }
-        while workers.join_next().await.is_some() {}
-    }
-
-    async fn work(self: Arc<Work>, Call { core, client, deadline }: Call, watcher: Option<Arc<Parker>>) {
-        while let at = self.next.fetch_add(1, Ordering::Relaxed)
-            && let Some(order) = self.orders.get(at)
-        {
-            let finished = run(core.clone(), order.clone(), client.clone(), deadline).await;
-            {
-                let mut results = self.lock();
-                results.0[at] = Some(finished);
-                results.1 += 1;
-            }
-            if let Some(watcher) = &watcher {
-                watcher.wake();
-            }
-        }
-    }
-}
-
-/// A batch: what was refused of it before anything was sent, each at its place, and how many are to be sent.
-struct Batch {
-    refused: Vec<Option<PyErr>>,
-    orders: Vec<Arc<Order>>,
-}
-
-impl Batch {
-    /// With `lenient` what cannot be sent is its own result.
-    fn new(
-        task: Task,
-        contents: &[Bound<'_, PyAny>],
-        params: Option<&Bound<'_, PyDict>>,
-        extras: &Checked,
-        lenient: bool,
-    ) -> PyResult<Batch> {
-        let mut batch = Batch { refused: Vec::with_capacity(contents.len()), orders: Vec::with_capacity(contents.len()) };
-        for (at, content) in contents.iter().enumerate() {
-            let order = match content.is_instance_of::<PyBaseException>() {
-                true => Err(PyErr::from_value(content.clone())),
-                false => Route::order_at(&format!("inputs[{at}]"), task, content, params, extras.of_call(at), OnInterrupt::Error),
-            };
-            batch.refused.push(match order {
-                Ok(order) => {
-                    batch.orders.push(order);
-                    None
-                }
-                Err(error) if lenient => Some(error),
-                Err(error) => return Err(error),
-            });
-        }
-        Ok(batch)
-    }
-
-    /// The work that it is, and what was refused.
-    fn work(self) -> (Arc<Work>, Vec<Option<PyErr>>) {
-        let results = (0..self.orders.len()).map(|_| None).collect();
-        (Arc::new(Work { orders: self.orders, next: AtomicUsize::new(0), results: Mutex::new((results, 0)) }), self.refused)
-    }
 }
 
 /// A call, or a batch of them, on its way to a future. Dropping it, or `abort`, or the end of the loop cuts the requests.
@@ -391,7 +303,7 @@ impl Route {
     }
 
     /// The same where errors name another place.
-    fn order_at(
+    pub fn order_at(
         place: &str,
         task: Task,
         content: &Bound<'_, PyAny>,
