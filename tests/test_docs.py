@@ -19,6 +19,7 @@ PAGES = (
     "docs/policies/fallback.md",
     "docs/policies/retry.md",
     "docs/policies/timeout.md",
+    "docs/processes.md",
 )
 
 
