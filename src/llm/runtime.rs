@@ -42,10 +42,7 @@ fn begin() -> Result<Live, ApiError> {
     let (handle, client) = (runtime.handle().clone(), Client::new(ClientOptions::default())?);
     #[cfg(unix)]
     {
-        let gate = {
-            let _inside = runtime.enter();
-            Gate::new().map_err(unable)?
-        };
+        let gate = Gate::new();
         let attended = gate.clone();
         signals::away(|| carry(runtime, async move { attended.attend().await })).map_err(unable)?;
         Ok(Live { handle, client, gate })
