@@ -7,7 +7,7 @@ use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind};
 use super::stream::{ChatStream, open_stream};
-use super::watch::{Watch, Watcher};
+use super::watch::Watch;
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
 use crate::engine::{
@@ -188,7 +188,7 @@ pub struct Flight {
     pub begun: Instant,
     /// Of the last `retry.exhausted`: attempts, time, reason.
     pub exhausted: Option<(u32, Duration, &'static str)>,
-    watch: Option<Watch>,
+    pub(super) watch: Option<Watch>,
 }
 
 impl Flight {
@@ -197,21 +197,6 @@ impl Flight {
         let bodies = vec![None; route.legs.len()];
         let (kept, attempts) = (Vec::new(), Vec::new());
         Flight { route, order, client, bodies, kept, attempts, begun: clock::now(), exhausted: None, watch: None }
-    }
-
-    /// The same, its attempts told to `watcher` as they are made.
-    pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Flight {
-        self.watch = Some(Watch::new(watcher));
-        self
-    }
-
-    /// Tells how the last attempt ended, if that is still to be told.
-    pub fn tell_last(&mut self, outcome: &Outcome) {
-        let failure = self.watch.as_ref().and_then(|_| self.failure(outcome));
-        if let Some(watch) = &mut self.watch {
-            failure.iter().for_each(|failure| watch.failed(failure));
-            watch.ended(&self.attempts);
-        }
     }
 
     fn body(&mut self, target: Target) -> Bytes {
@@ -371,9 +356,7 @@ impl Host for Flight {
     fn start(&mut self, call: CallId, target: Target, _deadline: Instant) -> Call<Self::Result> {
         let body = self.body(target);
         let leg = self.route.legs[target.0 as usize].clone();
-        if let Some(watch) = &mut self.watch {
-            watch.ended(&self.attempts);
-        }
+        self.tell(Watch::ended);
         self.attempts.push(Attempt {
             target,
             call,
@@ -384,9 +367,7 @@ impl Host for Flight {
             request_id: None,
             waited: None,
         });
-        if let Some(watch) = &mut self.watch {
-            watch.begun(&self.attempts);
-        }
+        self.tell(Watch::begun);
         let path = if self.order.task == Task::Embeddings { "embeddings" } else { "chat/completions" };
         let mut request = Request::new(path, body).for_model(leg.model.clone());
         request.max_response_bytes = leg.max_response_bytes;
@@ -456,15 +437,9 @@ impl Host for Flight {
                     if let Some(attempt) = self.attempts.last_mut() {
                         attempt.waited = Some(event.span);
                     }
-                    if let Some(watch) = &mut self.watch {
-                        watch.ended(&self.attempts);
-                    }
+                    self.tell(Watch::ended);
                 }
-                events::CIRCUIT_REJECTED => {
-                    if let Some(watch) = &mut self.watch {
-                        watch.refused(event.stage);
-                    }
-                }
+                events::CIRCUIT_REJECTED => self.tell(|watch, _| watch.refused(event.stage)),
                 _ => {}
             }
             if self.route.foreign.as_ref().is_some_and(|f| f.hears(&event)) {
