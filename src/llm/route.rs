@@ -11,7 +11,7 @@ use super::models::{self, ModelsReply};
 use super::network::Network;
 use super::secret::ApiKey;
 use super::stream::{ChatStream, open_stream};
-use super::watch::{Watch, Watcher};
+use super::watch::Watch;
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
 use crate::engine::{
@@ -291,7 +291,7 @@ pub struct Flight {
     given: Option<String>,
     /// Why it is not gone on from, where that was wanted.
     obstacle: Option<&'static str>,
-    watch: Option<Watch>,
+    pub(super) watch: Option<Watch>,
 }
 
 impl Flight {
@@ -310,21 +310,6 @@ impl Flight {
             given: None,
             obstacle: None,
             watch: None,
-        }
-    }
-
-    /// The same, its attempts told to `watcher` as they are made.
-    pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Flight {
-        self.watch = Some(Watch::new(watcher));
-        self
-    }
-
-    /// Tells how the last attempt ended, if that is still to be told.
-    pub fn tell_last(&mut self, outcome: &Outcome) {
-        let failure = self.watch.as_ref().and_then(|_| self.failure(outcome));
-        if let Some(watch) = &mut self.watch {
-            failure.iter().for_each(|failure| watch.failed(failure));
-            watch.ended(&self.attempts);
         }
     }
 
@@ -595,9 +580,7 @@ impl Host for Flight {
     fn start(&mut self, call: CallId, target: Target, _deadline: Instant) -> Call<Self::Result> {
         let request = self.request(target);
         let leg = self.route.legs[target.0 as usize].clone();
-        if let Some(watch) = &mut self.watch {
-            watch.ended(&self.attempts);
-        }
+        self.tell(Watch::ended);
         self.attempts.push(Attempt {
             target,
             call,
@@ -608,9 +591,7 @@ impl Host for Flight {
             request_id: None,
             waited: None,
         });
-        if let Some(watch) = &mut self.watch {
-            watch.begun(&self.attempts);
-        }
+        self.tell(Watch::begun);
         let (client, order) = (self.client.clone(), self.order.clone());
         match order.task {
             Task::Stream => Box::pin(opened(client, leg, request, self.beginning())),
@@ -678,15 +659,9 @@ impl Host for Flight {
                     if let Some(attempt) = self.attempts.last_mut() {
                         attempt.waited = Some(event.span);
                     }
-                    if let Some(watch) = &mut self.watch {
-                        watch.ended(&self.attempts);
-                    }
+                    self.tell(Watch::ended);
                 }
-                events::CIRCUIT_REJECTED => {
-                    if let Some(watch) = &mut self.watch {
-                        watch.refused(event.stage);
-                    }
-                }
+                events::CIRCUIT_REJECTED => self.tell(|watch, _| watch.refused(event.stage)),
                 _ => {}
             }
             if self.route.foreign.as_ref().is_some_and(|f| f.hears(&event)) {

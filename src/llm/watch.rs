@@ -1,7 +1,7 @@
 //! What a call tells of its attempts while they are made, to whoever shows them as they come.
 
-use super::route::{Attempt, Failure};
-use crate::engine::StageId;
+use super::route::{Attempt, Failure, Flight};
+use crate::engine::{Outcome, StageId};
 use std::sync::Arc;
 
 /// One thing that happened.
@@ -68,5 +68,29 @@ impl Watch {
     /// A breaker let no attempt be made.
     pub fn refused(&mut self, stage: StageId) {
         self.watcher.see(Progress::Refused(stage));
+    }
+}
+
+impl Flight {
+    /// The same, its attempts told to `watcher` as they are made.
+    pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Flight {
+        self.watch = Some(Watch::new(watcher));
+        self
+    }
+
+    /// Tells whoever watches.
+    pub(super) fn tell(&mut self, what: impl FnOnce(&mut Watch, &[Attempt])) {
+        if let Some(watch) = &mut self.watch {
+            what(watch, &self.attempts);
+        }
+    }
+
+    /// Tells how the last attempt ended, if that is still to be told.
+    pub fn tell_last(&mut self, outcome: &Outcome) {
+        let failure = self.watch.as_ref().and_then(|_| self.failure(outcome));
+        self.tell(|watch, attempts| {
+            failure.iter().for_each(|failure| watch.failed(failure));
+            watch.ended(attempts);
+        });
     }
 }

@@ -43,6 +43,7 @@ enum Reader {
 }
 
 /// What a reader gets, one by one.
+#[allow(clippy::large_enum_variant)] // nearly all are deltas: a box for each would cost an allocation a token
 enum Item {
     Delta(Delta),
     Progress(Box<Progress>),
