@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 PAGES = (
+    "docs/client.md",
     "docs/testing.md",
     "docs/policies/chaos.md",
     "docs/policies/fallback.md",
