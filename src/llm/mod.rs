@@ -14,6 +14,7 @@ pub mod delta;
 pub mod embeddings;
 pub mod endpoint;
 pub mod error;
+pub mod keys;
 pub mod models;
 pub mod network;
 pub mod retry_after;
