@@ -7,9 +7,9 @@ use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::{Endpoint, is_credential};
 use super::error::{ApiError, ErrorKind};
 use super::interrupt::{Beginning, Mark, OnInterrupt, forbids_continuing, with_answer};
+use super::keys::Keys;
 use super::models::{self, ModelsReply};
 use super::network::Network;
-use super::secret::ApiKey;
 use super::stream::{ChatStream, open_stream};
 use super::watch::Watch;
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
@@ -21,7 +21,7 @@ use crate::events;
 use crate::policies::class::FallbackRule;
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use std::vec::Drain;
 
@@ -71,37 +71,6 @@ impl Leg {
     }
 }
 
-/// Gives the key of an attempt. It may wait (a token is fetched), so it is asked on a thread that carries no calls.
-pub trait KeySource: Send + Sync {
-    /// The key of the attempt that is about to begin.
-    fn key(&self) -> Result<ApiKey, ApiError>;
-}
-
-/// A source of keys, and the endpoint of the key that it gave last.
-pub struct Keys {
-    source: Arc<dyn KeySource>,
-    last: Mutex<Option<(ApiKey, Endpoint)>>,
-}
-
-impl Keys {
-    /// Keys from that source.
-    pub fn new(source: Arc<dyn KeySource>) -> Keys {
-        Keys { source, last: Mutex::new(None) }
-    }
-
-    async fn endpoint(&self, bare: &Endpoint) -> Result<Endpoint, ApiError> {
-        let source = self.source.clone();
-        let key = on_a_thread(move || source.key()).await?;
-        let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some((_, endpoint)) = last.as_ref().filter(|(known, _)| known.expose() == key.expose()) {
-            return Ok(endpoint.clone());
-        }
-        let endpoint = bare.with_key(key.clone());
-        *last = Some((key, endpoint.clone()));
-        Ok(endpoint)
-    }
-}
-
 /// How long a stream may take until its first content, and from one content to the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Patience {
@@ -139,7 +108,7 @@ fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Asked<T
 }
 
 /// The same to be awaited. It begins at once.
-fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
+pub(super) fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
     #[cfg(unix)]
     let ask = || super::signals::back(ask);
     let asked = tokio::task::spawn_blocking(ask);

@@ -263,12 +263,15 @@ impl ChatStream {
                 Some(_) if MARK.starts_with(start) => return Ok(()),
                 Some(_) => std::mem::take(start),
             };
-            self.body = match first_byte(&start) {
-                Some(b'{' | b'[') => Body::Whole(BytesMut::new(), usize::MAX),
-                Some(b'<') => Body::Whole(BytesMut::new(), MAX_BODY),
-                _ => Body::Events(Decoder::new(DEFAULT_MAX_EVENT)),
+            let first = first_byte(&start);
+            let at = start.iter().position(|byte| Some(*byte) == first).unwrap_or(0);
+            let (body, from) = match first {
+                Some(b'{' | b'[') => (Body::Whole(BytesMut::new(), usize::MAX), at),
+                Some(b'<') => (Body::Whole(BytesMut::new(), MAX_BODY), at),
+                _ => (Body::Events(Decoder::new(DEFAULT_MAX_EVENT)), 0),
             };
-            return self.hand_on(&start);
+            self.body = body;
+            return self.hand_on(&start[from..]);
         }
         self.hand_on(fitting)
     }

@@ -392,6 +392,27 @@ def test_a_small_answer_that_grows_beyond_the_limit_when_unpacked_is_refused(raw
                 ask("x")
 
 
+def test_a_forked_child_has_connections_of_its_own(raw, program) -> None:
+    server = raw(raw.answer(HELLO))
+    process = program(
+        "import os\n"
+        "from seawall.llm import Chat\n"
+        f"chat = Chat('m', api_key=lambda: 'k', base_url={server.base_url!r}, proxy=False)\n"
+        "chat.invoke('x')\n"
+        "for _ in range(2):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        ok = [chat.invoke('x').content for _ in range(2)]\n"
+        "        del chat; os._exit(ok != ['hello', 'hello'])\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "print(chat.invoke('x').content)\n",
+        PATH=os.environ["PATH"],
+    )
+    assert process.communicate(timeout=60) == ("hello\n", "")
+    # One each: the parent's, which is still good, and the children's.
+    assert len(server._open) - 1 == 3
+
+
 def test_models_of_one_way_share_its_connections(raw, tls) -> None:
     server = raw(raw.answer(HELLO), tls=tls.server)
     for _ in range(5):

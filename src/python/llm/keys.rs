@@ -1,7 +1,7 @@
 //! A function of the user's that gives the key of each attempt.
 
 use crate::llm::error::{ApiError, ErrorKind};
-use crate::llm::route::KeySource;
+use crate::llm::keys::KeySource;
 use crate::llm::secret::ApiKey;
 use pyo3::intern;
 use pyo3::prelude::*;

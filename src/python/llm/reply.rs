@@ -50,7 +50,7 @@ fn message<'py>(py: Python<'py>, raw: &[u8], place: usize) -> PyResult<Bound<'py
         Some(choice) => choice.get_item(intern!(py, "message"))?,
         None => None,
     };
-    let message = message.map_or_else(|| PyDict::new(py).into_any(), |message| message);
+    let message = message.unwrap_or_else(|| PyDict::new(py).into_any());
     // Some servers leave out what every request needs.
     if let Ok(dict) = message.cast::<PyDict>()
         && !dict.contains(intern!(py, "role"))?
