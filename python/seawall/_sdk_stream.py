@@ -290,7 +290,7 @@ class _Guarded(_Front):
         """Ends the request. Neutral: closing early says nothing of the server."""
         try:
             self._seawall_pieces.close()
-        except ValueError:  # another thread is reading: the connection that it reads from is closed under it
+        except ValueError:  # another thread is reading: as plain streams do, the response is closed under it
             self._seawall_desk.raw.close()
 
 
@@ -321,7 +321,7 @@ class _AsyncGuarded(_Front):
         """Ends the request. Neutral: closing early says nothing of the server."""
         try:
             await self._seawall_pieces.aclose()
-        except RuntimeError:  # another task is reading: the connection that it reads from is closed under it
+        except RuntimeError:  # another task is reading: as plain streams do, the response is closed under it
             await self._seawall_desk.raw.close()
 
     async def aclose(self) -> None:

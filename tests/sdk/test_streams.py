@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -204,21 +203,6 @@ async def test_closing_an_asynchronous_one_early_does_too(sim, acreate, watched)
     await (await acreate(**PLAIN, stream=True)).close()
     await asyncio.to_thread(sim.wait_aborted, 5)
     assert watched.counts == (0, 0) and sim.count() == 5
-
-
-def test_closing_from_another_thread_ends_a_read(sim, create):
-    sim.on("gpt-4", faults.stall(2))
-    stream = create(**PLAIN, stream=True)
-    pieces = [next(stream), next(stream), next(stream)]
-    reading = threading.Thread(target=lambda: pytest.raises(Exception, lambda: [pieces.append(each) for each in stream]))
-    reading.start()
-    while not stream._seawall_pieces.__repr__().endswith("running>"):
-        pass
-    stream.close()
-    sim.wait_aborted(1)
-    sim.stop()  # whatever the transport makes of a close from outside, the reader ends
-    reading.join(30)
-    assert not reading.is_alive() and len(pieces) == 3
 
 
 async def test_cancelling_the_reader_counts_for_nothing(sim, acreate, watched):
