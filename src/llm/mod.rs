@@ -21,8 +21,10 @@ pub mod interrupt;
 pub mod keys;
 pub mod models;
 pub mod network;
+pub mod order;
 pub mod retry_after;
 pub mod route;
+pub mod rule;
 pub mod runtime;
 pub mod secret;
 #[cfg(unix)]

@@ -6,40 +6,22 @@ use super::delta::Delta;
 use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::{Endpoint, is_credential};
 use super::error::{ApiError, ErrorKind};
-use super::interrupt::{Beginning, Mark, OnInterrupt, forbids_continuing, with_answer};
+use super::interrupt::{Beginning, Mark, OnInterrupt, with_answer};
 use super::keys::Keys;
 use super::models::{self, ModelsReply};
 use super::network::Network;
+use super::order::{Order, Params, Task};
+use super::rule::Rule;
 use super::stream::{ChatStream, open_stream};
 use super::watch::Watch;
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
-use crate::engine::{
-    Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint,
-};
+use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
-use crate::policies::class::FallbackRule;
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
 use std::vec::Drain;
-
-/// What a route asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// A whole chat completion.
-    Chat,
-    /// A chat completion in pieces.
-    Stream,
-    /// Vectors.
-    Embeddings,
-    /// The list of models.
-    Models,
-}
-
-/// Parameters of a request: names, each once, and their values as JSON.
-pub type Params = Vec<(Box<str>, Box<[u8]>)>;
 
 /// One model at one place, with its parameters.
 pub struct Leg {
@@ -80,15 +62,6 @@ pub struct Patience {
     pub idle: Option<Duration>,
 }
 
-/// Which errors a rule is about: a bit for each `ErrorKind`.
-#[derive(Clone, Copy, Debug)]
-pub struct Kinds {
-    /// Matched by a listed class.
-    pub matched: u32,
-    /// Matched by a listed class that is itself of a row that is not retried: asked for by name.
-    pub named: u32,
-}
-
 /// Whoever judges and listens in Python, where the user gave predicates or hooks. They take as long as they like, and may
 /// ask the client themselves, so they are asked on threads that carry no calls.
 pub trait Foreign: Send + Sync {
@@ -122,18 +95,6 @@ pub(super) fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 's
             },
         }
     }
-}
-
-/// How a stage judges.
-pub enum Rule {
-    /// It does not.
-    None,
-    /// Retry: `None` is what the table of classes says.
-    Retry(Option<Kinds>),
-    /// The breakers of models count what the table says.
-    Breaker,
-    /// Fallback: the kinds it handles (`None`: all), and the alternatives that lie elsewhere.
-    Fallback(Option<Kinds>, u64),
 }
 
 /// A plan with its targets and rules, shared by all its calls.
@@ -193,54 +154,6 @@ pub struct Attempt {
     pub request_id: Option<String>,
     /// The wait that followed.
     pub waited: Option<Duration>,
-}
-
-/// The parameters of one call.
-pub struct Order {
-    /// What is wanted.
-    pub task: Task,
-    /// `messages` or `input`, as JSON.
-    pub content: Box<[u8]>,
-    /// How many inputs there are, for embeddings.
-    pub inputs: usize,
-    /// Parameters of this call; they win over the leg's.
-    pub params: Params,
-    /// What this call sends beside its body.
-    pub extras: Extras,
-    /// What follows when its stream breaks off.
-    pub on_interrupt: OnInterrupt,
-}
-
-impl Order {
-    /// What goes into the request for a leg: its own parameters and those of the call.
-    fn params_at<'a>(&'a self, leg: &'a Leg) -> impl Iterator<Item = &'a (Box<str>, Box<[u8]>)> {
-        let own = leg.params.iter().filter(|(name, _)| !self.params.iter().any(|(other, _)| other == name));
-        own.chain(&self.params)
-    }
-
-    /// Why half an answer could not be gone on from, if there is a reason in what is asked of whom.
-    fn obstacle(&self, legs: &[Arc<Leg>]) -> Option<&'static str> {
-        legs.iter().flat_map(|leg| self.params_at(leg)).find_map(|(name, value)| forbids_continuing(name, value))
-    }
-}
-
-/// What a call sends beside its body.
-#[derive(Clone, Default)]
-pub struct Extras {
-    /// Headers, which win over the leg's. Credentials go only where the first leg is.
-    pub headers: HeaderMap,
-    /// Query parameters; the same holds for credentials.
-    pub query: Vec<(String, String)>,
-    /// The `Idempotency-Key` of every attempt at the first leg; another leg has one of its own, made of it.
-    pub idempotency_key: Option<Box<str>>,
-}
-
-/// An idempotency key that no other call of any process has.
-pub fn fresh_key() -> String {
-    let mut random = [0; 16];
-    // The system's own randomness, so that forked processes share none. Where it has none to give, no TLS works either.
-    let _ = rustls::crypto::ring::default_provider().secure_random.fill(&mut random);
-    format!("seawall-{:032x}", u128::from_ne_bytes(random))
 }
 
 /// One call's values and story.
@@ -514,35 +427,6 @@ fn dimensions(order: &Order, leg: &Leg) -> Option<usize> {
     std::str::from_utf8(&named(&order.params).or_else(|| named(&leg.params))?).ok()?.parse().ok()
 }
 
-impl Kinds {
-    /// A kind as a bit.
-    pub fn bit(kind: ErrorKind) -> u32 {
-        1 << (kind as u32)
-    }
-
-    /// Whether a listed class matches the error, and whether one names it.
-    fn of(self, error: &ApiError) -> (bool, bool) {
-        let bits = error.kinds().fold(0, |bits, kind| bits | Kinds::bit(kind));
-        (self.matched & bits != 0, self.named & bits != 0)
-    }
-}
-
-/// Whether an error is retried under a rule; the server's `x-should-retry` decides where it is sent.
-fn retries(error: &ApiError, listed: Option<Kinds>) -> bool {
-    let (matched, named) = listed.map_or((true, false), |listed| listed.of(error));
-    if !matched {
-        return false;
-    }
-    if let Some(said) = error.should_retry {
-        return said;
-    }
-    match error.class().row().retry {
-        Some(true) => true,
-        Some(false) => named,
-        None => listed.is_some(),
-    }
-}
-
 impl Host for Flight {
     type Result = Result<Answer, ApiError>;
 
@@ -643,28 +527,6 @@ impl Host for Flight {
                 aside(move || heard.iter().for_each(|(event, error)| foreign.publish(event, error.as_ref())))
             }
             _ => Asked::Now(()),
-        }
-    }
-}
-
-impl Rule {
-    /// What a failed attempt is to the stage, by the table of classes.
-    fn verdict(&self, error: &ApiError) -> Verdict {
-        match self {
-            Rule::Retry(listed) if retries(error, *listed) => {
-                let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
-                Verdict::Failure { wait, branches: u64::MAX }
-            }
-            Rule::Retry(_) => Verdict::Final,
-            Rule::Breaker if error.class().row().breaker => Verdict::FAILURE,
-            Rule::Breaker | Rule::None => Verdict::Ignore,
-            Rule::Fallback(Some(kinds), _) if !kinds.of(error).0 => Verdict::Final,
-            Rule::Fallback(kinds, elsewhere) => match error.class().row().fallback {
-                FallbackRule::Always => Verdict::FAILURE,
-                _ if kinds.is_some_and(|k| k.of(error).1) => Verdict::FAILURE,
-                FallbackRule::OtherCredentials => Verdict::Failure { wait: WaitHint::None, branches: *elsewhere },
-                FallbackRule::Never => Verdict::Final,
-            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::raise;
 use crate::llm::endpoint::{header, note_credentials};
-use crate::llm::route::{Extras, fresh_key};
+use crate::llm::order::{Extras, fresh_key};
 use crate::llm::secret::Secrets;
 use pyo3::prelude::*;
 use reqwest::header::HeaderMap;

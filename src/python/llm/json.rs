@@ -1,6 +1,6 @@
 //! Python values to JSON, without a detour over `json.dumps`, and back.
 
-use crate::llm::route::Params;
+use crate::llm::order::Params;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -1,0 +1,77 @@
+//! How the stages of a route judge a failed attempt.
+
+use super::error::{ApiError, ErrorKind};
+use crate::engine::{Verdict, WaitHint};
+use crate::policies::class::FallbackRule;
+
+/// Which errors a rule is about: a bit for each `ErrorKind`.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinds {
+    /// Matched by a listed class.
+    pub matched: u32,
+    /// Matched by a listed class that is itself of a row that is not retried: asked for by name.
+    pub named: u32,
+}
+
+/// How a stage judges.
+pub enum Rule {
+    /// It does not.
+    None,
+    /// Retry: `None` is what the table of classes says.
+    Retry(Option<Kinds>),
+    /// The breakers of models count what the table says.
+    Breaker,
+    /// Fallback: the kinds it handles (`None`: all), and the alternatives that lie elsewhere.
+    Fallback(Option<Kinds>, u64),
+}
+
+impl Kinds {
+    /// A kind as a bit.
+    pub fn bit(kind: ErrorKind) -> u32 {
+        1 << (kind as u32)
+    }
+
+    /// Whether a listed class matches the error, and whether one names it.
+    fn of(self, error: &ApiError) -> (bool, bool) {
+        let bits = error.kinds().fold(0, |bits, kind| bits | Kinds::bit(kind));
+        (self.matched & bits != 0, self.named & bits != 0)
+    }
+}
+
+/// Whether an error is retried under a rule; the server's `x-should-retry` decides where it is sent.
+fn retries(error: &ApiError, listed: Option<Kinds>) -> bool {
+    let (matched, named) = listed.map_or((true, false), |listed| listed.of(error));
+    if !matched {
+        return false;
+    }
+    if let Some(said) = error.should_retry {
+        return said;
+    }
+    match error.class().row().retry {
+        Some(true) => true,
+        Some(false) => named,
+        None => listed.is_some(),
+    }
+}
+
+impl Rule {
+    /// What a failed attempt is to the stage, by the table of classes.
+    pub(super) fn verdict(&self, error: &ApiError) -> Verdict {
+        match self {
+            Rule::Retry(listed) if retries(error, *listed) => {
+                let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
+                Verdict::Failure { wait, branches: u64::MAX }
+            }
+            Rule::Retry(_) => Verdict::Final,
+            Rule::Breaker if error.class().row().breaker => Verdict::FAILURE,
+            Rule::Breaker | Rule::None => Verdict::Ignore,
+            Rule::Fallback(Some(kinds), _) if !kinds.of(error).0 => Verdict::Final,
+            Rule::Fallback(kinds, elsewhere) => match error.class().row().fallback {
+                FallbackRule::Always => Verdict::FAILURE,
+                _ if kinds.is_some_and(|k| k.of(error).1) => Verdict::FAILURE,
+                FallbackRule::OtherCredentials => Verdict::Failure { wait: WaitHint::None, branches: *elsewhere },
+                FallbackRule::Never => Verdict::Final,
+            },
+        }
+    }
+}
