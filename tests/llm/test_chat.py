@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import trio
 from hypothesis import HealthCheck, given, settings, strategies
 from langchain_core.messages import HumanMessage
 
@@ -309,14 +308,6 @@ def test_every_further_event_loop_works_in_turn_and_in_threads(chat) -> None:
         thread.join()
     for n in range(4):
         assert [f"q{k} " in answer for k, answer in enumerate(answers[n])] == [True] * 20
-
-
-def test_where_no_asyncio_loop_runs_the_error_says_what_does(chat) -> None:
-    async def ask() -> None:
-        await chat().ainvoke("x")
-
-    with pytest.raises(RuntimeError, match="asyncio loops only"):
-        trio.run(ask)
 
 
 def test_a_call_goes_on_while_someone_else_holds_the_interpreter(chat) -> None:

@@ -52,7 +52,7 @@ impl Piece {
             },
             (State::Passing(checkpoint, next), input) => match advance(checkpoint.bind(py), input) {
                 Ok(Turn::Yield(value)) => self.wait(State::Passing(checkpoint, next), value),
-                Ok(_) => Ok(Turn::Return((*next)?)),
+                Ok(_) => (*next).map(Turn::Return),
                 Err(error) => Err(error),
             },
         };
@@ -81,7 +81,7 @@ impl Piece {
         let checkpoint = lowlevel.call_method0(intern!(py, "checkpoint"))?.call_method0(intern!(py, "__await__"))?;
         match advance(&checkpoint, Resume::Send(py.None()))? {
             Turn::Yield(value) => self.wait(State::Passing(checkpoint.unbind(), Box::new(next)), value),
-            _ => Ok(Turn::Return(next?)),
+            _ => next.map(Turn::Return),
         }
     }
 
@@ -89,7 +89,7 @@ impl Piece {
     fn look(&self, py: Python<'_>) -> PyResult<Turn> {
         loop {
             if let Some(next) = self.stream.get().next_now(py) {
-                return Ok(Turn::Return(next?));
+                return next.map(Turn::Return);
             }
             let ready = self.stream.get().future(py)?.bind(py).call_method0(intern!(py, "__await__"))?;
             if let Turn::Yield(value) = advance(&ready, Resume::Send(py.None()))? {
