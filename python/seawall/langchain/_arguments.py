@@ -96,7 +96,7 @@ def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any
     arguments = {name: value for name, value in arguments.items() if not _refused(name, value)}
     for name, field in model.model_fields.items():
         alias = field.alias
-        if alias in arguments and name in arguments and alias != name and arguments[alias] != arguments[name]:
+        if alias in arguments and name in arguments and alias != name and arguments[alias] != arguments.pop(name):
             raise ConfigurationError(f"{alias} and {name} are two names of one argument, and were given different values")
         variables = _ENVIRONMENT.get(name)
         if variables and arguments.get(str(alias)) is None and arguments.get(name) is None:
