@@ -1,6 +1,7 @@
 """LangChain's own standard tests: plain and wrapped in policies, and both again with a fifth of the requests failing.
 
-All are run: what they would fetch from the web (a picture, a sound, a document) is given to them here.
+All are run but one, and what they would fetch from the web (a picture, a sound, a document) is given to them here. `test_serdes` skips
+itself: `langchain_core.load` makes only classes of a list of its own, on which there are LangChain's and its partners' alone.
 """
 
 from __future__ import annotations
