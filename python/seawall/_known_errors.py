@@ -152,6 +152,8 @@ _TREES: dict[str, tuple[tuple[str | None, Look, str], ...]] = {
         ("context_window", "", "ContextOverflowError"),
         ("content_filter", "", "ModelRefusalError"),
     ),
+    # An interrupt() or a command on its way up through a node: no policy is to keep it.
+    "langgraph": (("permanent", "", "GraphBubbleUp"),),
 }
 _TREES["httpx2"] = (*_TREES["httpx"], ("malformed", "", "SSEError"))
 _TREES["httpcore2"] = _TREES["httpcore"]

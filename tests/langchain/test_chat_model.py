@@ -110,7 +110,11 @@ def test_headers_and_query_are_sent_along(sim, llm):
         ("http_client", object()),
         ("http_async_client", object()),
         ("root_client", object()),
-        ("openai_proxy", "http://proxy"),
+        ("openai_proxy", "ftp://proxy"),
+        ("ca_bundle", "nowhere.pem"),
+        ("client_cert", ("nowhere.pem", "nowhere.key")),
+        ("max_response_bytes", 0),
+        ("idempotency_key", True),
         ("use_responses_api", True),
         ("previous_response_id", "r"),
         ("reasoning", {"effort": "low"}),
@@ -121,9 +125,10 @@ def test_headers_and_query_are_sent_along(sim, llm):
         ("disabled_params", {"seed": None}),
         ("stream", True),
         ("extra_headers", {"a": "b"}),
-        ("api_key", lambda: "sk-short-lived"),
         ("model_kwargs", {"stream": True}),
         ("model_kwargs", {"timeout": 3}),
+        ("model_kwargs", {"proxy": "http://proxy"}),
+        ("model_kwargs", {"circuit": None}),
         ("max_retries", -1),
         ("timeout", 0),
         ("first_token_timeout", 0),
@@ -133,7 +138,7 @@ def test_headers_and_query_are_sent_along(sim, llm):
     ],
 )
 def test_an_argument_without_a_meaning_here_is_refused_by_name(llm, name, value):
-    named = next(iter(value)) if name == "model_kwargs" else name
+    named = next(iter(value)) if name == "model_kwargs" else name.removeprefix("openai_")
     with pytest.raises(ConfigurationError, match="API key" if value == "" else named):
         llm(**{name: value})
 
@@ -162,7 +167,7 @@ def test_one_argument_with_two_names_cannot_be_given_two_values(llm):
 
 
 @pytest.mark.parametrize(
-    "name", ["timeout", "idle_timeout", "max_retries", "base_url", "api_key", "extra_headers", "extra_query"]
+    "name", ["first_token_timeout", "idle_timeout", "max_retries", "base_url", "api_key", "extra_headers", "extra_query"]
 )
 def test_what_a_call_cannot_change_is_refused_by_the_call_and_not_sent(sim, llm, name):
     with pytest.raises(ConfigurationError, match=name):

@@ -103,7 +103,7 @@ def test_a_vector_store_works_on_them(embeddings):
         ({"modle": "x"}, "modle"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"chunk_size": 5000}, "chunk_size"),
-        ({"api_key": lambda: "k"}, "api_key"),
+        ({"idempotency_key": True}, "idempotency_key"),
         ({"timeout": 0}, "timeout"),
         ({"model": ""}, "model"),
     ],

@@ -8,7 +8,9 @@ import pickle
 
 import pytest
 from langchain_core import exceptions as core
+from langgraph.types import default_retry_on
 
+import seawall
 from seawall import errors
 from seawall.langchain import errors as ours
 from seawall.simulator import faults
@@ -86,6 +88,49 @@ def test_no_api_error_is_missing():
         if isinstance(getattr(errors, name), type) and issubclass(getattr(errors, name), errors.APIError)
     }
     assert apis <= set(ours.__all__)
+
+
+# What LangGraph's default rule says of each error: whether a node with a RetryPolicy is run again.
+AGAIN = {
+    "ConfigurationError": False,
+    "ConfigurationTypeError": False,
+    "APIError": True,
+    "APIConnectionError": True,
+    "APITimeoutError": True,
+    "APIStatusError": True,
+    "BadRequestError": False,
+    "AuthenticationError": False,
+    "PermissionDeniedError": False,
+    "NotFoundError": False,
+    "ConflictError": True,
+    "UnprocessableEntityError": False,
+    "RateLimitError": True,
+    "InternalServerError": True,
+    "ServiceUnavailable": True,
+    "QuotaExceededError": False,
+    "ContextWindowExceededError": False,
+    "ContentFilterError": False,
+    "MalformedResponseError": True,
+    "StreamInterruptedError": True,
+    # A Timeout policy around a whole call: its time is over.
+    "CallTimeoutError": False,
+    # A refusal may be over when the node is run again.
+    "Rejected": True,
+    "CircuitBreakerError": True,
+    "RateLimitExceededError": True,
+    "BulkheadFullError": True,
+    "SeawallError": True,
+}
+
+
+@pytest.mark.parametrize("row", errors.TABLE, ids=lambda row: row.error.__name__)
+def test_langgraphs_default_rule_fits_each_error(row):
+    name = row.error.__name__
+    error = getattr(ours, name, row.error)("x")
+    assert default_retry_on(error) is AGAIN[name]
+    if isinstance(error, core.ModelError) and row.failure is not None:
+        # Both rules agree with each other, and with seawall's own.
+        assert error.is_retryable is AGAIN[name] is seawall.transient(error)
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])

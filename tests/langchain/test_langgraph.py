@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableGenerator, RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphInterrupt
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command, RetryPolicy, interrupt
 
-from seawall import Retry
+import seawall
+from seawall import Retry, errors
 from seawall.langchain import resilient
 from seawall.simulator import faults
 
@@ -23,7 +27,7 @@ KINDS = {
 }
 
 
-def graph(model: Any) -> Any:
+def graph(model: Any, retry: RetryPolicy | None = None) -> Any:
     async def acall(state: MessagesState) -> dict[str, Any]:
         return {"messages": [await model.ainvoke(state["messages"])]}
 
@@ -31,7 +35,7 @@ def graph(model: Any) -> Any:
         return {"messages": [model.invoke(state["messages"])]}
 
     building = StateGraph(MessagesState)
-    building.add_node("ask", RunnableLambda(call, acall))
+    building.add_node("ask", RunnableLambda(call, acall), retry_policy=retry)
     building.add_edge(START, "ask")
     building.add_edge("ask", END)
     return building.compile()
@@ -100,3 +104,70 @@ async def test_an_agents_calls_of_the_model_are_below_its_node(sim, llm, runs, k
     assert len(nodes) == 2
     for run in chat_runs(runs):
         assert any(run.dotted_order.startswith(node.dotted_order + ".") for node in nodes)
+
+
+QUESTION = {"messages": [("user", "hello")]}
+# Whether the node is run again, which LangGraph decides by the error alone.
+FAULTS = {
+    "unauthorized": (faults.status(401), False),
+    "bad request": (faults.status(400), False),
+    "quota": (faults.quota(), False),
+    "context window": (faults.context_window(), False),
+    "unknown model": (faults.unknown_model(), False),
+    "server": (faults.status(500), True),
+    "rate limit": (faults.rate_limit(retry_after_ms=1), True),
+    "connection": (faults.reset(), True),
+    "time": (faults.hang(), True),
+    "broken": (faults.broken_json(), True),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+async def test_a_nodes_retry_policy_repeats_what_may_pass_and_nothing_else(sim, llm, name, way):
+    fault, again = FAULTS[name]
+    sim.on("gpt-4", fault, times=2)
+    made = graph(llm(max_retries=0, timeout=0.05 if name == "time" else 10), RetryPolicy(initial_interval=0.001, jitter=False))
+    try:
+        answer = await made.ainvoke(QUESTION) if way == "ainvoke" else made.invoke(QUESTION)
+    except errors.APIError:
+        assert (again, sim.count()) == (False, 1)
+    else:
+        assert "hello" in answer["messages"][-1].content
+        assert (again, sim.count()) == (True, 3)
+
+
+GUARDS = {
+    "retry": lambda node: seawall.retry(node, on=(Exception,), wait=0.001),
+    "guard": lambda node: seawall.guard(retry=Retry(3, wait=0.001), fallback=[{"messages": []}], circuit=None)(node),
+    "resilient": lambda node: resilient(node, retry=Retry(3, wait=0.001), fallback=[lambda state: {"messages": []}]),
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_node_that_waits_for_a_person_does_so_behind_any_policy(guard):
+    asked = []
+
+    def approve(state: MessagesState) -> Any:
+        asked.append(1)
+        said = interrupt("may it be sent?")
+        return Command(goto=END, update={"messages": [("ai", said)]})
+
+    building = StateGraph(MessagesState)
+    building.add_node("approve", GUARDS[guard](approve))
+    building.add_edge(START, "approve")
+    made = building.compile(checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    (waiting,) = made.invoke(QUESTION, config)["__interrupt__"]
+    assert (waiting.value, len(asked)) == ("may it be sent?", 1)
+    assert made.invoke(Command(resume="yes"), config)["messages"][-1].content == "yes"
+    assert len(asked) == 2
+
+
+def test_an_interrupt_in_a_stream_is_none_of_its_failures():
+    def pieces(texts: Any) -> Any:
+        yield "one"
+        raise GraphInterrupt
+
+    with pytest.raises(GraphInterrupt):
+        list(resilient(RunnableGenerator(pieces), retry=None, circuit=None).stream("hello"))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, get_usage_metadata_callback
+from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import BaseRateLimiter
@@ -15,55 +14,11 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda, Runnable
 from pydantic import BaseModel
 
 import seawall
+from _ways import FAST, WAYS, asked, failed, seen, tokens, usage
 from seawall import Fallback, Pipeline, Retry, errors
 from seawall._prompt import Prompt
-from seawall.langchain import _calls, _tracing, resilient
+from seawall.langchain import resilient
 from seawall.simulator import faults
-
-WAYS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"]
-FAST = {"wait": 0.001}
-
-
-async def asked(way, model, config, question="hello"):
-    """The answer, however it is asked for."""
-    if way == "invoke":
-        return model.invoke(question, config)
-    if way == "ainvoke":
-        return await model.ainvoke(question, config)
-    if way == "stream":
-        return added(list(model.stream(question, config)))
-    if way == "astream":
-        return added([piece async for piece in model.astream(question, config)])
-    if way == "batch":
-        return model.batch([question], config)[0]
-    return (await model.abatch([question], config))[0]
-
-
-def added(pieces):
-    whole = pieces[0]
-    for piece in pieces[1:]:
-        whole += piece
-    return whole
-
-
-def seen(run):
-    """What a run's metadata says of its attempt, and its own tags."""
-    metadata = run.extra.get("metadata", {})
-    return (metadata["seawall_attempt"], metadata["seawall_alternative"], metadata["ls_model_name"], run.tags)
-
-
-def failed(run):
-    return run.error is not None
-
-
-def tokens(run):
-    return sum(event["name"] == "new_token" for event in run.events)
-
-
-def usage(run):
-    """Tokens that a run says were used."""
-    messages = [made["message"]["kwargs"] for made in (run.outputs or {}).get("generations", [[]])[0]]
-    return sum((message.get("usage_metadata") or {}).get("total_tokens", 0) for message in messages)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -299,147 +254,6 @@ async def test_each_input_of_a_batch_has_its_own_tree(sim, llm, runs, way):
     assert sorted((run.inputs["input"], run.tags[0]) for run in runs.roots) == [("a", "a"), ("b", "b"), ("c", "c")]
     assert sum(len(run.child_runs) for run in runs.roots) == 5
     assert all(child.tags[0] == run.tags[0] for run in runs.roots for child in run.child_runs)
-
-
-# --- when, and where
-
-
-class Live(BaseCallbackHandler):
-    """Says what is told at the time that it is told."""
-
-    def __init__(self):
-        self.second, self.threads = threading.Event(), set()
-        self.told = []
-
-    def on_chat_model_start(self, *told, tags, **more):
-        self.threads.add(threading.get_ident())
-        self.told.append(("start", tags[0]))
-        if tags[0] == "retry:attempt:2":
-            self.second.set()
-
-    def on_llm_error(self, error, *, tags, **more):
-        self.threads.add(threading.get_ident())
-        self.told.append(("error", tags[0]))
-
-
-@pytest.mark.parametrize("way", ["invoke", "stream"])
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_attempts_are_told_while_they_are_made_in_the_callers_thread(sim, llm, way, wrapped):
-    sim.on("gpt-4", faults.status(500, headers={"retry-after-ms": "1"}), times=1)
-    sim.on("gpt-4", faults.hang(), after=1)
-    live = Live()
-    model = llm(timeout=10).with_retry(stop_after_attempt=2, **FAST) if wrapped else llm(timeout=10, max_retries=1)
-
-    def call():
-        with pytest.raises(errors.APIConnectionError):
-            asyncio.run(asked(way, model, {"callbacks": [live]}))
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    sim.wait_for(2)
-    assert live.second.wait(10), "the second attempt hangs, and nobody was told of it"
-    assert live.told[-3:] == [("start", "retry:attempt:1"), ("error", "retry:attempt:1"), ("start", "retry:attempt:2")]
-    sim.stop()
-    thread.join(20)
-    assert live.threads == {thread.ident}
-
-
-@pytest.mark.parametrize("way", ["ainvoke", "astream", "abatch"])
-async def test_coroutine_handlers_are_awaited_in_the_callers_loop(sim, llm, way):
-    where = []
-
-    class Handler(AsyncCallbackHandler):
-        async def on_chat_model_start(self, *told, **more):
-            await asyncio.sleep(0)
-            where.append(("start", asyncio.get_running_loop()))
-
-        async def on_llm_error(self, *told, **more):
-            await asyncio.sleep(0)
-            where.append(("error", asyncio.get_running_loop()))
-
-        async def on_llm_end(self, *told, **more):
-            await asyncio.sleep(0)
-            where.append(("end", asyncio.get_running_loop()))
-
-    sim.on("gpt-4", faults.status(500), times=1)
-    await asked(way, llm().with_retry(**FAST), {"callbacks": [Handler()]})
-    loop = asyncio.get_running_loop()
-    assert where == [(name, loop) for name in ("start", "error", "start", "end")]
-
-
-@pytest.mark.parametrize("way", ["ainvoke", "astream", "abatch"])
-@pytest.mark.parametrize("wrapped", [True, False])
-async def test_a_cancelled_call_ends_its_runs_and_cuts_the_request(sim, llm, runs, way, wrapped):
-    sim.on("gpt-4", faults.status(500, headers={"retry-after-ms": "1"}), times=1)
-    sim.on("gpt-4", faults.hang(), after=1)
-    task = asyncio.create_task(asked(way, llm().with_retry(**FAST) if wrapped else llm(), {"callbacks": [runs]}))
-    await asyncio.to_thread(sim.wait_for, 2)
-    while "retry:attempt:2" not in {tag for run in runs.run_map.values() for tag in run.tags}:
-        await asyncio.sleep(0)
-    (second,) = [run for run in runs.run_map.values() if "retry:attempt:2" in run.tags]
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await asyncio.to_thread(sim.wait_aborted, 1)
-    assert second.end_time and "CancelledError" in second.error
-    if wrapped:
-        assert "CancelledError" in runs.root.error
-        assert [failed(run) for run in runs.root.child_runs] == [True, True]
-        assert runs.root.child_runs[1].extra["metadata"]["seawall_outcome"] == "given up"
-    assert all(run.end_time for run in runs.all)
-
-
-async def test_leaving_a_stream_early_ends_its_runs(sim, llm, runs):
-    sim.on("gpt-4", faults.stall(after=3))
-    pieces = llm().with_retry(**FAST).stream("hello", {"callbacks": [runs]})
-    next(pieces)
-    pieces.close()
-    apieces = llm().with_retry(**FAST).astream("hello", {"callbacks": [runs]})
-    await anext(apieces)
-    await apieces.aclose()
-    await asyncio.to_thread(sim.wait_aborted, 2)
-    for root in runs.roots:
-        (child,) = root.child_runs
-        assert child.end_time <= root.end_time
-    assert len(runs.roots) == 2
-
-
-@pytest.mark.parametrize("way", ["stream", "astream"])
-async def test_a_stream_that_breaks_off_leaves_what_was_said_in_its_run(sim, llm, runs, way):
-    sim.on("gpt-4", faults.cut(after=3))
-    with pytest.raises(errors.StreamInterruptedError) as raised:
-        await asked(way, llm().with_retry(**FAST), {"callbacks": [runs]})
-    (child,) = runs.root.child_runs
-    assert child.outputs["generations"][0][0]["text"] == raised.value.partial != ""
-    assert child.extra["metadata"]["seawall_outcome"] == "StreamInterruptedError"
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_handler_that_raises_ends_the_call(sim, llm, way):
-    class Refuses(BaseCallbackHandler):
-        raise_error = True
-
-        def on_chat_model_start(self, *told, **more):
-            raise KeyError("no")
-
-    sim.on("gpt-4", faults.hang())
-    with pytest.raises(KeyError, match="no"):
-        await asked(way, llm().with_retry(**FAST), {"callbacks": [Refuses()]})
-
-
-def test_nothing_of_it_is_made_when_nobody_listens(sim, llm, monkeypatch):
-    def refused(*told, **more):
-        raise AssertionError("somebody is told")
-
-    monkeypatch.setattr(_calls, "Attempts", refused)
-    monkeypatch.setattr(_calls, "Call", refused)
-    monkeypatch.setattr(_tracing, "Attempts", refused)
-    sim.on("*", faults.status(500, headers={"retry-after-ms": "1"}), times=1)
-    for model in (llm(), llm().with_retry(**FAST), llm().with_retry(**FAST).with_fallbacks([llm("b")])):
-        for way in WAYS:
-            asyncio.run(asked(way, model, None))
-    with pytest.raises(AssertionError, match="told"):
-        llm().invoke("hello", {"callbacks": [Counted()]})
 
 
 # --- what else a call's run meets

@@ -248,3 +248,13 @@ def test_configured_fields_and_choices_keep_retries_and_alternatives(first_down,
     assert choice.with_fallbacks([llm("b")]).invoke("hello").response_metadata["served_by"] == "b"
     picked = choice.bind_tools([add], tool_choice="any").with_config(configurable={"m": "c"}).invoke("hello")
     assert (picked.response_metadata["served_by"], len(picked.tool_calls)) == ("c", 1)
+
+
+def test_what_is_bound_to_a_configurable_model_is_its_own_and_it_stays_configurable(sim, llm):
+    sim.on("gpt-4", faults.hang())
+    model = llm(timeout=None, max_retries=0).configurable_fields(temperature=ConfigurableField(id="t"))
+    whole = model.bind(seed=1, timeout=0.05).with_fallbacks([llm("b")])
+    assert whole.invoke("hello", {"configurable": {"t": 0.5}}).response_metadata["served_by"] == "b"
+    first, second = (request.body for request in sim.requests)
+    assert (first["seed"], first["temperature"]) == (1, 0.5)
+    assert "seed" not in second

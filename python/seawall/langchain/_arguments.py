@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from inspect import signature
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
-from seawall._model import environment
+from seawall._model import Model, environment
 from seawall.errors import ConfigurationError
 
-_TRANSPORT = "the native client has its own pooled transport; proxies come from the environment (HTTPS_PROXY)"
+_TRANSPORT = "the native client has a transport of its own; proxy=, ca_bundle= and client_cert= are about it"
 _RESPONSES = "it belongs to the responses API, and seawall speaks the chat completions API"
 _RAW = "texts are sent as they are, and the server counts their tokens"
 _AZURE = "only OpenAI-compatible places are spoken to; give their URL as base_url="
@@ -23,7 +24,6 @@ NOT_TAKEN = {
     "http_async_client": _TRANSPORT,
     "http_client": _TRANSPORT,
     "http_socket_options": _TRANSPORT,
-    "openai_proxy": _TRANSPORT,
     "root_async_client": _TRANSPORT,
     "root_client": _TRANSPORT,
     "context_management": _RESPONSES,
@@ -54,12 +54,10 @@ NOT_TAKEN = {
     "retry_min_seconds": "give with_retry(wait=...)",
     "show_progress_bar": "embed_documents shows none",
     "skip_empty": "every text has its vector",
+    "idempotency_key": "seawall.llm.Chat and Embeddings take it",
 }
 # What the client is told, that is no parameter of a request.
-_CLIENT = (
-    *("api_key", "base_url", "first_token_timeout", "idle_timeout", "max_retries", "messages", "model", "on_interrupt"),
-    *("organization", "project", "stream", "timeout"),
-)
+_CLIENT = {"messages", "stream", *signature(Model).parameters} - {"params"}
 # Parameters of the API that are no fields: known, so that a misspelt name is not taken for one.
 _PARAMETERS = {
     "audio",
@@ -85,6 +83,7 @@ _ENVIRONMENT = {
     "openai_api_key": ("OPENAI_API_KEY",),
     "openai_api_base": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
     "openai_organization": ("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"),
+    "openai_proxy": ("OPENAI_PROXY",),
 }
 
 
@@ -92,12 +91,12 @@ def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any
     """The arguments as the model's fields take them, with the environment's values for those that are missing.
 
     Raises:
-        ConfigurationError: an argument without a meaning here, one given twice, a function in place of a key.
+        ConfigurationError: an argument without a meaning here, one given twice, a client's among the parameters.
     """
     arguments = {name: value for name, value in arguments.items() if not _refused(name, value)}
     for name, field in model.model_fields.items():
         alias = field.alias
-        if alias in arguments and name in arguments and alias != name and arguments[alias] != arguments[name]:
+        if alias in arguments and name in arguments and alias != name and arguments[alias] != arguments.pop(name):
             raise ConfigurationError(f"{alias} and {name} are two names of one argument, and were given different values")
         variables = _ENVIRONMENT.get(name)
         if variables and arguments.get(str(alias)) is None and arguments.get(name) is None:
@@ -106,8 +105,6 @@ def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any
                 # Read once: copies keep the key they were made with.
                 arguments = {**arguments, name: value}
                 arguments.pop(str(alias), None)
-    if callable(arguments.get("api_key", arguments.get("openai_api_key"))):
-        raise ConfigurationError("api_key must be a text or a SecretStr: functions that give short-lived keys are not taken")
     for name in {**(arguments.get("model_kwargs") or {}), **(arguments.get("extra_body") or {})}:
         if name in _CLIENT:
             raise ConfigurationError(f"{name} is no parameter of a request: {NOT_TAKEN.get(name, 'give it as an argument')}")
@@ -149,7 +146,6 @@ def refuse_in_call(parameters: Mapping[str, Any]) -> None:
             "base_url",
             "max_retries",
             "organization",
-            "timeout",
             "first_token_timeout",
             "idle_timeout",
             "on_interrupt",
@@ -161,4 +157,11 @@ def refuse_in_call(parameters: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{name} is no parameter of a request: give {instead}= to the model")
 
 
-__all__ = ["accepted", "refuse_in_call", "with_parameters"]
+def shown(fields: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
+    """The fields as a repr shows them: a function that gives the key may hold what it makes it from."""
+    for name, value in fields:
+        is_source = name == "openai_api_key" and value is not None and not isinstance(value, SecretStr)
+        yield name, SecretStr("hidden") if is_source else value
+
+
+__all__ = ["accepted", "refuse_in_call", "shown", "with_parameters"]

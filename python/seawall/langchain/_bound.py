@@ -31,7 +31,7 @@ class BoundChat(BoundRunnable):
     def with_fallbacks(self, fallbacks: Sequence[Any], **how: Any) -> Any:
         """As `ChatOpenAI.with_fallbacks`; what is bound here is this model's own, the alternatives have theirs."""
         model: Any = self.bound
-        whole = model.with_own_params(model._call_params(None, dict(self.kwargs))).with_fallbacks(fallbacks, **how)
+        whole = model.with_bound(self.kwargs).with_fallbacks(fallbacks, **how)
         if self.is_plain:
             return whole
         kind = BoundRunnable if isinstance(whole, Resilient) else BoundChat

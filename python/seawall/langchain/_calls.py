@@ -44,8 +44,8 @@ class Calls(BaseChatModel):
     ) -> ChatResult:
         model: Any = self
         attempts = kwargs.pop("_attempts", None)
+        route = model._route_within(kwargs)
         params = model._call_params(stop, kwargs)
-        route = model._chat_model._route
         if attempts is None:
             reply = route.call("chat", to_wire(messages), params)
         else:
@@ -61,8 +61,8 @@ class Calls(BaseChatModel):
     ) -> ChatResult:
         model: Any = self
         attempts = kwargs.pop("_attempts", None)
+        route = model._route_within(kwargs)
         params = model._call_params(stop, kwargs)
-        route = model._chat_model._route
         if attempts is None:
             reply = await _landed(route.start("chat", to_wire(messages), params))
         else:
@@ -77,8 +77,8 @@ class Calls(BaseChatModel):
         attempts = kwargs.pop("_attempts", None)
         if attempts is None and run_manager is not None and run_manager.handlers:
             attempts = Attempts(model, run_manager, messages, stop, kwargs)
+        route = model._route_within(kwargs)
         params = model._stream_params(stop, kwargs)
-        route = model._chat_model._route
         if attempts is None:
             return route.stream(to_wire(messages), params), None
         return route.watch("stream", to_wire(messages), params, every=attempts.whole), attempts

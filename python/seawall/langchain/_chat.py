@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -15,10 +16,10 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import OnInterrupt, retry_policy
-from seawall._seawall import CircuitBreaker, Retry
+from seawall._seawall import CircuitBreaker, Retry, Route
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch, errors
-from seawall.langchain._arguments import accepted, refuse_in_call, with_parameters
+from seawall.langchain._arguments import accepted, refuse_in_call, shown, with_parameters
 from seawall.langchain._bound import BoundChat, structured
 from seawall.langchain._calls import Calls
 from seawall.langchain._configurable import ConfigurableChat, chosen
@@ -55,7 +56,7 @@ class ChatOpenAI(_batch.Batching, Calls):
 
     Args:
         model: the model's name.
-        api_key: default: the environment's OPENAI_API_KEY.
+        api_key: a text, or a function that gives one, called before each attempt; default: the environment's OPENAI_API_KEY.
         base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
         timeout: seconds for one attempt, to the last byte (60); `None` for none.
         first_token_timeout, idle_timeout: of a stream, seconds to its first content, and from one content to the next.
@@ -65,6 +66,7 @@ class ChatOpenAI(_batch.Batching, Calls):
         max_retries: attempts after the first (2), unless `with_retry` says otherwise.
         streaming: read the answer as a stream for `invoke` too.
         stream_usage: ask for token counts in streams (true).
+        proxy, ca_bundle, client_cert, max_response_bytes: as `seawall.llm.Chat` has them; proxy: also OPENAI_PROXY.
         circuit: a `seawall.CircuitBreaker` to look after this model.
         model_kwargs, extra_body: further parameters of every request.
 
@@ -77,7 +79,7 @@ class ChatOpenAI(_batch.Batching, Calls):
     )
 
     model_name: str = Field(default="gpt-3.5-turbo", alias="model")
-    openai_api_key: SecretStr | None = Field(default=None, alias="api_key")
+    openai_api_key: SecretStr | Callable[[], str] | None = Field(default=None, alias="api_key")
     openai_api_base: str | None = Field(default=None, alias="base_url")
     openai_organization: str | None = Field(default=None, alias="organization")
     project: str | None = None
@@ -88,6 +90,10 @@ class ChatOpenAI(_batch.Batching, Calls):
     max_retries: int | None = None
     default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
     default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
+    openai_proxy: str | bool | None = Field(default=None, alias="proxy", repr=False, exclude=True)
+    ca_bundle: SkipValidation[str | os.PathLike[str] | None] = None
+    client_cert: SkipValidation[Any] = Field(default=None, exclude=True)
+    max_response_bytes: SkipValidation[int] = 64 * 1024 * 1024
     circuit: CircuitBreaker | None = Field(default=None, exclude=True)
     streaming: bool = False
     stream_usage: bool = True
@@ -217,6 +223,12 @@ class ChatOpenAI(_batch.Batching, Calls):
         """The same chat model with parameters of its own requests, that its alternatives do not get."""
         return self._but(_own_params={**self._own_params, **params}) if params else self
 
+    def with_bound(self, arguments: Mapping[str, Any]) -> Self:
+        """The same chat model with what was bound to its calls as its own."""
+        arguments = dict(arguments)
+        model = self.model_copy(update={"request_timeout": arguments.pop("timeout")}) if "timeout" in arguments else self
+        return model.with_own_params(self._call_params(None, arguments))
+
     # --- tools and output
 
     def bind(self, **kwargs: Any) -> BoundChat:  # type: ignore[override]
@@ -314,6 +326,10 @@ class ChatOpenAI(_batch.Batching, Calls):
             default_headers=self.default_headers,
             default_query=self.default_query,
             circuit=self.circuit,
+            proxy=self.openai_proxy,
+            ca_bundle=self.ca_bundle,
+            client_cert=self.client_cert,
+            max_response_bytes=self.max_response_bytes,
             **self._request_params(),
         )
         changes: dict[str, Any] = {
@@ -324,6 +340,11 @@ class ChatOpenAI(_batch.Batching, Calls):
         if self._retry is not None or self._retries_off:
             changes["_retry"] = self._retry
         return chat._but(**changes)
+
+    def _route_within(self, arguments: dict[str, Any]) -> Route:
+        """The route of a call, with the call's own `timeout` if its arguments have one."""
+        chat = self._chat_model
+        return chat._timed(arguments.pop("timeout")) if "timeout" in arguments else chat._route
 
     def _request_params(self) -> dict[str, Any]:
         set_fields = {_SENT_AS.get(name, name): getattr(self, name) for name in _REQUEST_FIELDS}
@@ -385,7 +406,7 @@ class ChatOpenAI(_batch.Batching, Calls):
         return [self.model_name, self._chat_model._bare.described(), *(other._asked() for other in self._others)]
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        yield from super().__repr_args__()
+        yield from shown(super().__repr_args__())
         if self._retry is not None:
             yield "retry", self._retry
         if self._others:
@@ -407,7 +428,9 @@ class ChatOpenAI(_batch.Batching, Calls):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         bare = super().__copy__()
         bare._built = None
-        return super(ChatOpenAI, bare).__deepcopy__(sharing(memo, self._retry, self.circuit, *(o.circuit for o in self._others)))
+        return super(ChatOpenAI, bare).__deepcopy__(
+            sharing(memo, self._retry, self.circuit, self.openai_api_key, *(o.circuit for o in self._others))
+        )
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
@@ -418,7 +441,7 @@ class ChatOpenAI(_batch.Batching, Calls):
 def _native(fallback: Any) -> ChatOpenAI | None:
     """The fallback as a chat model of ours with its own parameters, if it is one."""
     if isinstance(fallback, BoundChat) and fallback.is_plain and isinstance(fallback.bound, ChatOpenAI):
-        return fallback.bound.with_own_params(ChatOpenAI._call_params(None, dict(fallback.kwargs)))
+        return fallback.bound.with_bound(fallback.kwargs)
     return fallback if isinstance(fallback, ChatOpenAI) else None
 
 

@@ -51,14 +51,9 @@ class ConfigurableChat(_OfModels, RunnableConfigurableFields):  # type: ignore[t
             return made, config
         return made._but(**{name: getattr(self.default, name) for name in _POLICIES}), config  # type: ignore[attr-defined]
 
-    def with_own_params(self, params: Mapping[str, Any]) -> Self:
-        """As `ChatOpenAI.with_own_params`."""
-        return self._each(lambda model: model.with_own_params(params))
-
-    def _call_params(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-        model: Any = self.default
-        params: dict[str, Any] = model._call_params(stop, kwargs)
-        return params
+    def with_bound(self, arguments: Mapping[str, Any]) -> Self:
+        """As `ChatOpenAI.with_bound`."""
+        return self._each(lambda model: model.with_bound(arguments))
 
     def bind(self, **kwargs: Any) -> BoundChat:
         """The same with arguments bound to each call."""

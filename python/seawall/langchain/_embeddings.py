@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from langchain_core.embeddings import Embeddings as BaseEmbeddings
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import retry_policy
 from seawall._seawall import CircuitBreaker, Retry
 from seawall.errors import ConfigurationError
 from seawall.langchain import errors
-from seawall.langchain._arguments import accepted
+from seawall.langchain._arguments import accepted, shown
 from seawall.langchain._resilient import sharing
 from seawall.llm import MOST_INPUTS, Embeddings
 
@@ -25,11 +26,12 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
     Args:
         model: the model's name.
         dimensions: the vectors' length, where the model leaves a choice.
-        api_key: default: the environment's OPENAI_API_KEY.
+        api_key: a text, or a function that gives one, called before each attempt; default: the environment's OPENAI_API_KEY.
         base_url: default: OPENAI_BASE_URL or OPENAI_API_BASE, else OpenAI's own.
         timeout: seconds for one attempt (60); `None` for none.
         max_retries: attempts after the first (2), unless `with_retry` says otherwise.
         chunk_size: texts per request, 2048 at most (1000).
+        proxy, ca_bundle, client_cert, max_response_bytes: as `seawall.llm.Chat` has them; proxy: also OPENAI_PROXY.
 
     Raises:
         ConfigurationError: no key, a base URL that is none.
@@ -41,7 +43,7 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
 
     model: str = "text-embedding-ada-002"
     dimensions: int | None = None
-    openai_api_key: SecretStr | None = Field(default=None, alias="api_key")
+    openai_api_key: SecretStr | Callable[[], str] | None = Field(default=None, alias="api_key")
     openai_api_base: str | None = Field(default=None, alias="base_url")
     openai_organization: str | None = Field(default=None, alias="organization")
     project: str | None = None
@@ -50,6 +52,10 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
     chunk_size: int = Field(default=1000, ge=1, le=MOST_INPUTS)
     default_headers: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
     default_query: Mapping[str, str] | None = Field(default=None, repr=False, exclude=True)
+    openai_proxy: str | bool | None = Field(default=None, alias="proxy", repr=False, exclude=True)
+    ca_bundle: SkipValidation[str | os.PathLike[str] | None] = None
+    client_cert: SkipValidation[Any] = Field(default=None, exclude=True)
+    max_response_bytes: SkipValidation[int] = 64 * 1024 * 1024
     circuit: CircuitBreaker | None = Field(default=None, exclude=True)
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
 
@@ -132,6 +138,10 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
             default_headers=self.default_headers,
             default_query=self.default_query,
             circuit=self.circuit,
+            proxy=self.openai_proxy,
+            ca_bundle=self.ca_bundle,
+            client_cert=self.client_cert,
+            max_response_bytes=self.max_response_bytes,
             **params,
         )
         changes: dict[str, Any] = {
@@ -151,7 +161,7 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
         return copy
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        yield from super().__repr_args__()
+        yield from shown(super().__repr_args__())
         if self._retry is not None:
             yield "retry", self._retry
         if self._others:
@@ -166,7 +176,7 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
         bare = super().__copy__()
         bare._built = None
         return super(OpenAIEmbeddings, bare).__deepcopy__(
-            sharing(memo, self._retry, self.circuit, *(other.circuit for other in self._others))
+            sharing(memo, self._retry, self.circuit, self.openai_api_key, *(other.circuit for other in self._others))
         )
 
     def __getstate__(self) -> dict[Any, Any]:

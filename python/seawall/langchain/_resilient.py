@@ -499,7 +499,9 @@ def _as(kind: type[_Asked]) -> Callable[[Any, int], Any]:
 
 
 def _interrupted(error: Exception, partial: str) -> Exception:
-    if isinstance(error, StreamInterruptedError):
+    # LangGraph's interrupts and commands are no failures.
+    names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    if isinstance(error, StreamInterruptedError) or ("langgraph", "GraphBubbleUp") in names:
         return error
     return errors.StreamInterruptedError(f"the stream broke off: {error}", partial=partial)
 

@@ -1,6 +1,8 @@
 """The errors that the LangChain layer raises: those of `seawall.errors`, that are langchain-core `ModelError`s too.
 
 `except seawall.errors.RateLimitError` catches them, and so does `except langchain_core.exceptions.ModelRateLimitError`.
+What LangGraph's default rule makes of an error hangs on its builtin bases: a `ConnectionError` is tried again, a `RuntimeError` is
+not, and a `TimeoutError` alone is not either. So failures of the network are the first here, and what no repetition mends the second.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ class APIError(errors.APIError, core.ModelError):
     __doc__ = errors.APIError.__doc__
 
 
-class APIConnectionError(errors.APIConnectionError, APIError, core.ModelConnectionError):
+class APIConnectionError(errors.APIConnectionError, APIError, core.ModelConnectionError, ConnectionError):
     __doc__ = errors.APIConnectionError.__doc__
 
 
@@ -30,19 +32,19 @@ class APIStatusError(errors.APIStatusError, APIError):
     __doc__ = errors.APIStatusError.__doc__
 
 
-class BadRequestError(errors.BadRequestError, APIStatusError, core.ModelInvalidRequestError):
+class BadRequestError(errors.BadRequestError, APIStatusError, core.ModelInvalidRequestError, RuntimeError):
     __doc__ = errors.BadRequestError.__doc__
 
 
-class AuthenticationError(errors.AuthenticationError, APIStatusError, core.ModelAuthenticationError):
+class AuthenticationError(errors.AuthenticationError, APIStatusError, core.ModelAuthenticationError, RuntimeError):
     __doc__ = errors.AuthenticationError.__doc__
 
 
-class PermissionDeniedError(errors.PermissionDeniedError, APIStatusError, core.ModelPermissionDeniedError):
+class PermissionDeniedError(errors.PermissionDeniedError, APIStatusError, core.ModelPermissionDeniedError, RuntimeError):
     __doc__ = errors.PermissionDeniedError.__doc__
 
 
-class NotFoundError(errors.NotFoundError, APIStatusError, core.ModelNotFoundError):
+class NotFoundError(errors.NotFoundError, APIStatusError, core.ModelNotFoundError, RuntimeError):
     __doc__ = errors.NotFoundError.__doc__
 
 
@@ -51,7 +53,7 @@ class ConflictError(errors.ConflictError, APIStatusError):
     is_retryable = True
 
 
-class UnprocessableEntityError(errors.UnprocessableEntityError, APIStatusError, core.ModelInvalidRequestError):
+class UnprocessableEntityError(errors.UnprocessableEntityError, APIStatusError, core.ModelInvalidRequestError, RuntimeError):
     __doc__ = errors.UnprocessableEntityError.__doc__
 
 
@@ -67,7 +69,7 @@ class ServiceUnavailable(errors.ServiceUnavailable, InternalServerError):
     __doc__ = errors.ServiceUnavailable.__doc__
 
 
-class QuotaExceededError(errors.QuotaExceededError, RateLimitError):
+class QuotaExceededError(errors.QuotaExceededError, RateLimitError, RuntimeError):
     __doc__ = errors.QuotaExceededError.__doc__
     # The base class says that a rate limit passes; an exhausted quota does not.
     is_retryable = False
