@@ -395,7 +395,8 @@ def test_a_small_answer_that_grows_beyond_the_limit_when_unpacked_is_refused(raw
 def test_a_forked_child_has_connections_of_its_own(raw, program) -> None:
     server = raw(raw.answer(HELLO))
     process = program(
-        "import os\n"
+        "import os, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # of os.fork beside threads, since Python 3.12
         "from seawall.llm import Chat\n"
         f"chat = Chat('m', api_key=lambda: 'k', base_url={server.base_url!r}, proxy=False)\n"
         "chat.invoke('x')\n"

@@ -235,7 +235,8 @@ def test_another_model_has_another_idempotency_key(sim, chat) -> None:
 
 def test_forked_processes_have_different_idempotency_keys(sim, program) -> None:
     process = program(
-        "import os\n"
+        "import os, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # of os.fork beside threads, since Python 3.12
         "from seawall.llm import Chat\n"
         "chat = Chat('m', api_key='k', base_url=base_url, idempotency_key=True)\n"
         "chat.invoke('x')\n"

@@ -40,7 +40,7 @@ const GATHERED: usize = 64;
 enum Reader {
     Nobody,
     Thread(Arc<Parker>),
-    Loop { sender: Sender, future: Py<PyAny>, _tie: Tie },
+    Loop { sender: Sender, future: Py<PyAny>, tie: Tie },
 }
 
 /// What a reader gets, one by one.
@@ -88,7 +88,11 @@ impl Pipe {
         match reader {
             Reader::Nobody => {}
             Reader::Thread(parker) => parker.wake(),
-            Reader::Loop { sender, future, .. } => drop(sender.complete(future, |py| Ok(py.None()))),
+            Reader::Loop { sender, future, tie } => {
+                // From here on the loop may be closed without harm to the stream: its wait is over.
+                drop(tie);
+                drop(sender.complete(future, |py| Ok(py.None())));
+            }
         }
     }
 
@@ -350,8 +354,8 @@ impl Stream {
     pub fn future(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (future, sender) = bridge::future(py)?;
         let Some(job) = locked(&self.job).as_ref().err().cloned() else { return Err(PyStopIteration::new_err(())) };
-        let _tie = sender.awaits(job);
-        let ready = self.pipe.register(Reader::Loop { sender, future: future.clone_ref(py), _tie });
+        let tie = sender.awaits(job);
+        let ready = self.pipe.register(Reader::Loop { sender, future: future.clone_ref(py), tie });
         Pipe::wake(ready);
         Ok(future)
     }
