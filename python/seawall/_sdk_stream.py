@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 from seawall import _sdk_errors
 from seawall._guarded import several
@@ -237,12 +237,12 @@ class Desk:
         stream.__dict__.update(_seawall_desk=self, _seawall_pieces=pieces)
         return stream
 
-    def told(self, error: Exception) -> Exception:
-        """What the reader is told of a failure: after content was handed over, that the stream broke off."""
+    def fail(self, error: Exception) -> NoReturn:
+        """Raises what the reader is told of a failure: after content was handed over, that the stream broke off."""
         if not self.delivered or isinstance(error, StreamInterruptedError):
-            return error
+            raise error
         text = "" if self._reading is None else self._reading.text
-        return _sdk_errors.interrupted(_sdk_errors.sdk_of(type(self.raw)), self.raw.response, error, text)
+        raise _sdk_errors.interrupted(_sdk_errors.sdk_of(type(self.raw)), self.raw.response, error, text) from error
 
 
 @lru_cache(maxsize=64)
@@ -279,10 +279,7 @@ class _Guarded(_Front):
         except StopIteration:
             raise
         except Exception as error:
-            told = desk.told(error)
-            if told is error:
-                raise
-            raise told from error
+            desk.fail(error)
         desk.delivered = True
         return piece
 
@@ -310,10 +307,7 @@ class _AsyncGuarded(_Front):
         except StopAsyncIteration:
             raise
         except Exception as error:
-            told = desk.told(error)
-            if told is error:
-                raise
-            raise told from error
+            desk.fail(error)
         desk.delivered = True
         return piece
 

@@ -194,8 +194,8 @@ def test_what_is_left_over_is_noticed(monkeypatch, hung, noticed):
             if hung:
                 sim.on(cell.name, faults.hang())
                 task = asyncio.ensure_future(chat.ainvoke("x"))
-                while sim.count(cell.name) < 2:
-                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
+                sim.wait_for(2)
             else:
                 threading.Thread(target=over.wait, daemon=True).start()
             try:

@@ -409,7 +409,7 @@ def test_slots_abstract_methods_and_dataclasses(guarding: Any) -> None:
 def test_it_looks_like_the_function(guarding: Any) -> None:
     def plain(a: int, /, b: str = "x", *more: bytes, c: float, **others: bool) -> list[int]:
         """What it does."""
-        raise NotImplementedError
+        return [a]
 
     plain.mark = "kept"
     guarded = guarding(plain)
@@ -444,11 +444,14 @@ MODULE_LEVEL = circuit(everything)
 
 @pytest.mark.parametrize("function", [len, functools.partial(everything, 1), Adder(1), Adder(1).method, int])
 def test_the_signature_is_that_of_the_callable(guarding: Any, function: Any) -> None:
-    try:
-        expected = inspect.signature(function)
-    except ValueError:
-        pytest.skip("has none")
-    assert inspect.signature(guarding(function)) == expected
+    # Some builtins have none that can be told, in some versions of Python.
+    def shown(callee: Any) -> inspect.Signature | None:
+        try:
+            return inspect.signature(callee)
+        except ValueError:
+            return None
+
+    assert shown(guarding(function)) == shown(function)
 
 
 def test_kinds_are_told_apart(guarding: Any) -> None:

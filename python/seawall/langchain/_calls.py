@@ -19,7 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 
-from seawall._seawall import AttemptEvent, Reply
+from seawall._seawall import AttemptEvent, Reply, Route
 from seawall._seawall import Stream as NativeStream
 from seawall.langchain._messages import last_chunk, to_chunk, to_result, to_wire
 from seawall.langchain._tracing import Attempts, Call, adone, coming_run, done, listeners
@@ -35,6 +35,16 @@ class Calls(BaseChatModel):
 
     # --- what langchain-core's methods come down to
 
+    def _prepared(self, stop: list[str] | None, kwargs: dict[str, Any]) -> tuple[Attempts | None, Route, dict[str, Any]]:
+        """Whoever wants to hear of the attempts, the route and the parameters of a call with these arguments."""
+        model: Any = self
+        attempts = kwargs.pop("_attempts", None)
+        return attempts, model._route_within(kwargs), model._call_params(stop, kwargs)
+
+    def _result(self, reply: Reply, params: dict[str, Any]) -> ChatResult:
+        model: Any = self
+        return to_result(reply, logprobs=model._wants_logprobs(params))
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -42,15 +52,12 @@ class Calls(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        model: Any = self
-        attempts = kwargs.pop("_attempts", None)
-        route = model._route_within(kwargs)
-        params = model._call_params(stop, kwargs)
+        attempts, route, params = self._prepared(stop, kwargs)
         if attempts is None:
             reply = route.call("chat", to_wire(messages), params)
         else:
             reply = _reply(route.watch("chat", to_wire(messages), params, every=attempts.whole), attempts)
-        return to_result(reply, logprobs=model._wants_logprobs(params))
+        return self._result(reply, params)
 
     async def _agenerate(
         self,
@@ -59,15 +66,12 @@ class Calls(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        model: Any = self
-        attempts = kwargs.pop("_attempts", None)
-        route = model._route_within(kwargs)
-        params = model._call_params(stop, kwargs)
+        attempts, route, params = self._prepared(stop, kwargs)
         if attempts is None:
             reply = await _landed(route.start("chat", to_wire(messages), params))
         else:
             reply = await _areply(route.watch("chat", to_wire(messages), params, every=attempts.whole), attempts)
-        return to_result(reply, logprobs=model._wants_logprobs(params))
+        return self._result(reply, params)
 
     def _opened(
         self, messages: list[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: dict[str, Any]
@@ -293,7 +297,8 @@ class Calls(BaseChatModel):
 
     @property
     def _has_policies(self) -> bool:
-        raise NotImplementedError
+        model: Any = self
+        return model._retry is not None or bool(model._others)
 
 
 def _reply(stream: NativeStream, attempts: Attempts) -> Reply:

@@ -364,10 +364,6 @@ class ChatOpenAI(_batch.Batching, Calls):
     def _wants_logprobs(self, params: Mapping[str, Any]) -> bool:
         return bool(params.get("logprobs", self.logprobs))
 
-    @property
-    def _has_policies(self) -> bool:
-        return self._retry is not None or bool(self._others)
-
     def _stream_params(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         params = {**self._call_params(stop, kwargs), "stream": True}
         if kwargs.get("stream_usage", self.stream_usage):
