@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import selectors
@@ -143,15 +144,22 @@ def test_a_loop_that_is_gone_leaves_no_descriptor_and_calls_need_no_threads(chat
     def counted() -> tuple[int, list[str]]:
         gc.collect()
         names = [task.read_text().strip() for task in process.glob("task/*/comm")]
-        return len(list(process.glob("fd/*"))), sorted(name for name in names if name == "seawall")
+        return held(), sorted(name for name in names if name == "seawall")
+
+    def held() -> int:
+        """Pipes, event descriptors and the like: the sockets are the pool's, which keeps as many as there were calls at once."""
+        kinds = []
+        for descriptor in process.glob("fd/*"):
+            with contextlib.suppress(OSError):  # the one that lists them
+                kinds.append(str(descriptor.readlink()))
+        return sum(not kind.startswith("socket:") for kind in kinds)
 
     once()
     before = counted()
     for _ in range(20):
         once()
     after = counted()
-    # The pool may hold a connection more or less: two ends each, since the server is here too.
-    assert after[0] < before[0] + 20
+    assert after[0] <= before[0]
     assert after[1] == ["seawall"]
 
 
