@@ -4,22 +4,23 @@ use super::batch::{Batch, Call, Work};
 use super::bridge::{self, Tie};
 use super::extras::{Checked, Given};
 use super::foreign::Listeners;
+use super::json;
+use super::leg::{Leg, kinds};
 use super::raise;
 use super::reply::Reply;
 use super::stream::{Stream, Watched};
-use super::{json, leg::Leg};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
 use crate::engine::{Instant, Outcome, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
-use crate::llm::error::{ApiError, ErrorKind, KINDS, Raised};
+use crate::llm::error::{ApiError, ErrorKind, Raised};
 use crate::llm::interrupt::{OnInterrupt, WORDS};
 use crate::llm::models::ModelsReply;
 use crate::llm::order::{Extras, Order, Task};
 use crate::llm::route::{Answer, Attempt, Failure, Flight, Leg as LegCore, Route as Core};
-use crate::llm::rule::{Kinds, Rule};
+use crate::llm::rule::Rule;
 use crate::llm::runtime;
 use crate::policies::class::Class;
 use crate::policies::fallback::Fallback;
@@ -33,7 +34,7 @@ use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -133,26 +134,6 @@ impl Story {
     pub fn attempts(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
         self.told.get_or_try_init(py, || raise::attempts(py, &self.attempts, &self.legs, self.begun).map(Bound::unbind))
     }
-}
-
-/// Which kinds of error the listed classes match, and which they name.
-pub fn kinds(table: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> PyResult<Kinds> {
-    static ROW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = table.py();
-    let mut kinds = Kinds { matched: 0, named: 0 };
-    for (kind, name, _) in KINDS {
-        let class = table.getattr(name)?.cast_into::<PyType>()?;
-        for listed in types {
-            let listed = listed.cast_into::<PyType>()?;
-            if class.is_subclass(&listed)? {
-                kinds.matched |= Kinds::bit(kind);
-                if ours(py, &ROW, "seawall._classify", "names_no_retry")?.call1((listed,))?.is_truthy()? {
-                    kinds.named |= Kinds::bit(kind);
-                }
-            }
-        }
-    }
-    Ok(kinds)
 }
 
 impl Shared {
