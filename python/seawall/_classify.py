@@ -93,6 +93,11 @@ def bare(kind: type[BaseException]) -> str | None:
     return known.failure or "unknown"
 
 
+def is_control_flow(kind: type[BaseException]) -> bool:
+    """Whether exceptions of that type are on their way to somebody further out, and no outcome of the call that they pass."""
+    return _known(kind).look == "control"
+
+
 def transient(exc: BaseException) -> bool:
     """Whether trying again may help: true for `transient`, `rate_limited` and `malformed` failures."""
     return CLASSES[classify(exc)].retry is True
@@ -280,7 +285,7 @@ def _by_name(kind: type[BaseException]) -> Known:
 def _look(exc: BaseException) -> str:
     known = _known(type(exc))
     failure, look = known
-    if look == "":
+    if look in ("", "control"):
         return failure or "unknown"
     if look == "errno":
         return "transient" if _response.get(exc, "errno") in _NETWORK_ERRNO else "unknown"

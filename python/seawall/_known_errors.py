@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from seawall import _seawall, errors
 
-Look = Literal["", "status", "http", "code", "certificate", "errno", "aws", "grpc", "group", "model"]
+Look = Literal["", "status", "http", "code", "certificate", "errno", "aws", "grpc", "group", "model", "control"]
 
 
 class Row(NamedTuple):
@@ -38,7 +38,8 @@ class Known(NamedTuple):
     """How an instance is looked at more closely; "" where the class alone decides.
 
     `status`: by status and codes. `code`: likewise, and `code` is a status too. `aws`: by AWS's code first. `http`: by status
-    alone. `certificate`: whether a certificate was not accepted. `errno`, `grpc`, `group`, `model`: as the name says.
+    alone. `certificate`: whether a certificate was not accepted. `errno`, `grpc`, `group`, `model`: as the name says. `control`: not
+    at all, since it is no outcome of a call.
     """
 
 
@@ -152,8 +153,8 @@ _TREES: dict[str, tuple[tuple[str | None, Look, str], ...]] = {
         ("context_window", "", "ContextOverflowError"),
         ("content_filter", "", "ModelRefusalError"),
     ),
-    # An interrupt() or a command on its way up through a node: no policy is to keep it.
-    "langgraph": (("permanent", "", "GraphBubbleUp"),),
+    # An interrupt() or a command on its way up through a node: no outcome of a call.
+    "langgraph": (("permanent", "control", "GraphBubbleUp"),),
 }
 _TREES["httpx2"] = (*_TREES["httpx"], ("malformed", "", "SSEError"))
 _TREES["httpcore2"] = _TREES["httpcore"]

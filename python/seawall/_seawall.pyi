@@ -305,7 +305,15 @@ class Route:
         extras: _Extras | None = None,
         on_interrupt: str | None = None,
     ) -> Stream: ...
-    def watch(self, kind: str, content: Any, params: dict[str, Any] | None = None, *, every: bool = True) -> Stream: ...
+    def watch(
+        self,
+        kind: str,
+        content: Any,
+        params: dict[str, Any] | None = None,
+        extras: _Extras | None = None,
+        *,
+        every: bool = True,
+    ) -> Stream: ...
     def batch(
         self,
         kind: str,

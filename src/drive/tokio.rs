@@ -32,6 +32,8 @@ impl<T> Asked<T> {
 pub trait Host: Send {
     /// How a call came out, before it is kept.
     type Result: Send;
+    /// Why the caller has to know at once: an interrupt, not an outcome.
+    type Interrupt: Send;
 
     /// Starts a call of the target.
     fn start(&mut self, call: CallId, target: Target, deadline: Instant) -> Call<Self::Result>;
@@ -40,9 +42,9 @@ pub trait Host: Send {
     /// A started call was given up.
     fn cancelled(&mut self, call: CallId);
     /// Says what an outcome is to a stage.
-    fn judge(&mut self, ask: Ask) -> Asked<Verdict>;
+    fn judge(&mut self, ask: Ask) -> Asked<Result<Verdict, Self::Interrupt>>;
     /// Publishes what happened. The call goes on once that is done.
-    fn publish(&mut self, events: Drain<'_, Event>) -> Asked<()>;
+    fn publish(&mut self, events: Drain<'_, Event>) -> Asked<Result<(), Self::Interrupt>>;
 }
 
 /// A call under way. Dropping it abandons the call: requests are cut, permits go back, nothing counts.
@@ -88,12 +90,12 @@ impl<H: Host> Drive<H> {
         sleep_until(self.execution.next_wake())
     }
 
-    /// Runs until something has to be handed out.
-    pub async fn advance(&mut self) -> Turn {
+    /// Runs until something has to be handed out. After an interrupt the call is to be dropped.
+    pub async fn advance(&mut self) -> Result<Turn, H::Interrupt> {
         loop {
             let step = self.execution.step(clock::now());
             if self.execution.has_events() {
-                self.host.publish(self.execution.take_events()).answer().await;
+                self.host.publish(self.execution.take_events()).answer().await?;
             }
             match step {
                 Step::Start { call, target, deadline } => {
@@ -105,7 +107,7 @@ impl<H: Host> Drive<H> {
                     self.host.cancelled(call);
                 }
                 Step::Judge(ask) => {
-                    let verdict = self.host.judge(ask).answer().await;
+                    let verdict = self.host.judge(ask).answer().await?;
                     self.execution.verdict(verdict, clock::now());
                 }
                 Step::Wait { until } => {
@@ -120,8 +122,8 @@ impl<H: Host> Drive<H> {
                         }
                     }
                 }
-                Step::Deliver(ticket) => return Turn::Delivered(ticket),
-                Step::Done(outcome) => return Turn::Done(outcome),
+                Step::Deliver(ticket) => return Ok(Turn::Delivered(ticket)),
+                Step::Done(outcome) => return Ok(Turn::Done(outcome)),
             }
         }
     }

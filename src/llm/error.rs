@@ -98,6 +98,9 @@ impl ErrorKind {
     }
 }
 
+/// What the user's own code raised, for whoever knows its type.
+pub type Raised = Arc<dyn Any + Send + Sync>;
+
 /// Why an attempt failed. Its fields are those of [`Details`]; boxed, since results carry it up through many calls.
 #[derive(Clone)]
 pub struct ApiError(Box<Details>);
@@ -131,8 +134,8 @@ pub struct Details {
     pub partial: Option<String>,
     /// What broke a stream after its first content.
     pub cause: Option<ApiError>,
-    /// What the user's own code said, for whoever knows its type.
-    pub raised: Option<Arc<dyn Any + Send + Sync>>,
+    /// What the user's own code said.
+    pub raised: Option<Raised>,
     class: Class,
 }
 

@@ -69,12 +69,14 @@ thread_local! {
 }
 
 extern "C" fn before() {
-    let live = runtime::live();
-    if let Some(live) = &*live {
-        live.gate.stop();
-    }
-    // A thread that forks in its very end does so unguarded.
-    let _ = FORKING.try_with(|forking| *forking.borrow_mut() = Some(live));
+    // A thread that forks in its very end does so unguarded: it could not tell the other to go on.
+    let _ = FORKING.try_with(|forking| {
+        let live = runtime::live();
+        if let Some(live) = &*live {
+            live.gate.stop();
+        }
+        *forking.borrow_mut() = Some(live);
+    });
 }
 
 fn held() -> Option<MutexGuard<'static, Option<Live>>> {

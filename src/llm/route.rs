@@ -5,7 +5,7 @@ use super::client::{Client, Request};
 use super::delta::Delta;
 use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::{Endpoint, is_credential};
-use super::error::{ApiError, ErrorKind};
+use super::error::{ApiError, ErrorKind, Raised};
 use super::interrupt::{Beginning, Mark, OnInterrupt, with_answer};
 use super::keys::Keys;
 use super::models::{self, ModelsReply};
@@ -63,16 +63,16 @@ pub struct Patience {
 }
 
 /// Whoever judges and listens in Python, where the user gave predicates or hooks. They take as long as they like, and may
-/// ask the client themselves, so they are asked on threads that carry no calls.
+/// ask the client themselves, so they are asked on threads that carry no calls. An interrupt that they raise ends the call.
 pub trait Foreign: Send + Sync {
     /// Whether the stage has predicates of the user's.
     fn judges(&self, stage: StageId) -> bool;
     /// A verdict on a failed attempt, of a stage that has them.
-    fn judge(&self, ask: &Ask, error: &ApiError) -> Verdict;
+    fn judge(&self, ask: &Ask, error: &ApiError) -> Result<Verdict, Raised>;
     /// Whether anybody wants to hear of it.
     fn hears(&self, event: &Event) -> bool;
     /// What happened, with the error it is about.
-    fn publish(&self, event: &Event, error: Option<&Failure>);
+    fn publish(&self, event: &Event, error: Option<&Failure>) -> Result<(), Raised>;
 }
 
 /// What `ask` gives, on a thread that may wait.
@@ -423,12 +423,13 @@ async fn answered(client: Client, leg: Arc<Leg>, request: Request, order: Arc<Or
 
 /// How long the vectors were asked to be.
 fn dimensions(order: &Order, leg: &Leg) -> Option<usize> {
-    let named = |params: &'_ Params| params.iter().find(|(name, _)| &**name == "dimensions").map(|(_, value)| value.clone());
-    std::str::from_utf8(&named(&order.params).or_else(|| named(&leg.params))?).ok()?.parse().ok()
+    let (_, value) = order.params_at(leg).find(|(name, _)| &**name == "dimensions")?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 impl Host for Flight {
     type Result = Result<Answer, ApiError>;
+    type Interrupt = Raised;
 
     fn start(&mut self, call: CallId, target: Target, _deadline: Instant) -> Call<Self::Result> {
         let request = self.request(target);
@@ -481,29 +482,29 @@ impl Host for Flight {
         self.note_end(call, ErrorKind::Timeout.class_name(), None);
     }
 
-    fn judge(&mut self, ask: Ask) -> Asked<Verdict> {
+    fn judge(&mut self, ask: Ask) -> Asked<Result<Verdict, Raised>> {
         let rule = &self.route.rules[ask.stage.0 as usize];
         let failure = self.failure(&ask.outcome);
         if let (Some(watch), Some(failure)) = (&mut self.watch, &failure) {
             watch.failed(failure);
         }
         let error = match failure {
-            None => return Asked::Now(Verdict::Success),
+            None => return Asked::Now(Ok(Verdict::Success)),
             Some(Failure::Api(error)) => error,
             // A policy further in turned the call away: the next alternative, and no evidence for anybody else.
-            Some(Failure::Rejected(_)) if matches!(rule, Rule::Fallback(..)) => return Asked::Now(Verdict::FAILURE),
-            Some(Failure::Rejected(_)) => return Asked::Now(Verdict::Ignore),
+            Some(Failure::Rejected(_)) if matches!(rule, Rule::Fallback(..)) => return Asked::Now(Ok(Verdict::FAILURE)),
+            Some(Failure::Rejected(_)) => return Asked::Now(Ok(Verdict::Ignore)),
         };
         match &self.route.foreign {
             Some(foreign) if foreign.judges(ask.stage) => {
                 let foreign = foreign.clone();
                 aside(move || foreign.judge(&ask, &error))
             }
-            _ => Asked::Now(rule.verdict(&error)),
+            _ => Asked::Now(Ok(rule.verdict(&error))),
         }
     }
 
-    fn publish(&mut self, happened: Drain<'_, Event>) -> Asked<()> {
+    fn publish(&mut self, happened: Drain<'_, Event>) -> Asked<Result<(), Raised>> {
         let mut heard = Vec::new();
         for event in happened {
             match event.name {
@@ -524,9 +525,9 @@ impl Host for Flight {
         match &self.route.foreign {
             Some(foreign) if !heard.is_empty() => {
                 let foreign = foreign.clone();
-                aside(move || heard.iter().for_each(|(event, error)| foreign.publish(event, error.as_ref())))
+                aside(move || heard.iter().try_for_each(|(event, error)| foreign.publish(event, error.as_ref())))
             }
-            _ => Asked::Now(()),
+            _ => Asked::Now(Ok(())),
         }
     }
 }

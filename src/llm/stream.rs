@@ -427,8 +427,13 @@ impl ChatStream {
         !self.choices.is_empty() && self.choices.iter().all(|choice| choice.1)
     }
 
+    /// Where it comes from.
+    fn place(&self) -> String {
+        self.head.origin.as_ref().map(|origin| origin.endpoint.place()).unwrap_or_default()
+    }
+
     fn cut(&self) -> ApiError {
-        let from = self.head.origin.as_ref().map(|origin| origin.endpoint.place()).unwrap_or_default();
+        let from = self.place();
         let message = format!("the stream from {from} ended with neither a finish_reason nor [DONE]: it was cut, the answer is not whole");
         let mut error = ApiError::new(ErrorKind::StreamInterrupted, message);
         error.status = Some(self.head.status);
@@ -438,7 +443,7 @@ impl ChatStream {
 
     /// Another attempt at the same place would do the same.
     fn began_anew(&self) -> ApiError {
-        let from = self.head.origin.as_ref().map(|origin| origin.endpoint.place()).unwrap_or_default();
+        let from = self.place();
         let message = format!(
             "{from} was asked to go on from the text so far and began to repeat it instead (on_interrupt=\"continue\" needs a server that \
              continues an assistant's message)"
@@ -450,7 +455,7 @@ impl ChatStream {
     }
 
     fn silent(&self) -> ApiError {
-        let from = self.head.origin.as_ref().map(|origin| origin.endpoint.place()).unwrap_or_default();
+        let from = self.place();
         let limit = self.silence.unwrap_or_default().as_secs_f64();
         let mut error = ApiError::new(ErrorKind::Timeout, format!("no content from {from} for {limit} s (idle_timeout)"));
         error.take_headers(&self.head.headers);

@@ -1,10 +1,13 @@
-//! Exceptions that carry nothing but their type: what they mean is asked of `seawall._classify` once for each type.
+//! What the type of an exception says by itself, which is all where it carries nothing else: asked of `seawall._classify`
+//! once for each type.
 
 use super::errors::ours;
 use crate::policies::class::{Class, Row};
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +17,13 @@ use std::sync::{Mutex, PoisonError};
 struct Found {
     /// Held, so that its address stays its own.
     _kind: Py<PyAny>,
+    says: Says,
+}
+
+#[derive(Clone, Copy)]
+struct Says {
     class: Option<Class>,
+    is_control_flow: bool,
 }
 
 /// By the type's address.
@@ -54,28 +63,56 @@ pub fn ask_always(yes: bool) {
 
 /// The row of an exception about which its type says everything; `None` if one has to look at the exception itself.
 pub fn row(error: &Bound<'_, PyAny>) -> PyResult<Option<&'static Row>> {
-    static BARE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if ASK_ALWAYS.load(Ordering::Acquire) || !is_empty(error) {
         return Ok(None);
     }
-    let (py, kind) = (error.py(), error.get_type());
-    let key = kind.as_ptr() as usize;
-    let known = SEEN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|seen| seen.get(&key).map(|found| found.class));
-    if let Some(class) = known {
-        return Ok(class.map(Class::row));
+    Ok(says(error.get_type())?.class.map(Class::row))
+}
+
+/// Whether an exception is no outcome of a call but on its way to somebody further out: an interrupt, a cancellation, a
+/// graph's command.
+pub fn is_interrupt(error: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if !error.is_instance_of::<PyException>() {
+        return Ok(true);
+    }
+    match says(error.get_type()) {
+        Ok(says) => Ok(says.is_control_flow),
+        // A type that cannot be looked at, or no stack left to do it: it is what it looks like.
+        Err(failed) if failed.is_instance_of::<PyException>(error.py()) => Ok(false),
+        Err(interrupt) => Err(interrupt),
+    }
+}
+
+/// The exception, if it is an outcome; else what goes on its way: itself, or an interrupt that came just then.
+pub fn outcome(py: Python<'_>, error: PyErr) -> Result<PyErr, PyErr> {
+    match is_interrupt(error.value(py)) {
+        Ok(false) => Ok(error),
+        Ok(true) => Err(error),
+        Err(interrupt) => Err(interrupt),
+    }
+}
+
+fn says(kind: Bound<'_, PyType>) -> PyResult<Says> {
+    static BARE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static CONTROL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let (py, key) = (kind.py(), kind.as_ptr() as usize);
+    let known = SEEN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|seen| seen.get(&key).map(|found| found.says));
+    if let Some(says) = known {
+        return Ok(says);
     }
     let name: Option<String> = ours(py, &BARE, "seawall._classify", "bare")?.call1((&kind,))?.extract()?;
-    let class = name.as_deref().and_then(Class::named);
+    let is_control_flow = ours(py, &CONTROL, "seawall._classify", "is_control_flow")?.call1((&kind,))?.is_truthy()?;
+    let says = Says { class: name.as_deref().and_then(Class::named), is_control_flow };
     let forgotten = {
         let mut guard = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = guard.get_or_insert_default();
         let forgotten = if seen.len() >= MOST { std::mem::take(seen) } else { HashMap::default() };
-        seen.insert(key, Found { _kind: kind.into_any().unbind(), class });
+        seen.insert(key, Found { _kind: kind.into_any().unbind(), says });
         forgotten
     };
     // Outside the lock: letting a class go may run code.
     drop(forgotten);
-    Ok(class.map(Class::row))
+    Ok(says)
 }
 
 /// Whether an exception has no attributes of its own.

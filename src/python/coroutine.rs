@@ -1,6 +1,7 @@
 //! The coroutine driver: a native awaitable, on the fast lane as long as there is no trouble.
 
 use super::async_generator::AsyncGenerator;
+use super::bare;
 use super::compiled::Compiled;
 use super::event_loop;
 use super::flight::{Flight, Way};
@@ -18,7 +19,7 @@ use super::stack;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Pass};
-use pyo3::exceptions::{PyException, PyRuntimeError, PyRuntimeWarning, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -200,12 +201,11 @@ impl Entered<'_, State> {
                 return self.go_on(py, running, Resume::Send(py.None()));
             };
             let result = match turn {
-                Err(interrupt) if !interrupt.is_instance_of::<PyException>(py) => {
+                Err(error) => Err(bare::outcome(py, error).inspect_err(|_| {
                     if let Some(pass) = &light.pass {
                         light.compiled(py).release(pass);
                     }
-                    return Err(interrupt);
-                }
+                })?),
                 Ok(Turn::Yield(yielded)) => {
                     let mut running = light.under_way(py);
                     let armed = running.arm(py, &yielded);
@@ -213,7 +213,6 @@ impl Entered<'_, State> {
                     return armed.map(|()| Turn::Yield(yielded));
                 }
                 Ok(Turn::Return(value) | Turn::Item(value) | Turn::Stream(value, _)) => Ok(value),
-                Err(error) => Err(error),
             };
             let mut running = light.under_way(py);
             running.current = None;

@@ -1,6 +1,7 @@
 //! One guarded call as its Python driver sees it: the values behind the machine's tickets, the judges, the hooks, the
 //! log and, at the end, what is returned or raised.
 
+use super::bare;
 use super::compiled::{Callee, Compiled};
 use super::errors::{self, ours};
 use super::event_loop::is_awaitable;
@@ -17,7 +18,7 @@ use crate::drive::{clock, trial};
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events::{self, Severity};
 use crate::stats::Record;
-use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -224,8 +225,7 @@ impl Flight {
         let ticket = Ticket(self.values.len() as u64);
         let (outcome, kept) = match result {
             Ok(value) => (Outcome::Value(ticket), Kept::Value(value)),
-            Err(error) if error.is_instance_of::<PyException>(py) => (Outcome::Error(ticket), Kept::Error(error.into_value(py).into_any())),
-            Err(interrupt) => return Err(interrupt),
+            Err(error) => (Outcome::Error(ticket), Kept::Error(bare::outcome(py, error)?.into_value(py).into_any())),
         };
         self.values.push(kept);
         Ok(outcome)

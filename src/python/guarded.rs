@@ -1,6 +1,7 @@
 //! A function behind a pipeline: the fast lane, and the way into the machine for whatever meets trouble on it.
 
 use super::async_generator::AsyncGenerator;
+use super::bare;
 use super::compiled::Compiled;
 use super::coroutine::Coroutine;
 use super::event_loop;
@@ -18,7 +19,7 @@ use super::stack;
 use crate::drive::clock;
 use crate::drive::inline::{self, End};
 use crate::engine::{CallId, Execution, Pass};
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -368,11 +369,11 @@ fn taken_over(
     pass: Option<&Pass>,
     first: Option<PyResult<Bound<'_, PyAny>>>,
 ) -> PyResult<Py<PyAny>> {
-    let interrupted = matches!(&first, Some(Err(error)) if !error.is_instance_of::<PyException>(py));
-    if let (true, Some(pass), Some(Err(error))) = (interrupted, pass, &first) {
-        guarded.compiled.release(pass);
-        return Err(error.clone_ref(py));
-    }
+    let released = |_: &PyErr| pass.into_iter().for_each(|pass| guarded.compiled.release(pass));
+    let first = match first {
+        Some(Err(error)) => Some(Err(bare::outcome(py, error).inspect_err(released)?)),
+        first => first,
+    };
     let (args, kwargs) = handed.keep(py)?;
     let mut flight = guarded.flight(py, &args, kwargs.as_ref());
     let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };

@@ -3,6 +3,7 @@
 
 use super::errors::ours;
 use super::guarded::Given;
+use super::slots;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -40,7 +41,7 @@ pub fn is_async(value: &Bound<'_, PyAny>) -> bool {
 /// A live object, and the interpreter's lock held.
 #[cold]
 unsafe fn looks_like_one(value: *mut ffi::PyObject) -> bool {
-    Python::attach(|py| {
+    slots::attached(|py| {
         // SAFETY: the caller's promise.
         let value = unsafe { Bound::from_borrowed_ptr(py, value) };
         let kind = value.get_type();

@@ -103,6 +103,40 @@ async def streamed(model: Chat) -> str:
     return "".join([piece.content async for piece in model.astream("x")])
 
 
+MODEL_WAYS: dict[str, Callable[[Chat], Any]] = {
+    "invoke": lambda model: model.invoke("x"),
+    "ainvoke": lambda model: asyncio.run(model.ainvoke("x")),
+    "stream": lambda model: list(model.stream("x")),
+    "astream": lambda model: asyncio.run(streamed(model)),
+    "batch": lambda model: model.batch(["x", "y"], return_exceptions=True),
+    "abatch": lambda model: asyncio.run(model.abatch(["x", "y"], return_exceptions=True)),
+    "watched": lambda model: list(model._route.watch("chat", [{"role": "user", "content": "x"}])),
+}
+
+
+@pytest.mark.parametrize("asked", ["log", "hook", "predicate"])
+@pytest.mark.parametrize("broken", ["seawall"], indirect=True)
+@pytest.mark.parametrize("way", MODEL_WAYS)
+def test_a_models_caller_gets_the_interrupt_too(broken: Any, way: str, asked: str) -> None:
+    breaker, interrupt, hooks = CircuitBreaker(20), KeyboardInterrupt("on another thread"), {}
+
+    def stop(_: Any) -> Any:
+        raise interrupt
+
+    if asked == "log":
+        broken(interrupt, logging.INFO)
+    else:
+        hooks = {"before_sleep": stop} if asked == "hook" else {"giveup": stop}
+    with Simulator() as sim:
+        sim.on("m", faults.status(500))
+        model = Chat("m", api_key="sk-a-test-key", base_url=sim.base_url, circuit=breaker).with_retry(wait=0, **hooks)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            MODEL_WAYS[way](model)
+        assert raised.value is interrupt
+        inputs = 2 if "batch" in way else 1
+        assert (sim.count(), breaker.failure_count) == (inputs, inputs)
+
+
 @pytest.mark.parametrize("broken", ["seawall"], indirect=True)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_nor_does_one_change_what_a_model_answers(broken: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -14,7 +15,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy, interrupt
 
 import seawall
-from seawall import Retry, errors
+from seawall import CircuitBreaker, Fallback, Monitor, Pipeline, Retry, errors
 from seawall.langchain import resilient
 from seawall.simulator import faults
 
@@ -141,6 +142,7 @@ GUARDS = {
     "retry": lambda node: seawall.retry(node, on=(Exception,), wait=0.001),
     "guard": lambda node: seawall.guard(retry=Retry(3, wait=0.001), fallback=[{"messages": []}], circuit=None)(node),
     "resilient": lambda node: resilient(node, retry=Retry(3, wait=0.001), fallback=[lambda state: {"messages": []}]),
+    "circuit": lambda node: seawall.circuit(failure_threshold=1)(node),
 }
 
 
@@ -162,6 +164,67 @@ def test_a_node_that_waits_for_a_person_does_so_behind_any_policy(guard):
     assert (waiting.value, len(asked)) == ("may it be sent?", 1)
     assert made.invoke(Command(resume="yes"), config)["messages"][-1].content == "yes"
     assert len(asked) == 2
+
+
+class Paused(GraphInterrupt):
+    pass
+
+
+async def coroutine() -> None:
+    raise Paused
+
+
+def items() -> Any:
+    raise Paused
+    yield
+
+
+async def async_items() -> Any:
+    raise Paused
+    yield
+
+
+def block(breaker: CircuitBreaker) -> None:
+    with breaker:
+        raise Paused
+
+
+def plain() -> None:
+    raise Paused
+
+
+NEUTRAL = {
+    "plain": lambda policy: policy(plain)(),
+    "coroutine": lambda policy: asyncio.run(policy(coroutine)()),
+    "items": lambda policy: next(policy(items)()),
+    "async items": lambda policy: asyncio.run(anext(policy(async_items)())),
+    "block": block,
+}
+
+
+@pytest.mark.parametrize("way", NEUTRAL)
+def test_an_interrupt_is_no_evidence_for_a_breaker(way):
+    # One who asks to be told of all failures, and whose one probe it takes.
+    breaker = CircuitBreaker(1, recovery_timeout=0, expected_exception=lambda error: True)
+    with pytest.raises(ZeroDivisionError):
+        breaker(lambda: 1 / 0)()
+    assert breaker.state == "half_open"
+    for _ in range(2):
+        with pytest.raises(Paused) as raised:
+            NEUTRAL[way](breaker)
+        assert not hasattr(raised.value, "__notes__")
+        assert (breaker.state, breaker.failure_count) == ("half_open", 1)
+    assert breaker(lambda: "answer")() == "answer"
+    assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize("way", [way for way in NEUTRAL if way != "block"])
+def test_an_interrupt_is_neither_retried_nor_counted(way):
+    monitor, asked = Monitor(20), []
+    retry = Retry(3, wait=0, on=lambda error: asked.append(error) or True)
+    with pytest.raises(Paused):
+        NEUTRAL[way](Pipeline(Fallback(["in its place"]), retry, monitor=monitor))
+    assert (asked, monitor.snapshot()["total"]) == ([], 0)
 
 
 def test_an_interrupt_in_a_stream_is_none_of_its_failures():

@@ -130,3 +130,12 @@ def test_leaving_it_cuts_the_request(sim, chat):
     sim.wait_for(1)
     stream.close()
     sim.wait_aborted(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_sends_what_a_call_sends_beside_its_body(sim, chat, kind):
+    extras = [("x-trace", "t1")], [("trace", "t 1")], "a-key"
+    params = {"stream": True} if kind == "stream" else {}
+    assert list(chat()._route.watch(kind, MESSAGES, params, extras))
+    (request,) = sim.requests
+    assert (request.headers["x-trace"], request.headers["idempotency-key"]) == ("t1", "a-key")

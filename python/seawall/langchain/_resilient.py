@@ -19,6 +19,7 @@ from langchain_core.runnables.passthrough import RunnableAssign
 from typing_extensions import Self
 
 from seawall import _sdk
+from seawall._classify import is_control_flow
 from seawall._model import retry_policy
 from seawall._prompt import Prompt
 from seawall._sdk_request import is_client
@@ -500,8 +501,7 @@ def _as(kind: type[_Asked]) -> Callable[[Any, int], Any]:
 
 def _interrupted(error: Exception, partial: str) -> Exception:
     # LangGraph's interrupts and commands are no failures.
-    names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
-    if isinstance(error, StreamInterruptedError) or ("langgraph", "GraphBubbleUp") in names:
+    if isinstance(error, StreamInterruptedError) or is_control_flow(type(error)):
         return error
     return errors.StreamInterruptedError(f"the stream broke off: {error}", partial=partial)
 

@@ -6,13 +6,15 @@ use super::raise;
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, Event, Refusal, StageId, Verdict};
 use crate::events::{self, Severity};
-use crate::llm::error::ApiError;
+use crate::llm::error::{ApiError, Raised};
 use crate::llm::route::{Failure, Foreign};
 use crate::python::judge::{Asked, Happened, Judge};
 use crate::python::policies::circuit_breaker::{CircuitBreaker, is_change};
 use crate::python::{errors, hooks, log, state};
+use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The Python side of a route.
@@ -75,13 +77,22 @@ impl Listeners {
     }
 }
 
+/// The caller is on another thread, and what it called has not failed by this: it is shown. An interrupt is passed on.
+fn shown(py: Python<'_>, failed: PyErr) -> Result<(), Raised> {
+    if !failed.is_instance_of::<PyException>(py) {
+        return Err(Arc::new(failed));
+    }
+    failed.write_unraisable(py, None);
+    Ok(())
+}
+
 impl Foreign for Listeners {
     fn judges(&self, stage: StageId) -> bool {
         matches!(self.stages[stage.0 as usize].judge, Some(Judge::Retry(_)))
     }
 
-    fn judge(&self, ask: &Ask, error: &ApiError) -> Verdict {
-        let Some(Judge::Retry(judge)) = &self.stages[ask.stage.0 as usize].judge else { return Verdict::Final };
+    fn judge(&self, ask: &Ask, error: &ApiError) -> Result<Verdict, Raised> {
+        let Some(Judge::Retry(judge)) = &self.stages[ask.stage.0 as usize].judge else { return Ok(Verdict::Final) };
         // Without an interpreter (it is shutting down) nothing is tried again.
         let verdict = Python::try_attach(|py| {
             let raised = raise::api(py, error, self.table.bind(py), None);
@@ -91,13 +102,10 @@ impl Foreign for Listeners {
             let asked = Asked { attempt: ask.attempt, previous: None, state: &state };
             let giveup = |giveup: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>| giveup.call1((error,))?.is_truthy().map(Some);
             let verdict = judge.judge(&Happened::Error(&exception), asked, giveup);
-            verdict.unwrap_or_else(|failed| {
-                // The caller's thread is elsewhere: a predicate's own error cannot be raised there, so it is shown and ends the retries.
-                failed.write_unraisable(py, None);
-                Verdict::Final
-            })
+            // A predicate's own error is shown and ends the retries.
+            verdict.or_else(|failed| shown(py, failed).map(|()| Verdict::Final))
         });
-        verdict.unwrap_or(Verdict::Final)
+        verdict.unwrap_or(Ok(Verdict::Final))
     }
 
     fn hears(&self, event: &Event) -> bool {
@@ -108,23 +116,17 @@ impl Foreign for Listeners {
         loud || (event.name == events::ATTEMPT_STARTED && self.stages[event.stage.0 as usize].hooks.is_some())
     }
 
-    fn publish(&self, event: &Event, error: Option<&Failure>) {
-        let _ = Python::try_attach(|py| {
+    fn publish(&self, event: &Event, error: Option<&Failure>) -> Result<(), Raised> {
+        let told = Python::try_attach(|py| {
             let raised =
                 error.filter(|e| !matches!(e, Failure::Rejected(r) if r.refusal() == Refusal::TimedOut)).map(|e| self.raised(py, e));
-            if let Some(breaker) = &self.stages[event.stage.0 as usize].breaker
-                && is_change(event.name)
-            {
-                if let Err(failed) = CircuitBreaker::tell(breaker.bind(py)) {
-                    failed.write_unraisable(py, None);
-                }
-                return;
-            }
-            let told = log::event(py, event, &self.names[event.stage.0 as usize], raised.as_ref().map(|e| e.value(py).as_any()))
-                .and_then(|()| self.call_hooks(py, event, raised.as_ref()));
-            if let Err(failed) = told {
-                failed.write_unraisable(py, None);
-            }
+            let told = match &self.stages[event.stage.0 as usize].breaker {
+                Some(breaker) if is_change(event.name) => CircuitBreaker::tell(breaker.bind(py)),
+                _ => log::event(py, event, &self.names[event.stage.0 as usize], raised.as_ref().map(|e| e.value(py).as_any()))
+                    .and_then(|()| self.call_hooks(py, event, raised.as_ref())),
+            };
+            told.or_else(|failed| shown(py, failed))
         });
+        told.unwrap_or(Ok(()))
     }
 }

@@ -2,19 +2,18 @@
 
 use super::keys::Function;
 use super::raise;
-use super::route::kinds;
 use crate::engine::{Plan, PlanBuilder, Policy, StageId, Target};
 use crate::llm::client::{ClientOptions, ProxyChoice};
 use crate::llm::endpoint::{Endpoint, EndpointOptions};
-use crate::llm::error::ErrorKind;
+use crate::llm::error::{ErrorKind, KINDS};
 use crate::llm::keys::Keys;
 use crate::llm::network::Network;
 use crate::llm::route::{Leg as Core, Patience};
-use crate::llm::rule::Rule;
+use crate::llm::rule::{Kinds, Rule};
 use crate::llm::secret::ApiKey;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
-use crate::python::errors::{class, configuration};
+use crate::python::errors::{class, configuration, ours};
 use crate::python::hooks::Hooks;
 use crate::python::judge::{Judge, Listed};
 use crate::python::llm::json;
@@ -22,7 +21,8 @@ use crate::python::policies::circuit_breaker::CircuitBreaker;
 use crate::python::policies::retry::Retry;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyType};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -239,7 +239,27 @@ impl Builder {
     }
 }
 
+/// Which kinds of error the listed classes match, and which they name.
+pub fn kinds(table: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> PyResult<Kinds> {
+    static ROW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = table.py();
+    let mut kinds = Kinds { matched: 0, named: 0 };
+    for (kind, name, _) in KINDS {
+        let class = table.getattr(name)?.cast_into::<PyType>()?;
+        for listed in types {
+            let listed = listed.cast_into::<PyType>()?;
+            if class.is_subclass(&listed)? {
+                kinds.matched |= Kinds::bit(kind);
+                if ours(py, &ROW, "seawall._classify", "names_no_retry")?.call1((listed,))?.is_truthy()? {
+                    kinds.named |= Kinds::bit(kind);
+                }
+            }
+        }
+    }
+    Ok(kinds)
+}
+
 /// The kinds of error there are, for tests that walk the table.
 pub fn class_names() -> Vec<&'static str> {
-    crate::llm::error::KINDS.iter().map(|(kind, _, _): &(ErrorKind, _, _)| kind.class_name()).collect()
+    KINDS.iter().map(|(kind, _, _): &(ErrorKind, _, _)| kind.class_name()).collect()
 }

@@ -145,7 +145,9 @@ impl Piece {
 
     /// Whoever stops awaiting in the middle gives the stream up.
     fn close(&self) {
-        if let State::Waiting(_) | State::Passing(..) = std::mem::replace(&mut *self.lock(), State::Done) {
+        // The lock is given back first: what is awaited is let go, and the stream's end told, in Python.
+        let state = std::mem::replace(&mut *self.lock(), State::Done);
+        if let State::Waiting(_) | State::Passing(..) = state {
             self.stream.get().leave();
             self.stream.get().close();
         }

@@ -4,22 +4,23 @@ use super::batch::{Batch, Call, Work};
 use super::bridge::{self, Tie};
 use super::extras::{Checked, Given};
 use super::foreign::Listeners;
+use super::json;
+use super::leg::{Leg, kinds};
 use super::raise;
 use super::reply::Reply;
 use super::stream::{Stream, Watched};
-use super::{json, leg::Leg};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
 use crate::engine::{Instant, Outcome, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
-use crate::llm::error::{ApiError, ErrorKind, KINDS};
+use crate::llm::error::{ApiError, ErrorKind, Raised};
 use crate::llm::interrupt::{OnInterrupt, WORDS};
 use crate::llm::models::ModelsReply;
 use crate::llm::order::{Extras, Order, Task};
 use crate::llm::route::{Answer, Attempt, Failure, Flight, Leg as LegCore, Route as Core};
-use crate::llm::rule::{Kinds, Rule};
+use crate::llm::rule::Rule;
 use crate::llm::runtime;
 use crate::policies::class::Class;
 use crate::policies::fallback::Fallback;
@@ -29,13 +30,15 @@ use crate::python::judge::Listed;
 use crate::python::policies::circuit_breaker::short_repr;
 use crate::python::remaining;
 use futures_util::FutureExt;
+use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 /// Alternatives are bits of a mask.
@@ -49,9 +52,20 @@ pub struct Finished {
     begun: Instant,
     took: Duration,
     exhausted: Option<(u32, Duration, &'static str)>,
+    /// What the user's code raised that is no outcome: the caller gets that.
+    interrupt: Option<Raised>,
 }
 
 impl Finished {
+    /// A call carried as far as it went.
+    pub fn carried(carried: std::thread::Result<Result<Finished, Raised>>, begun: Instant) -> Finished {
+        match carried {
+            Ok(Ok(finished)) => finished,
+            Ok(Err(interrupt)) => Finished { interrupt: Some(interrupt), ..Finished::panicked(begun) },
+            Err(_) => Finished::panicked(begun),
+        }
+    }
+
     /// Collects what there is to say at the end.
     pub fn of(drive: &mut Drive<Flight>, outcome: &Outcome) -> Finished {
         let attached: Vec<Outcome> = drive.execution().attached().to_vec();
@@ -65,11 +79,10 @@ impl Finished {
             begun: flight.begun,
             took: clock::now().since(flight.begun),
             exhausted: flight.exhausted,
+            interrupt: None,
         }
     }
-}
 
-impl Finished {
     /// A call that ran into a mistake of ours.
     pub fn panicked(begun: Instant) -> Finished {
         let message = "seawall itself failed in this call; what it printed on the standard error stream belongs in a bug report";
@@ -80,6 +93,7 @@ impl Finished {
             begun,
             took: clock::now().since(begun),
             exhausted: None,
+            interrupt: None,
         }
     }
 
@@ -122,27 +136,12 @@ impl Story {
     }
 }
 
-/// Which kinds of error the listed classes match, and which they name.
-pub fn kinds(table: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> PyResult<Kinds> {
-    static ROW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = table.py();
-    let mut kinds = Kinds { matched: 0, named: 0 };
-    for (kind, name, _) in KINDS {
-        let class = table.getattr(name)?.cast_into::<PyType>()?;
-        for listed in types {
-            let listed = listed.cast_into::<PyType>()?;
-            if class.is_subclass(&listed)? {
-                kinds.matched |= Kinds::bit(kind);
-                if ours(py, &ROW, "seawall._classify", "names_no_retry")?.call1((listed,))?.is_truthy()? {
-                    kinds.named |= Kinds::bit(kind);
-                }
-            }
-        }
-    }
-    Ok(kinds)
-}
-
 impl Shared {
+    /// What carries the calls of this process.
+    pub fn live(&self, py: Python<'_>) -> PyResult<(Handle, Client)> {
+        runtime::get().map_err(|error| raise::api(py, &error, self.table.bind(py), None))
+    }
+
     /// The exception of one attempt.
     pub fn of_attempt(&self, py: Python<'_>, failure: &Failure, model: Option<&str>) -> PyErr {
         raise::failure(py, failure, &self.core, self.table.bind(py), model)
@@ -150,6 +149,9 @@ impl Shared {
 
     /// The exception behind a finished call that failed.
     fn raised(&self, py: Python<'_>, finished: &Finished, failure: &Failure) -> PyResult<PyErr> {
+        if let Some(interrupt) = finished.interrupt.as_ref().and_then(|raised| raised.downcast_ref::<PyErr>()) {
+            return Ok(interrupt.clone_ref(py));
+        }
         let table = self.table.bind(py);
         let model = finished.attempts.first().and_then(|a| self.core.legs.get(a.target.0 as usize)).map(|l| &*l.model);
         let error = raise::failure(py, failure, &self.core, table, model);
@@ -200,12 +202,19 @@ impl Shared {
     /// The results of a batch that is over, in the order of its contents.
     fn results(&self, py: Python<'_>, work: &Work, refused: Vec<Option<PyErr>>) -> PyResult<Py<PyList>> {
         let finished = std::mem::take(&mut work.lock().0);
-        let mut finished = finished.into_iter().flatten();
+        let mut finished = finished.into_iter();
         let list = PyList::empty(py);
         for refusal in refused {
             let result = match refusal {
                 Some(error) => Err(error),
-                None => self.convert(py, finished.next().unwrap_or_else(|| Finished::panicked(clock::now()))),
+                None => {
+                    let finished = finished.next().flatten().unwrap_or_else(|| Finished::panicked(clock::now()));
+                    let is_interrupted = finished.interrupt.is_some();
+                    match self.convert(py, finished) {
+                        Err(interrupt) if is_interrupted => return Err(interrupt),
+                        result => result,
+                    }
+                }
             };
             match result {
                 Ok(value) => list.append(value)?,
@@ -242,12 +251,12 @@ pub async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: I
     let carried = async move {
         let mut drive = Drive::new(core.execution(deadline), Flight::new(core, order, client));
         loop {
-            if let Turn::Done(outcome) = drive.advance().await {
-                return Finished::of(&mut drive, &outcome);
+            if let Turn::Done(outcome) = drive.advance().await? {
+                return Ok(Finished::of(&mut drive, &outcome));
             }
         }
     };
-    AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| Finished::panicked(begun))
+    Finished::carried(AssertUnwindSafe(carried).catch_unwind().await, begun)
 }
 
 /// A call, or a batch of them, on its way to a future. Dropping it, or `abort`, or the end of the loop cuts the requests.
@@ -294,10 +303,6 @@ fn on_interrupt(py: Python<'_>, word: &Bound<'_, PyAny>) -> PyResult<OnInterrupt
     found.ok_or_else(|| configuration(py, &format!("on_interrupt must be {}, not {}", words.join(" or "), short_repr(word))))
 }
 
-fn broken(py: Python<'_>, table: &Py<PyAny>, error: &crate::llm::error::ApiError) -> PyErr {
-    raise::api(py, error, table.bind(py), None)
-}
-
 impl Route {
     fn order(task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>, extras: Extras) -> PyResult<Arc<Order>> {
         let place = if task == Task::Embeddings { "input" } else { "messages" };
@@ -317,10 +322,6 @@ impl Route {
         let inputs = lists.0.map(|list| list.len()).or_else(|_| lists.1.map(|tuple| tuple.len())).unwrap_or(1);
         let (content, params) = (json::text(content, place)?, json::params(params)?);
         Ok(Arc::new(Order { task, content, inputs, params, extras, on_interrupt }))
-    }
-
-    pub fn live(&self, py: Python<'_>) -> PyResult<(tokio::runtime::Handle, Client)> {
-        runtime::get().map_err(|error| broken(py, &self.shared.table, &error))
     }
 }
 
@@ -413,7 +414,7 @@ impl Route {
         extras: Option<Given>,
     ) -> PyResult<Py<PyAny>> {
         let order = Route::order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
-        let (runtime, client) = self.live(py)?;
+        let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         let slot: Arc<Mutex<Option<Finished>>> = Arc::new(Mutex::new(None));
         let mut abort = None;
@@ -452,7 +453,7 @@ impl Route {
         extras: Option<Given>,
     ) -> PyResult<Flying> {
         let order = Route::order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
-        let (runtime, client) = self.live(py)?;
+        let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         let (future, sender) = bridge::future(py)?;
         let (shared, core, told, way) = (self.shared.clone(), self.shared.core.clone(), future.clone_ref(py), sender.clone());
@@ -483,7 +484,7 @@ impl Route {
     ) -> PyResult<Flying> {
         let extras = Checked::new(py, &self.shared.table, extras)?;
         let batch = Batch::new(task(kind), &contents, params, &extras, lenient)?;
-        let (runtime, client) = self.live(py)?;
+        let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         let (future, sender) = bridge::future(py)?;
         let (work, refused) = batch.work();
@@ -515,10 +516,19 @@ impl Route {
 
     /// As `stream`, telling of each attempt too, as it begins and once it is known what follows its end; with `kind="chat"`
     /// the last piece is the whole reply. Unless `every`, nothing is told of a call that needs one attempt.
-    #[pyo3(signature = (kind, content, params=None, *, every=true))]
-    fn watch(&self, kind: &str, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>, every: bool) -> PyResult<Stream> {
+    #[pyo3(signature = (kind, content, params=None, extras=None, *, every=true))]
+    fn watch(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        content: &Bound<'_, PyAny>,
+        params: Option<&Bound<'_, PyDict>>,
+        extras: Option<Given>,
+        every: bool,
+    ) -> PyResult<Stream> {
         let (task, on_interrupt) = if kind == "stream" { (Task::Stream, self.on_interrupt) } else { (task(kind), OnInterrupt::Error) };
-        let order = Route::order_at("messages", task, content, params, Extras::default(), on_interrupt)?;
+        let extras = Checked::new(py, &self.shared.table, extras)?.of_a_call();
+        let order = Route::order_at("messages", task, content, params, extras, on_interrupt)?;
         Ok(Stream::new(self.shared.clone(), order, if every { Watched::Every } else { Watched::Repeated }))
     }
 
@@ -540,7 +550,7 @@ impl Route {
     ) -> PyResult<Py<PyList>> {
         let extras = Checked::new(py, &self.shared.table, extras)?;
         let batch = Batch::new(task(kind), &contents, params, &extras, lenient)?;
-        let (runtime, client) = self.live(py)?;
+        let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         let (work, refused) = batch.work();
         let total = work.orders.len();
@@ -561,13 +571,17 @@ impl Route {
                 if let (Some(progress), true) = (&progress, done > shown)
                     && let Err(error) = progress.call1((done,))
                 {
+                    // Ctrl-C may come while the progress is shown.
+                    if !error.is_instance_of::<PyException>(py) {
+                        return Some(Err(error));
+                    }
                     error.write_unraisable(py, Some(progress));
                 }
                 shown = done;
-                (done == total).then_some(())
+                (done == total).then_some(Ok(()))
             },
         );
-        if let Err(interrupt) = waited {
+        if let Err(interrupt) = waited.unwrap_or_else(Err) {
             if let Some(job) = job {
                 job.abort();
             }

@@ -2,7 +2,6 @@
 
 use super::bridge::{self, Parker, Sender, Tie};
 use super::progress::AttemptEvent;
-use super::raise;
 use super::reply::Chunk;
 use super::route::{Finished, Shared, Story};
 use crate::drive::clock;
@@ -10,9 +9,9 @@ use crate::drive::tokio::{Drive, Turn};
 use crate::engine::{Instant, Outcome};
 use crate::llm::client::Client;
 use crate::llm::delta::Delta;
+use crate::llm::error::Raised;
 use crate::llm::order::Order;
 use crate::llm::route::{Answer, Flight};
-use crate::llm::runtime;
 use crate::llm::watch::{Progress, Watcher};
 use crate::python::remaining;
 use futures_util::FutureExt;
@@ -178,16 +177,16 @@ impl Watcher for Pipe {
 async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<Pipe>, deadline: Instant) {
     let begun = clock::now();
     let whole = AssertUnwindSafe(carry(shared, order, client, &pipe, deadline)).catch_unwind().await;
-    pipe.end(whole.ok().flatten().unwrap_or_else(|| Finished::panicked(begun)));
+    pipe.end(Finished::carried(whole, begun));
 }
 
-async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Arc<Pipe>, deadline: Instant) -> Option<Finished> {
+async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Arc<Pipe>, deadline: Instant) -> Result<Finished, Raised> {
     let mut flight = Flight::new(shared.core.clone(), order, client);
     if pipe.lock().watched != Watched::No {
         flight = flight.watched_by(pipe.clone());
     }
     let mut drive = Drive::new(shared.core.execution(deadline), flight);
-    let mut turn = drive.advance().await;
+    let mut turn = drive.advance().await?;
     while let Turn::Delivered(ticket) = turn {
         let call = drive.host.last_call();
         let taken = drive.host.take(&Outcome::Stream(ticket));
@@ -237,11 +236,11 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
             drive.stream_ended(call, outcome);
         }
         drop(stream);
-        turn = drive.advance().await;
+        turn = drive.advance().await?;
     }
-    let Turn::Done(outcome) = turn else { return None };
+    let Turn::Done(outcome) = turn else { return Ok(Finished::panicked(drive.host.begun)) };
     drive.host.tell_last(&outcome);
-    Some(Finished::of(&mut drive, &outcome))
+    Ok(Finished::of(&mut drive, &outcome))
 }
 
 /// A streamed answer: an iterator that knows its story once it is over.
@@ -291,12 +290,13 @@ impl Stream {
         if self.begun.load(Ordering::Acquire) {
             return Ok(());
         }
+        // Not under the lock: nothing of Python's may happen there.
+        let ((runtime, client), deadline) = (self.shared.live(py)?, remaining::inherited(py));
         let mut job = locked(&self.job);
         if let Ok(order) = &*job
             && !self.pipe.is_over()
         {
-            let (runtime, client) = runtime::get().map_err(|e| raise::api(py, &e, self.shared.table.bind(py), None))?;
-            let running = runtime.spawn(run(self.shared.clone(), order.clone(), client, self.pipe.clone(), remaining::inherited(py)));
+            let running = runtime.spawn(run(self.shared.clone(), order.clone(), client, self.pipe.clone(), deadline));
             *job = Err(running.abort_handle());
         }
         self.begun.store(true, Ordering::Release);
@@ -407,9 +407,8 @@ impl Stream {
             return;
         }
         self.pipe.close();
-        if let Ok(mut taken) = self.taken.try_lock() {
-            taken.clear();
-        }
+        // Let go outside the lock: with a failure goes what the user's code raised.
+        drop(self.taken.try_lock().map(|mut taken| std::mem::take(&mut *taken)));
         if let Err(running) = &*locked(&self.job) {
             running.abort();
         }

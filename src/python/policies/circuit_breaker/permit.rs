@@ -4,10 +4,11 @@ use super::CircuitBreaker;
 use crate::drive::clock;
 use crate::engine::Verdict;
 use crate::policies::circuit_breaker::{self as core, Evidence};
+use crate::python::bare;
 use crate::python::convert;
 use crate::python::errors::ours;
 use crate::python::judge::Happened;
-use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::sync::{Mutex, MutexGuard};
@@ -256,7 +257,7 @@ pub fn evidence(breaker: &Bound<'_, CircuitBreaker>, value: Option<&Bound<'_, Py
     match value.filter(|v| !v.is_none()) {
         None => Ok(Evidence::Success),
         // An interrupt is no outcome.
-        Some(error) if !error.is_instance_of::<PyException>() => Ok(Evidence::None),
+        Some(error) if bare::is_interrupt(error)? => Ok(Evidence::None),
         Some(error) => match this.rules.judge(&Happened::Error(error))? {
             Verdict::Failure { .. } => {
                 this.remember(error.clone().unbind());
