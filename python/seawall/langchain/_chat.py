@@ -341,8 +341,8 @@ class ChatOpenAI(_batch.Batching, Calls):
             changes["_retry"] = self._retry
         return chat._but(**changes)
 
-    def _route_within(self, arguments: dict[str, Any]) -> Route:
-        """The route of a call, with the call's own `timeout` if its arguments have one."""
+    def _route_of_call(self, arguments: dict[str, Any]) -> Route:
+        """The route of a call, with the call's own `timeout`, taken out of its arguments, if they have one."""
         chat = self._chat_model
         return chat._timed(arguments.pop("timeout")) if "timeout" in arguments else chat._route
 
