@@ -90,12 +90,23 @@ _ENVIRONMENT = {
 }
 
 
+_KEYS = {"api_key", "openai_api_key"}
+
+
+def _concealed(name: str, value: Any) -> Any:
+    return SecretStr(value) if name in _KEYS and isinstance(value, str) else value
+
+
 def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments as the model's fields take them, with the environment's values for those that are missing.
+
+    A key given as a text is a `SecretStr` from here on, in what the caller holds too: some tracebacks show local variables.
 
     Raises:
         ConfigurationError: an argument without a meaning here, one given twice, a client's among the parameters.
     """
+    for name in _KEYS & arguments.keys():
+        arguments[name] = _concealed(name, arguments[name])
     arguments = {name: value for name, value in arguments.items() if not _refused(name, value)}
     for name, field in model.model_fields.items():
         alias = field.alias
@@ -103,7 +114,7 @@ def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any
             raise ConfigurationError(f"{alias} and {name} are two names of one argument, and were given different values")
         variables = _ENVIRONMENT.get(name)
         if variables and arguments.get(str(alias)) is None and arguments.get(name) is None:
-            value = environment(None, *variables)
+            value = _concealed(name, environment(None, *variables))
             if value is not None:
                 # Read once: copies keep the key they were made with.
                 arguments = {**arguments, name: value}
