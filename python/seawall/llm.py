@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -133,7 +134,8 @@ def _raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
     if not return_exceptions:
         failed = next((result for result in results if isinstance(result, BaseException)), None)
         if failed is not None:
-            failed.results = results  # type: ignore[attr-defined]
+            with contextlib.suppress(AttributeError):  # a foreign exception may take no attributes
+                failed.results = results  # type: ignore[attr-defined]
             raise failed
     return results
 
