@@ -8,7 +8,7 @@ import gc
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,21 +91,26 @@ def _enough(loop: Loop, slice_ns: float) -> int:
         count *= 8 if spent * 32 < slice_ns else 2
 
 
-def measure(subjects: dict[str, Loop], *, rounds: int, slice_ms: float, per_turn: int = 1) -> Rounds:
-    """Runs every subject once in each round, in an order that turns; collects garbage between and never during."""
-    counts = {name: _enough(loop, slice_ms * 1e6) for name, loop in subjects.items()}
-    taken = Rounds({name: [] for name in subjects})
-    order = list(subjects)
+def in_turn(names: Iterable[str], rounds: int) -> Iterator[str]:
+    """Every name once in each round, in an order that turns; garbage is collected between and never meanwhile."""
+    order = list(names)
     for turn in range(rounds):
         start = turn % len(order)
         for name in order[start:] + order[:start]:
             gc.collect()
             gc.disable()
             try:
-                spent = subjects[name](counts[name])
+                yield name
             finally:
                 gc.enable()
-            taken.values[name].append(spent / counts[name] / per_turn)
+
+
+def measure(subjects: dict[str, Loop], *, rounds: int, slice_ms: float, per_turn: int = 1) -> Rounds:
+    """Runs every subject once in each round, as `in_turn` says."""
+    counts = {name: _enough(loop, slice_ms * 1e6) for name, loop in subjects.items()}
+    taken = Rounds({name: [] for name in subjects})
+    for name in in_turn(subjects, rounds):
+        taken.values[name].append(subjects[name](counts[name]) / counts[name] / per_turn)
     return taken
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import _clients as clients
-from _harness import Rounds, arguments, tried
+from _harness import Rounds, arguments, in_turn, tried
 from _report import Report, Table, Yardstick
 
 SERVER = Path(sys.prefix) / "bin" / "seawall-loopback"
@@ -63,27 +62,18 @@ def cpu_ns() -> int:
     return int((used.ru_utime + used.ru_stime) * 1e9)
 
 
-def in_turns(
+def measured(
     server: Server, loops: dict[str, Callable[[int], Any]], counts: dict[str, int], rounds: int
 ) -> tuple[Rounds, dict[str, float]]:
     """As `_harness.measure`, by the CPU of all threads of this process; and how busy each kept the server's core."""
     taken = Rounds({name: [] for name in loops})
     seen: dict[str, list[list[float]]] = {name: [] for name in loops}
-    order = list(loops)
-    for turn in range(rounds):
-        start = turn % len(order)
-        for name in order[start:] + order[:start]:
-            gc.collect()
-            gc.disable()
-            begun = cpu_ns()
-            try:
-                with server.watched() as spent:
-                    loops[name](counts[name])
-            finally:
-                used = cpu_ns() - begun
-                gc.enable()
-            taken.values[name].append(used / counts[name])
-            seen[name].append(spent)
+    for name in in_turn(loops, rounds):
+        begun = cpu_ns()
+        with server.watched() as spent:
+            loops[name](counts[name])
+        taken.values[name].append((cpu_ns() - begun) / counts[name])
+        seen[name].append(spent)
     busy = {name: sum(cpu for cpu, _ in each) / sum(wall for _, wall in each) for name, each in seen.items()}
     return taken, busy
 
@@ -130,7 +120,7 @@ def requests(report: Report, server: Server, *, quick: bool) -> None:
     base_url = f"{server.url}/v1"
     ready, skipped = tried((name, lambda make=make: answering(make())) for name, make in clients.requests(base_url))
     counts = {name: (64 if quick else 128) if name in SLOW else (500 if quick else 2000) for name in ready}
-    rounds, busy = in_turns(server, ready, counts, 2 if quick else 7)
+    rounds, busy = measured(server, ready, counts, 2 if quick else 7)
     # Nanoseconds a request are milliseconds a million of them.
     thousand = Rounds({name: [value / 1000 for value in values] for name, values in rounds.values.items()})
     title = "Requests, 0.5 KB replies, 64 at once"
@@ -160,7 +150,7 @@ def streams(report: Report, server: Server, *, quick: bool) -> None:
         base_url = f"{server.url}/t{tokens}/e{events}/v1"
         made, skipped = tried((name, lambda make=make: reading(make(), tokens)) for name, make in clients.streams(base_url))
         counts = {name: 1 if name in SLOW_STREAMS else (2 if quick else 4) for name in made}
-        rounds, busy = in_turns(server, made, counts, 2 if quick else 5)
+        rounds, busy = measured(server, made, counts, 2 if quick else 5)
         each = Rounds({name: [value / tokens / 1000 for value in values] for name, values in rounds.values.items()})
         title = f"Streams of {tokens:,} tokens, {events} event{'s' if events > 1 else ''} a write"
         notes = ["four streams at once; the SDK, langchain_openai and litellm one, Chat.stream one after another", *skipped]

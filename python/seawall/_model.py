@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from seawall import _seawall, errors
+from seawall import _guarded, _seawall, errors
 from seawall._seawall import CircuitBreaker, Retry
+from seawall._word import whole_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,8 +47,6 @@ _SAID = {
 }
 # Arguments of a call that are no parameters of its request.
 _OF_A_CALL = frozenset(("timeout", "extra_headers", "extra_query", "extra_body", "idempotency_key"))
-# What a call sends beside its body: headers, query parameters, the idempotency key ("" for a new one).
-Extras = tuple[list[tuple[str, str]], list[tuple[str, str]], str | None]
 
 
 def retry_policy(
@@ -76,12 +75,6 @@ def environment(value: str | None, *names: str) -> str | None:
     if value is not None:
         return value
     return next((os.environ[name] for name in names if os.environ.get(name)), None)
-
-
-def _is_async(function: Any) -> bool:
-    """Whether it is an `async def` function or method, told without importing `inspect`."""
-    code = getattr(function, "__code__", None)
-    return code is not None and bool(code.co_flags & 0x80)  # CO_COROUTINE
 
 
 class Hidden:
@@ -213,10 +206,8 @@ class Model:
         way, proxy = Hidden(proxy), None
         if not (_text("model", model) or "").strip():
             raise errors.ConfigurationError(f"model must be the name of a model, not {model!r}")
-        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-            raise errors.ConfigurationError(f"max_retries must be a whole number from 0 on, not {max_retries!r}")
-        if isinstance(max_response_bytes, bool) or not isinstance(max_response_bytes, int) or not 0 < max_response_bytes < 2**63:
-            raise errors.ConfigurationError(f"max_response_bytes must be a whole number from 1 on, not {max_response_bytes!r}")
+        whole_number("max_retries", max_retries, 0)
+        whole_number("max_response_bytes", max_response_bytes, 1, 2**63 - 1)
         if circuit is not None and not isinstance(circuit, CircuitBreaker):
             raise errors.ConfigurationError(f"circuit must be a seawall.CircuitBreaker or None, not {circuit!r}")
         streams = {"first_token_timeout": first_token_timeout, "idle_timeout": idle_timeout, "on_interrupt": on_interrupt}
@@ -231,7 +222,7 @@ class Model:
         source = None
         if callable(hidden.value):
             source, hidden.value = hidden.value, None
-            if _is_async(source):
+            if _guarded.kind(source) == "coroutine":
                 raise errors.ConfigurationError("api_key must be a plain function, not an async one: it is called on a thread")
         else:
             hidden.value = environment(hidden.value, "OPENAI_API_KEY")
@@ -260,28 +251,32 @@ class Model:
             authorities=None if ca_bundle is None else _file("ca_bundle", ca_bundle),
             identity=_identity(client_cert),
         )
-        self._extras: Extras | None = ([], [], "") if idempotency_key else None
+        # What a call sends beside its body: headers, query parameters, the idempotency key ("" for a new one).
+        self._extras = Hidden(([], [], "") if idempotency_key else None)
         self._built: _seawall.Route | None = None
         self._by_timeout: dict[Any, _seawall.Route] = {}
         if on_interrupt is not None:
             _ = self._route  # refuses what is wrong now, not at the first call
 
-    def _asked(self, arguments: dict[str, Any]) -> tuple[_seawall.Route, dict[str, Any], Extras | None]:
+    def _asked(self, arguments: dict[str, Any]) -> tuple[_seawall.Route, dict[str, Any], Hidden]:
         """The route, the parameters and what is sent beside the body, for a call with these arguments."""
         if _OF_A_CALL.isdisjoint(arguments):
             self._check(arguments)
             return self._route, arguments, self._extras
+        # Taken out, so that no local variable of the caller's holds a secret either.
+        headers, query = Hidden(arguments.pop("extra_headers", None)), Hidden(arguments.pop("extra_query", None))
         params = {name: value for name, value in arguments.items() if name not in _OF_A_CALL}
         body = arguments.get("extra_body")
         if body is not None and not isinstance(body, Mapping):
             raise errors.ConfigurationError(f"extra_body must be a dict, not {type(body).__name__}")
         params.update(body or {})
         self._check(params)
-        headers = _pairs("extra_headers", Hidden(arguments.get("extra_headers")))
-        query = _pairs("extra_query", Hidden(arguments.get("extra_query")))
-        key = _key_sent(arguments.get("idempotency_key", self._extras is not None))
+        key = _key_sent(arguments.get("idempotency_key", self._extras.value is not None))
+        extras = Hidden((_pairs("extra_headers", headers), _pairs("extra_query", query), key))
+        if extras.value == ([], [], None):
+            extras.value = None
         route = self._timed(arguments["timeout"]) if "timeout" in arguments else self._route
-        return route, params, (headers, query, key) if headers or query or key is not None else None
+        return route, params, extras
 
     def _timed(self, timeout: Any) -> _seawall.Route:
         """The route with another time limit of an attempt."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, cast, overload
 
 from seawall import _sdk_fallback
 from seawall._decorators import guard
@@ -57,24 +57,35 @@ def resilient(client: Any, pipeline: Pipeline | None = None, **guard_arguments: 
         return _runnable(client)(client, pipeline, **guard_arguments)
     if hasattr(client, "_seawall_guard"):
         raise ConfigurationError("this client is guarded already: two guards would multiply their attempts")
-    if pipeline is None:
-        guard_arguments.setdefault("name", type(client).__name__)
-        given = guard_arguments.get("fallback")
-        if given is not None:
-            guard_arguments["fallback"] = _alternatives(given if isinstance(given, (list, tuple)) else [given], client)
-        made: Any = guard(guard_arguments.pop("preset", None), **guard_arguments)
-        pipeline = made
-    elif guard_arguments:
-        raise ConfigurationError("resilient takes a pipeline or the arguments of guard, not both")
-    elif not isinstance(pipeline, Pipeline):
-        raise ConfigurationTypeError(f"pipeline must be a seawall.Pipeline, not {shown(pipeline)}")
-    else:
-        pipeline = _for_client(pipeline, client)
     cls: Any = type(client)
-    return guarded_class(cls).made_of(client, Guard(pipeline, cls.__name__, is_async(client)))
+    if pipeline is None:
+        guard_arguments.setdefault("name", cls.__name__)
+    whole = pipeline_of(pipeline, guard_arguments, lambda given: _alternatives(given, client))
+    if whole is pipeline:
+        whole = _for_client(whole, client)
+    return guarded_class(cls).made_of(client, Guard(whole, cls.__name__, is_async(client)))
+
+
+def pipeline_of(pipeline: Pipeline | None, guard_arguments: dict[str, Any], alternatives: Callable[[Any], list[Any]]) -> Pipeline:
+    """The pipeline given, or the one that the arguments of `guard` make, with `alternatives` of its `fallback`.
+
+    Raises:
+        ConfigurationError: both were given, or no pipeline.
+    """
+    if pipeline is None:
+        if guard_arguments.get("fallback") is not None:
+            guard_arguments["fallback"] = alternatives(guard_arguments["fallback"])
+        made: Any = guard(guard_arguments.pop("preset", None), **guard_arguments)
+        return cast("Pipeline", made)
+    if guard_arguments:
+        raise ConfigurationError("resilient takes a pipeline or the arguments of guard, not both")
+    if not isinstance(pipeline, Pipeline):
+        raise ConfigurationTypeError(f"pipeline must be a seawall.Pipeline, not {shown(pipeline)}")
+    return pipeline
 
 
 def _alternatives(given: Any, client: Any) -> list[Any]:
+    given = given if isinstance(given, (list, tuple)) else [given]
     return [_sdk_fallback.alternative(place, each, client) for place, each in enumerate(given, 1)]
 
 

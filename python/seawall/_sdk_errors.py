@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 from seawall import errors
+
+# What an SDK lets through of a body or an event that it could not read.
+UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
 
 
 def sdk_of(kind: type) -> ModuleType | None:
@@ -55,10 +59,8 @@ def malformed(sdk: ModuleType | None, response: Any, message: str, body: object 
 
 
 def interrupted(sdk: ModuleType | None, response: Any, cause: Exception, partial: str) -> Exception:
-    """A stream that broke off after content was handed over."""
-    error = _made(errors.StreamInterruptedError, sdk, f"the stream broke off: {cause}", response, partial=partial)
-    error.__cause__ = cause
-    return error
+    """A stream that broke off after content was handed over; to be raised from its cause."""
+    return _made(errors.StreamInterruptedError, sdk, f"the stream broke off: {cause}", response, partial=partial)
 
 
 def failed(sdk: ModuleType | None, response: Any, body: Any) -> Exception:

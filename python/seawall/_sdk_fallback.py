@@ -54,7 +54,9 @@ class Client:
         return self.client.request(asked.cast_to, asked.options_for_another(), *asked.more, **asked.how)
 
     def __repr__(self) -> str:
-        return f"{type(self.client).__name__}({self.client.base_url})"
+        # Of the URL only what says where: a user's name, a password or a key in its query go into no log.
+        url = self.client.base_url
+        return f"{type(self.client).__name__}({url.scheme}://{url.netloc.decode('ascii')}{url.path})"
 
 
 class Answer:

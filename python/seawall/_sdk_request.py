@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -33,7 +32,11 @@ def is_client(value: Any) -> bool:
 
 def is_async(client: Any) -> bool:
     """Whether its requests are awaited."""
-    return any(cls.__name__ == "AsyncAPIClient" for cls in type(client).__mro__)
+    return _is_async(type(client))
+
+
+def _is_async(kind: type) -> bool:
+    return any(cls.__name__ == "AsyncAPIClient" for cls in kind.__mro__)
 
 
 def _is_number(value: Any) -> bool:
@@ -291,9 +294,6 @@ def _is_read(result: Any, response: Any, stream: bool) -> bool:
     return is_answer and hasattr(result, "http_response") and getattr(response, "is_closed", False) and hasattr(result, "parse")
 
 
-_UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
-
-
 class _SyncGuarded(_Guarded):
     def request(self, cast_to: Any, options: Any, *more: Any, **how: Any) -> Any:
         asked = Asked(self, cast_to, options, more, how)
@@ -310,7 +310,7 @@ class _SyncGuarded(_Guarded):
             )
             if _is_read(result, response, stream):
                 result.parse()
-        except _UNREADABLE as error:
+        except _sdk_errors.UNREADABLE as error:
             raise self._seawall_unreadable(error, response) from error
         return result
 
@@ -333,7 +333,7 @@ class _AsyncGuarded(_Guarded):
                 parsed = result.parse()
                 if inspect.isawaitable(parsed):
                     await parsed
-        except _UNREADABLE as error:
+        except _sdk_errors.UNREADABLE as error:
             raise self._seawall_unreadable(error, response) from error
         return result
 
@@ -341,7 +341,7 @@ class _AsyncGuarded(_Guarded):
 @lru_cache(maxsize=64)
 def guarded_class(kind: type) -> Any:
     """The subclass of a client's class whose instances are guarded."""
-    front = _AsyncGuarded if any(cls.__name__ == "AsyncAPIClient" for cls in kind.__mro__) else _SyncGuarded
+    front = _AsyncGuarded if _is_async(kind) else _SyncGuarded
     names = {name: value for cls in (_Guarded, front) for name, value in vars(cls).items() if not name.startswith("__")}
     names |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "_seawall_plain": kind}
     return type(kind.__name__, (kind,), names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
@@ -16,7 +15,6 @@ from seawall.errors import StreamInterruptedError
 
 # Events held back before the first content. A server that sends only frames for so long has begun for all we know.
 HELD_BACK = 64
-_BROKEN = (json.JSONDecodeError, UnicodeDecodeError)
 
 
 def is_stream(value: Any) -> bool:
@@ -111,7 +109,7 @@ class Pieces(_Reading):
         if not self._held and not self._over:
             try:
                 self._read()
-            except _BROKEN as error:
+            except _sdk_errors.UNREADABLE as error:
                 self.close()
                 raise self._malformed(f"the stream holds what is no JSON: {error}") from error
             except Exception:
@@ -155,7 +153,7 @@ class AsyncPieces(_Reading):
         if not self._held and not self._over:
             try:
                 await self._read()
-            except _BROKEN as error:
+            except _sdk_errors.UNREADABLE as error:
                 await self.aclose()
                 raise self._malformed(f"the stream holds what is no JSON: {error}") from error
             except Exception:

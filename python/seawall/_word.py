@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
 
 
 def seconds(argument: str, value: float | timedelta, most: float = math.inf) -> float:
-    """The value in seconds; refused where it is none, or more than `most`."""
+    """The value in seconds; refused where it is none, or more than `most`. In the words of the native side's `convert`."""
     given = value.total_seconds() if isinstance(value, timedelta) else value
     try:
         if isinstance(given, (bool, str, bytes)):
@@ -50,9 +50,9 @@ def seconds(argument: str, value: float | timedelta, most: float = math.inf) -> 
     except OverflowError:
         number = math.inf if given > 0 else -math.inf
     except Exception:  # a foreign `__float__` may do anything
-        raise ConfigurationTypeError(f"{argument} must be a number of seconds or a timedelta, not {shown(value)}") from None
+        raise ConfigurationTypeError(f"{argument} must be seconds (a number or a timedelta), not {shown(value)}") from None
     if math.isnan(number) or number < 0:
-        raise ConfigurationError(f"{argument} must be at least 0 seconds, not {shown(value)}")
+        raise ConfigurationError(f"{argument} must be zero seconds or more, not {shown(value)}")
     if number > most:
         raise ConfigurationError(f"{argument} must be at most {most:g} seconds, not {shown(value)}")
     return number
@@ -66,7 +66,7 @@ def whole_number(argument: str, value: int, least: int | None = None, most: int 
     if least is not None and value < least:
         raise ConfigurationError(f"{argument} must be {may_be}, not {shown(value)}")
     if most is not None and value > most:
-        raise ConfigurationError(f"{argument} must be {may_be}, to {most}, not {shown(value)}")
+        raise ConfigurationError(f"{argument} must be at most {most}, not {shown(value)}")
     return value
 
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 _E = TypeVar("_E", bound="SeawallError")
 
-# Headers that carry credentials. A response should hold none of them; if a server echoes one, it goes no further.
-_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"})
+# Headers that carry credentials. A response's cookies are some; the others it should not hold, but a server may echo them.
+_SECRET_HEADERS = frozenset(
+    ("authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie", "set-cookie")
+)
 
 
 def _restored(cls: type[_E], args: tuple[Any, ...]) -> _E:

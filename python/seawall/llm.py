@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
 from seawall._model import Hidden, Model, OnInterrupt
 from seawall._seawall import Choice, Chunk, Reply, Stream
+from seawall._word import whole_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -132,7 +134,8 @@ def _raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
     if not return_exceptions:
         failed = next((result for result in results if isinstance(result, BaseException)), None)
         if failed is not None:
-            failed.results = results  # type: ignore[attr-defined]
+            with contextlib.suppress(AttributeError):  # a foreign exception may take no attributes
+                failed.results = results  # type: ignore[attr-defined]
             raise failed
     return results
 
@@ -140,9 +143,7 @@ def _raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
 def _concurrency(max_concurrency: int | None) -> int:
     if max_concurrency is None:
         return 64
-    if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
-        raise errors.ConfigurationError(f"max_concurrency must be a whole number from 1 on, not {max_concurrency!r}")
-    return min(max_concurrency, 100_000)
+    return min(whole_number("max_concurrency", max_concurrency, 1), 100_000)
 
 
 class Chat(Model):
@@ -190,13 +191,13 @@ class Chat(Model):
             APIError: one of its classes, when the attempts are used up or the failure is not retryable.
         """
         route, params, extras = self._asked(params)
-        reply: Reply = route.call(self._kind, _messages(input), params, extras)
+        reply: Reply = route.call(self._kind, _messages(input), params, extras.value)
         return reply
 
     async def ainvoke(self, input: Any, **params: Any) -> Reply:
         """Asks and awaits; cancelling the task cuts the request."""
         route, params, extras = self._asked(params)
-        reply: Reply = await _landed(route.start(self._kind, _messages(input), params, extras))
+        reply: Reply = await _landed(route.start(self._kind, _messages(input), params, extras.value))
         return reply
 
     def stream(self, input: Any, *, on_interrupt: OnInterrupt | None = None, **params: Any) -> Stream:
@@ -212,12 +213,12 @@ class Chat(Model):
             ConfigurationError: `on_interrupt` is no word that it knows.
         """
         route, params, extras = self._asked(params)
-        return route.stream(_messages(input), {**params, "stream": True}, extras, on_interrupt)
+        return route.stream(_messages(input), {**params, "stream": True}, extras.value, on_interrupt)
 
     def astream(self, input: Any, *, on_interrupt: OnInterrupt | None = None, **params: Any) -> AsyncStream:
         """As `stream`, for an event loop."""
         route, params, extras = self._asked(params)
-        return AsyncStream(route.stream(_messages(input), {**params, "stream": True}, extras, on_interrupt))
+        return AsyncStream(route.stream(_messages(input), {**params, "stream": True}, extras.value, on_interrupt))
 
     @overload
     def batch(
@@ -243,7 +244,7 @@ class Chat(Model):
         route, params, extras = self._asked(params)
         contents = _each(_messages, inputs, return_exceptions)
         results = route.batch(
-            self._kind, contents, params, extras, concurrency=_concurrency(max_concurrency), lenient=return_exceptions
+            self._kind, contents, params, extras.value, concurrency=_concurrency(max_concurrency), lenient=return_exceptions
         )
         return _raise_first(results, return_exceptions)
 
@@ -253,7 +254,7 @@ class Chat(Model):
         """As `batch`, for an event loop."""
         route, params, extras = self._asked(params)
         contents, limit = _each(_messages, inputs, return_exceptions), _concurrency(max_concurrency)
-        flying = route.start_batch(self._kind, contents, params, extras, concurrency=limit, lenient=return_exceptions)
+        flying = route.start_batch(self._kind, contents, params, extras.value, concurrency=limit, lenient=return_exceptions)
         return _raise_first(await _landed(flying), return_exceptions)
 
 
@@ -303,12 +304,8 @@ class Embeddings(Model):
     ) -> None:
         # As in Model's: some tracebacks show local variables.
         hidden, options = Hidden({"encoding_format": "base64", **options}), {}
-        for name, limit in (("max_batch_inputs", max_batch_inputs), ("max_batch_tokens", max_batch_tokens)):
-            if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-                if limit is None and name == "max_batch_tokens":
-                    continue
-                raise errors.ConfigurationError(f"{name} must be a whole number from 1 on, not {limit!r}")
-        self._most_inputs, self._most_tokens = max_batch_inputs, max_batch_tokens
+        self._most_inputs = whole_number("max_batch_inputs", max_batch_inputs, 1)
+        self._most_tokens = None if max_batch_tokens is None else whole_number("max_batch_tokens", max_batch_tokens, 1)
         super().__init__(model, **hidden.value)
 
     def invoke(self, input: str | Sequence[str], **params: Any) -> EmbeddingsReply:
@@ -316,10 +313,10 @@ class Embeddings(Model):
         route, params, extras = self._asked(params)
         parts = self._parts(input)
         if len(parts) == 1:
-            reply: EmbeddingsReply = route.call(self._kind, parts[0], params, extras)
+            reply: EmbeddingsReply = route.call(self._kind, parts[0], params, extras.value)
             return reply
         began = time.perf_counter()
-        replies = route.batch(self._kind, parts, params, extras, concurrency=_AT_ONCE)
+        replies = route.batch(self._kind, parts, params, extras.value, concurrency=_AT_ONCE)
         return _joined(_raise_first(replies, return_exceptions=False), time.perf_counter() - began)
 
     async def ainvoke(self, input: str | Sequence[str], **params: Any) -> EmbeddingsReply:
@@ -327,10 +324,10 @@ class Embeddings(Model):
         route, params, extras = self._asked(params)
         parts = self._parts(input)
         if len(parts) == 1:
-            reply: EmbeddingsReply = await _landed(route.start(self._kind, parts[0], params, extras))
+            reply: EmbeddingsReply = await _landed(route.start(self._kind, parts[0], params, extras.value))
             return reply
         began = time.perf_counter()
-        replies = await _landed(route.start_batch(self._kind, parts, params, extras, concurrency=_AT_ONCE))
+        replies = await _landed(route.start_batch(self._kind, parts, params, extras.value, concurrency=_AT_ONCE))
         return _joined(_raise_first(replies, return_exceptions=False), time.perf_counter() - began)
 
     def batch(
@@ -340,7 +337,7 @@ class Embeddings(Model):
         route, params, extras = self._asked(params)
         each, flat = self._flat(inputs, return_exceptions)
         limit = _concurrency(max_concurrency)
-        replies = route.batch(self._kind, flat, params, extras, concurrency=limit, lenient=return_exceptions)
+        replies = route.batch(self._kind, flat, params, extras.value, concurrency=limit, lenient=return_exceptions)
         return _raise_first(_together(each, replies), return_exceptions)
 
     async def abatch(
@@ -350,7 +347,7 @@ class Embeddings(Model):
         route, params, extras = self._asked(params)
         each, flat = self._flat(inputs, return_exceptions)
         limit = _concurrency(max_concurrency)
-        flying = route.start_batch(self._kind, flat, params, extras, concurrency=limit, lenient=return_exceptions)
+        flying = route.start_batch(self._kind, flat, params, extras.value, concurrency=limit, lenient=return_exceptions)
         return _raise_first(_together(each, await _landed(flying)), return_exceptions)
 
     def _flat(self, inputs: Sequence[Any], lenient: bool) -> tuple[list[int], list[Any]]:

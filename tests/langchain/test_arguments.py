@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import traceback
 from functools import partial
 from typing import Any
 
@@ -94,6 +95,22 @@ def test_a_function_gives_the_key_of_each_attempt(kind):
         model = kind(model="m", api_key=lambda: next(keys), base_url=keyed.base_url)
         assert CALLS[kind](model)
         assert (keyed.count(), list(keys)) == (2, [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["api_key", "openai_api_key", None])
+@pytest.mark.parametrize("wrong", [{"max_retries": "x"}, {"model_kwargs": {"stream": True}}, {"http_client": 1}, {"timeout": -1}])
+def test_a_wrong_argument_shows_the_key_in_no_traceback(kind, name, wrong, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    with pytest.raises(ValueError) as raised:
+        kind(**({} if name is None else {name: "sk-very-secret"}), **wrong)
+    error: BaseException | None = raised.value
+    while error is not None:
+        # The first frame is this test's own.
+        story = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), capture_locals=True)
+        text = "".join(traceback.StackSummary.from_list([each for each in story if each.filename != __file__]).format())
+        assert "in __init__" in text and "very-secret" not in text
+        error = error.__cause__
 
 
 @pytest.mark.parametrize("kind", KINDS)

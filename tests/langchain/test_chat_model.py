@@ -167,7 +167,12 @@ def test_one_argument_with_two_names_cannot_be_given_two_values(llm):
 
 
 @pytest.mark.parametrize(
-    "name", ["first_token_timeout", "idle_timeout", "max_retries", "base_url", "api_key", "extra_headers", "extra_query"]
+    "name",
+    [
+        *("first_token_timeout", "idle_timeout", "max_retries", "base_url", "api_key", "extra_headers", "extra_query"),
+        *("organization", "project", "default_headers", "default_query", "circuit", "proxy", "ca_bundle", "client_cert"),
+        *("max_response_bytes", "idempotency_key", "on_interrupt", "http_client"),
+    ],
 )
 def test_what_a_call_cannot_change_is_refused_by_the_call_and_not_sent(sim, llm, name):
     with pytest.raises(ConfigurationError, match=name):

@@ -140,9 +140,11 @@ def test_copies_and_pickles_answer_alike(sim, embeddings):
         assert sim.count() == 2
     sim.clear()
     assert pickle.loads(pickle.dumps(embeddings())).embed_query("one") == embeddings().embed_query("one")
+    copied = embeddings().model_copy(update={"model": "third"})
     model.model = "other"
-    model.embed_query("one")
-    assert sim.requests[-1].model == "other"
+    for changed in (model, copied):
+        changed.embed_query("one")
+        assert sim.requests[-1].model == changed.model
 
 
 def test_the_environment_gives_what_is_missing(sim, monkeypatch):

@@ -113,7 +113,7 @@ async def test_a_call_that_fails_ends_every_run(sim, llm, runs, way):
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_timed_out_attempts_run_says_so(sim, llm, runs, way):
     sim.on("gpt-4", faults.hang(), times=1)
-    await asked(way, llm(timeout=0.05).with_retry(**FAST), {"callbacks": [runs]})
+    await asked(way, llm(timeout=0.5).with_retry(**FAST), {"callbacks": [runs]})
     first, second = runs.root.child_runs
     assert "APITimeoutError" in first.error
     assert not failed(second)

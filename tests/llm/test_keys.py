@@ -155,6 +155,21 @@ def test_a_key_of_the_environment_is_not_shown_either(monkeypatch) -> None:
     assert "very-secret" not in shown(raised.value)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"extra_query": {"a": 1}}, {"extra_headers": {"authorization": KEY, "x": 5}}, {"extra_body": 5}, {"timeout": "x"}],
+)
+def test_what_a_call_sends_beside_its_body_is_in_no_traceback(sim, chat, wrong) -> None:
+    sim.on("m", faults.status(500))
+    options = {"extra_headers": {"authorization": KEY}, "extra_query": {"key": KEY}, **wrong}
+    model, vectors = chat(max_retries=0), Embeddings("m", api_key="k", base_url=sim.base_url, max_retries=0)
+    asks = [model.invoke, lambda x, **more: list(model.stream(x, **more)), lambda x, **more: model.batch([x], **more)]
+    for ask in [*asks, vectors.invoke, lambda x, **more: vectors.batch([x], **more)]:
+        with pytest.raises((errors.APIError, errors.ConfigurationError)) as raised:
+            ask("x", **options)
+        assert "very-secret" not in shown(raised.value)
+
+
 def test_an_error_that_no_server_answers_shows_it_neither(chat) -> None:
     for base_url in ("http://127.0.0.1:1/v1?key=" + KEY, f"http://no-such-host.invalid/{KEY}"):
         with pytest.raises(errors.APIConnectionError) as raised:

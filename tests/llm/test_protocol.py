@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import json
 import pickle
 from typing import Any
@@ -317,8 +318,9 @@ def test_an_async_key_function_is_refused() -> None:
     async def key() -> str:
         return "k"
 
-    with pytest.raises(errors.ConfigurationError, match="plain function, not an async one"):
-        Chat("m", api_key=key)
+    for given in (key, functools.partial(key)):
+        with pytest.raises(errors.ConfigurationError, match="plain function, not an async one"):
+            Chat("m", api_key=given)
 
 
 # --- what is in an answer

@@ -101,6 +101,15 @@ def test_a_good_status_without_an_answer_is_no_answer(sim, sdk, fault):
         assert sim.count() == 3 and seawall.classify(caught.value) == "malformed"
 
 
+def test_an_error_about_an_answer_has_its_headers_without_cookies(sim, sdk):
+    headers = {"set-cookie": "session=very-secret", "x-request-id": "req_1", "x-api-key": "very-secret"}
+    sim.on("gpt-4", faults.status(200, body={"choices": []}, headers=headers))
+    with pytest.raises(MalformedResponseError) as caught:
+        guarded(sdk, 1).chat.completions.create(**PLAIN)
+    assert caught.value.headers["x-request-id"] == caught.value.request_id == "req_1"
+    assert "secret" not in repr(caught.value.headers)
+
+
 def test_an_error_object_with_a_good_status_is_an_error(sim, sdk):
     sim.on("gpt-4", faults.status(200, body={"error": {"message": "overloaded", "code": "server_error"}}))
     with pytest.raises(openai.APIError, match="overloaded") as caught:

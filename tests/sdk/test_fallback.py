@@ -51,6 +51,12 @@ def test_another_client_is_sent_the_same_request(sim, sdk, other):
     assert [error.status_code for error in caught.value.alternatives] == [503]
 
 
+def test_where_another_client_asks_is_shown_without_what_it_says_in_secret(sdk):
+    backup = openai.OpenAI(api_key="k", base_url="http://me:very-secret@127.0.0.1:9/v1?key=very-secret")
+    shown = guarded(sdk, backup).pipeline.describe()
+    assert "OpenAI(http://127.0.0.1:9/v1/)" in shown and "secret" not in shown
+
+
 def test_another_client_keeps_its_own_timeout(sim, sdk, other):
     sim.on("gpt-4", faults.status(500))
     backup = openai.OpenAI(api_key="other", base_url=other.base_url, timeout=30)

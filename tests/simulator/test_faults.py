@@ -168,6 +168,7 @@ def test_a_client_that_leaves_is_in_the_log_and_its_connection_gone(sim, talk, f
         (lambda: faults.latency((2, 1)), "time must be"),
         (lambda: faults.status(500, latency=(1, 2, 3)), "latency must be"),
         (lambda: faults.rate_limit(retry_after_ms=-1), "retry_after_ms must be"),
+        (lambda: faults.rate_limit(retry_after_ms=timedelta(seconds=3)), "retry_after_ms must be a number"),
         (lambda: faults.cut(-1), "after must be"),
         (lambda: faults.cut(1, "badly"), "how must be one of"),
         (lambda: faults.drip(float("nan")), "interval must be"),

@@ -50,6 +50,7 @@ NOT_TAKEN = {
     "openai_api_version": _AZURE,
     "api_version": _AZURE,
     "headers": "give default_headers=",
+    "messages": "give the messages as the input of a call",
     "retry_max_seconds": "give with_retry(wait=...)",
     "retry_min_seconds": "give with_retry(wait=...)",
     "show_progress_bar": "embed_documents shows none",
@@ -58,6 +59,8 @@ NOT_TAKEN = {
 }
 # What the client is told, that is no parameter of a request.
 _CLIENT = {"messages", "stream", *signature(Model).parameters} - {"params"}
+# What a call cannot say either, but for another model.
+_NO_CALLS = _CLIENT - {"model"} | {"http_client", "extra_headers", "extra_query"}
 # Parameters of the API that are no fields: known, so that a misspelt name is not taken for one.
 _PARAMETERS = {
     "audio",
@@ -87,12 +90,23 @@ _ENVIRONMENT = {
 }
 
 
+_KEYS = {"api_key", "openai_api_key"}
+
+
+def _concealed(name: str, value: Any) -> Any:
+    return SecretStr(value) if name in _KEYS and isinstance(value, str) else value
+
+
 def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments as the model's fields take them, with the environment's values for those that are missing.
+
+    A key given as a text is a `SecretStr` from here on, in what the caller holds too: some tracebacks show local variables.
 
     Raises:
         ConfigurationError: an argument without a meaning here, one given twice, a client's among the parameters.
     """
+    for name in _KEYS & arguments.keys():
+        arguments[name] = _concealed(name, arguments[name])
     arguments = {name: value for name, value in arguments.items() if not _refused(name, value)}
     for name, field in model.model_fields.items():
         alias = field.alias
@@ -100,7 +114,7 @@ def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any
             raise ConfigurationError(f"{alias} and {name} are two names of one argument, and were given different values")
         variables = _ENVIRONMENT.get(name)
         if variables and arguments.get(str(alias)) is None and arguments.get(name) is None:
-            value = environment(None, *variables)
+            value = _concealed(name, environment(None, *variables))
             if value is not None:
                 # Read once: copies keep the key they were made with.
                 arguments = {**arguments, name: value}
@@ -141,20 +155,8 @@ def with_parameters(model: type[BaseModel], arguments: dict[str, Any]) -> dict[s
 def refuse_in_call(parameters: Mapping[str, Any]) -> None:
     """Refuses what a call cannot change, that the server would only be puzzled by."""
     for name in parameters:
-        if name in (
-            "api_key",
-            "base_url",
-            "max_retries",
-            "organization",
-            "first_token_timeout",
-            "idle_timeout",
-            "on_interrupt",
-            "http_client",
-            "extra_headers",
-            "extra_query",
-        ):
-            instead = {"extra_headers": "default_headers", "extra_query": "default_query"}.get(name, name)
-            raise ConfigurationError(f"{name} is no parameter of a request: give {instead}= to the model")
+        if name in _NO_CALLS:
+            raise ConfigurationError(f"{name} is no parameter of a request: {NOT_TAKEN.get(name, f'give {name}= to the model')}")
 
 
 def shown(fields: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:

@@ -12,19 +12,12 @@ from typing import Any
 
 from langchain_core.runnables.config import RunnableConfig, get_config_list
 
+from seawall.llm import _raise_first
+
 # So many calls at a time where `max_concurrency` says nothing.
 CONCURRENCY = 64
 
 Configs = RunnableConfig | Sequence[RunnableConfig] | None
-
-
-def raise_first(results: list[Any]) -> None:
-    """Raises the first failure, if there is one; it carries all results as `results`."""
-    failed = next((result for result in results if isinstance(result, BaseException)), None)
-    if failed is not None:
-        with contextlib.suppress(AttributeError):  # a foreign exception may take no attributes
-            failed.results = results  # type: ignore[attr-defined]
-        raise failed
 
 
 def _concurrency(configs: list[RunnableConfig]) -> int:
@@ -179,7 +172,4 @@ def _one(
 
 
 def _ordered(results: dict[int, Any], return_exceptions: bool) -> list[Any]:
-    ordered = [results[place] for place in range(len(results))]
-    if not return_exceptions:
-        raise_first(ordered)
-    return ordered
+    return _raise_first([results[place] for place in range(len(results))], return_exceptions)

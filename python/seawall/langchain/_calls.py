@@ -35,11 +35,20 @@ class Calls(BaseChatModel):
 
     # --- what langchain-core's methods come down to
 
+    def _told(
+        self, run_manager: Any, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> Attempts | None:
+        """What is told of the attempts, if somebody listens; out of the arguments where it is known already."""
+        attempts: Attempts | None = kwargs.pop("_attempts", None)
+        if attempts is None and run_manager is not None and run_manager.handlers:
+            attempts = Attempts(self, run_manager, messages, stop, dict(kwargs))
+        return attempts
+
     def _prepared(self, stop: list[str] | None, kwargs: dict[str, Any]) -> tuple[Attempts | None, Route, dict[str, Any]]:
-        """Whoever wants to hear of the attempts, the route and the parameters of a call with these arguments."""
+        """What is told of the attempts, the route and the parameters of a call with these arguments."""
         model: Any = self
         attempts = kwargs.pop("_attempts", None)
-        return attempts, model._route_within(kwargs), model._call_params(stop, kwargs)
+        return attempts, model._route_of_call(kwargs), model._call_params(stop, kwargs)
 
     def _result(self, reply: Reply, params: dict[str, Any]) -> ChatResult:
         model: Any = self
@@ -76,12 +85,10 @@ class Calls(BaseChatModel):
     def _opened(
         self, messages: list[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: dict[str, Any]
     ) -> tuple[NativeStream, Attempts | None]:
-        """A stream, and whoever wants to hear of its attempts."""
+        """A stream, and what is told of its attempts."""
         model: Any = self
-        attempts = kwargs.pop("_attempts", None)
-        if attempts is None and run_manager is not None and run_manager.handlers:
-            attempts = Attempts(model, run_manager, messages, stop, kwargs)
-        route = model._route_within(kwargs)
+        attempts = self._told(run_manager, messages, stop, kwargs)
+        route = model._route_of_call(kwargs)
         params = model._stream_params(stop, kwargs)
         if attempts is None:
             return route.stream(to_wire(messages), params), None
@@ -152,8 +159,7 @@ class Calls(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if run_manager is not None and run_manager.handlers and "_attempts" not in kwargs:
-            kwargs["_attempts"] = Attempts(self, run_manager, messages, stop, dict(kwargs))
+        kwargs["_attempts"] = self._told(run_manager, messages, stop, kwargs)
         return super()._generate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     async def _agenerate_with_cache(
@@ -163,8 +169,7 @@ class Calls(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if run_manager is not None and run_manager.handlers and "_attempts" not in kwargs:
-            kwargs["_attempts"] = Attempts(self, run_manager, messages, stop, dict(kwargs))
+        kwargs["_attempts"] = self._told(run_manager, messages, stop, kwargs)
         return await super()._agenerate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
@@ -235,8 +240,7 @@ class Calls(BaseChatModel):
             with closing(pieces):
                 yield from call.tapped(pieces)
         else:
-            config = {**config, "callbacks": heard, "run_id": config.get("run_id") or uuid7()}
-            attempts = Attempts(self, coming_run(heard, config["run_id"]), self._traced(input), stop, dict(kwargs))
+            config, attempts = self._foretold(heard, input, config, stop, kwargs)
             yield from super().stream(input, config, stop=stop, _attempts=attempts, **kwargs)
 
     async def astream(
@@ -254,15 +258,19 @@ class Calls(BaseChatModel):
             pieces = self._apieces(call, stop)
             tapped = call.atapped(pieces)
         else:
-            config = {**config, "callbacks": heard, "run_id": config.get("run_id") or uuid7()}
-            attempts = Attempts(self, coming_run(heard, config["run_id"]), self._traced(input), stop, dict(kwargs))
+            config, attempts = self._foretold(heard, input, config, stop, kwargs)
             pieces = tapped = super().astream(input, config, stop=stop, _attempts=attempts, **kwargs)
         async with aclosing(pieces):
             async for piece in tapped:
                 yield piece
 
-    def _traced(self, input: Any) -> list[BaseMessage]:
-        return self._convert_input(input).to_messages()
+    def _foretold(
+        self, heard: Any, input: Any, config: RunnableConfig, stop: list[str] | None, kwargs: Any
+    ) -> tuple[RunnableConfig, Attempts]:
+        """The config of a stream whose run langchain-core is about to start, and what is told of the attempts below it."""
+        config = {**config, "callbacks": heard, "run_id": config.get("run_id") or uuid7()}
+        messages = self._convert_input(input).to_messages()
+        return config, Attempts(self, coming_run(heard, config["run_id"]), messages, stop, dict(kwargs))
 
     def _pieces(self, call: Call, stop: list[str] | None) -> Any:
         attempts = call.attempts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -16,14 +16,15 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import OnInterrupt, retry_policy
-from seawall._seawall import CircuitBreaker, Retry, Route
+from seawall._seawall import CircuitBreaker, Route
 from seawall.errors import ConfigurationError
-from seawall.langchain import _batch, errors
-from seawall.langchain._arguments import accepted, refuse_in_call, shown, with_parameters
+from seawall.langchain import _batch
+from seawall.langchain._arguments import accepted, refuse_in_call, with_parameters
 from seawall.langchain._bound import BoundChat, structured
 from seawall.langchain._calls import Calls
 from seawall.langchain._configurable import ConfigurableChat, chosen
-from seawall.langchain._resilient import listed, resilient_fallbacks, sharing
+from seawall.langchain._native import OnNative
+from seawall.langchain._resilient import listed, resilient_fallbacks
 from seawall.llm import Chat
 
 # What goes into the request under another name than the field's.
@@ -47,7 +48,7 @@ _REQUEST_FIELDS = (
 )
 
 
-class ChatOpenAI(_batch.Batching, Calls):
+class ChatOpenAI(_batch.Batching, OnNative, Calls):
     """A chat model behind an OpenAI-compatible API, on the native client.
 
     Retries, waits and fallbacks are one pipeline: `with_retry` and `with_fallbacks` return chat models again, in any
@@ -114,22 +115,17 @@ class ChatOpenAI(_batch.Batching, Calls):
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     extra_body: Mapping[str, Any] | None = Field(default=None, repr=False, exclude=True)
 
-    _retry: Retry | None = PrivateAttr(default=None)
-    _retries_off: bool = PrivateAttr(default=False)
     _own_params: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _others: tuple[ChatOpenAI, ...] = PrivateAttr(default=())
-    _handled: Any = PrivateAttr(default=None)
-    _built: Chat | None = PrivateAttr(default=None)
 
     def __init__(self, **arguments: Any) -> None:
+        arguments = with_parameters(type(self), accepted(type(self), arguments))
         version = arguments.get("output_version")
         if version not in (None, "v0", "v1"):
             raise ConfigurationError(
                 f"output_version must be 'v0' or 'v1', not {version!r}: seawall speaks the chat completions API"
             )
-        arguments = with_parameters(type(self), accepted(type(self), arguments))
         super().__init__(**arguments)
-        self._built = self._chat()
+        self._built = self._made()
 
     # --- policies
 
@@ -198,7 +194,7 @@ class ChatOpenAI(_batch.Batching, Calls):
         if natives and self._fits(exceptions_to_handle):
             flat = (each for other in natives for each in (other, *other._others))
             whole = self._but(_others=(*self._others, *flat), _handled=exceptions_to_handle)
-            _ = whole._chat_model._route  # refuses what is wrong now, not at the first call
+            _ = whole._client._route  # refuses what is wrong now, not at the first call
         else:
             natives, whole = [], self
         rest = fallbacks[len(natives) :]
@@ -211,13 +207,6 @@ class ChatOpenAI(_batch.Batching, Calls):
     def without_retries(self) -> Self:
         """The same chat model with one attempt a call, for those who retry around it."""
         return self._but(_retry=None, _retries_off=True, _others=tuple(other.without_retries() for other in self._others))
-
-    def _but(self, **changes: Any) -> Self:
-        copy = self.model_copy()
-        for name, value in changes.items():
-            setattr(copy, name, value)
-        copy._built = None
-        return copy
 
     def with_own_params(self, params: Mapping[str, Any]) -> Self:
         """The same chat model with parameters of its own requests, that its alternatives do not get."""
@@ -305,45 +294,20 @@ class ChatOpenAI(_batch.Batching, Calls):
 
     # --- calls
 
-    @property
-    def _chat_model(self) -> Chat:
-        if self._built is None:
-            self._built = self._chat()
-        return self._built
-
-    def _chat(self) -> Chat:
+    def _made(self) -> Chat:
         chat = Chat(
             self.model_name,
-            api_key=self.openai_api_key,
-            base_url=self.openai_api_base,
-            organization=self.openai_organization,
-            project=self.project,
-            timeout=self.request_timeout,
+            **self._place(),
             first_token_timeout=self.first_token_timeout,
             idle_timeout=self.idle_timeout,
             on_interrupt=self.on_interrupt,
-            max_retries=2 if self.max_retries is None else self.max_retries,
-            default_headers=self.default_headers,
-            default_query=self.default_query,
-            circuit=self.circuit,
-            proxy=self.openai_proxy,
-            ca_bundle=self.ca_bundle,
-            client_cert=self.client_cert,
-            max_response_bytes=self.max_response_bytes,
             **self._request_params(),
         )
-        changes: dict[str, Any] = {
-            "_table": errors,
-            "_others": tuple(other._chat_model for other in self._others),
-            "_handled": self._handled,
-        }
-        if self._retry is not None or self._retries_off:
-            changes["_retry"] = self._retry
-        return chat._but(**changes)
+        return self._with_policies(chat)
 
-    def _route_within(self, arguments: dict[str, Any]) -> Route:
-        """The route of a call, with the call's own `timeout` if its arguments have one."""
-        chat = self._chat_model
+    def _route_of_call(self, arguments: dict[str, Any]) -> Route:
+        """The route of a call, with the call's own `timeout`, taken out of its arguments, if they have one."""
+        chat: Chat = self._client
         return chat._timed(arguments.pop("timeout")) if "timeout" in arguments else chat._route
 
     def _request_params(self) -> dict[str, Any]:
@@ -399,39 +363,11 @@ class ChatOpenAI(_batch.Batching, Calls):
 
     def _asked(self) -> list[Any]:
         """Whom it asks, and how: all that an answer depends on, but the question and the key."""
-        return [self.model_name, self._chat_model._bare.described(), *(other._asked() for other in self._others)]
+        return [self.model_name, self._client._bare.described(), *(other._asked() for other in self._others)]
 
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        yield from shown(super().__repr_args__())
-        if self._retry is not None:
-            yield "retry", self._retry
-        if self._others:
-            yield "fallbacks", [other.model_name for other in self._others]
-
-    # --- copies
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if not name.startswith("_"):
-            self._built = None
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy, with fields changed as `update` says."""
-        copy = super().model_copy(update=update, deep=deep)
-        copy._built = None
-        return copy
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        bare = super().__copy__()
-        bare._built = None
-        return super(ChatOpenAI, bare).__deepcopy__(
-            sharing(memo, self._retry, self.circuit, self.openai_api_key, *(o.circuit for o in self._others))
-        )
-
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        private = state.get("__pydantic_private__")
-        return {**state, "__pydantic_private__": {**private, "_built": None}} if private else state
+    @property
+    def _shown_as(self) -> str:
+        return self.model_name
 
 
 def _native(fallback: Any) -> ChatOpenAI | None:
@@ -444,8 +380,8 @@ def _native(fallback: Any) -> ChatOpenAI | None:
 def same_place(one: Any, other: Any) -> bool:
     """Whether two chat models ask the same server with the same key; `False` where that cannot be told."""
     models = [model.bound if isinstance(model, BoundChat) else model for model in (one, other)]
-    chats = [model._chat_model for model in models if isinstance(model, ChatOpenAI)]
-    return len(chats) == 2 and chats[0]._is_same_place(chats[1])
+    chats = [model._client for model in models if isinstance(model, ChatOpenAI)]
+    return len(chats) == 2 and bool(chats[0]._is_same_place(chats[1]))
 
 
 def _tool_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from langchain_core.embeddings import Embeddings as BaseEmbeddings
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
+from pydantic import ConfigDict, Field, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import retry_policy
-from seawall._seawall import CircuitBreaker, Retry
+from seawall._seawall import CircuitBreaker
 from seawall.errors import ConfigurationError
-from seawall.langchain import errors
-from seawall.langchain._arguments import accepted, shown
-from seawall.langchain._resilient import sharing
+from seawall.langchain._arguments import accepted
+from seawall.langchain._native import OnNative
 from seawall.llm import MOST_INPUTS, Embeddings
 
 
-class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
+class OpenAIEmbeddings(OnNative, BaseEmbeddings):
     """Embeddings from an OpenAI-compatible API, on the native client, with `with_retry` and `with_fallbacks`.
 
     Args:
@@ -59,14 +58,9 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
     circuit: CircuitBreaker | None = Field(default=None, exclude=True)
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
 
-    _retry: Retry | None = PrivateAttr(default=None)
-    _others: tuple[OpenAIEmbeddings, ...] = PrivateAttr(default=())
-    _handled: Any = PrivateAttr(default=None)
-    _built: Embeddings | None = PrivateAttr(default=None)
-
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**accepted(type(self), arguments))
-        self._built = self._client()
+        self._built = self._made()
 
     def with_retry(self, *, stop_after_attempt: int = 3, **policy: Any) -> Self:
         """The same embeddings with other retries: they replace those they had. Arguments as for `ChatOpenAI.with_retry`."""
@@ -121,65 +115,13 @@ class OpenAIEmbeddings(BaseModel, BaseEmbeddings):
 
     @property
     def _embedder(self) -> Embeddings:
-        if self._built is None:
-            self._built = self._client()
-        return self._built
+        embedder: Embeddings = self._client
+        return embedder
 
-    def _client(self) -> Embeddings:
+    def _made(self) -> Embeddings:
         params = {**self.model_kwargs, **({} if self.dimensions is None else {"dimensions": self.dimensions})}
-        client = Embeddings(
-            self.model,
-            api_key=self.openai_api_key,
-            base_url=self.openai_api_base,
-            organization=self.openai_organization,
-            project=self.project,
-            timeout=self.request_timeout,
-            max_retries=2 if self.max_retries is None else self.max_retries,
-            default_headers=self.default_headers,
-            default_query=self.default_query,
-            circuit=self.circuit,
-            proxy=self.openai_proxy,
-            ca_bundle=self.ca_bundle,
-            client_cert=self.client_cert,
-            max_response_bytes=self.max_response_bytes,
-            **params,
-        )
-        changes: dict[str, Any] = {
-            "_table": errors,
-            "_others": tuple(other._embedder for other in self._others),
-            "_handled": self._handled,
-        }
-        if self._retry is not None:
-            changes["_retry"] = self._retry
-        return client._but(**changes)
+        return self._with_policies(Embeddings(self.model, **self._place(), **params))
 
-    def _but(self, **changes: Any) -> Self:
-        copy = self.model_copy()
-        for name, value in changes.items():
-            setattr(copy, name, value)
-        copy._built = None
-        return copy
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        yield from shown(super().__repr_args__())
-        if self._retry is not None:
-            yield "retry", self._retry
-        if self._others:
-            yield "fallbacks", [other.openai_api_base for other in self._others]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if not name.startswith("_"):
-            self._built = None
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        bare = super().__copy__()
-        bare._built = None
-        return super(OpenAIEmbeddings, bare).__deepcopy__(
-            sharing(memo, self._retry, self.circuit, self.openai_api_key, *(other.circuit for other in self._others))
-        )
-
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        private = state.get("__pydantic_private__")
-        return {**state, "__pydantic_private__": {**private, "_built": None}} if private else state
+    @property
+    def _shown_as(self) -> str | None:
+        return self.openai_api_base

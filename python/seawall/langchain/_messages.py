@@ -17,6 +17,11 @@ from seawall._seawall import Chunk, Reply
 PROVIDER = "openai"
 
 
+def known(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is not known."""
+    return {name: value for name, value in facts.items() if value is not None}
+
+
 def to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """The messages as the API takes them."""
     wire: list[dict[str, Any]] = convert_to_openai_messages(messages)
@@ -53,17 +58,18 @@ def story(attempts: Attempts, alternative: int, seconds: float) -> dict[str, Any
 
 def to_result(reply: Reply, *, logprobs: bool = False) -> ChatResult:
     """A whole reply, all its choices; with their `logprobs` if those were asked for."""
-    metadata: dict[str, Any] = {
-        "model_name": reply.model,
-        "model_provider": PROVIDER,
-        "finish_reason": reply.finish_reason,
-        "id": reply.id,
-        "request_id": reply.request_id,
-        "token_usage": reply.usage,
-        "system_fingerprint": reply.system_fingerprint,
-        "service_tier": reply.service_tier,
-    }
-    metadata = {name: value for name, value in metadata.items() if value is not None}
+    metadata = known(
+        {
+            "model_name": reply.model,
+            "model_provider": PROVIDER,
+            "finish_reason": reply.finish_reason,
+            "id": reply.id,
+            "request_id": reply.request_id,
+            "token_usage": reply.usage,
+            "system_fingerprint": reply.system_fingerprint,
+            "service_tier": reply.service_tier,
+        }
+    )
     metadata |= story(reply.attempts, reply.alternative, reply.seconds)
     first = _message(
         reply.content,
@@ -84,13 +90,13 @@ def to_result(reply: Reply, *, logprobs: bool = False) -> ChatResult:
         ChatGeneration(message=message, generation_info={"finish_reason": message.response_metadata.get("finish_reason")})
         for message in messages
     ]
-    output = {"token_usage": reply.usage, "model_name": reply.model, "id": reply.id}
-    return ChatResult(generations=generations, llm_output={name: value for name, value in output.items() if value is not None})
+    output = known({"token_usage": reply.usage, "model_name": reply.model, "id": reply.id})
+    return ChatResult(generations=generations, llm_output=output)
 
 
 def _own(choice: Mapping[str, Any]) -> dict[str, Any]:
     """What a choice says of itself."""
-    return {name: choice[name] for name in ("finish_reason", "logprobs") if choice.get(name) is not None}
+    return known({name: choice.get(name) for name in ("finish_reason", "logprobs")})
 
 
 def _choice(choice: Mapping[str, Any]) -> AIMessage:
@@ -109,12 +115,11 @@ def _message(text: str, calls: Iterable[Mapping[str, Any]], refusal: str | None,
             tool_calls.append(parse_tool_call({**call, "function": function}, return_id=True))
         except Exception as error:
             invalid.append(make_invalid_tool_call(dict(call), str(error)))
-    more = {"refusal": refusal, "reasoning_content": reasoning}
     return AIMessage(
         content=text,
         tool_calls=[call for call in tool_calls if call is not None],
         invalid_tool_calls=invalid,
-        additional_kwargs={name: value for name, value in more.items() if value is not None},
+        additional_kwargs=known({"refusal": refusal, "reasoning_content": reasoning}),
     )
 
 
@@ -171,8 +176,7 @@ def to_chunk(chunk: Chunk, *, restarts: bool = False) -> ChatGenerationChunk:
             "system_fingerprint": chunk.system_fingerprint,
             "service_tier": chunk.service_tier,
         }
-        metadata |= {name: value for name, value in told.items() if value is not None}
-    more = {"refusal": chunk.refusal, "reasoning_content": chunk.reasoning}
+        metadata |= known(told)
     calls: list[ToolCallChunk] = [
         tool_call_chunk(name=name, args=arguments, id=call_id, index=index)
         for index, call_id, name, arguments in chunk.tool_calls
@@ -183,7 +187,7 @@ def to_chunk(chunk: Chunk, *, restarts: bool = False) -> ChatGenerationChunk:
         tool_call_chunks=calls,
         usage_metadata=usage_metadata(chunk.usage),
         response_metadata=metadata,
-        additional_kwargs={name: value for name, value in more.items() if value is not None},
+        additional_kwargs=known({"refusal": chunk.refusal, "reasoning_content": chunk.reasoning}),
     )
     finish = {"finish_reason": chunk.finish_reason}
     whole = StreamedChunk if restarts else ChatGenerationChunk

@@ -24,7 +24,8 @@ from seawall._model import retry_policy
 from seawall._prompt import Prompt
 from seawall._sdk_request import is_client
 from seawall._seawall import Fallback, Pipeline, Retry
-from seawall.errors import ConfigurationError, StreamInterruptedError
+from seawall._word import shown
+from seawall.errors import ConfigurationError, ConfigurationTypeError, StreamInterruptedError
 from seawall.langchain import _batch, errors
 from seawall.langchain._tracing import attempt_child
 
@@ -113,25 +114,26 @@ def _alternative(alternative: Any, chat: bool) -> Any:
     return alternative
 
 
+def _several(fallbacks: Any) -> list[Any]:
+    return [fallbacks] if isinstance(fallbacks, (str, bytes)) or not isinstance(fallbacks, Sequence) else list(fallbacks)
+
+
 def listed(fallbacks: Any) -> list[Any]:
     """The alternatives of `with_fallbacks`: one, or a sequence.
 
     Raises:
         ConfigurationError: `None` among them.
     """
-    if isinstance(fallbacks, (str, bytes)) or not isinstance(fallbacks, Sequence):
-        fallbacks = [fallbacks]
-    for place, each in enumerate(fallbacks):
+    several = _several(fallbacks)
+    for place, each in enumerate(several):
         if each is None:
             raise ConfigurationError(f"fallbacks[{place}] is None: leave it out, or give a model, a function, a prompt or a text")
-    return list(fallbacks)
+    return several
 
 
 def alternatives(fallbacks: Any, runnable: Any) -> list[Any]:
     """The alternatives as a `Fallback` around `runnable` takes them."""
-    if isinstance(fallbacks, (str, bytes)) or not isinstance(fallbacks, Sequence):
-        fallbacks = [fallbacks]
-    return [_alternative(each, _is_chat(runnable)) for each in fallbacks]
+    return [_alternative(each, _is_chat(runnable)) for each in _several(fallbacks)]
 
 
 def pipeline_name(runnable: Any) -> str:
@@ -517,25 +519,13 @@ def resilient(runnable: Any, pipeline: Pipeline | None = None, **guard_arguments
         guard_arguments: those of `seawall.guard`: `retry`, `fallback`, `timeout`, `circuit`, …; a first one `preset=`.
 
     Raises:
-        ConfigurationError: both a pipeline and arguments, or wrong ones.
-        TypeError: not a runnable.
+        ConfigurationError: both a pipeline and arguments, wrong ones, or what is neither a runnable nor a function.
     """
     if not isinstance(runnable, Runnable):
         if is_client(runnable):
             return _sdk.resilient(runnable, pipeline, **guard_arguments)  # type: ignore[no-any-return]
         if not callable(runnable):
-            raise TypeError(f"resilient protects a Runnable or a function, not {runnable!r}")
+            raise ConfigurationTypeError(f"resilient protects a Runnable or a function, not {shown(runnable)}")
         runnable = RunnableLambda(runnable)
-    if pipeline is not None:
-        if guard_arguments:
-            raise ConfigurationError("resilient takes a pipeline or the arguments of guard, not both")
-        if not isinstance(pipeline, Pipeline):
-            raise TypeError(f"pipeline must be a seawall.Pipeline, not {pipeline!r}")
-    else:
-        from seawall import guard
-
-        if guard_arguments.get("fallback") is not None:
-            guard_arguments["fallback"] = alternatives(guard_arguments["fallback"], runnable)
-        made: Any = guard(guard_arguments.pop("preset", None), **guard_arguments)
-        pipeline = made
-    return Resilient(without_retries(runnable), pipeline)
+    whole = _sdk.pipeline_of(pipeline, guard_arguments, lambda given: alternatives(given, runnable))
+    return Resilient(without_retries(runnable), whole)

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.callbacks import (
-    AsyncCallbackManager,
     AsyncCallbackManagerForLLMRun,
+    AsyncParentRunManager,
     BaseCallbackManager,
     CallbackManager,
     CallbackManagerForLLMRun,
+    ParentRunManager,
 )
 from langchain_core.language_models._utils import (
     _filter_invocation_params_for_tracing,
@@ -25,6 +26,8 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_core.utils.uuid import uuid7
+
+from seawall.langchain._messages import known
 
 if TYPE_CHECKING:
     from seawall._seawall import AttemptEvent
@@ -84,11 +87,6 @@ def note(run: Any, facts: dict[str, Any]) -> None:
             extra["metadata"] = {**(extra.get("metadata") or {}), **facts}
 
 
-def known(facts: dict[str, Any]) -> dict[str, Any]:
-    """Without what is not known."""
-    return {name: value for name, value in facts.items() if value is not None}
-
-
 def listeners(model: Any, config: RunnableConfig, manager: type[BaseCallbackManager]) -> Any:
     """Whoever listens to a call, as a manager; `None` if nobody does."""
     configured: Any = manager.configure(  # type: ignore[attr-defined]
@@ -113,20 +111,16 @@ def coming_run(manager: Any, run_id: Any) -> Any:
 
 
 def _child(run: Any, names: Sequence[str]) -> Any:
-    """A manager of runs below `run`, marked with tags."""
-    kind = AsyncCallbackManager if _is_async(run) else CallbackManager
-    child: Any = kind(handlers=[], parent_run_id=run.run_id)
-    child.set_handlers(run.inheritable_handlers)
-    child.add_tags(run.inheritable_tags)
-    child.add_metadata(run.inheritable_metadata)
+    """A manager of runs below `run`, marked with tags. langchain-core has one below a chain's run only, not below a model's."""
+    kind: Any = AsyncParentRunManager if _is_async(run) else ParentRunManager
+    child = kind.get_child(run)
     child.add_tags(list(names), inherit=False)
     return child
 
 
 def attempt_child(run: Any, number: int, alternative: int) -> Any:
     """A manager of the runs of an attempt below a chain's run."""
-    child = run.get_child()
-    child.add_tags(tags(number, alternative), inherit=False)
+    child = _child(run, tags(number, alternative))
     child.add_metadata({"seawall_attempt": number, "seawall_alternative": alternative}, inherit=False)
     return child
 

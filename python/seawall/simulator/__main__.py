@@ -47,8 +47,7 @@ def _made(arguments: argparse.Namespace) -> tuple[Simulator, str, str]:
     if arguments.script is None:
         return Simulator(**settings), "", KEY
     script = _script.read(Path(arguments.script))
-    sim = script.made(lambda own: Simulator(**{**own, **settings}))
-    script.tell(sim)
+    sim = Simulator._made(script, settings)
     counts = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in script.counts.items()]
     keys = script.settings.nodes.get("api_keys")
     key = KEY if keys is None or not keys.plain else min([keys.plain] if isinstance(keys.plain, str) else keys.plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from seawall import _seawall
+from seawall._word import whole_number
 from seawall.errors import ConfigurationError
 from seawall.simulator import _script, faults
 from seawall.simulator.distributions import Latency, Seconds, distribution, seconds
@@ -67,16 +68,8 @@ def _request(row: tuple[Any, ...]) -> Request:
     return Request(time, method, path, model, stream, dict(headers), *rest)
 
 
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{name} must be a whole number from {least} on, not {value!r}")
-    return int(value)
-
-
-def _count(name: str, value: Any) -> int:
-    if _whole(name, value, 0) >= 2**64:
-        raise ConfigurationError(f"{name} must be less than 2**64, not {value!r}")
-    return int(value)
+def _count(name: str, value: Any, least: int = 0) -> int:
+    return whole_number(name, value, least, 2**64 - 1)
 
 
 def _names(name: str, value: Iterable[str] | None) -> set[str] | None:
@@ -93,6 +86,12 @@ def _names(name: str, value: Iterable[str] | None) -> set[str] | None:
 def _model(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"model must be a name or '*', not {value!r}")
+    return value
+
+
+def _fault(value: Any) -> Fault:
+    if not isinstance(value, Fault):
+        raise TypeError(f"fault must be made by seawall.simulator.faults, like faults.status(500), not {value!r}")
     return value
 
 
@@ -137,8 +136,7 @@ class Simulator:
     ) -> None:
         if not isinstance(host, str) or not host:
             raise ConfigurationError(f"host must be a name or an address, not {host!r}")
-        if _whole("port", port, 0) > 65_535:
-            raise ConfigurationError(f"port must be at most 65535, not {port!r}")
+        whole_number("port", port, 0, 65_535)
         if not isinstance(require_key, bool):
             raise ConfigurationError(f"require_key must be True or False, not {require_key!r}")
         models, keys = _names("models", models), _names("api_keys", api_keys)
@@ -237,8 +235,7 @@ class Simulator:
         Raises:
             TypeError, ConfigurationError: arguments that cannot be meant.
         """
-        if not isinstance(fault, Fault):
-            raise TypeError(f"fault must be made by seawall.simulator.faults, like faults.status(500), not {fault!r}")
+        fault = _fault(fault)
         if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
             raise ConfigurationError(f"probability must be a share from 0 to 1, not {probability!r}")
         if path is not None and not isinstance(path, str):
@@ -262,10 +259,8 @@ class Simulator:
         Raises:
             TypeError, ConfigurationError: arguments that cannot be meant.
         """
-        fault = faults.status(503) if fault is None else fault
-        if not isinstance(fault, Fault):
-            raise TypeError(f"fault must be made by seawall.simulator.faults, like faults.status(500), not {fault!r}")
-        named = Fault(f"outage: {fault.name}", fault.kind, fault.details, fault.latency)
+        fault = faults.status(503) if fault is None else _fault(fault)
+        named = replace(fault, name=f"outage: {fault.name}")
         self._server.rule(_model(model), named.wire(), None, 1.0, None, 0, *_span(start, until), True)
         return self
 
@@ -317,8 +312,8 @@ class Simulator:
         """
         given = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
         for name, value in given.items():
-            if value is not None and _count(name, value) == 0:
-                raise ConfigurationError(f"{name} must be a whole number from 1 on, not 0")
+            if value is not None:
+                _count(name, value, 1)
         self._server.limit(_model(model), requests_per_minute, tokens_per_minute)
         return self
 

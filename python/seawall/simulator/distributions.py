@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from seawall.errors import ConfigurationError
+from seawall import _word
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 Seconds = float | timedelta
 _LONGEST = 1e9
@@ -45,14 +46,21 @@ def seconds(name: str, value: Any) -> float:
     """Seconds as a number or a timedelta.
 
     Raises:
-        TypeError, ConfigurationError: it is neither, or negative.
+        TypeError, ConfigurationError: it is neither, negative, or more than a billion.
     """
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
+    return _word.seconds(name, value, _LONGEST)
+
+
+def number(name: str, value: Any, most: float) -> float:
+    """A number from zero on that is no time.
+
+    Raises:
+        TypeError, ConfigurationError: it is none, or not from 0 to `most`.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be seconds (a number or a timedelta), not {value!r}")
-    if not 0 <= value <= _LONGEST or math.isnan(value):
-        raise ConfigurationError(f"{name} must be zero seconds or more, not {value!r}")
+        raise ConfigurationTypeError(f"{name} must be a number, not {_word.shown(value)}")
+    if not 0 <= value <= most:
+        raise ConfigurationError(f"{name} must be from 0 to {most:g}, not {_word.shown(value)}")
     return float(value)
 
 
@@ -95,12 +103,9 @@ def lognormal(median: Seconds, sigma: float) -> Distribution:
 
     Args:
         median: half are below.
-        sigma: standard deviation of the logarithm: with 0.5, one in six is above 1.65 medians, with 1 above 2.7.
+        sigma: standard deviation of the logarithm: with 0.5, one in six is above 1.65 medians, with 1 above 2.7. From 0 to 10.
     """
-    sigma = seconds("sigma", sigma)
-    if sigma > 10:
-        raise ConfigurationError(f"sigma must be from 0 to 10, not {sigma!r}")
-    return Distribution("lognormal", {"median": seconds("median", median), "sigma": sigma})
+    return Distribution("lognormal", {"median": seconds("median", median), "sigma": number("sigma", sigma, 10)})
 
 
 def percentiles(**points: Seconds) -> Distribution:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from seawall._word import whole_number
 from seawall.errors import ConfigurationError
-from seawall.simulator.distributions import Distribution, Latency, Seconds, distribution, fixed, seconds
+from seawall.simulator.distributions import Distribution, Latency, Seconds, distribution, fixed, number, seconds
 
 ToolCall = tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 
@@ -46,12 +47,6 @@ class Fault:
 
 def _latency(value: Latency) -> Distribution:
     return distribution("latency", value)
-
-
-def _pieces(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigurationError(f"{name} must be a whole number from 0 on, not {value!r}")
-    return value
 
 
 def ok(*, latency: Latency = 0) -> Fault:
@@ -180,7 +175,13 @@ def rate_limit(
     date: bool = False,
     latency: Latency = 0,
 ) -> Fault:
-    """429, with `Retry-After` in seconds, `retry-after-ms`, or (with `date`) `Retry-After` as an HTTP date."""
+    """429, with `Retry-After` in seconds, `retry-after-ms`, or (with `date`) `Retry-After` as an HTTP date.
+
+    Args:
+        retry_after: seconds. Default: none are said; with `date`, 0.
+        retry_after_ms: milliseconds, in a header of their own.
+        date: whether `Retry-After` is a date, so many seconds ahead; `retry_after_ms` is left out then.
+    """
     if not isinstance(date, bool):
         raise TypeError(f"date must be True or False, not {date!r}")
     if date:
@@ -190,42 +191,37 @@ def rate_limit(
     if retry_after is not None:
         headers["retry-after"] = f"{seconds('retry_after', retry_after):g}"
     if retry_after_ms is not None:
-        headers["retry-after-ms"] = f"{seconds('retry_after_ms', retry_after_ms):g}"
-    made = status(429, headers=headers, latency=latency)
-    return Fault("rate limit", made.kind, made.details, made.latency)
-
-
-def _named(name: str, made: Fault) -> Fault:
-    return Fault(name, made.kind, made.details, made.latency)
+        headers["retry-after-ms"] = f"{number('retry_after_ms', retry_after_ms, 1e12):g}"
+    return replace(status(429, headers=headers, latency=latency), name="rate limit")
 
 
 def quota(*, latency: Latency = 0) -> Fault:
     """429 `insufficient_quota`: no waiting helps."""
     message = "You exceeded your current quota, please check your plan and billing details."
     kind = "insufficient_quota"
-    return _named("quota", status(429, message, error_code=kind, error_type=kind, latency=latency))
+    return replace(status(429, message, error_code=kind, error_type=kind, latency=latency), name="quota")
 
 
 def overloaded(*, latency: Latency = 0) -> Fault:
     """529, Anthropic's word for too much load."""
-    return _named("overloaded", status(529, "Overloaded", latency=latency))
+    return replace(status(529, "Overloaded", latency=latency), name="overloaded")
 
 
 def context_window(*, latency: Latency = 0) -> Fault:
     """400 `context_length_exceeded`: the input is too long for the model."""
     message = "This model's maximum context length is 8192 tokens. Please reduce the length of the messages."
-    return _named("context window", status(400, message, error_code="context_length_exceeded", latency=latency))
+    return replace(status(400, message, error_code="context_length_exceeded", latency=latency), name="context window")
 
 
 def content_filter(*, latency: Latency = 0) -> Fault:
     """400 `content_filter`: the input was refused for what it says."""
     message = "The response was filtered due to the prompt triggering the content management policy."
-    return _named("content filter", status(400, message, error_code="content_filter", latency=latency))
+    return replace(status(400, message, error_code="content_filter", latency=latency), name="content filter")
 
 
 def unknown_model(*, latency: Latency = 0) -> Fault:
     """404 `model_not_found`."""
-    return _named("unknown model", status(404, error_code="model_not_found", latency=latency))
+    return replace(status(404, error_code="model_not_found", latency=latency), name="unknown model")
 
 
 def hang() -> Fault:
@@ -245,7 +241,7 @@ def broken_json(*, latency: Latency = 0) -> Fault:
 
 def html(*, latency: Latency = 0) -> Fault:
     """200 with an HTML page, as a gateway in between sends it."""
-    return _named("html", status(200, body=_HTML, content_type="text/html", latency=latency))
+    return replace(status(200, body=_HTML, content_type="text/html", latency=latency), name="html")
 
 
 def empty_choices(*, latency: Latency = 0) -> Fault:
@@ -269,7 +265,7 @@ def cut(after: int = 3, how: Literal["clean", "reset", "error", "json"] = "clean
     """
     if how not in _CUTS:
         raise ConfigurationError(f"how must be one of {', '.join(map(repr, _CUTS))}, not {how!r}")
-    return Fault(f"cut {how}", "cut", {"after": _pieces("after", after), "how": how}, _latency(latency))
+    return Fault(f"cut {how}", "cut", {"after": whole_number("after", after, 0), "how": how}, _latency(latency))
 
 
 def no_done(*, latency: Latency = 0) -> Fault:
@@ -288,7 +284,7 @@ def drip(interval: Seconds, pieces: int | None = None, *, latency: Latency = 0) 
     Args:
         pieces: how many; default an event each of a stream, ten of a plain body.
     """
-    details = {"interval": seconds("interval", interval), "pieces": None if pieces is None else _pieces("pieces", pieces)}
+    details = {"interval": seconds("interval", interval), "pieces": None if pieces is None else whole_number("pieces", pieces, 0)}
     return Fault("drip", "drip", details, _latency(latency))
 
 
@@ -299,7 +295,7 @@ def stall(after: int = 3, keepalive: Seconds | None = None, *, latency: Latency 
         keepalive: comments, that are no content, come so many seconds apart.
     """
     every = None if keepalive is None else seconds("keepalive", keepalive)
-    return Fault("stall", "stall", {"after": _pieces("after", after), "keepalive": every}, _latency(latency))
+    return Fault("stall", "stall", {"after": whole_number("after", after, 0), "keepalive": every}, _latency(latency))
 
 
 __all__ = [
