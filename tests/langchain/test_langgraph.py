@@ -14,11 +14,11 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy, interrupt
 
 import seawall
+from _ways import FAST
 from seawall import Retry, errors
 from seawall.langchain import resilient
 from seawall.simulator import faults
 
-FAST = {"wait": 0.001}
 KINDS = {
     "plain": lambda llm: llm(),
     "retry": lambda llm: llm().with_retry(**FAST),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
@@ -268,15 +267,6 @@ def test_an_open_breaker_makes_no_run(sim, llm, runs):
     (child,) = runs.root.child_runs
     assert seen(child) == (1, 1, "b", ["retry:attempt:1", "fallback:1"])
     assert runs.root.extra["metadata"]["seawall_refused"] == ["primary"]
-
-
-@pytest.fixture
-def cache():
-    from langchain_core.globals import set_llm_cache
-
-    set_llm_cache(InMemoryCache())
-    yield
-    set_llm_cache(None)
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
