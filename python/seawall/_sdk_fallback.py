@@ -80,7 +80,9 @@ class Function:
         body = asked.options.json_data
         if not isinstance(body, Mapping):
             raise ConfigurationTypeError(f"fallback {self._place} is a function of a body, which {asked} does not have")
-        given = self._function(**{**body, **(getattr(asked.options, "extra_json", None) or {})})
+        # `create` knows the SDK's parameters and no others.
+        extra = getattr(asked.options, "extra_json", None)
+        given = self._function(**body, **({"extra_body": extra} if extra else {}))
         if inspect.isawaitable(given):
             return self._later(given, asked)
         return fitting(self._place, given, asked)
