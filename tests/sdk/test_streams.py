@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -187,6 +190,25 @@ def test_closing_early_ends_the_request_and_counts_for_nothing(sim, create, watc
     assert watched.counts == (0, 0) and watched.breaker.failure_count == 0 and sim.count() == 4
 
 
+def test_closing_ends_the_request_under_another_threads_hands(sim, create, watched):
+    sim.on("gpt-4", faults.stall(2))
+    stream, seen, got, ended = create(**PLAIN, stream=True), [], threading.Event(), threading.Event()
+
+    def read() -> None:
+        with contextlib.suppress(openai.APIError, httpx2.HTTPError, httpx2.StreamError):
+            for piece in stream:
+                seen.append(piece)
+                if len(seen) == 3:
+                    got.set()
+        ended.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    assert got.wait(60)
+    stream.close()
+    sim.wait_aborted(1)
+    assert ended.wait(60), "the reader is still waiting"
+
+
 async def test_closing_an_asynchronous_one_early_does_too(sim, acreate, watched):
     sim.on("gpt-4", faults.stall(2))
     for close in (
@@ -289,8 +311,6 @@ def test_messages_break_off_aloud(sim, claude, watched, fault):
 
 
 def events(*kinds: tuple[str, Any]) -> str:
-    import json
-
     return "".join(f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n" for kind, more in kinds)
 
 
@@ -349,20 +369,77 @@ def test_a_tool_call_is_content_and_a_role_is_none(raw):
 
 
 def lines(*chunks: Any) -> str:
-    import json
-
     whole = [{"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **chunk} for chunk in chunks]
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in whole)
 
 
 def test_what_is_held_back_is_bounded(raw):
     role = {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}
-    server = raw(lines(*[role] * 70))
+    content = {"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}]}
+    server = raw(lines(*[role] * 63), lines(content))
+    client = seawall.resilient(openai.OpenAI(api_key="k", base_url=server.base_url), retry=seawall.Retry(3, wait=0))
+    assert text(client.chat.completions.create(**PLAIN, stream=True)) == "hi" and len(server.requests) == 2
+    server = raw(lines(*[role] * 64))
     client = seawall.resilient(openai.OpenAI(api_key="k", base_url=server.base_url), retry=seawall.Retry(3, wait=0))
     seen: list[Any] = []
     with pytest.raises(StreamInterruptedError) as caught:
         seen.extend(client.chat.completions.create(**PLAIN, stream=True))
     assert len(server.requests) == 1 and caught.value.partial == "" and isinstance(caught.value.__cause__, MalformedResponseError)
+
+
+def test_the_text_so_far_is_the_first_choices(raw):
+    said = [{"choices": [{"index": index, "delta": {"content": f"{index}"}}]} for index in (0, 1, 0)]
+    server = raw(lines(*said))
+    client = seawall.resilient(openai.OpenAI(api_key="k", base_url=server.base_url), retry=seawall.Retry(3, wait=0))
+    with pytest.raises(StreamInterruptedError) as caught:
+        list(client.chat.completions.create(**PLAIN, n=2, stream=True))
+    assert caught.value.partial == "00"
+
+
+def test_of_messages_a_tools_block_is_content_and_an_empty_one_of_text_is_none(raw):
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+               "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}  # fmt: skip
+    begun, end = ("message_start", {"message": message}), ("message_stop", {})
+    tool = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    for block, requests in (
+        ({"type": "text", "text": ""}, 2),
+        ({"type": "thinking", "thinking": "", "signature": ""}, 2),
+        (tool, 1),
+    ):
+        server = raw(events(begun, ("content_block_start", {"index": 0, "content_block": block})), events(begun, end))
+        client = seawall.resilient(anthropic.Anthropic(api_key="k", base_url=server.base_url), retry=seawall.Retry(3, wait=0))
+        if requests == 1:
+            with pytest.raises(StreamInterruptedError):
+                list(client.messages.create(**CLAUDE, stream=True))
+        else:
+            assert [event.type for event in client.messages.create(**CLAUDE, stream=True)] == ["message_start", "message_stop"]
+        assert len(server.requests) == requests, block
+
+
+def test_an_attempt_that_is_given_up_gives_its_connection_back(sim, sdk):
+    client = seawall.resilient(sdk, retry=seawall.Retry(3, wait=0))
+    responses: list[Any] = []
+    sdk._client.event_hooks["response"].append(responses.append)
+    for fault in (faults.cut(0, "json"), faults.cut(0, "error")):
+        responses.clear()
+        sim.on("gpt-4", fault, times=1)
+        assert text(client.chat.completions.create(**PLAIN, stream=True))
+        assert [response.is_closed for response in responses] == [True, True]
+
+
+async def test_nor_does_an_asynchronous_one_keep_it(sim, async_sdk):
+    client = seawall.resilient(async_sdk, retry=seawall.Retry(3, wait=0))
+    responses: list[Any] = []
+
+    async def heard(response: Any) -> None:
+        responses.append(response)
+
+    async_sdk._client.event_hooks["response"].append(heard)
+    for fault in (faults.cut(0, "json"), faults.cut(0, "error")):
+        responses.clear()
+        sim.on("gpt-4", fault, times=1)
+        assert await atext(await client.chat.completions.create(**PLAIN, stream=True))
+        assert [response.is_closed for response in responses] == [True, True]
 
 
 def test_broken_json_in_a_stream_is_malformed(raw):
