@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import pickle
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -188,25 +186,6 @@ def test_closing_early_ends_the_request_and_counts_for_nothing(sim, create, watc
     unread.close()
     sim.wait_aborted(4)
     assert watched.counts == (0, 0) and watched.breaker.failure_count == 0 and sim.count() == 4
-
-
-def test_closing_ends_the_request_under_another_threads_hands(sim, create, watched):
-    sim.on("gpt-4", faults.stall(2))
-    stream, seen, got, ended = create(**PLAIN, stream=True), [], threading.Event(), threading.Event()
-
-    def read() -> None:
-        with contextlib.suppress(openai.APIError, httpx2.HTTPError, httpx2.StreamError):
-            for piece in stream:
-                seen.append(piece)
-                if len(seen) == 3:
-                    got.set()
-        ended.set()
-
-    threading.Thread(target=read, daemon=True).start()
-    assert got.wait(60)
-    stream.close()
-    sim.wait_aborted(1)
-    assert ended.wait(60), "the reader is still waiting"
 
 
 async def test_closing_an_asynchronous_one_early_does_too(sim, acreate, watched):
