@@ -144,7 +144,8 @@ def test_every_await_is_a_checkpoint(chat) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(turns)
             pieces = [piece async for piece in model.astream("x")]
-            assert others >= len(pieces), "nobody else had a turn between two pieces"
+            # All may be there at once; whose turn is first is left to chance.
+            assert others >= len(pieces) - 1 > 5, "nobody else had a turn between two pieces"
             nursery.cancel_scope.cancel()
 
     trio.run(main)
