@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import anthropic
@@ -117,7 +118,14 @@ async def test_asynchronous_alternatives_are_awaited(sim, async_sdk, opened, oth
     assert content(await guarded(async_sdk, "sorry").chat.completions.create(**PLAIN)) == "sorry"
 
 
-def test_another_client_is_sent_the_same_file(raw, sim):
+def test_another_client_is_sent_the_same_content(sim, sdk, other):
+    sim.on("gpt-4", faults.status(500))
+    backup = openai.OpenAI(api_key="other", base_url=other.base_url)
+    guarded(sdk, backup).post("/chat/completions", content=io.BytesIO(json.dumps(PLAIN).encode()), cast_to=object)
+    assert [request.body for request in (*sim.requests, *other.requests)] == [PLAIN] * 3
+
+
+def test_another_client_is_sent_the_same_file(raw):
     good = {"id": "f", "object": "file", "bytes": 1, "created_at": 1, "filename": "x", "purpose": "batch", "status": "processed"}
     broken, backup = raw("nothing of use"), raw(good)
     primary, other = (openai.OpenAI(api_key=url, base_url=url) for url in (broken.base_url, backup.base_url))
