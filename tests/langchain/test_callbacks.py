@@ -90,22 +90,6 @@ def test_tokens_are_counted_by_langchains_own_callback(llm):
     assert counted.usage_metadata["gpt-4"]["total_tokens"] == total
 
 
-def test_alternatives_of_another_kind_are_runs_below_one(sim, llm):
-    runs: list[Any] = []
-
-    class Tracer(BaseTracer):
-        def _persist_run(self, run: Any) -> None:
-            runs.append(run)
-
-    sim.on("gpt-4", faults.status(500))
-    chain = resilient(llm(), retry=None, circuit=None, fallback=[llm("b")])
-    chain.invoke("hello", {"callbacks": [Tracer()]})
-    list(chain.stream("hello", {"callbacks": [Tracer()]}))
-    assert [run.name for run in runs] == ["Resilient<ChatOpenAI>"] * 2
-    for run in runs:
-        assert [(child.run_type, child.error is None) for child in run.child_runs] == [("llm", False), ("llm", True)]
-
-
 @pytest.mark.parametrize(
     "made",
     [

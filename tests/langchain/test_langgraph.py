@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -78,12 +77,7 @@ async def test_its_messages_stream_has_each_token_once(sim, llm, kind, way):
     assert sum((chunk.usage_metadata or {}).get("total_tokens", 0) for chunk, _ in said) == final.usage_metadata["total_tokens"]
 
 
-def calls(name: str, **arguments: Any) -> Any:
-    """A server's answer that calls a tool."""
-    function = {"name": name, "arguments": json.dumps(arguments)}
-    message = {"role": "assistant", "content": None, "tool_calls": [{"id": "call-1", "type": "function", "function": function}]}
-    choice = {"index": 0, "finish_reason": "tool_calls", "message": message}
-    return faults.status(200, body={"id": "r", "model": "gpt-4", "choices": [choice]})
+CALLS_THE_TOOL = faults.reply(tool_calls=[("weather", {"city": "Oslo"})])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,9 +87,9 @@ async def test_an_agents_calls_of_the_model_are_below_its_node(sim, llm, runs, k
         return f"sunny in {city}"
 
     if kind == "fallbacks":
-        sim.on("b", calls("weather", city="Oslo"), times=1)
+        sim.on("b", CALLS_THE_TOOL, times=1)
     else:
-        sim.on("gpt-4", calls("weather", city="Oslo"), times=1, after=1)
+        sim.on("gpt-4", CALLS_THE_TOOL, times=1, after=1)
     sim.on("gpt-4", faults.status(500, headers={"retry-after-ms": "1"}), times=1)
     agent = create_agent(KINDS[kind](llm), [weather])
     answer = await agent.ainvoke({"messages": [("user", "how is it in Oslo?")]}, {"callbacks": [runs]})

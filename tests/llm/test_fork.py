@@ -6,8 +6,8 @@ Each program runs in a process of its own and asks the simulator in this one.
 from __future__ import annotations
 
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -338,9 +338,7 @@ def app(environ, start_response):
 def test_gunicorn_that_forks_its_workers_after_a_call(sim, tmp_path: Path) -> None:
     pytest.importorskip("gunicorn")
     (tmp_path / "app.py").write_text(APP)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", f"127.0.0.1:{port}", "app:app"]
+    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", "127.0.0.1:0", "app:app"]
     environment = {**os.environ, "ASKED": sim.base_url, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as server:
         try:
@@ -349,9 +347,10 @@ def test_gunicorn_that_forks_its_workers_after_a_call(sim, tmp_path: Path) -> No
                 log.append(line)
                 if sum("Booting worker" in entry for entry in log) == 2:
                     break
+            (place,) = [found[1] for entry in log if (found := re.search(r"Listening at: (\S+)", entry))]
             seen = []
             for number in range(40):
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/text{number}", timeout=30) as answer:
+                with urllib.request.urlopen(f"{place}/text{number}", timeout=30) as answer:
                     seen.append(answer.read().decode().split())
             assert [well for _, well in seen] == ["True"] * 40, log
             server.send_signal(signal.SIGTERM)
