@@ -121,6 +121,20 @@ async def test_one_that_is_gone_on_from_adds_up_as_it_comes(sim, llm, way):
 
 
 @both
+@pytest.mark.parametrize("how", ["restart", "continue"])
+async def test_its_pieces_have_the_id_of_the_attempt_that_gave_the_first(sim, llm, runs, way, how):
+    sim.on("gpt-4", faults.cut(5), times=1)
+    pieces = await pieces_of(way, llm(on_interrupt=how).with_retry(**ONCE), config={"callbacks": [runs]})
+    first, second = runs.root.child_runs
+    assert {piece.id for piece in pieces} == {f"lc_run--{first.id}"}
+    assert (first.error is None, second.error) == (False, None)
+    answer = pieces[0]
+    for piece in pieces[1:]:
+        answer = answer + piece
+    assert runs.root.outputs["output"].content == answer.content == llm().invoke("hello").content
+
+
+@both
 async def test_where_nothing_is_said_it_is_an_error(sim, llm, way):
     sim.on("gpt-4", faults.cut(3))
     with pytest.raises(errors.StreamInterruptedError):

@@ -49,6 +49,7 @@ def test_it_is_a_client_of_the_same_class_and_the_callers_is_as_it_was(sim, sdk)
     assert (type(client).__module__, type(client).__qualname__) == (openai.OpenAI.__module__, "OpenAI")
     assert client._client is sdk._client
     assert isinstance(client.pipeline, seawall.Pipeline)
+    assert type(guarded(openai.OpenAI(api_key="k"))) is type(client), "one class for all clients of a class"
     assert isinstance(seawall.resilient(anthropic.AsyncAnthropic(api_key="k")), anthropic.AsyncAnthropic)
     azure = openai.AzureOpenAI(api_key="k", azure_endpoint=sim.origin, api_version="2024-02-01")
     sim.on("gpt-4", faults.status(500), times=1)
@@ -401,12 +402,16 @@ def test_a_middleware_of_the_sdk_stands_inside_the_guard(sim, claude):
     def middleware(request: Any, call_next: Any) -> Any:
         response = call_next(request)
         seen.append(response.http_response.status_code)
+        response.parse()  # as one that writes down what came: what is no answer here is the SDK's to say
         return response
 
     client = guarded(claude.with_options(middleware=[middleware]))
     sim.on("claude", faults.status(500), times=1)
     sim.on("claude", faults.html(), after=1, times=1)
     assert client.messages.create(**CLAUDE).content and seen == [500, 200] and sim.count() == 3
+    sim.on("claude", faults.status(500))
+    with pytest.raises(anthropic.InternalServerError):
+        client.messages.create(**CLAUDE)
 
 
 def test_a_refused_token_of_the_sdks_own_is_replaced_once(sim):
