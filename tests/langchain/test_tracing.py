@@ -80,7 +80,14 @@ async def test_alternatives_are_told_apart(sim, llm, runs, way):
     sim.on("gpt-4", faults.status(500))
     sim.on("b", faults.status(500), times=1)
     model = llm().with_retry(stop_after_attempt=2, **FAST).with_fallbacks([llm("b", temperature=0.5).with_retry(**FAST)])
-    answer = await asked(way, model, {"callbacks": [runs]})
+    begun = []
+
+    class Begun(BaseCallbackHandler):
+        def on_chat_model_start(self, *told, metadata, **more):
+            begun.append(metadata["seawall_model"])
+
+    answer = await asked(way, model, {"callbacks": [runs, Begun()]})
+    assert begun == ["gpt-4", "gpt-4", "b", "b"]
     assert [seen(run) for run in runs.root.child_runs] == [
         (1, 0, "gpt-4", ["retry:attempt:1"]),
         (2, 0, "gpt-4", ["retry:attempt:2"]),

@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableLambda
 
 import seawall
 from seawall.errors import ConfigurationError, ConfigurationTypeError, StreamInterruptedError
+from seawall.langchain import ChatOpenAI, create_production_llm
 from seawall.simulator import Simulator, faults
 
 ASKED: Any = [{"role": "user", "content": "hello there"}]
@@ -217,6 +218,8 @@ def test_alternatives_that_cannot_be_meant_are_refused(sdk, async_sdk, claude):
         (None, "not None"),
         (openai.OpenAI, "fallback 1 must be"),
         (RunnableLambda(str.upper), "fallback 1 must be"),
+        (create_production_llm(api_key="k"), "fallback 1 must be"),
+        (ChatOpenAI(model="m", api_key="k"), "fallback 1 must be"),
         (later, "fallback 1 is asynchronous and OpenAI is not"),
     ):
         with pytest.raises(ConfigurationTypeError, match=words):
