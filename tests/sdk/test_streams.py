@@ -395,30 +395,33 @@ def test_of_messages_a_tools_block_is_content_and_an_empty_one_of_text_is_none(r
         assert len(server.requests) == requests, block
 
 
-def test_an_attempt_that_is_given_up_gives_its_connection_back(sim, sdk):
-    client = seawall.resilient(sdk, retry=seawall.Retry(3, wait=0))
+def test_an_attempt_that_is_given_up_gives_its_connection_back(raw):
+    # Of these failures the SDK knows nothing: it would read on.
+    server = raw(events(BEGUN, FAILED), events(BEGUN, DELTA, COMPLETED))
+    plain = openai.OpenAI(api_key="k", base_url=server.base_url)
     responses: list[Any] = []
-    sdk._client.event_hooks["response"].append(responses.append)
-    for fault in (faults.cut(0, "json"), faults.cut(0, "error")):
-        responses.clear()
-        sim.on("gpt-4", fault, times=1)
-        assert text(client.chat.completions.create(**PLAIN, stream=True))
-        assert [response.is_closed for response in responses] == [True, True]
+    plain._client.event_hooks["response"].append(responses.append)
+    stream = seawall.resilient(plain, retry=seawall.Retry(3, wait=0)).responses.create(model="m", input="hi", stream=True)
+    assert next(stream).type == "response.created"
+    assert [response.is_closed for response in responses] == [True, False]
+    stream.close()
+    assert responses[1].is_closed
 
 
-async def test_nor_does_an_asynchronous_one_keep_it(sim, async_sdk):
-    client = seawall.resilient(async_sdk, retry=seawall.Retry(3, wait=0))
+async def test_nor_does_an_asynchronous_one_keep_it(raw, opened):
+    server = raw(events(BEGUN, FAILED), events(BEGUN, DELTA, COMPLETED))
+    plain = opened(openai.AsyncOpenAI(api_key="k", base_url=server.base_url))
     responses: list[Any] = []
 
     async def heard(response: Any) -> None:
         responses.append(response)
 
-    async_sdk._client.event_hooks["response"].append(heard)
-    for fault in (faults.cut(0, "json"), faults.cut(0, "error")):
-        responses.clear()
-        sim.on("gpt-4", fault, times=1)
-        assert await atext(await client.chat.completions.create(**PLAIN, stream=True))
-        assert [response.is_closed for response in responses] == [True, True]
+    plain._client.event_hooks["response"].append(heard)
+    stream = await seawall.resilient(plain, retry=seawall.Retry(3, wait=0)).responses.create(model="m", input="hi", stream=True)
+    assert (await stream.__anext__()).type == "response.created"
+    assert [response.is_closed for response in responses] == [True, False]
+    await stream.close()
+    assert responses[1].is_closed
 
 
 def test_broken_json_in_a_stream_is_malformed(raw):
