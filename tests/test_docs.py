@@ -23,10 +23,11 @@ def test_a_pages_programs_run_one_after_the_other(page: Path, tmp_path: Path):
     script = tmp_path / "test_page.py"
     script.write_text("\n\n".join(programs), encoding="utf-8")
     # A page with tests of its own is run as a user's tests are, any other as a program.
-    plugin = ["-m", "pytest", "-q", "-p", "seawall._pytest_plugin", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+    plugins = ["-p", "seawall._pytest_plugin", "-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider"]
+    plugin = ["-m", "pytest", "-q", *plugins, "-o", "asyncio_mode=auto"]
     how = plugin if "def test_" in script.read_text(encoding="utf-8") else []
-    # Models are made, not asked: nobody listens there.
-    nobody = {"OPENAI_API_KEY": "sk-of-nobody", "OPENAI_BASE_URL": "http://127.0.0.1:9"}
+    # Models are made, not asked: nobody listens there. And other plugins that are installed take seconds to load.
+    nobody = {"OPENAI_API_KEY": "sk-of-nobody", "OPENAI_BASE_URL": "http://127.0.0.1:9", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ended = subprocess.run(
         [sys.executable, *how, str(script)],
         capture_output=True,

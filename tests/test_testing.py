@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 import subprocess
 import sys
@@ -381,5 +382,6 @@ def test_the_plugin_gives_the_fixtures(tmp_path: Path) -> None:
     assert declared is not None
     tmp_path.joinpath("test_it.py").write_text(PLUGIN_TEST)
     command = [sys.executable, "-m", "pytest", "-q", "-p", declared[1], "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120)
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120, env=alone)
     assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -106,7 +106,9 @@ def _runnable(given: Any) -> Any:
 
         return of_runnable
     hint = ""
-    if callable(given):
+    if isinstance(given, type):
+        hint = f"; make a client of it: {given.__name__}(…)"
+    elif callable(given):
         hint = "; a function is guarded by seawall.guard"
     elif type(given).__name__ == "module":
         hint = f"; make a client of it: {given.__name__}.…()"

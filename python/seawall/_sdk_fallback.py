@@ -25,9 +25,10 @@ def alternative(place: int, given: Any, client: Any) -> Any:
         return given
     if is_client(given):
         return Client(place, given, client)
-    if isinstance(given, str) or _sdk_answers.is_model(type(given)):
+    is_runnable = hasattr(given, "ainvoke")  # and a pydantic model, mostly, as answers are
+    if isinstance(given, str) or (_sdk_answers.is_model(type(given)) and not is_runnable):
         return Answer(place, given)
-    if isinstance(given, type) or not callable(given) or hasattr(given, "ainvoke"):
+    if isinstance(given, type) or not callable(given) or is_runnable:
         raise ConfigurationTypeError(f"fallback {place} must be {_MAY_BE}, not {shown(given)}")
     if kind(given) == "coroutine" and not is_async(client):
         raise ConfigurationTypeError(
@@ -82,7 +83,9 @@ class Function:
         body = asked.options.json_data
         if not isinstance(body, Mapping):
             raise ConfigurationTypeError(f"fallback {self._place} is a function of a body, which {asked} does not have")
-        given = self._function(**{**body, **(getattr(asked.options, "extra_json", None) or {})})
+        # `create` knows the SDK's parameters and no others.
+        extra = getattr(asked.options, "extra_json", None)
+        given = self._function(**body, **({"extra_body": extra} if extra else {}))
         if inspect.isawaitable(given):
             return self._later(given, asked)
         return fitting(self._place, given, asked)

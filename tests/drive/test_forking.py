@@ -1,6 +1,6 @@
 """Processes that are forked off in the middle of anything, and workers of every kind: guarded calls go on in all of them.
 
-Each program runs in a process of its own. Its children end themselves if they hang, with what hangs.
+Each program runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 BEGIN = '''
-import asyncio, faulthandler, os, threading, traceback, warnings
-
-warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is what is tried here
+import asyncio, threading
 from seawall import CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout, testing
 from seawall.errors import CircuitBreakerError
 
-first, heard = os.getpid(), []
+heard = []
 breaker = CircuitBreaker(2, 60, name="b", listeners=[lambda event: heard.append(event.new)])
 monitor = Monitor(name="m")
 policies = Pipeline(Timeout(60), Retry(2, wait=0.001), breaker, name="p", monitor=monitor)
@@ -65,23 +63,6 @@ def whole():
     breaker.reset()
     assert (ask(), heard) == ("plain", ["open", "closed"])
 
-def end(work):
-    """Ends the child: well if `work` did, and if it hangs with what hangs."""
-    if os.getppid() == first:  # its thread would not be there in a child of a child, and be waited for
-        faulthandler.dump_traceback_later(40, exit=True)
-    try:
-        work()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-def forked(work=whole):
-    child = os.fork()
-    if not child:
-        end(work)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 inside, over = threading.Event(), threading.Event()
 
 def thread(work):
@@ -95,17 +76,17 @@ MOMENTS = {
     "after all was used": """
 whole()
 before = monitor.snapshot()["lifetime"]["total"]
-assert forked() == 0
+assert forked(whole) == 0
 whole()
 assert monitor.snapshot()["lifetime"]["total"] == 2 * before
 """,
     "before anything was used": """
-assert forked() == 0
+assert forked(whole) == 0
 whole()
 """,
     "of a child": """
 whole()
-assert forked(lambda: exec("whole(); assert forked() == 0")) == 0
+assert forked(lambda: exec("whole(); assert forked(whole) == 0")) == 0
 """,
     "while a thread is inside": """
 answers = []
@@ -117,7 +98,7 @@ def slow():
     return "slow"
 
 made = thread(lambda: answers.append(slow()))
-assert forked() == 0
+assert forked(whole) == 0
 over.set()
 made.join()
 assert answers == ["slow"]
@@ -128,7 +109,7 @@ def waits():
     raise ConnectionError
 
 thread(waits)
-assert forked() == 0
+assert forked(whole) == 0
 """,
     "while a thread runs apart": """
 @Pipeline(Timeout(60, thread=True), breaker)
@@ -137,7 +118,7 @@ def hangs():
     over.wait(30)
 
 made = thread(hangs)
-assert forked() == 0
+assert forked(whole) == 0
 over.set()
 made.join()
 """,
@@ -148,7 +129,7 @@ async def hangs():
     await asyncio.get_running_loop().run_in_executor(None, over.wait, 30)
 
 made = thread(lambda: asyncio.run(hangs()))
-assert forked() == 0
+assert forked(whole) == 0
 over.set()
 made.join()
 """,
@@ -166,7 +147,7 @@ def listens(event):
         over.wait(30)
 
 made = thread(lambda: breaker.force("forced_open"))
-assert forked() == 0
+assert forked(whole) == 0
 over.set()
 made.join()
 whole()
@@ -179,7 +160,7 @@ def alerted(alert):
         over.wait(30)
 
 made = thread(lambda: [monitor.record(False) for _ in range(10)])
-assert forked() == 0
+assert forked(whole) == 0
 over.set()
 made.join()
 """,
@@ -190,11 +171,11 @@ def enters():
         over.wait(30)
 
 made = thread(enters)
-assert forked() == 0
+assert forked(whole) == 0
 over.set()
 made.join()
 with breaker:
-    assert forked() == 0
+    assert forked(whole) == 0
 """,
     "inside a guarded call": """
 @policies
@@ -252,8 +233,8 @@ assert len(ours) == len(theirs) == 40 and set(ours).isdisjoint(theirs), (ours, t
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_forked_child_goes_on_by_itself(moment: str) -> None:
-    program = BEGIN + MOMENTS[moment] + "\nprint('whole', flush=True)\nos._exit(0)\n"
+def test_a_forked_child_goes_on_by_itself(forking: str, moment: str) -> None:
+    program = forking + BEGIN + MOMENTS[moment] + "\nprint('whole', flush=True)\nos._exit(0)\n"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
     assert (ended.returncode, ended.stdout) == (0, "whole\n"), ended.stderr
 

@@ -27,8 +27,6 @@ RETRYABLE_ERRORS = (RateLimitError, APIError, Timeout)
 def sim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """Where everybody's requests go. Waits between attempts are told and not waited out."""
     with Simulator() as simulator, testing.no_waits():
-        for name in ("API_BASE", "ORG_ID", "ORGANIZATION", "PROJECT_ID"):
-            monkeypatch.delenv(f"OPENAI_{name}", raising=False)
         monkeypatch.setenv("OPENAI_BASE_URL", simulator.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-costs")
         yield simulator

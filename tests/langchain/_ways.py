@@ -6,7 +6,7 @@ WAYS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"]
 FAST = {"wait": 0.001}
 
 
-async def asked(way, model, config, question="hello"):
+async def asked(way, model, config=None, question="hello"):
     """The answer, however it is asked for."""
     if way == "invoke":
         return model.invoke(question, config)

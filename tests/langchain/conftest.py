@@ -1,22 +1,18 @@
-"""A simulator and models that ask it, over real sockets."""
+"""Models that ask the simulator, over real sockets, and who listens to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.globals import set_llm_cache
 from langchain_core.tracers import BaseTracer, Run
 
 from seawall.langchain import ChatOpenAI, OpenAIEmbeddings
 from seawall.simulator import Simulator
 
 KEY = "sk-secret-key-of-this-test"
-
-
-@pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator() as simulator:
-        yield simulator
 
 
 @pytest.fixture
@@ -40,10 +36,12 @@ def embeddings(sim: Simulator) -> Callable[..., OpenAIEmbeddings]:
     return made
 
 
-@pytest.fixture(autouse=True)
-def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_ORG_ID", "OPENAI_ORGANIZATION"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.fixture
+def cache() -> Iterator[None]:
+    """LangChain's cache of answers, in memory."""
+    set_llm_cache(InMemoryCache())
+    yield
+    set_llm_cache(None)
 
 
 class Runs(BaseTracer):

@@ -7,15 +7,14 @@ import traceback
 from typing import Any
 
 import pytest
-from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
-from langchain_core.globals import set_llm_cache
 from langchain_core.load import dumpd, dumps
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tracers import BaseTracer
 from pydantic import BaseModel
 
+from _ways import FAST, WAYS, asked
 from seawall.langchain import resilient
 from seawall.simulator import faults
 
@@ -52,32 +51,13 @@ async def collected(pieces: Any) -> list[Any]:
     return [piece async for piece in pieces]
 
 
-WAYS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"]
-
-
-async def asked(way: str, model: Any, handler: BaseCallbackHandler) -> None:
-    config = {"callbacks": [handler]}
-    if way == "invoke":
-        model.invoke("hello", config)
-    elif way == "ainvoke":
-        await model.ainvoke("hello", config)
-    elif way == "stream":
-        list(model.stream("hello", config))
-    elif way == "astream":
-        await collected(model.astream("hello", config))
-    elif way == "batch":
-        model.batch(["hello"], config)
-    else:
-        await model.abatch(["hello"], config)
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_a_call_without_trouble_is_one_run_of_the_model(sim, llm, way, streaming, wrapped):
     heard = Heard()
     model = llm(streaming=True) if streaming else llm()
-    await asked(way, model.with_retry() if wrapped else model, heard)
+    await asked(way, model.with_retry() if wrapped else model, {"callbacks": [heard]})
     streams = streaming or "stream" in way
     assert heard.events == (["start", "token", "end"] if streams else ["start", "end"])
     assert heard.text.startswith("[gpt-4] hello") == streams
@@ -89,7 +69,7 @@ async def test_a_call_without_trouble_is_one_run_of_the_model(sim, llm, way, str
 async def test_each_attempt_is_told_from_its_beginning_to_its_end(sim, llm, way):
     sim.on("gpt-4", faults.status(500), times=1)
     heard = Heard()
-    await asked(way, llm().with_retry(wait=0.001), heard)
+    await asked(way, llm().with_retry(**FAST), {"callbacks": [heard]})
     tokens = ["token"] if "stream" in way else []
     assert heard.events == ["start", "error InternalServerError", "start", *tokens, "end"]
 
@@ -99,7 +79,7 @@ async def test_a_failure_is_told_once(sim, llm, way):
     sim.on("gpt-4", faults.status(401))
     heard = Heard()
     with pytest.raises(Exception, match="401"):
-        await asked(way, llm().with_retry(), heard)
+        await asked(way, llm().with_retry(), {"callbacks": [heard]})
     assert heard.events == ["start", "error AuthenticationError"]
 
 
@@ -108,22 +88,6 @@ def test_tokens_are_counted_by_langchains_own_callback(llm):
         answers = llm().with_fallbacks([llm("b")]).batch(["one", "two"])
     total = sum(answer.usage_metadata["total_tokens"] for answer in answers)
     assert counted.usage_metadata["gpt-4"]["total_tokens"] == total
-
-
-def test_alternatives_of_another_kind_are_runs_below_one(sim, llm):
-    runs: list[Any] = []
-
-    class Tracer(BaseTracer):
-        def _persist_run(self, run: Any) -> None:
-            runs.append(run)
-
-    sim.on("gpt-4", faults.status(500))
-    chain = resilient(llm(), retry=None, circuit=None, fallback=[llm("b")])
-    chain.invoke("hello", {"callbacks": [Tracer()]})
-    list(chain.stream("hello", {"callbacks": [Tracer()]}))
-    assert [run.name for run in runs] == ["Resilient<ChatOpenAI>"] * 2
-    for run in runs:
-        assert [(child.run_type, child.error is None) for child in run.child_runs] == [("llm", False), ("llm", True)]
 
 
 @pytest.mark.parametrize(
@@ -148,13 +112,6 @@ async def test_its_events_begin_stream_and_end(llm, made):
     assert text.startswith("[gpt-4] hello")
     assert of_model[-1]["data"]["output"].usage_metadata["total_tokens"] > 0
     assert events[-1]["event"] in ("on_chain_end", "on_chat_model_end")
-
-
-@pytest.fixture
-def cache():
-    set_llm_cache(InMemoryCache())
-    yield
-    set_llm_cache(None)
 
 
 async def test_a_cached_answer_costs_no_request(sim, llm, cache):

@@ -8,17 +8,15 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
-from langchain_core.caches import InMemoryCache
-from langchain_core.globals import set_llm_cache
 from langchain_core.runnables import ConfigurableField
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
+from _ways import FAST
 from seawall import Retry, errors
 from seawall.langchain import resilient
 from seawall.simulator import faults
 
-FAST = {"wait": 0.001}
 KINDS = {
     "plain": lambda llm: llm(),
     "retry": lambda llm: llm().with_retry(**FAST),
@@ -159,12 +157,8 @@ def test_a_conversation_goes_on_from_its_checkpoint(sim, llm):
     assert [len(request.body["messages"]) for request in sim.requests] == [1, 3, 3]
 
 
-def test_it_answers_out_of_the_cache(sim, llm):
+def test_it_answers_out_of_the_cache(sim, llm, cache):
     agent = create_agent(llm().with_retry(**FAST), [])
-    set_llm_cache(InMemoryCache())
-    try:
-        first, again = agent.invoke(QUESTION), agent.invoke(QUESTION)
-    finally:
-        set_llm_cache(None)
+    first, again = agent.invoke(QUESTION), agent.invoke(QUESTION)
     assert first["messages"][-1].content == again["messages"][-1].content
     assert sim.count() == 1

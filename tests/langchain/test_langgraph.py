@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -15,11 +14,11 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy, interrupt
 
 import seawall
+from _ways import FAST
 from seawall import CircuitBreaker, Fallback, Monitor, Pipeline, Retry, errors
 from seawall.langchain import resilient
 from seawall.simulator import faults
 
-FAST = {"wait": 0.001}
 KINDS = {
     "plain": lambda llm: llm(),
     "retry": lambda llm: llm().with_retry(**FAST),
@@ -79,12 +78,7 @@ async def test_its_messages_stream_has_each_token_once(sim, llm, kind, way):
     assert sum((chunk.usage_metadata or {}).get("total_tokens", 0) for chunk, _ in said) == final.usage_metadata["total_tokens"]
 
 
-def calls(name: str, **arguments: Any) -> Any:
-    """A server's answer that calls a tool."""
-    function = {"name": name, "arguments": json.dumps(arguments)}
-    message = {"role": "assistant", "content": None, "tool_calls": [{"id": "call-1", "type": "function", "function": function}]}
-    choice = {"index": 0, "finish_reason": "tool_calls", "message": message}
-    return faults.status(200, body={"id": "r", "model": "gpt-4", "choices": [choice]})
+CALLS_THE_TOOL = faults.reply(tool_calls=[("weather", {"city": "Oslo"})])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,9 +88,9 @@ async def test_an_agents_calls_of_the_model_are_below_its_node(sim, llm, runs, k
         return f"sunny in {city}"
 
     if kind == "fallbacks":
-        sim.on("b", calls("weather", city="Oslo"), times=1)
+        sim.on("b", CALLS_THE_TOOL, times=1)
     else:
-        sim.on("gpt-4", calls("weather", city="Oslo"), times=1, after=1)
+        sim.on("gpt-4", CALLS_THE_TOOL, times=1, after=1)
     sim.on("gpt-4", faults.status(500, headers={"retry-after-ms": "1"}), times=1)
     agent = create_agent(KINDS[kind](llm), [weather])
     answer = await agent.ainvoke({"messages": [("user", "how is it in Oslo?")]}, {"callbacks": [runs]})

@@ -16,12 +16,10 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tracers import LangChainTracer
 from langsmith import Client
 
+from _ways import FAST, WAYS, asked
 from seawall import Retry, errors
 from seawall.langchain import resilient
 from seawall.simulator import faults
-
-FAST = {"wait": 0.001}
-WAYS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"]
 
 
 class Sink:
@@ -124,18 +122,6 @@ def client(sink: Sink) -> Iterator[Client]:
 @pytest.fixture
 def tracer(client: Client) -> LangChainTracer:
     return LangChainTracer(client=client, project_name="seawall")
-
-
-async def asked(way: str, model: Any, config: Any) -> Any:
-    if way == "invoke":
-        return model.invoke("hello", config)
-    if way == "ainvoke":
-        return await model.ainvoke("hello", config)
-    if way == "stream":
-        return list(model.stream("hello", config))
-    if way == "astream":
-        return [piece async for piece in model.astream("hello", config)]
-    return model.batch(["hello"], config) if way == "batch" else await model.abatch(["hello"], config)
 
 
 def told(run: dict[str, Any]) -> tuple[Any, ...]:

@@ -99,7 +99,6 @@ async def test_what_reads_pieces_on_the_way_gets_the_last_answer(sim, llm):
     chain = llm(on_interrupt="restart").with_retry(**ONCE) | RunnableLambda(lambda message: message.content)
     assert list(chain.stream("hello")) == [whole]
     sim.on("gpt-4", faults.reply('{"a": 1}'))
-    sim.on("gpt-4", faults.reply('{"b": 2}'), times=0)
     model = llm(on_interrupt="restart").with_retry(**ONCE)
     sim.on("gpt-4", faults.cut(1), times=1)
     assert list((model | JsonOutputParser()).stream("hello"))[-1] == {"a": 1}
@@ -119,6 +118,20 @@ async def test_one_that_is_gone_on_from_adds_up_as_it_comes(sim, llm, way):
     sim.on("gpt-4", faults.cut(3), times=1)
     model = llm(on_interrupt="continue", streaming=True).with_retry(**ONCE)
     assert (await answer_of(way, model)).content == whole.content
+
+
+@both
+@pytest.mark.parametrize("how", ["restart", "continue"])
+async def test_its_pieces_have_the_id_of_the_attempt_that_gave_the_first(sim, llm, runs, way, how):
+    sim.on("gpt-4", faults.cut(5), times=1)
+    pieces = await pieces_of(way, llm(on_interrupt=how).with_retry(**ONCE), config={"callbacks": [runs]})
+    first, second = runs.root.child_runs
+    assert {piece.id for piece in pieces} == {f"lc_run--{first.id}"}
+    assert (first.error is None, second.error) == (False, None)
+    answer = pieces[0]
+    for piece in pieces[1:]:
+        answer = answer + piece
+    assert runs.root.outputs["output"].content == answer.content == llm().invoke("hello").content
 
 
 @both

@@ -16,10 +16,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from _ways import FAST, WAYS, asked
 from seawall.simulator import faults
-
-FAST = {"wait": 0.001}
-WAYS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"]
 
 
 @pytest.fixture
@@ -43,21 +41,6 @@ def instrumented(provider: TracerProvider) -> Iterator[None]:
     instrumentor.uninstrument()
 
 
-async def asked(way: str, model: Any, question: Any, config: Any = None) -> None:
-    if way == "invoke":
-        model.invoke(question, config)
-    elif way == "ainvoke":
-        await model.ainvoke(question, config)
-    elif way == "stream":
-        list(model.stream(question, config))
-    elif way == "astream":
-        assert [piece async for piece in model.astream(question, config)]
-    elif way == "batch":
-        model.batch([question], config)
-    else:
-        await model.abatch([question], config)
-
-
 def tree(spans: Any) -> tuple[Any, Callable[[Any], list[Any]]]:
     """The only root, and whoever is below a span, in order."""
     (root,) = [span for span in spans if span.parent is None]
@@ -74,7 +57,7 @@ def tree(spans: Any) -> tuple[Any, Callable[[Any], list[Any]]]:
 async def test_an_instrumentation_of_langchain_sees_each_attempt_below_its_call(sim, llm, instrumented, exporter, way):
     sim.on("gpt-4", faults.status(500), times=2)
     model = llm().with_retry(stop_after_attempt=2, **FAST).with_fallbacks([llm("b")])
-    await asked(way, ChatPromptTemplate.from_template("{x}") | model | StrOutputParser(), {"x": "hello"})
+    await asked(way, ChatPromptTemplate.from_template("{x}") | model | StrOutputParser(), question={"x": "hello"})
     root, below = tree(exporter.get_finished_spans())
     call = below(root)[1]
     attempts = below(call)
@@ -96,7 +79,7 @@ async def test_langsmiths_client_exports_the_same(sim, llm, provider, exporter, 
     sim.on("gpt-4", faults.status(500), times=1)
     client = Client(api_url="http://127.0.0.1:9", api_key="lsv2-fake", otel_tracer_provider=provider, tracing_mode="otel")
     model = llm().with_retry(**FAST)
-    await asked(way, model, "hello", {"callbacks": [LangChainTracer(client=client)]})
+    await asked(way, model, {"callbacks": [LangChainTracer(client=client)]})
     client.flush()
     client.cleanup()
     root, below = tree(exporter.get_finished_spans())

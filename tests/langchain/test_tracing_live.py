@@ -104,9 +104,11 @@ async def test_leaving_a_stream_early_ends_its_runs(sim, llm, runs):
     pieces = llm().with_retry(**FAST).stream("hello", {"callbacks": [runs]})
     next(pieces)
     pieces.close()
+    assert [run.end_time is None for run in runs.all] == [False, False], "at once, and not when it is collected"
     apieces = llm().with_retry(**FAST).astream("hello", {"callbacks": [runs]})
     await anext(apieces)
     await apieces.aclose()
+    assert [run.end_time is None for run in runs.all] == [False] * 4
     await asyncio.to_thread(sim.wait_aborted, 2)
     for root in runs.roots:
         (child,) = root.child_runs
@@ -135,6 +137,22 @@ async def test_a_handler_that_raises_ends_the_call(sim, llm, way):
     sim.on("gpt-4", faults.hang())
     with pytest.raises(KeyError, match="no"):
         await asked(way, llm().with_retry(**FAST), {"callbacks": [Refuses()]})
+
+
+@pytest.mark.parametrize("way", ["stream", "astream"])
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_a_handler_that_raises_over_a_token_cuts_the_request(sim, llm, way, wrapped):
+    class Refuses(BaseCallbackHandler):
+        raise_error = True
+
+        def on_llm_new_token(self, *told, **more):
+            raise KeyError("no")
+
+    sim.on("gpt-4", faults.stall(after=3))
+    with pytest.raises(KeyError, match="no") as raised:
+        await asked(way, llm().with_retry(**FAST) if wrapped else llm(), {"callbacks": [Refuses()]})
+    await asyncio.to_thread(sim.wait_aborted, 1)
+    assert raised.value.__traceback__, "which holds the frames of what was under way"
 
 
 def test_nothing_of_it_is_made_when_nobody_listens(sim, llm, runs, monkeypatch):

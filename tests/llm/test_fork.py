@@ -1,13 +1,13 @@
 """Processes forked off beside the native client: the child makes its own runtime and connections, and leaves its parent's alone.
 
-Each program runs in a process of its own and asks the simulator in this one. A child that hangs ends with what hangs.
+Each program runs in a process of its own and asks the simulator in this one.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,14 +20,11 @@ from seawall.simulator import faults
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 BEGIN = '''
-import asyncio, faulthandler, os, signal, sys, threading, traceback, warnings
-
-warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is what is tried here
+import asyncio, gc, signal, sys, threading
 from seawall import CircuitBreaker
 from seawall.errors import CircuitBreakerError
 from seawall.llm import Chat, Embeddings
 
-first = os.getpid()
 chat = Chat("m", api_key="k", base_url=base_url, circuit=CircuitBreaker(5, 60, name="c"))
 hung = Chat("hung", api_key="k", base_url=base_url, timeout=None)
 vectors = Embeddings("e", api_key="k", base_url=base_url)
@@ -44,24 +41,6 @@ def whole():
     assert list(chat.stream("x")) and len(chat.batch(["a", "b"])) == 2 and vectors.invoke("x").vectors
     asyncio.run(awaited())
 
-def end(work, leave=os._exit):
-    if os.getppid() == first:  # its thread would not be there in a child of a child, and be waited for
-        faulthandler.dump_traceback_later(40, exit=True)
-    try:
-        work()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    if os.getppid() == first:
-        faulthandler.cancel_dump_traceback_later()
-    leave(0)
-
-def forked(work=whole, leave=os._exit):
-    child = os.fork()
-    if not child:
-        end(work, leave)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 def thread(work):
     made = threading.Thread(target=work, daemon=True)
     made.start()
@@ -74,22 +53,22 @@ def told(line):
 
 MOMENTS = {
     "before anything was asked": """
-assert forked() == 0
+assert forked(whole) == 0
 whole()
 """,
     "after a call that warmed up": """
 whole()
-assert [forked() for _ in range(3)] == [0, 0, 0]
+assert [forked(whole) for _ in range(3)] == [0, 0, 0]
 whole()
 """,
     "of a child, and of its child": """
 whole()
-assert forked(lambda: exec("whole(); assert forked() == 0; whole()")) == 0
+assert forked(lambda: exec("whole(); assert forked(whole) == 0; whole()")) == 0
 whole()
 """,
     "with a child that ends as programs do": """
 whole()
-assert forked(leave=sys.exit) == 0
+assert forked(whole, sys.exit) == 0
 whole()
 """,
     "while threads are inside the client": """
@@ -104,7 +83,7 @@ def busy():
         failed.append(error)
 
 threads = [thread(busy) for _ in range(4)]
-assert [forked() for _ in range(10)] == [0] * 10
+assert [forked(whole) for _ in range(10)] == [0] * 10
 over.set()
 for each in threads:
     each.join()
@@ -113,7 +92,7 @@ assert not failed, failed
     "from a thread, while another is inside": """
 codes, over = [], threading.Event()
 inside = thread(lambda: [chat.invoke("x") for _ in iter(over.is_set, True)])
-forking = thread(lambda: codes.append(forked()))
+forking = thread(lambda: codes.append(forked(whole)))
 forking.join()
 over.set()
 inside.join()
@@ -176,12 +155,67 @@ def finished(process: subprocess.Popen[str], timeout: float = 80) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_forked_child_asks_by_itself(program, moment) -> None:
-    finished(program(BEGIN + MOMENTS[moment] + "\nprint('whole', flush=True)\n"))
+def test_a_forked_child_asks_by_itself(program, forking, moment) -> None:
+    finished(program(forking + BEGIN + MOMENTS[moment] + "\nprint('whole', flush=True)\n"))
+
+
+STREAMS = """
+begun, fresh, awaited = chat.stream("x"), chat.stream("x"), chat.astream("x")
+given = [next(begun).content, next(begun).content]
+# Another thread reads, and waits, while the process is forked.
+waiting, others, there = chat.stream("x"), [], threading.Event()
+
+def reads():
+    for piece in waiting:
+        others.append(piece.content)
+        there.set()
+
+reader = thread(reads)
+assert there.wait(30)
+
+def is_refused(call):
+    try:
+        call()
+    except RuntimeError as error:
+        assert "before the process was forked: open another one here" in str(error), error
+    else:
+        raise AssertionError("a stream of the parent's was read")
+
+async def first():
+    await anext(awaited)
+
+def has_none_of_them():
+    global begun, fresh, awaited, waiting
+    for stream in (begun, fresh, waiting):
+        is_refused(lambda: next(stream))
+    is_refused(lambda: asyncio.run(first()))
+    begun.close()
+    asyncio.run(awaited.aclose())
+    with fresh:
+        pass
+    del begun, fresh, awaited, waiting, stream
+    gc.collect()
+    assert "".join(piece.content for piece in chat.stream("x"))
+
+assert forked(has_none_of_them) == 0
+answer = chat.invoke("x").content
+given += [piece.content for piece in begun]
+reader.join()
+assert "".join(given) == "".join(others) == "".join(piece.content for piece in fresh) == answer
+asyncio.run(first())
+print("whole", flush=True)
+"""
+
+
+def test_a_stream_of_the_parents_is_refused_in_the_child_and_goes_on_in_the_parent(sim, program, forking) -> None:
+    # They are under way when the process is forked: the rest comes once the child has ended.
+    sim.on("m", faults.drip(0.02), times=2)
+    finished(program(forking + BEGIN + STREAMS))
+    assert not any(request.aborted for request in sim.requests)
 
 
 @pytest.mark.parametrize("leave", ["os._exit", "sys.exit"])
-def test_a_child_that_ends_leaves_its_parents_requests_alone(sim, program, leave) -> None:
+def test_a_child_that_ends_leaves_its_parents_requests_alone(sim, program, forking, leave) -> None:
     sim.on("slow", faults.stall(2), times=2)
     text = """
 slow = chat.__class__("slow", api_key="k", base_url=base_url, timeout=None)
@@ -195,13 +229,13 @@ loop.create_task(task())
 loop.call_soon(loop.stop)
 loop.run_forever()
 told("asked")
-assert forked(leave=LEAVE) == 0
+assert forked(whole, LEAVE) == 0
 told("forked")
 loop.close()
 os._exit(0)
 """.replace("LEAVE", leave)
     sim.on("hung", faults.hang())
-    process = program(BEGIN + text)
+    process = program(forking + BEGIN + text)
     assert process.stdout.readline() == "asked\n"
     sim.wait_for(4)
     process.stdin.write("\n")
@@ -213,7 +247,7 @@ os._exit(0)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a child keeps its parent's connections open")
-def test_a_call_that_the_parent_gives_up_is_cut_though_a_child_lives_on(sim, program) -> None:
+def test_a_call_that_the_parent_gives_up_is_cut_though_a_child_lives_on(sim, program, forking) -> None:
     sim.on("hung", faults.hang())
     text = """
 async def main():
@@ -233,7 +267,7 @@ async def main():
 asyncio.run(main())
 print("whole", flush=True)
 """
-    process = program(BEGIN + text)
+    process = program(forking + BEGIN + text)
     assert process.stdout.readline() == "asked\n"
     sim.wait_for(1)
     process.stdin.write("\n")
@@ -304,9 +338,7 @@ def app(environ, start_response):
 def test_gunicorn_that_forks_its_workers_after_a_call(sim, tmp_path: Path) -> None:
     pytest.importorskip("gunicorn")
     (tmp_path / "app.py").write_text(APP)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", f"127.0.0.1:{port}", "app:app"]
+    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", "127.0.0.1:0", "app:app"]
     environment = {**os.environ, "ASKED": sim.base_url, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as server:
         try:
@@ -315,9 +347,10 @@ def test_gunicorn_that_forks_its_workers_after_a_call(sim, tmp_path: Path) -> No
                 log.append(line)
                 if sum("Booting worker" in entry for entry in log) == 2:
                     break
+            (place,) = [found[1] for entry in log if (found := re.search(r"Listening at: (\S+)", entry))]
             seen = []
             for number in range(40):
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/text{number}", timeout=30) as answer:
+                with urllib.request.urlopen(f"{place}/text{number}", timeout=30) as answer:
                     seen.append(answer.read().decode().split())
             assert [well for _, well in seen] == ["True"] * 40, log
             server.send_signal(signal.SIGTERM)

@@ -324,3 +324,23 @@ def test_calls_that_are_given_up_as_they_end_keep_no_other_call_waiting(chat) ->
             await asyncio.wait_for(many(turns), 60)
 
     asyncio.run(rounds())
+
+
+async def test_a_cancelled_call_is_cut_though_somebody_keeps_the_error(sim, chat) -> None:
+    sim.on("m", faults.hang())
+    kept = []
+
+    async def asks() -> None:
+        try:
+            await chat(timeout=None).ainvoke("x")
+        except asyncio.CancelledError as error:
+            kept.append(error)  # and the frames in which the call was under way
+            raise
+
+    task = asyncio.create_task(asks())
+    await asyncio.to_thread(sim.wait_for, 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(sim.wait_aborted, 1)
+    assert kept[0].__traceback__

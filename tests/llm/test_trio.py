@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +15,7 @@ import anyio.to_thread
 import pytest
 import trio
 
-from seawall import CircuitBreaker
+from seawall import CircuitBreaker, _trio_bridge
 from seawall.errors import AuthenticationError, BadRequestError, CircuitBreakerError
 from seawall.llm import Embeddings
 from seawall.simulator import faults
@@ -144,23 +147,31 @@ def test_every_await_is_a_checkpoint(chat) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(turns)
             pieces = [piece async for piece in model.astream("x")]
-            assert others >= len(pieces), "nobody else had a turn between two pieces"
+            # All may be there at once; whose turn is first is left to chance.
+            assert others >= len(pieces) - 1 > 5, "nobody else had a turn between two pieces"
             nursery.cancel_scope.cancel()
 
     trio.run(main)
 
 
-def test_a_run_that_ends_cuts_what_its_tasks_await(sim, chat) -> None:
+@pytest.mark.parametrize("watches", [True, False], ids=["by a descriptor", "by its token, as on Windows"])
+def test_a_run_that_ends_cuts_what_its_tasks_await_and_leaves_nothing(sim, chat, monkeypatch, watches) -> None:
+    monkeypatch.setattr(_trio_bridge, "_WATCHES", watches)
     sim.on("m", faults.hang())
-    model = chat(timeout=None)
+    model, ways = chat(timeout=None), []
 
     async def main() -> None:
         # As a library's own task would: one that the main task does not wait for.
         trio.lowlevel.spawn_system_task(model.ainvoke, "x")
         await waited(sim.wait_for, 1)
+        ways.append(weakref.ref(_trio_bridge.bridge()))
+        gc.collect()
+        assert ways[0]() is _trio_bridge.bridge(), "the run keeps its one way"
 
     trio.run(main)
     sim.wait_aborted(1)
+    gc.collect()
+    assert ways[0]() is None, "and lets go of it when it ends"
 
 
 def test_in_a_guest_run_each_side_awaits_in_its_own_way(chat) -> None:
@@ -228,18 +239,20 @@ def test_a_program_of_trios_loads_no_asyncio(sim) -> None:
     assert ended.stdout in ("False False\n", "True True\n")
 
 
-def test_where_only_sockets_can_be_watched(sim, chat, monkeypatch) -> None:
-    """Windows' way works everywhere: the run is told by its token."""
-    from seawall import _trio_bridge
+def test_where_only_sockets_can_be_watched(chat, monkeypatch) -> None:
+    """Windows' way works everywhere: the run is told by its token, from another thread."""
+    made, told = _trio_bridge._teller, []
+
+    def teller(*args: Any) -> Callable[[], None]:
+        tell = made(*args)
+        return lambda: (told.append(threading.get_ident()), tell())[1]
 
     monkeypatch.setattr(_trio_bridge, "_WATCHES", False)
-    sim.on("hung", faults.hang())
+    monkeypatch.setattr(_trio_bridge, "_teller", teller)
 
     async def main() -> None:
         assert len(await chat().abatch(["a", "b"])) == 2
         assert [piece async for piece in chat().astream("x")]
-        trio.lowlevel.spawn_system_task(chat("hung", timeout=None).ainvoke, "x")
-        await waited(sim.wait_for, 4)
 
     trio.run(main)
-    sim.wait_aborted(1)
+    assert told and threading.get_ident() not in told

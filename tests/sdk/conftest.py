@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import socketserver
-import threading
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -15,12 +14,6 @@ import pytest
 from seawall.simulator import Simulator
 
 KEY = "sk-secret-key-of-this-test"
-
-
-@pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator() as simulator:
-        yield simulator
 
 
 @pytest.fixture
@@ -51,71 +44,11 @@ def claude(sim: Simulator) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-@pytest.fixture(autouse=True)
-def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-class Raw:
-    """Answers each request with the next of these bodies; the last one goes on answering.
-
-    Attributes:
-        base_url: where it listens.
-        requests: what came, head and body.
-    """
-
-    def __init__(self, bodies: list[tuple[str, bytes]]) -> None:
-        self._bodies = bodies
-        self.requests: list[bytes] = []
-        owner = self
-
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                head = b""
-                while not head.endswith(b"\r\n\r\n"):
-                    line = self.rfile.readline()
-                    if not line:
-                        return
-                    head += line
-                lengths = [line for line in head.lower().splitlines() if line.startswith(b"content-length:")]
-                body = self.rfile.read(int(lengths[0].split(b":")[1])) if lengths else b""
-                kind, answer = owner._next(head + body)
-                self.wfile.write(f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n".encode() + answer)
-
-        class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
-
-    def _next(self, request: bytes) -> tuple[str, bytes]:
-        self.requests.append(request)
-        return self._bodies.pop(0) if len(self._bodies) > 1 else self._bodies[0]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
 @pytest.fixture
-def raw() -> Iterator[Callable[..., Raw]]:
-    made: list[Raw] = []
+def raw(raw: Any) -> Callable[..., Any]:
+    """Starts a server that gives these bodies in turn: texts are event streams, dicts JSON."""
 
-    def serve(*bodies: Any) -> Raw:
-        """Texts are event streams, dicts JSON."""
-        import json
+    def bytes_of(body: str | dict[str, Any]) -> bytes:
+        return raw.answer(body, kind="text/event-stream") if isinstance(body, str) else raw.answer(json.dumps(body))
 
-        answers = [
-            ("text/event-stream", body.encode()) if isinstance(body, str) else ("application/json", json.dumps(body).encode())
-            for body in bodies
-        ]
-        made.append(Raw(answers))
-        return made[-1]
-
-    yield serve
-    for server in made:
-        server.close()
+    return lambda *bodies: raw(*map(bytes_of, bodies))

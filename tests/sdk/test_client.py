@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import subprocess
 import sys
 import threading
@@ -45,8 +46,10 @@ def test_it_is_a_client_of_the_same_class_and_the_callers_is_as_it_was(sim, sdk)
     client = guarded(sdk)
     assert isinstance(client, openai.OpenAI) and type(client) is not openai.OpenAI
     assert (client.max_retries, sdk.max_retries, type(sdk)) == (0, 2, openai.OpenAI)
+    assert (type(client).__module__, type(client).__qualname__) == (openai.OpenAI.__module__, "OpenAI")
     assert client._client is sdk._client
     assert isinstance(client.pipeline, seawall.Pipeline)
+    assert type(guarded(openai.OpenAI(api_key="k"))) is type(client), "one class for all clients of a class"
     assert isinstance(seawall.resilient(anthropic.AsyncAnthropic(api_key="k")), anthropic.AsyncAnthropic)
     azure = openai.AzureOpenAI(api_key="k", azure_endpoint=sim.origin, api_version="2024-02-01")
     sim.on("gpt-4", faults.status(500), times=1)
@@ -129,6 +132,38 @@ def test_embeddings_that_are_too_few_are_no_answer(raw):
     client = guarded(openai.OpenAI(api_key="k", base_url=server.base_url))
     assert len(client.embeddings.create(model="m", input=["a", "b"], encoding_format="float").data) == 2
     assert len(server.requests) == 3
+    # Tokens are one text, and a text is one.
+    single = raw(few)
+    client = guarded(openai.OpenAI(api_key="k", base_url=single.base_url))
+    for given in ([1, 2, 3], "abc", [[1, 2, 3]]):
+        assert len(client.embeddings.create(model="m", input=given, encoding_format="float").data) == 1
+    assert len(single.requests) == 3
+
+
+def test_an_answer_whose_content_is_missing_is_none(raw):
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
+    chat = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    response = {
+        "id": "r", "object": "response", "created_at": 1, "model": "m", "status": "completed", "output": [], "tools": [],
+        "parallel_tool_calls": True, "tool_choice": "auto",
+    }  # fmt: skip
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": "end_turn",
+               "usage": {"input_tokens": 1, "output_tokens": 1}}  # fmt: skip
+    for broken, whole, ask in (
+        ({**chat, "choices": [{**choice, "message": None}]}, chat, lambda url: openai_at(url).chat.completions.create(**PLAIN)),
+        ({**response, "output": None}, response, lambda url: openai_at(url).responses.create(model="m", input="hi")),
+        (
+            {**message, "content": None},
+            message,
+            lambda url: guarded(anthropic.Anthropic(api_key="k", base_url=url)).messages.create(**CLAUDE),
+        ),
+    ):
+        server = raw(broken, whole)
+        assert ask(server.base_url) is not None and len(server.requests) == 2, broken
+
+
+def openai_at(base_url: str) -> Any:
+    return guarded(openai.OpenAI(api_key="k", base_url=base_url))
 
 
 def test_a_failed_response_is_an_error_and_an_incomplete_one_an_answer(raw):
@@ -188,6 +223,30 @@ def test_the_server_is_told_how_often_it_was_tried(sim, sdk):
     sim.on("gpt-4", faults.status(500), times=2)
     guarded(sdk).chat.completions.create(**PLAIN)
     assert [request.headers["x-stainless-retry-count"] for request in sim.requests] == ["0", "1", "2"]
+    sim.forget()
+    sim.on("gpt-4", faults.status(500), times=1)
+    guarded(sdk).chat.completions.create(**PLAIN, extra_headers={"X-Stainless-Retry-Count": "7"})
+    assert [request.headers["x-stainless-retry-count"] for request in sim.requests] == ["7", "7"]
+
+
+def test_all_attempts_of_a_call_have_one_idempotency_key(sim):
+    # Of the generator's SDKs some have a header for it. Their own retries send the same one again, too.
+    class Keyed(openai.OpenAI):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self._idempotency_header = "Idempotency-Key"
+
+    client = guarded(Keyed(api_key="k", base_url=sim.base_url))
+    sim.on("gpt-4", faults.status(500), times=2)
+    client.chat.completions.create(**PLAIN)
+    client.chat.completions.create(**PLAIN)
+    *first, other = [request.headers["idempotency-key"] for request in sim.requests]
+    assert len(set(first)) == 1 and len(first) == 3 and other != first[0]
+    client.models.list()
+    assert "idempotency-key" not in sim.requests[-1].headers
+    sim.on("gpt-4", faults.status(500), times=1)
+    client.post("/chat/completions", body=PLAIN, cast_to=object, options={"idempotency_key": "mine"})
+    assert [request.headers["idempotency-key"] for request in sim.requests[-2:]] == ["mine", "mine"]
 
 
 def test_an_open_breaker_asks_nobody(sim, sdk):
@@ -211,7 +270,13 @@ def test_a_deadline_around_tightens_the_sdks_timeout(sim, sdk):
         client.with_options(timeout=None).chat.completions.create(**PLAIN)
     told = [float(request.headers["x-stainless-read-timeout"]) for request in sim.requests]
     assert len(told) == 2 and all(0 < seconds <= 0.2 for seconds in told)
-    # What is tighter already stays.
+    # What is tighter already stays, and each part is as tight as it has to be.
+    sim.forget()
+    parts: list[dict[str, float]] = []
+    sdk._client.event_hooks["request"].append(lambda request: parts.append(request.extensions["timeout"]))
+    with pytest.raises(openai.APITimeoutError):
+        client.chat.completions.create(**PLAIN)
+    assert parts[0]["connect"] == 0.001 and all(0 < parts[0][part] <= 0.2 for part in ("read", "write", "pool"))
     sim.forget()
     roomy = seawall.resilient(sdk, retry=None, deadline=60)
     with pytest.raises(openai.APITimeoutError):
@@ -235,7 +300,34 @@ def test_a_body_that_is_gone_once_sent_is_sent_once(raw):
     again = raw("nothing of use", good)
     client = guarded(openai.OpenAI(api_key="k", base_url=again.base_url))
     assert client.files.create(file=("x", io.BytesIO(b"content")), purpose="batch").id == "f"
-    assert [b"content" in request for request in again.requests] == [True, True]
+    assert [b"content" in request.body for request in again.requests] == [True, True]
+
+
+def test_what_is_sent_again_is_sent_from_where_it_stood(sim, sdk):
+    sim.on("gpt-4", faults.status(500), times=2)
+    file = io.BytesIO(b"before" + json.dumps(PLAIN).encode())
+    file.seek(len(b"before"))
+    guarded(sdk).post("/chat/completions", content=file, cast_to=object)
+    assert [request.body for request in sim.requests] == [PLAIN] * 3
+
+
+class Unknown(io.BytesIO):
+    def tell(self) -> int:
+        raise OSError("nobody knows")
+
+
+@pytest.mark.parametrize(
+    "content", [lambda body: iter([body]), Unknown], ids=["an iterator", "a file that does not tell where it stands"]
+)
+def test_nor_does_another_attempt_or_an_alternative_get_what_is_gone(sim, sdk, content):
+    sim.on("gpt-4", faults.status(500))
+    watch = seawall.Monitor()
+    with Simulator() as other:
+        backup = openai.OpenAI(api_key="other", base_url=other.base_url)
+        client = guarded(sdk, fallback=[backup], monitor=watch)
+        with pytest.raises(openai.InternalServerError):
+            client.post("/chat/completions", content=content(json.dumps(PLAIN).encode()), cast_to=object)
+        assert (sim.count(), other.count(), watch.snapshot()["total"]) == (1, 0, 1)
 
 
 def test_a_fifth_of_the_requests_fails_and_every_answer_is_right(sim, sdk):
@@ -319,12 +411,16 @@ def test_a_middleware_of_the_sdk_stands_inside_the_guard(sim, claude):
     def middleware(request: Any, call_next: Any) -> Any:
         response = call_next(request)
         seen.append(response.http_response.status_code)
+        response.parse()  # as one that writes down what came: what is no answer here is the SDK's to say
         return response
 
     client = guarded(claude.with_options(middleware=[middleware]))
     sim.on("claude", faults.status(500), times=1)
     sim.on("claude", faults.html(), after=1, times=1)
     assert client.messages.create(**CLAUDE).content and seen == [500, 200] and sim.count() == 3
+    sim.on("claude", faults.status(500))
+    with pytest.raises(anthropic.InternalServerError):
+        client.messages.create(**CLAUDE)
 
 
 def test_a_refused_token_of_the_sdks_own_is_replaced_once(sim):
@@ -338,6 +434,25 @@ def test_a_refused_token_of_the_sdks_own_is_replaced_once(sim):
         client = guarded(anthropic.Anthropic(credentials=token, base_url=server.origin))
         assert client.messages.create(**CLAUDE).content
         assert given == ["bad", "good"] and server.count() == 2
+        # Not where what was sent is gone.
+        given.clear()
+        again = guarded(anthropic.Anthropic(credentials=token, base_url=server.origin))
+        with pytest.raises(anthropic.AuthenticationError):
+            again.post("/v1/messages", content=iter([b"{}"]), cast_to=anthropic.types.Message)
+        assert given == ["bad"]
+
+
+async def test_nor_is_it_awaited_more_than_once(opened):
+    with Simulator(api_keys={"good"}) as server:
+        given: list[str] = []
+
+        async def token(*, force_refresh: bool = False) -> anthropic.AccessToken:
+            given.append("bad" if not given else "good")
+            return anthropic.AccessToken(token=given[-1], expires_at=None)
+
+        client = guarded(opened(anthropic.AsyncAnthropic(credentials=token, base_url=server.origin)))
+        assert (await client.messages.create(**CLAUDE)).content
+        assert given == ["bad", "good"] and server.count() == 2
 
 
 def test_what_cannot_be_guarded_is_refused_by_name(sdk):
@@ -346,6 +461,7 @@ def test_what_cannot_be_guarded_is_refused_by_name(sdk):
         (print, "guarded by seawall.guard"),
         ("gpt-4", "a client of the openai or anthropic SDK or a LangChain Runnable, not 'gpt-4'"),
         (None, "not None"),
+        (openai.OpenAI, r"make a client of it: OpenAI\(…\)"),
     ):
         with pytest.raises(ConfigurationTypeError, match=words):
             seawall.resilient(given)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
 import anthropic
 import openai
 import pydantic
 import pytest
+from langchain_core.runnables import RunnableLambda
 
 import seawall
 from seawall.errors import ConfigurationError, ConfigurationTypeError, StreamInterruptedError
+from seawall.langchain import ChatOpenAI, create_production_llm
 from seawall.simulator import Simulator, faults
 
 ASKED: Any = [{"role": "user", "content": "hello there"}]
@@ -121,6 +125,28 @@ async def test_asynchronous_alternatives_are_awaited(sim, async_sdk, opened, oth
     assert content(await guarded(async_sdk, "sorry").chat.completions.create(**PLAIN)) == "sorry"
 
 
+def test_another_client_is_sent_the_same_content(sim, sdk, other):
+    sim.on("gpt-4", faults.status(500))
+    backup = openai.OpenAI(api_key="other", base_url=other.base_url)
+    guarded(sdk, backup).post("/chat/completions", content=io.BytesIO(json.dumps(PLAIN).encode()), cast_to=object)
+    assert [request.body for request in (*sim.requests, *other.requests)] == [PLAIN] * 3
+
+
+def test_another_client_is_sent_the_same_file(raw):
+    good = {"id": "f", "object": "file", "bytes": 1, "created_at": 1, "filename": "x", "purpose": "batch", "status": "processed"}
+    broken, backup = raw("nothing of use"), raw(good)
+    primary, other = (openai.OpenAI(api_key=url, base_url=url) for url in (broken.base_url, backup.base_url))
+    assert guarded(primary, other).files.create(file=("x", io.BytesIO(b"content")), purpose="batch").id == "f"
+    assert [b"content" in request.body for server in (broken, backup) for request in server.requests] == [True] * 3
+
+
+def test_a_clients_pipeline_may_be_another_clients_too(sim, sdk, other):
+    sim.on("gpt-4", faults.status(500))
+    first = guarded(sdk, openai.OpenAI(api_key="other", base_url=other.base_url), "sorry", lambda **asked: None)
+    second = seawall.resilient(sdk.with_options(timeout=5), first.pipeline)
+    assert "hello there" in content(second.chat.completions.create(**PLAIN)) and (sim.count(), other.count()) == (2, 1)
+
+
 def test_a_function_is_called_with_what_create_was_given(sim, sdk, other):
     sim.on("gpt-4", faults.status(500))
     backup = openai.OpenAI(api_key="other", base_url=other.base_url)
@@ -128,6 +154,8 @@ def test_a_function_is_called_with_what_create_was_given(sim, sdk, other):
     assert "[small] hello there" in content(client.chat.completions.create(**PLAIN, temperature=0.5))
     assert "[small] hello there" in text(client.chat.completions.create(**PLAIN, stream=True))
     assert other.requests[0].body == {"model": "small", "messages": ASKED, "temperature": 0.5}
+    client.chat.completions.create(**PLAIN, extra_body={"top_k": 4})
+    assert other.requests[-1].body == {"model": "small", "messages": ASKED, "top_k": 4}
 
 
 def test_a_text_stands_in_as_an_answer(sim, sdk, claude):
@@ -195,6 +223,9 @@ def test_alternatives_that_cannot_be_meant_are_refused(sdk, async_sdk, claude):
         (7, "fallback 1 must be another client of the same SDK.*not 7"),
         (None, "not None"),
         (openai.OpenAI, "fallback 1 must be"),
+        (RunnableLambda(str.upper), "fallback 1 must be"),
+        (create_production_llm(api_key="k"), "fallback 1 must be"),
+        (ChatOpenAI(model="m", api_key="k"), "fallback 1 must be"),
         (later, "fallback 1 is asynchronous and OpenAI is not"),
     ):
         with pytest.raises(ConfigurationTypeError, match=words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -289,8 +290,6 @@ def test_messages_break_off_aloud(sim, claude, watched, fault):
 
 
 def events(*kinds: tuple[str, Any]) -> str:
-    import json
-
     return "".join(f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n" for kind, more in kinds)
 
 
@@ -349,20 +348,80 @@ def test_a_tool_call_is_content_and_a_role_is_none(raw):
 
 
 def lines(*chunks: Any) -> str:
-    import json
-
     whole = [{"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **chunk} for chunk in chunks]
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in whole)
 
 
 def test_what_is_held_back_is_bounded(raw):
     role = {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}
-    server = raw(lines(*[role] * 70))
+    content = {"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}]}
+    server = raw(lines(*[role] * 63), lines(content))
+    client = seawall.resilient(openai.OpenAI(api_key="k", base_url=server.base_url), retry=seawall.Retry(3, wait=0))
+    assert text(client.chat.completions.create(**PLAIN, stream=True)) == "hi" and len(server.requests) == 2
+    server = raw(lines(*[role] * 64))
     client = seawall.resilient(openai.OpenAI(api_key="k", base_url=server.base_url), retry=seawall.Retry(3, wait=0))
     seen: list[Any] = []
     with pytest.raises(StreamInterruptedError) as caught:
         seen.extend(client.chat.completions.create(**PLAIN, stream=True))
     assert len(server.requests) == 1 and caught.value.partial == "" and isinstance(caught.value.__cause__, MalformedResponseError)
+
+
+def test_the_text_so_far_is_the_first_choices(raw):
+    said = [{"choices": [{"index": index, "delta": {"content": f"{index}"}}]} for index in (0, 1, 0)]
+    server = raw(lines(*said))
+    client = seawall.resilient(openai.OpenAI(api_key="k", base_url=server.base_url), retry=seawall.Retry(3, wait=0))
+    with pytest.raises(StreamInterruptedError) as caught:
+        list(client.chat.completions.create(**PLAIN, n=2, stream=True))
+    assert caught.value.partial == "00"
+
+
+def test_of_messages_a_tools_block_is_content_and_an_empty_one_of_text_is_none(raw):
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+               "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}  # fmt: skip
+    begun, end = ("message_start", {"message": message}), ("message_stop", {})
+    tool = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    for block, requests in (
+        ({"type": "text", "text": ""}, 2),
+        ({"type": "thinking", "thinking": "", "signature": ""}, 2),
+        (tool, 1),
+    ):
+        server = raw(events(begun, ("content_block_start", {"index": 0, "content_block": block})), events(begun, end))
+        client = seawall.resilient(anthropic.Anthropic(api_key="k", base_url=server.base_url), retry=seawall.Retry(3, wait=0))
+        if requests == 1:
+            with pytest.raises(StreamInterruptedError):
+                list(client.messages.create(**CLAUDE, stream=True))
+        else:
+            assert [event.type for event in client.messages.create(**CLAUDE, stream=True)] == ["message_start", "message_stop"]
+        assert len(server.requests) == requests, block
+
+
+def test_an_attempt_that_is_given_up_gives_its_connection_back(raw):
+    # Of these failures the SDK knows nothing: it would read on.
+    server = raw(events(BEGUN, FAILED), events(BEGUN, DELTA, COMPLETED))
+    plain = openai.OpenAI(api_key="k", base_url=server.base_url)
+    responses: list[Any] = []
+    plain._client.event_hooks["response"].append(responses.append)
+    stream = seawall.resilient(plain, retry=seawall.Retry(3, wait=0)).responses.create(model="m", input="hi", stream=True)
+    assert next(stream).type == "response.created"
+    assert [response.is_closed for response in responses] == [True, False]
+    stream.close()
+    assert responses[1].is_closed
+
+
+async def test_nor_does_an_asynchronous_one_keep_it(raw, opened):
+    server = raw(events(BEGUN, FAILED), events(BEGUN, DELTA, COMPLETED))
+    plain = opened(openai.AsyncOpenAI(api_key="k", base_url=server.base_url))
+    responses: list[Any] = []
+
+    async def heard(response: Any) -> None:
+        responses.append(response)
+
+    plain._client.event_hooks["response"].append(heard)
+    stream = await seawall.resilient(plain, retry=seawall.Retry(3, wait=0)).responses.create(model="m", input="hi", stream=True)
+    assert (await stream.__anext__()).type == "response.created"
+    assert [response.is_closed for response in responses] == [True, False]
+    await stream.close()
+    assert responses[1].is_closed
 
 
 def test_broken_json_in_a_stream_is_malformed(raw):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,12 +30,6 @@ class Answer:
     def events(self) -> list[str]:
         """The data of each event of a stream."""
         return [line.removeprefix("data: ") for line in self.raw.decode().split("\n\n") if line.startswith("data: ")]
-
-
-@pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator() as simulator:
-        yield simulator
 
 
 def asked(sim: Simulator, path: str, body: Any = None, *, method: str | None = None, key: str | None = "k") -> Answer:
