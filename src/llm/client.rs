@@ -15,7 +15,7 @@ use super::secret::{ApiKey, Secrets};
 use super::transport::{Origin, Phase, proxy_is_set};
 
 /// The longest reply held if nothing was said: a full request of embeddings fits.
-pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
+pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 /// How much of an error's body is read; its status says most of it already.
 const MAX_ERROR_BODY: usize = 4 * MAX_BODY;

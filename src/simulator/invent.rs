@@ -104,10 +104,14 @@ impl Making<'_> {
     /// A number of the question, or one, or what is nearest to it within the limits.
     fn number(&mut self, schema: &Value, whole: bool) -> f64 {
         let limit = |name: &str| schema.get(name).and_then(Value::as_f64);
-        let least = limit("minimum").or_else(|| limit("exclusiveMinimum").map(|l| l + 1.0)).unwrap_or(f64::MIN);
-        let most = limit("maximum").or_else(|| limit("exclusiveMaximum").map(|m| m - 1.0)).unwrap_or(f64::MAX);
-        let fits = |n: f64| n >= least && n <= most && (!whole || n.fract() == 0.0);
-        self.hints.number(fits).unwrap_or_else(|| 1f64.min(most).max(least))
+        let (least, above) = (limit("minimum").unwrap_or(f64::MIN), limit("exclusiveMinimum").unwrap_or(f64::NEG_INFINITY));
+        let (most, below) = (limit("maximum").unwrap_or(f64::MAX), limit("exclusiveMaximum").unwrap_or(f64::INFINITY));
+        let fits = |n: f64| n >= least && n > above && n <= most && n < below && (!whole || n.fract() == 0.0);
+        let (low, high) = (least.max(above), most.min(below));
+        // Where no number fits, one all the same: the schema is the caller's.
+        let near = if high <= 1.0 { [high.floor(), high.ceil() - 1.0, high] } else { [low.ceil(), low.floor() + 1.0, low] };
+        let tried = [1.0, near[0], near[1], low / 2.0 + high / 2.0, near[2]];
+        self.hints.number(fits).or_else(|| tried.into_iter().find(|n| fits(*n))).unwrap_or(1.0)
     }
 }
 
@@ -117,6 +121,21 @@ mod tests {
 
     fn invent(schema: &Value) -> Value {
         super::invent(schema, &mut Hints::default())
+    }
+
+    #[test]
+    fn a_number_keeps_all_its_limits() {
+        for (schema, fits) in [
+            (json!({ "type": "integer", "minimum": 1.5 }), 2.0..=2.0),
+            (json!({ "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1 }), 0.1..=0.9),
+            (json!({ "type": "integer", "exclusiveMinimum": 4, "maximum": 5 }), 5.0..=5.0),
+            (json!({ "type": "integer", "exclusiveMaximum": 0 }), -1.0..=-1.0),
+            (json!({ "type": "number", "maximum": -2.5 }), -3.0..=-2.5),
+            (json!({ "type": "integer", "minimum": -3, "maximum": -3 }), -3.0..=-3.0),
+        ] {
+            let number = invent(&schema).as_f64().unwrap();
+            assert!(fits.contains(&number), "{schema}: {number}");
+        }
     }
 
     #[test]

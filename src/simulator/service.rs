@@ -39,7 +39,9 @@ fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
         .map(|(name, value)| {
             let shown = match name.as_str() {
                 "authorization" => "Bearer ***".to_owned(),
-                "api-key" | "x-api-key" | "proxy-authorization" | "cookie" => "***".to_owned(),
+                "proxy-authorization" | "cookie" => "***".to_owned(),
+                // Whatever a service calls its own: x-api-key, x-goog-api-key, x-auth-token.
+                other if other.ends_with("api-key") || other.ends_with("-token") => "***".to_owned(),
                 _ => String::from_utf8_lossy(value.as_bytes()).into_owned(),
             };
             (name.as_str().to_owned(), shown)
