@@ -116,7 +116,9 @@ def test_the_log_holds_every_request_as_it_came(sim, talk, send) -> None:
 
 @pytest.mark.parametrize("name", ["x-api-key", "api-key", "x-goog-api-key", "X-Auth-Token", "cookie", "proxy-authorization"])
 def test_the_log_holds_no_key_whatever_its_header_is_called(sim, name) -> None:
-    Chat("m", api_key="sk-of-mine", base_url=sim.base_url, default_headers={name: "sk-secret", "idempotency-key": "k"}).invoke("x")
+    Chat("m", api_key="sk-of-mine", base_url=sim.base_url, default_headers={name: "sk-secret", "idempotency-key": "k"}).invoke(
+        "x"
+    )
     headers = sim.requests[0].headers
     assert (headers[name.lower()], headers["authorization"], headers["idempotency-key"]) == ("***", "Bearer ***", "k")
 
