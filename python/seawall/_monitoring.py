@@ -162,7 +162,7 @@ class MonitoringSystem(_seawall.MonitoringSystem):
     @property
     def window_size(self) -> int:
         """How many of the last requests count."""
-        return self.window
+        return int(self.window)
 
     @property
     def thresholds(self) -> Thresholds:

@@ -39,7 +39,9 @@ class Prices(MutableMapping[str, Price]):
         return {model: Price(prompt, completion, cached) for model, prompt, completion, cached in _seawall.prices()}
 
     def _put(self, table: dict[str, Price]) -> None:
-        _seawall.set_prices([(model, p.prompt, p.completion, p.prompt if p.cached is None else p.cached) for model, p in table.items()])
+        _seawall.set_prices(
+            [(model, p.prompt, p.completion, p.prompt if p.cached is None else p.cached) for model, p in table.items()]
+        )
 
     def __getitem__(self, model: str) -> Price:
         return self._table()[model]
@@ -48,7 +50,9 @@ class Prices(MutableMapping[str, Price]):
         if not isinstance(model, str) or not model:
             raise ConfigurationError(f"a model's name must be a text, not {shown(model)}")
         if not isinstance(price, tuple) or not 1 <= len(price) <= 3:
-            raise ConfigurationTypeError(f"prices[{model!r}] must be (prompt, completion) or (prompt, completion, cached), not {shown(price)}")
+            raise ConfigurationTypeError(
+                f"prices[{model!r}] must be (prompt, completion) or (prompt, completion, cached), not {shown(price)}"
+            )
         self._put(self._table() | {model: Price(*price)})
 
     def __delitem__(self, model: str) -> None:

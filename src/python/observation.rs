@@ -63,9 +63,9 @@ fn prices() -> Vec<(String, f64, f64, f64)> {
 
 /// Puts another price table in its place.
 #[pyfunction]
-fn set_prices(py: Python<'_>, table: Vec<(String, Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>)>) -> PyResult<()> {
+fn set_prices<'py>(py: Python<'py>, table: Vec<(String, [Bound<'py, PyAny>; 3])>) -> PyResult<()> {
     let mut prices = Vec::new();
-    for (model, prompt, completion, cached) in table {
+    for (model, [prompt, completion, cached]) in table {
         let of = |what: &str, value: &Bound<'_, PyAny>| {
             let price = value.extract::<f64>().ok().filter(|price| (0.0..=1e6).contains(price));
             price.ok_or_else(|| {

@@ -8,7 +8,7 @@ use crate::telemetry::{Note, Request};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyType};
+use pyo3::types::{PyList, PyTuple, PyType};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -240,9 +240,9 @@ impl Story {
         self.told(py)?.bind(py).get_item(at)
     }
 
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyAny>, Py<PyAny>))> {
-        let restored = py.import("seawall._story")?.getattr("Told")?;
-        Ok((restored, (self.attempts(py)?, self.told(py)?.clone_ref(py))))
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let told = py.import("seawall._story")?.getattr("Told")?;
+        (told, (self.attempts(py)?, self.told(py)?)).into_pyobject(py)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

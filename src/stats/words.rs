@@ -50,7 +50,8 @@ impl Word {
         if text.is_empty() {
             return Word::NONE;
         }
-        let text = &text[..text.floor_char_boundary(LONGEST)];
+        let end = (0..=LONGEST.min(text.len())).rfind(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let text = &text[..end];
         if let Some(table) = &*WORDS.read().unwrap_or_else(PoisonError::into_inner)
             && let Some(number) = table.numbers.get(text)
         {

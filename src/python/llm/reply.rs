@@ -314,6 +314,7 @@ impl Reply {
 
     /// As it was, from what `__reduce__` gives.
     #[staticmethod]
+    #[allow(clippy::too_many_arguments)] // one per part
     fn _restored(
         py: Python<'_>,
         raw: Vec<u8>,
