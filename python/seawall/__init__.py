@@ -57,7 +57,7 @@ from seawall._words import (
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
 if TYPE_CHECKING:
-    from seawall import testing
+    from seawall import dashboard, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._sdk import resilient
 
@@ -65,7 +65,7 @@ __version__ = "0.1.0"
 
 
 # Loaded when first asked for: most programs go without.
-_LATER = {"testing": "testing", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports", "resilient": "_sdk"}
+_LATER = {"testing": "testing", "dashboard": "dashboard", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports", "resilient": "_sdk"}
 
 
 def __getattr__(name: str) -> Any:
@@ -108,6 +108,7 @@ __all__ = [
     "circuit",
     "circuits",
     "classify",
+    "dashboard",
     "errors",
     "guard",
     "presets",

@@ -5,6 +5,7 @@ mod bare;
 mod compiled;
 mod convert;
 mod coroutine;
+mod dashboard;
 mod errors;
 mod event_loop;
 mod flight;
@@ -86,6 +87,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     virtual_time::register(m)?;
     llm::register(m)?;
     monitor::register(m)?;
+    m.add_class::<dashboard::Dashboard>()?;
     m.add_class::<simulator::SimulatedServer>()?;
     m.add_function(wrap_pyfunction!(simulator::read_script, m)?)?;
     slots::set(m.py())?;
