@@ -65,7 +65,13 @@ __version__ = "0.1.0"
 
 
 # Loaded when first asked for: most programs go without.
-_LATER = {"testing": "testing", "dashboard": "dashboard", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports", "resilient": "_sdk"}
+_LATER = {
+    "testing": "testing",
+    "dashboard": "dashboard",
+    "CircuitEvent": "_circuit_reports",
+    "CircuitMetrics": "_circuit_reports",
+    "resilient": "_sdk",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,14 +20,24 @@ def guarded():
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.0.0.1:{port}", "localhost:{port}", "LOCALHOST", "[::1]:{port}", "seawall.localhost:{port}", "10.1.2.3:80"]
+    "host",
+    ["127.0.0.1", "127.0.0.1:{port}", "localhost:{port}", "LOCALHOST", "[::1]:{port}", "seawall.localhost:{port}", "10.1.2.3:80"],
 )
 def test_on_the_loopback_it_answers_to_addresses_and_to_localhost(ask, served, host):
     assert ask("/", host=host.format(port=served.port)).status == 200
 
 
 @pytest.mark.parametrize(
-    "host", ["rebound.example", "rebound.example:{port}", "127.0.0.1.rebound.example", "localhost.rebound.example", "", "[::1", "127.0.0.1@evil"]
+    "host",
+    [
+        "rebound.example",
+        "rebound.example:{port}",
+        "127.0.0.1.rebound.example",
+        "localhost.rebound.example",
+        "",
+        "[::1",
+        "127.0.0.1@evil",
+    ],
 )
 def test_a_page_elsewhere_that_had_its_name_lead_here_sees_nothing(ask, served, host):
     for path in ("/", "/api/state", "/nothing"):
@@ -64,7 +74,15 @@ def test_there_are_two_paths(ask):
 
 
 def test_no_answer_is_without_its_guards(ask, guarded, asked):
-    answers = [ask("/"), ask(), ask("/nothing"), ask(method="POST"), ask(host="rebound.example"), asked(guarded, "/"), asked(guarded)]
+    answers = [
+        ask("/"),
+        ask(),
+        ask("/nothing"),
+        ask(method="POST"),
+        ask(host="rebound.example"),
+        asked(guarded, "/"),
+        asked(guarded),
+    ]
     answers.append(asked(guarded, f"/?token={TOKEN}"))
     for answer in answers:
         headers = answer.headers

@@ -31,7 +31,13 @@ def test_breakers_are_told_as_they_are(ask):
         rate.record_success()
     told = ask().body
     seen = of(told, "opens")
-    assert (seen["state"], seen["in_a_row"], seen["in_a_row_limit"], seen["since"], seen["opens_in"]) == ("closed", 1, 2, None, None)
+    assert (seen["state"], seen["in_a_row"], seen["in_a_row_limit"], seen["since"], seen["opens_in"]) == (
+        "closed",
+        1,
+        2,
+        None,
+        None,
+    )
     seen = of(told, "rate")
     assert (seen["failure_rate"], seen["failure_rate_limit"], seen["window_calls"]) == (0.5, 0.5, 8)
     opens.record_failure()
@@ -225,7 +231,12 @@ def test_garbage_is_answered_or_dropped(served, ask, told, capfd, data):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from([b"GET ", b"/", b" HTTP/1.1\r\n", b"Host: 127.0.0.1\r\n", b"\r\n", b"?token=", b"Cookie: ", b"%"]) | st.binary(max_size=30)))
+@given(
+    st.lists(
+        st.sampled_from([b"GET ", b"/", b" HTTP/1.1\r\n", b"Host: 127.0.0.1\r\n", b"\r\n", b"?token=", b"Cookie: ", b"%"])
+        | st.binary(max_size=30)
+    )
+)
 def test_no_bytes_end_it(served, ask, told, pieces):
     told(served, b"".join(pieces))
     assert ask("/").status == 200
@@ -304,5 +315,7 @@ assert codes == [0] * 60, codes
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_child_finds_no_breaker_held_by_whoever_looked(forking):
-    ended = subprocess.run([sys.executable, "-c", forking + FORKS_WHILE_LOOKED_AT], capture_output=True, text=True, timeout=180, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", forking + FORKS_WHILE_LOOKED_AT], capture_output=True, text=True, timeout=180, check=False
+    )
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -116,7 +116,9 @@ def serve(
     if not host:
         raise ConfigurationError("host must be a name or an address, not ''; \"0.0.0.0\" is every address of this machine")
     if token is not None and not isinstance(token, str):
-        raise ConfigurationTypeError(f"token must be a text of at least 16 characters, not an object of type {type(token).__name__}")
+        raise ConfigurationTypeError(
+            f"token must be a text of at least 16 characters, not an object of type {type(token).__name__}"
+        )
     if title is not None and not isinstance(title, str):
         raise ConfigurationTypeError(f"title must be a text, not {shown(title)}")
     if not isinstance(quiet, bool):
