@@ -37,7 +37,7 @@ class Dashboard:
     def url(self) -> str:
         """Where to open it on this machine: `http://127.0.0.1:8809`. Without the token, where it has one."""
         host, port = self.host, self.port
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  where all are, this one is
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property

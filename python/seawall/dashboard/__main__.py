@@ -9,13 +9,14 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from seawall import dashboard
 from seawall.errors import ConfigurationError
 
-TOKEN = "SEAWALL_DASHBOARD_TOKEN"
+TOKEN = "SEAWALL_DASHBOARD_TOKEN"  # noqa: S105  a name
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,11 +67,9 @@ def _kept() -> None:
     """Until Ctrl-C, or the signal that ends programs."""
     for each in (signal.SIGTERM, signal.SIGINT):  # started in the background by a shell, Ctrl-C's would be ignored
         signal.signal(each, _interrupt)
-    _say("Ctrl-C ends it")
-    try:
+    with suppress(KeyboardInterrupt):
+        _say("Ctrl-C ends it")
         threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -52,9 +52,8 @@ function verdict(state, now) {
   const failed = rate(now.errors, now.calls);
   const failing = now.calls >= state.limits.minimum_calls ? levelOf(failed, state.limits.error_rate) : null;
   const ill = state.monitors.filter((monitor) => monitor.level !== "normal");
-  const calls = now.calls ? `${some(now.calls, "call")} in the last minute, ${now.errors ? `${share(failed)} failed` : "none failed"}` : "no calls in the last minute";
+  const calls = now.calls ? `${some(now.calls, "call")} in the last minute, ${now.errors ? `${share(failed)} failed` : "none failed"}` : "No calls in the last minute";
   const told = [...ill.map((monitor) => `${monitor.name}: ${monitor.level}`), calls];
-  const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
   if (open.length) {
     const total = state.breakers.length;
     const text = `${open.length} of ${some(total, "circuit")} ${open.length === 1 ? "is" : "are"} open`;
@@ -62,13 +61,13 @@ function verdict(state, now) {
   }
   if (failing === "bad" || ill.some((monitor) => BAD.has(monitor.level))) {
     const text = failing === "bad" ? `${share(failed)} of calls fail` : `${ill.find((monitor) => BAD.has(monitor.level)).name} is ${ill.find((monitor) => BAD.has(monitor.level)).level}`;
-    return { level: "bad", text, detail: sentence(told.join(" · ")), title: "(failing)" };
+    return { level: "bad", text, detail: told.join(" · "), title: "(failing)" };
   }
   if (half.length || failing || ill.length) {
-    const text = half.length ? `${some(half.length, "circuit")} ${half.length === 1 ? "finds" : "find"} out whether it works again`
+    const text = half.length ? `${half.length} of ${some(state.breakers.length, "circuit")} ${half.length === 1 ? "is" : "are"} half open`
       : failing ? `${share(failed)} of calls fail` : `${ill[0].name} warns`;
     const names = half.length ? [list(half.map(nameOf), 4)] : [];
-    return { level: "watch", text, detail: sentence([...names, ...told].join(" · ")), title: "(!)" };
+    return { level: "watch", text, detail: [...names, ...told].join(" · "), title: "(!)" };
   }
   const aside = of("disabled", "metrics_only").length;
   if (!state.breakers.length && !now.calls && !state.series.length) {
@@ -76,7 +75,7 @@ function verdict(state, now) {
   }
   const closed = state.breakers.length - aside;
   const text = !state.breakers.length ? "All is well" : `${closed === 1 ? "The circuit is" : `All ${count(closed)} circuits are`} closed${aside ? `, ${aside} set aside by hand` : ""}`;
-  return { level: "calm", text, detail: sentence(calls) };
+  return { level: "calm", text, detail: calls };
 }
 
 function showHealth(found) {
