@@ -88,7 +88,7 @@ fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Asked<T
 /// The same to be awaited. It begins at once.
 pub fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
     #[cfg(unix)]
-    let ask = || super::signals::back(ask);
+    let ask = || crate::drive::signals::back(ask);
     let asked = tokio::task::spawn_blocking(ask);
     async move {
         match asked.await {

@@ -5,7 +5,7 @@ use super::error::{ApiError, ErrorKind};
 #[cfg(unix)]
 use super::fork::Gate;
 #[cfg(unix)]
-use super::signals;
+use crate::drive::signals;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::runtime::{Builder, Handle, Runtime};
 

@@ -5,6 +5,7 @@ mod bare;
 mod compiled;
 mod convert;
 mod coroutine;
+mod dashboard;
 mod ending;
 mod errors;
 mod event_loop;
@@ -90,6 +91,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     virtual_time::register(m)?;
     llm::register(m)?;
     monitor::register(m)?;
+    m.add_class::<dashboard::Dashboard>()?;
     m.add_class::<monitoring_system::MonitoringSystem>()?;
     observation::register(m)?;
     m.add_class::<story::Story>()?;

@@ -2,8 +2,10 @@
 
 mod circuit;
 mod config;
+pub mod known;
 mod sync;
 mod window;
+pub mod words;
 
 pub use circuit::{Evidence, Permit, Transition};
 pub use config::{Cause, Change, Config, Outlook, Slow, State};
