@@ -33,6 +33,7 @@ mod stack;
 mod state;
 mod story;
 mod tally;
+mod telemetry;
 mod threads;
 mod turnstile;
 mod virtual_time;
@@ -94,6 +95,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<dashboard::Dashboard>()?;
     m.add_class::<monitoring_system::MonitoringSystem>()?;
     observation::register(m)?;
+    telemetry::register(m)?;
     m.add_class::<story::Story>()?;
     m.add_class::<simulator::SimulatedServer>()?;
     m.add_function(wrap_pyfunction!(simulator::read_script, m)?)?;

@@ -158,6 +158,6 @@ pub fn abandoned(operation: &'static str, begun_ns: u64, requests: &[Request]) {
     if !is_on() || requests.is_empty() {
         return;
     }
-    ledger::requested(requests);
+    ledger::abandoned(requests);
     listeners().iter().for_each(|listener| listener.abandoned(operation, begun_ns, requests));
 }

@@ -1,7 +1,19 @@
-//! What all calls of the process went through: who wants to hear of them, and the ledger that counts them while somebody does.
+//! What all calls of the process went through: who wants to hear of them, the ledger that counts them while somebody does, and the
+//! exporters that show it.
 
+#[cfg(feature = "net")]
+mod exporter;
+#[cfg(all(feature = "net", unix))]
+mod group;
 mod hub;
 mod ledger;
+pub mod names;
+mod snapshot;
+mod text;
 
+#[cfg(feature = "net")]
+pub use exporter::{Exporter, Publisher, page};
 pub use hub::{Call, Listener, Listening, Note, Request, Watching, abandoned, ended, is_on, listen, passed, watch};
 pub use ledger::{Failed, Series, failures, snapshot};
+pub use snapshot::{Samples, Snapshot, Value, forget, numbers};
+pub use text::{Format, text};
