@@ -19,3 +19,4 @@ pub mod serve;
 #[cfg(feature = "net")]
 pub mod simulator;
 pub mod stats;
+pub mod telemetry;

@@ -6,7 +6,7 @@ from seawall import errors, presets
 from seawall._circuits import CircuitBreakerMonitor, circuits
 from seawall._classify import classify, register_classifier, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
-from seawall._monitoring import Alert, MonitoringSystem
+from seawall._monitoring import Alert, MonitoringSystem, observe
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
 from seawall._seawall import (
@@ -59,6 +59,7 @@ from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, Se
 if TYPE_CHECKING:
     from seawall import dashboard, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
+    from seawall._prices import Price, prices
     from seawall._sdk import resilient
 
 __version__ = "0.1.0"
@@ -70,6 +71,8 @@ _LATER = {
     "dashboard": "dashboard",
     "CircuitEvent": "_circuit_reports",
     "CircuitMetrics": "_circuit_reports",
+    "Price": "_prices",
+    "prices": "_prices",
     "resilient": "_sdk",
 }
 
@@ -100,6 +103,7 @@ __all__ = [
     "Permit",
     "Pipeline",
     "PipelineOrderWarning",
+    "Price",
     "Prompt",
     "Rejected",
     "Retry",
@@ -117,7 +121,9 @@ __all__ = [
     "dashboard",
     "errors",
     "guard",
+    "observe",
     "presets",
+    "prices",
     "register_classifier",
     "remaining",
     "resilient",

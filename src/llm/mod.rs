@@ -28,6 +28,7 @@ pub mod rule;
 pub mod runtime;
 pub mod secret;
 pub mod sse;
+pub mod story;
 pub mod stream;
 mod transport;
 pub mod usage;
