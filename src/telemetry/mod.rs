@@ -1,6 +1,8 @@
-//! What all calls of the process went through: who wants to hear of them, and the ledger that counts them while somebody does.
+//! What all calls of the process went through: who wants to hear of them, and the ledger that counts them while somebody does;
+//! and what breakers and monitors there are.
 
 mod hub;
+pub mod known;
 mod ledger;
 
 pub use hub::{Call, Listener, Listening, Note, Request, Watching, abandoned, ended, is_on, listen, passed, watch};

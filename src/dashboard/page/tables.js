@@ -183,7 +183,7 @@ function seriesTable(host) {
       judged("Failed", (row) => rate(row.errors, row.calls), "error_rate"),
       {
         title: "As", wide: true, long: true, value: (row) => row.classes[0]?.[0] ?? null,
-        fill: (cell, row) => say(cell, row.classes.map(([name, times]) => `${name.replaceAll("_", " ")} ${count(times)}`).join(", ") || NONE),
+        fill: (cell, row) => say(cell, row.classes.map(([name, times]) => `${name || "failed"} ${count(times)}`).join(", ") || NONE),
       },
       judged("Retried", (row) => rate(row.retried, row.calls), "retry_rate"),
       number("Fallback", (row) => rate(row.fallbacks, row.calls), share, { wide: true }),
