@@ -59,6 +59,10 @@ fn quantile(latencies: &stats::Histogram, per_mille: u32) -> Option<f64> {
     latencies.quantile(per_mille).map(seconds)
 }
 
+fn cost(tally: &stats::Tally) -> Option<f64> {
+    (tally.cost_nano > 0).then(|| tally.cost())
+}
+
 fn shown(at_ns: u64, slot: &stats::Slot) -> Slot {
     Slot {
         at: seconds(at_ns),
@@ -66,6 +70,8 @@ fn shown(at_ns: u64, slot: &stats::Slot) -> Slot {
         errors: slot.tally.errors,
         retried: slot.tally.retried,
         fallbacks: slot.tally.fallbacks,
+        tokens: slot.tally.tokens,
+        cost: cost(&slot.tally),
         mean: slot.tally.mean_seconds(),
         p50: quantile(&slot.latencies, 500),
         p95: quantile(&slot.latencies, 950),
@@ -88,7 +94,7 @@ fn one(series: &telemetry::Series) -> Series {
         retried: calls.tally.retried,
         fallbacks: calls.tally.fallbacks,
         tokens: calls.tally.tokens,
-        cost: (calls.tally.cost_nano > 0).then(|| calls.tally.cost()),
+        cost: cost(&calls.tally),
         p50: quantile(&calls.latencies, 500),
         p95: quantile(&calls.latencies, 950),
         p99: quantile(&calls.latencies, 990),

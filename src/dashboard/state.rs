@@ -122,6 +122,8 @@ pub struct Slot {
     pub errors: u64,
     pub retried: u64,
     pub fallbacks: u64,
+    pub tokens: u64,
+    pub cost: Option<f64>,
     pub mean: Option<f64>,
     pub p50: Option<f64>,
     pub p95: Option<f64>,

@@ -39,8 +39,7 @@ function showTiles(state, now) {
   tiles.retried(share(retried), some(now.retried, "call"), judged(retried, limits.retry_rate));
   tiles.fell(share(fell), some(now.fallbacks, "call"));
   tiles.latency(span(now.p95), `p50 ${span(now.p50)}, p99 ${span(now.p99)}`, judged(now.mean, limits.latency));
-  const [tokens, costs] = [state.series.reduce((sum, row) => sum + row.tokens, 0), state.series.map((row) => row.cost).filter((cost) => cost !== null)];
-  tiles.tokens(count(tokens), costs.length ? `about ${money(costs.reduce((a, b) => a + b, 0))}` : "since it is watched");
+  tiles.tokens(count(now.tokens), now.cost === null ? "no price known" : `about ${money(now.cost)}`);
 }
 
 const list = (names, most) => names.slice(0, most).join(", ") + (names.length > most ? ` and ${names.length - most} more` : "");
@@ -53,19 +52,20 @@ function verdict(state, now) {
   const failing = now.calls >= state.limits.minimum_calls ? levelOf(failed, state.limits.error_rate) : null;
   const ill = state.monitors.filter((monitor) => monitor.level !== "normal");
   const calls = now.calls ? `${some(now.calls, "call")} in the last minute, ${now.errors ? `${share(failed)} failed` : "none failed"}` : "No calls in the last minute";
-  const told = [...ill.map((monitor) => `${monitor.name}: ${monitor.level}`), calls];
+  const told = [...ill.map((monitor) => `monitor ${monitor.name}: ${monitor.level}`), calls];
   if (open.length) {
     const total = state.breakers.length;
     const text = `${open.length} of ${some(total, "circuit")} ${open.length === 1 ? "is" : "are"} open`;
     return { level: "bad", text, detail: [list(open.map(nameOf), 4), ...told].join(" · "), title: `(${open.length} open)` };
   }
-  if (failing === "bad" || ill.some((monitor) => BAD.has(monitor.level))) {
-    const text = failing === "bad" ? `${share(failed)} of calls fail` : `${ill.find((monitor) => BAD.has(monitor.level)).name} is ${ill.find((monitor) => BAD.has(monitor.level)).level}`;
+  const worst = ill.find((monitor) => BAD.has(monitor.level));
+  if (failing === "bad" || worst) {
+    const text = failing === "bad" ? `${share(failed)} of calls fail` : `Monitor ${worst.name}: ${worst.level}`;
     return { level: "bad", text, detail: told.join(" · "), title: "(failing)" };
   }
   if (half.length || failing || ill.length) {
     const text = half.length ? `${half.length} of ${some(state.breakers.length, "circuit")} ${half.length === 1 ? "is" : "are"} half open`
-      : failing ? `${share(failed)} of calls fail` : `${ill[0].name} warns`;
+      : failing ? `${share(failed)} of calls fail` : `Monitor ${ill[0].name} warns`;
     const names = half.length ? [list(half.map(nameOf), 4)] : [];
     return { level: "watch", text, detail: [...names, ...told].join(" · "), title: "(!)" };
   }
@@ -125,7 +125,7 @@ function showAlerts(state) {
 }
 
 // What the attempts themselves tell.
-const QUIET = new Set(["attempt.started", "retry.scheduled"]);
+const QUIET = new Set(["attempt.started", "retry.scheduled", "retry.exhausted"]);
 
 function story(failure) {
   const heads = ["", "Where", "Outcome", "Took", "Then waited"].map((name, i) => make("th", { scope: "col", class: i > 2 ? "number" : null }, name || make("span", { class: "unseen" }, "Attempt")));
