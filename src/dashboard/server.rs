@@ -6,6 +6,7 @@ use super::page::{self, Page};
 use super::state::Process;
 use crate::drive::clock;
 use crate::serve;
+use crate::telemetry::{self, Watching};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -24,8 +25,9 @@ use tokio::net::TcpStream;
 const CONNECTIONS: usize = 64;
 /// A connection is for one question, which has this long to be asked and its answer to be read.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// However many ask, the state is not taken together more often than this.
+/// However many ask, the state is not taken together more often than this, nor for more than a part of the time.
 const FRESH: Duration = Duration::from_millis(100);
+const PART: u32 = 20;
 /// The port where none is said, and how many after it are tried.
 const USUAL: std::ops::Range<u16> = 8809..8829;
 
@@ -55,12 +57,14 @@ pub enum Refused {
 pub struct Dashboard {
     server: serve::Server,
     shared: Arc<Shared>,
+    /// Calls are counted as long as somebody may look.
+    _watching: Watching,
 }
 
 struct Shared {
     guard: Guard,
     process: Process,
-    /// When the last state was taken together, and its text.
+    /// Until when the last state is fresh, and its text.
     state: Mutex<Option<(Instant, Bytes)>>,
 }
 
@@ -90,14 +94,13 @@ impl Dashboard {
         };
         let listener = serve::resolve(&options.host, port).and_then(serve::listen).map_err(refused)?;
         let address = listener.local_addr().map_err(Refused::Io)?;
-        let now = clock::now();
-        let since = gather::unix(now);
+        let watching = telemetry::watch();
         let pid = std::process::id();
         let process = Process {
             id: format!("{pid}-{:x}", clock::seed()),
             title: options.title.clone(),
             pid,
-            watching_since: since,
+            watching_since: gather::unix(clock::now()),
             version: env!("CARGO_PKG_VERSION"),
         };
         let guard = match &options.token {
@@ -107,7 +110,7 @@ impl Dashboard {
         let shared = Arc::new(Shared { guard, process, state: Mutex::new(None) });
         let inner = shared.clone();
         let begun = serve::Server::start("seawall-dashboard", listener, CONNECTIONS, move |stream| talk(stream, inner.clone()));
-        Ok(Dashboard { server: begun.map_err(Refused::Io)?, shared })
+        Ok(Dashboard { server: begun.map_err(Refused::Io)?, shared, _watching: watching })
     }
 
     /// Where it listens.
@@ -165,13 +168,15 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
 impl Shared {
     fn text(&self) -> Bytes {
         let mut last = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, text)) = &*last
-            && at.elapsed() < FRESH
+        let begun = Instant::now();
+        if let Some((until, text)) = &*last
+            && begun < *until
         {
             return text.clone();
         }
         let text: Bytes = serde_json::to_vec(&gathered(&self.process)).unwrap_or_default().into();
-        *last = Some((Instant::now(), text.clone()));
+        let ended = Instant::now();
+        *last = Some((ended + FRESH.max((ended - begun) * PART), text.clone()));
         text
     }
 }

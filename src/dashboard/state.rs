@@ -90,16 +90,16 @@ pub struct Breaker {
 }
 
 /// Calls of one pipeline to one model at one endpoint.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Series {
-    pub pipeline: String,
-    pub model: String,
-    pub endpoint: String,
+    pub pipeline: &'static str,
+    pub model: &'static str,
+    pub endpoint: &'static str,
     /// Calls that ended, and how.
     pub calls: u64,
     pub errors: u64,
-    /// The failure classes of these, the most frequent first.
-    pub classes: Vec<(String, u64)>,
+    /// The classes of the errors that they ended with, the most frequent first.
+    pub classes: Vec<(&'static str, u64)>,
     pub attempts: u64,
     /// Of these calls, those that needed a retry.
     pub retried: u64,
@@ -122,6 +122,8 @@ pub struct Slot {
     pub errors: u64,
     pub retried: u64,
     pub fallbacks: u64,
+    pub tokens: u64,
+    pub cost: Option<f64>,
     pub mean: Option<f64>,
     pub p50: Option<f64>,
     pub p95: Option<f64>,
@@ -149,24 +151,37 @@ pub struct Alert {
 pub struct Failure {
     /// When it ended.
     pub at: f64,
-    pub pipeline: String,
-    pub model: String,
-    /// The failure's class.
-    pub class: String,
+    pub pipeline: &'static str,
+    pub model: &'static str,
+    /// The class of the error that it ended with.
+    pub error: &'static str,
     pub seconds: f64,
     pub attempts: Vec<Attempt>,
+    pub notes: Vec<Note>,
+}
+
+/// What a policy did in the course of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Note {
+    /// After the call's beginning.
+    pub seconds: f64,
+    /// `<policy>.<what happened>`.
+    pub event: &'static str,
+    /// The pipeline, breaker or model where it happened.
+    pub place: &'static str,
 }
 
 /// One attempt of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Attempt {
-    pub model: String,
-    pub endpoint: String,
-    /// The failure's class, or `ok`.
-    pub outcome: String,
-    /// The status that was answered, if any was.
+    pub model: &'static str,
+    pub endpoint: &'static str,
+    /// The class of the error, or `ok`.
+    pub outcome: &'static str,
+    /// The status of a failure, if any was answered.
     pub status: Option<u16>,
-    pub seconds: f64,
+    /// `None`: nobody waited for its end.
+    pub seconds: Option<f64>,
     /// The wait after it, if there was one.
     pub wait: Option<f64>,
 }

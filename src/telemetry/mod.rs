@@ -1,11 +1,12 @@
-//! What all calls of the process went through: who wants to hear of them, the ledger that counts them while somebody does, and the
-//! exporters that show it.
+//! What all calls of the process went through: who wants to hear of them, the ledger that counts them while somebody does, what
+//! breakers and monitors there are, and the exporters that show it.
 
 #[cfg(feature = "net")]
 mod exporter;
 #[cfg(all(feature = "net", unix))]
 mod group;
 mod hub;
+pub mod known;
 mod ledger;
 pub mod names;
 mod snapshot;

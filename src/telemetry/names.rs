@@ -113,6 +113,8 @@ metrics! {
         "How often circuit breakers of that name opened";
     CIRCUIT_REJECTIONS = "seawall_circuit_rejections_total", Counter, "", ["name"], Sum,
         "Calls that circuit breakers of that name turned away";
+    MONITOR_LEVEL = "seawall_monitor_level", Gauge, "", ["name"], Most,
+        "How bad it is by the monitor of that name: 0 normal, 1 warning, 2 critical, 3 emergency";
     PROCESSES = "seawall_processes", Gauge, "", [], Sum,
         "Processes that are alive and whose numbers are in this scrape";
     BUILD_INFO = "seawall_build_info", Gauge, "", ["version"], Most,

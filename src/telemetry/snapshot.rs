@@ -1,9 +1,10 @@
 //! The numbers of this process under the names of the table, and how those of several processes are put together.
 
+use super::known::{BREAKERS, Living, MONITORS};
 use super::ledger::{self, Series};
 use super::names::{self, BUCKETS, METRICS, Metric, Together};
 use crate::drive::clock;
-use crate::policies::circuit_breaker::{State, known};
+use crate::policies::circuit_breaker::State;
 use crate::stats::{Histogram, OTHER, Word};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -118,6 +119,7 @@ pub fn numbers() -> Snapshot {
         told(&mut snapshot, series, if at < MOST { source } else { other });
     }
     circuits(&mut snapshot);
+    monitors(&mut snapshot);
     snapshot.number(&names::PROCESSES, &[], 1.0);
     snapshot.number(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     snapshot
@@ -162,7 +164,7 @@ fn circuits(snapshot: &mut Snapshot) {
     let mut guard = GONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Gone { last, before, gone } = &mut *guard;
     let (mut seen, mut names): (HashMap<u64, (String, Counts)>, HashSet<String>) = Default::default();
-    for (number, breaker, name) in known::living() {
+    for Living { number, it: breaker, name } in BREAKERS.living() {
         let Some(name) = name.get().map(|name| clean(Word::of(name).as_str()).into_owned()) else { continue };
         let name = if names.len() < MOST || names.contains(&name) { name } else { OTHER.to_owned() };
         let outlook = breaker.outlook(now);
@@ -188,12 +190,21 @@ fn circuits(snapshot: &mut Snapshot) {
     *last = Some(seen);
 }
 
+fn monitors(snapshot: &mut Snapshot) {
+    for (at, monitor) in MONITORS.living().into_iter().enumerate() {
+        if let Some(name) = monitor.name.get() {
+            let name = if at < MOST { Word::of(name).as_str() } else { OTHER };
+            snapshot.number(&names::MONITOR_LEVEL, &[name], f64::from(monitor.it.level() as u8));
+        }
+    }
+}
+
 /// Begins at zero: what a process has counted before it was forked off is the other's.
 pub fn forget() {
     ledger::forget();
-    let before = known::living().into_iter().map(|(number, breaker, _)| {
-        let outlook = breaker.outlook(clock::now());
-        (number, (outlook.openings, outlook.rejected))
+    let before = BREAKERS.living().into_iter().map(|breaker| {
+        let outlook = breaker.it.outlook(clock::now());
+        (breaker.number, (outlook.openings, outlook.rejected))
     });
     let mut gone = GONE.lock().unwrap_or_else(PoisonError::into_inner);
     *gone = Gone { last: None, before: Some(before.collect()), gone: BTreeMap::new() };

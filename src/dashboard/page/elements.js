@@ -36,6 +36,7 @@ function share(x) {
 }
 function span(seconds) {
   if (seconds === null || seconds === undefined) return NONE;
+  if (seconds < 0.00005) return "<0.1 ms";
   if (seconds < 0.0095) return `${(seconds * 1000).toFixed(1)} ms`;
   if (seconds < 0.9995) return `${(seconds * 1000).toFixed(0)} ms`;
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;

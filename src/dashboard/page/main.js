@@ -34,13 +34,12 @@ function showTiles(state, now) {
   const enough = now.calls >= limits.minimum_calls;
   const judged = (value, names) => (enough ? levelOf(value, names) : null);
   const [failed, retried, fell] = [now.errors, now.retried, now.fallbacks].map((part) => rate(part, now.calls));
-  tiles.calls(count(now.calls), now.calls ? `${(now.calls / 60).toFixed(1)} a second` : "none yet");
+  tiles.calls(count(now.calls), now.calls ? `${(now.calls / Math.max(state.now - now.at, 1)).toFixed(1)} a second` : "none yet");
   tiles.failed(share(failed), some(now.errors, "call"), judged(failed, limits.error_rate));
   tiles.retried(share(retried), some(now.retried, "call"), judged(retried, limits.retry_rate));
   tiles.fell(share(fell), some(now.fallbacks, "call"));
   tiles.latency(span(now.p95), `p50 ${span(now.p50)}, p99 ${span(now.p99)}`, judged(now.mean, limits.latency));
-  const [tokens, costs] = [state.series.reduce((sum, row) => sum + row.tokens, 0), state.series.map((row) => row.cost).filter((cost) => cost !== null)];
-  tiles.tokens(count(tokens), costs.length ? `about ${money(costs.reduce((a, b) => a + b, 0))}` : "since it is watched");
+  tiles.tokens(count(now.tokens), now.cost === null ? "no price known" : `about ${money(now.cost)}`);
 }
 
 const list = (names, most) => names.slice(0, most).join(", ") + (names.length > most ? ` and ${names.length - most} more` : "");
@@ -53,19 +52,20 @@ function verdict(state, now) {
   const failing = now.calls >= state.limits.minimum_calls ? levelOf(failed, state.limits.error_rate) : null;
   const ill = state.monitors.filter((monitor) => monitor.level !== "normal");
   const calls = now.calls ? `${some(now.calls, "call")} in the last minute, ${now.errors ? `${share(failed)} failed` : "none failed"}` : "No calls in the last minute";
-  const told = [...ill.map((monitor) => `${monitor.name}: ${monitor.level}`), calls];
+  const told = [...ill.map((monitor) => `monitor ${monitor.name}: ${monitor.level}`), calls];
   if (open.length) {
     const total = state.breakers.length;
     const text = `${open.length} of ${some(total, "circuit")} ${open.length === 1 ? "is" : "are"} open`;
     return { level: "bad", text, detail: [list(open.map(nameOf), 4), ...told].join(" · "), title: `(${open.length} open)` };
   }
-  if (failing === "bad" || ill.some((monitor) => BAD.has(monitor.level))) {
-    const text = failing === "bad" ? `${share(failed)} of calls fail` : `${ill.find((monitor) => BAD.has(monitor.level)).name} is ${ill.find((monitor) => BAD.has(monitor.level)).level}`;
+  const worst = ill.find((monitor) => BAD.has(monitor.level));
+  if (failing === "bad" || worst) {
+    const text = failing === "bad" ? `${share(failed)} of calls fail` : `Monitor ${worst.name}: ${worst.level}`;
     return { level: "bad", text, detail: told.join(" · "), title: "(failing)" };
   }
   if (half.length || failing || ill.length) {
     const text = half.length ? `${half.length} of ${some(state.breakers.length, "circuit")} ${half.length === 1 ? "is" : "are"} half open`
-      : failing ? `${share(failed)} of calls fail` : `${ill[0].name} warns`;
+      : failing ? `${share(failed)} of calls fail` : `Monitor ${ill[0].name} warns`;
     const names = half.length ? [list(half.map(nameOf), 4)] : [];
     return { level: "watch", text, detail: [...names, ...told].join(" · "), title: "(!)" };
   }
@@ -124,13 +124,18 @@ function showAlerts(state) {
     : ["No monitor watches. ", make("code", {}, "seawall.Monitor()"), " says once when an incident starts, when it becomes worse, and when it is over."]);
 }
 
-function attempts(failure) {
+// What the attempts themselves tell.
+const QUIET = new Set(["attempt.started", "retry.scheduled", "retry.exhausted"]);
+
+function story(failure) {
   const heads = ["", "Where", "Outcome", "Took", "Then waited"].map((name, i) => make("th", { scope: "col", class: i > 2 ? "number" : null }, name || make("span", { class: "unseen" }, "Attempt")));
   const rows = failure.attempts.map((attempt, i) => make("tr", {},
     make("th", { scope: "row" }, `${i + 1}`), make("td", { class: "long" }, place(attempt.model, attempt.endpoint) || NONE),
-    make("td", {}, [attempt.outcome.replaceAll("_", " "), attempt.status].filter(Boolean).join(" ")),
-    make("td", { class: "number" }, span(attempt.seconds)), make("td", { class: "number" }, attempt.wait ? span(attempt.wait) : NONE)));
-  return make("table", {}, make("caption", { class: "unseen" }, "Attempts"), make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+    make("td", {}, [attempt.outcome, attempt.status].filter(Boolean).join(" ")),
+    make("td", { class: "number" }, attempt.seconds === null ? "given up" : span(attempt.seconds)), make("td", { class: "number" }, attempt.wait ? span(attempt.wait) : NONE)));
+  const table = make("table", {}, make("caption", { class: "unseen" }, "Attempts"), make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+  const notes = failure.notes.filter((note) => !QUIET.has(note.event)).map((note) => `${span(note.seconds)} ${note.event.replace(".", " ").replaceAll("_", " ")}${note.place ? ` (${note.place})` : ""}`);
+  return [rows.length ? table : null, notes.length ? make("p", { class: "quiet" }, `Policies: ${notes.join(", ")}`) : null];
 }
 
 function showFailures(state) {
@@ -139,10 +144,11 @@ function showFailures(state) {
     JSON.stringify([failure.at, failure.pipeline, failure.model, failure.seconds]),
     () => {
       const what = failure.attempts.length ? `${some(failure.attempts.length, "attempt")} in ${span(failure.seconds)}` : `turned away before the first attempt`;
-      const line = [when(failure.at), make("span", { class: "word", "data-level": "bad" }, failure.class.replaceAll("_", " ")),
+      const line = [when(failure.at), make("span", { class: "word", "data-level": "bad" }, failure.error || "failed"),
         make("span", { class: "what" }, [failure.pipeline, failure.model].filter(Boolean).join(", ") || "(no name)"), make("span", { class: "quiet" }, what)];
-      if (!failure.attempts.length) return make("li", {}, make("p", { class: "line alone" }, ...line));
-      return make("li", {}, make("details", {}, make("summary", {}, make("span", { class: "line" }, ...line)), attempts(failure)));
+      const parts = story(failure).filter(Boolean);
+      if (!parts.length) return make("li", {}, make("p", { class: "line alone" }, ...line));
+      return make("li", {}, make("details", {}, make("summary", {}, make("span", { class: "line" }, ...line)), ...parts));
     },
   ]);
   items(byId("failures"), made.length, made, ["No call has failed since this dashboard was opened."]);

@@ -161,12 +161,12 @@ function circuitsTable(host) {
 
 function seriesTable(host) {
   const number = (title, value, form, options) => ({ title, number: true, value, fill: plain(form), ...options });
-  const judged = (title, value, limits) => ({
-    title, number: true, value,
+  const judged = (title, value, limits, style = "") => ({
+    title, number: true, value, wide: Boolean(style),
     fill: (cell, row) => {
       const level = row.calls >= row.limits.minimum_calls ? levelOf(value(row), row.limits[limits]) : null;
       say(cell, share(value(row)));
-      mark(cell, "class", `number${level === "bad" ? " over" : level === "watch" ? " near" : ""}`);
+      mark(cell, "class", `number${style}${level === "bad" ? " over" : level === "watch" ? " near" : ""}`);
     },
   });
   return new Table(host, {
@@ -183,9 +183,9 @@ function seriesTable(host) {
       judged("Failed", (row) => rate(row.errors, row.calls), "error_rate"),
       {
         title: "As", wide: true, long: true, value: (row) => row.classes[0]?.[0] ?? null,
-        fill: (cell, row) => say(cell, row.classes.map(([name, times]) => `${name.replaceAll("_", " ")} ${count(times)}`).join(", ") || NONE),
+        fill: (cell, row) => say(cell.firstChild ?? cell.appendChild(make("span")), row.classes.map(([name, times]) => `${name || "failed"} ${count(times)}`).join(", ") || NONE),
       },
-      judged("Retried", (row) => rate(row.retried, row.calls), "retry_rate"),
+      judged("Retried", (row) => rate(row.retried, row.calls), "retry_rate", " wide"),
       number("Fallback", (row) => rate(row.fallbacks, row.calls), share, { wide: true }),
       number("Attempts", (row) => row.attempts, count, { wide: true }),
       number("p50", (row) => row.p50, span, { wide: true }),

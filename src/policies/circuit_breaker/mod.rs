@@ -2,7 +2,6 @@
 
 mod circuit;
 mod config;
-pub mod known;
 mod sync;
 mod window;
 pub mod words;

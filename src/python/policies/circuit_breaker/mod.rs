@@ -15,6 +15,7 @@ use crate::python::convert;
 use crate::python::errors::{configuration, ours};
 use crate::python::judge::{BreakerJudge, Listed, answers_at_once, function, function_at_once, happens, predicate};
 use crate::python::pipeline::Pipeline;
+use crate::telemetry::known;
 use isolation::Isolation;
 use permit::{Entrances, lock};
 use pyo3::exceptions::{PyException, PyTypeError};
@@ -68,7 +69,7 @@ pub struct CircuitBreaker {
     on_result: Option<Py<PyAny>>,
     #[pyo3(get)]
     fallback_function: Option<Py<PyAny>>,
-    name: core::known::Name,
+    name: known::Name,
     /// Finds it again when it is unpickled where it came from.
     identity: u64,
     last_failure: Mutex<Option<Py<PyAny>>>,
@@ -494,7 +495,7 @@ impl CircuitBreaker {
 
     /// It is among those that can be found: the core's own list has it too.
     fn _known(&self) {
-        core::known::add(&self.core, &self.name);
+        known::BREAKERS.add(&self.core, &self.name);
     }
 
     /// Finds it again when it is unpickled where it came from.
