@@ -118,7 +118,8 @@ impl Writer {
 
     fn end(&self) {
         if self.process != std::process::id() {
-            // The thread is not here.
+            // The thread is not here, and what stands for it may by now stand for another.
+            std::mem::forget(self.thread.lock().unwrap_or_else(PoisonError::into_inner).take());
             self.member.leave();
             return;
         }
