@@ -500,6 +500,34 @@ class MetricsServer:
     @property
     def address(self) -> tuple[str, int]: ...
 
+class Told:
+    operation: str
+    ended: int
+    ok: bool | None
+    error: str
+    is_stream: bool
+    pipeline: str
+    model: str
+    endpoint: str
+    answered_by: str | None
+    attempts: int
+    retries: int
+    fallback: bool
+    seconds: float
+    first_token: float
+    prompt_tokens: int
+    tokens: int
+    cost: float
+    requests: list[tuple[str, str, int, int | None, str, int | None, str | None]]
+    notes: list[tuple[int, str, str, int, float, str, str]]
+
+def set_tracer(tracer: object | None) -> None: ...
+def listen_core(level: int | None) -> None: ...
+def wait_told(seconds: float) -> None: ...
+def wake_told() -> None: ...
+def take_told() -> tuple[list[tuple[Any, Any]], int]: ...
+def forget_told() -> None: ...
+def span_names() -> tuple[list[tuple[str, list[str], str]], list[tuple[str, str, str, str]]]: ...
 def forget_numbers() -> None: ...
 def metric_names() -> list[tuple[str, str, str, list[str], str]]: ...
 

@@ -40,6 +40,7 @@ fn begin() -> Result<Live, ApiError> {
     // looked up, and the user's hooks asked, on others.
     let runtime = Builder::new_current_thread().thread_name("seawall-aside").enable_all().build().map_err(unable)?;
     let (handle, client) = (runtime.handle().clone(), Client::new(ClientOptions::default())?);
+    tracing::debug!(target: "seawall::runtime", process = std::process::id(), "begun");
     #[cfg(unix)]
     {
         let gate = Gate::new();

@@ -35,6 +35,7 @@ mod story;
 mod tally;
 mod telemetry;
 mod threads;
+mod trace;
 mod turnstile;
 mod virtual_time;
 mod waits;
@@ -96,6 +97,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<monitoring_system::MonitoringSystem>()?;
     observation::register(m)?;
     telemetry::register(m)?;
+    trace::register(m)?;
     m.add_class::<story::Story>()?;
     m.add_class::<simulator::SimulatedServer>()?;
     m.add_function(wrap_pyfunction!(simulator::read_script, m)?)?;

@@ -9,7 +9,6 @@ use super::errors::ours;
 use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use super::hooks;
-use super::remaining;
 use super::sdk_stream::{self, Desk};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Step};
@@ -136,7 +135,7 @@ impl Running {
                 self.enter(py, &mut awaited)?;
                 let given = std::mem::replace(&mut input, Resume::Send(py.None()));
                 let deadline = self.deadline(&awaited);
-                let result = match remaining::within(py, deadline, || advance(awaitable.bind(py), given)) {
+                let result = match self.flight.within(py, deadline, || advance(awaitable.bind(py), given)) {
                     Ok(Turn::Yield(value)) => {
                         self.current = Some((awaitable, awaited));
                         self.arm(py, &value)?;
@@ -398,7 +397,7 @@ impl Running {
                     }
                     first => {
                         self.first = first;
-                        remaining::within(py, deadline, || self.flight.start(py, target, self.way))
+                        self.flight.within(py, deadline, || self.flight.start(py, target, self.way))
                     }
                 };
                 let awaitable = match started {

@@ -1,6 +1,6 @@
 //! Metrics for Prometheus: the native half of `seawall.telemetry`.
 
-use crate::telemetry::names::{BUCKETS, Metric};
+use crate::telemetry::names::{Attribute, BUCKETS, Instrument, Metric};
 use crate::telemetry::{self as core, Exporter, Publisher, Snapshot, Value, Watching};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -13,7 +13,8 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Metrics>()?;
     m.add_class::<MetricsServer>()?;
     m.add_function(wrap_pyfunction!(forget_numbers, m)?)?;
-    m.add_function(wrap_pyfunction!(metric_names, m)?)
+    m.add_function(wrap_pyfunction!(metric_names, m)?)?;
+    m.add_function(wrap_pyfunction!(span_names, m)?)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -145,4 +146,11 @@ fn forget_numbers() {
 fn metric_names() -> Vec<(&'static str, &'static str, &'static str, Vec<&'static str>, &'static str)> {
     let row = |metric: &&Metric| (metric.name, metric.kind.name(), metric.unit, metric.labels.to_vec(), metric.help);
     core::names::METRICS.iter().map(row).collect()
+}
+
+/// `(name, places, meaning)` of each attribute of spans, and `(name, kind, unit, meaning)` of each instrument.
+#[pyfunction]
+fn span_names() -> (Vec<(&'static str, Vec<&'static str>, &'static str)>, Vec<Instrument>) {
+    let row = |(name, places, meaning): &Attribute| (*name, places.to_vec(), *meaning);
+    (core::names::ATTRIBUTES.iter().map(row).collect(), core::names::INSTRUMENTS.to_vec())
 }

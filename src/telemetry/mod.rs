@@ -10,11 +10,15 @@ pub mod known;
 mod ledger;
 pub mod names;
 mod snapshot;
+#[cfg(feature = "net")]
+pub mod speech;
 mod text;
 
 #[cfg(feature = "net")]
 pub use exporter::{Exporter, Publisher, page};
-pub use hub::{Call, Listener, Listening, Note, Request, Watching, abandoned, ended, is_on, listen, passed, watch};
+#[cfg(feature = "net")]
+pub use hub::Trace;
+pub use hub::{Call, GIVEN_UP, Listener, Listening, Note, Request, Watching, abandoned, ended, is_on, left, listen, passed, watch};
 pub use ledger::{Failed, Series, failures, snapshot};
 pub use snapshot::{Samples, Snapshot, Value, forget, numbers};
 pub use text::{Format, text};

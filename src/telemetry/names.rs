@@ -121,6 +121,48 @@ metrics! {
         "1, with the version of seawall";
 }
 
+/// One attribute of spans or of their events: its name, where it is (`call`, `attempt`, `event`), and what it says.
+pub type Attribute = (&'static str, &'static [&'static str], &'static str);
+
+/// Every attribute. Those of others' names are OpenTelemetry's conventions for generative AI, for HTTP and for servers.
+pub const ATTRIBUTES: &[Attribute] = &[
+    ("gen_ai.operation.name", &["call"], "chat or embeddings, of calls of models"),
+    ("gen_ai.provider.name", &["call"], "who serves the model, as far as the host tells; openai for a host that is not known"),
+    ("gen_ai.request.model", &["call", "attempt"], "the model that was asked"),
+    ("gen_ai.request.stream", &["call"], "true where the answer was asked for in pieces"),
+    ("gen_ai.response.model", &["call"], "the model that says it answered"),
+    ("gen_ai.response.time_to_first_chunk", &["call"], "seconds to the first content of a stream"),
+    ("gen_ai.usage.input_tokens", &["call"], "tokens of the prompt, as the provider counts them"),
+    ("gen_ai.usage.output_tokens", &["call"], "tokens of the answer"),
+    ("server.address", &["call", "attempt"], "the host"),
+    ("server.port", &["call", "attempt"], "its port"),
+    ("http.response.status_code", &["attempt"], "the HTTP status of a failure"),
+    ("http.request.resend_count", &["attempt"], "how many attempts there were before this one"),
+    ("error.type", &["call", "attempt", "event"], "the class of the error; on a call that was given up, cancelled"),
+    ("seawall.pipeline", &["call"], "the pipeline's name, or the guarded function's"),
+    ("seawall.attempts", &["call"], "attempts, of all models or functions together"),
+    ("seawall.retries", &["call"], "attempts after the first one at the same model or function"),
+    ("seawall.fallback", &["call"], "true where an alternative answered"),
+    ("seawall.cost", &["call"], "estimated cost by seawall.prices"),
+    ("seawall.request_id", &["attempt"], "the provider's id of the request"),
+    ("seawall.place", &["event"], "the pipeline, breaker or model where it happened"),
+    ("seawall.number", &["event"], "attempts made, or the number of the alternative"),
+    ("seawall.seconds", &["event"], "the wait that follows, or the time taken"),
+    ("seawall.reason", &["event"], "why, where there are several reasons"),
+];
+
+/// One instrument of OpenTelemetry's: its name, kind, unit and meaning.
+pub type Instrument = (&'static str, &'static str, &'static str, &'static str);
+
+/// Every instrument.
+pub const INSTRUMENTS: &[Instrument] = &[
+    ("gen_ai.client.operation.duration", "histogram", "s", "how long calls of models took, with retries, waits and fallbacks"),
+    ("gen_ai.client.token.usage", "histogram", "{token}", "tokens of a call, by gen_ai.token.type: input, output"),
+    ("gen_ai.client.operation.time_to_first_chunk", "histogram", "s", "seconds to the first content of a stream"),
+    ("seawall.call.duration", "histogram", "s", "how long calls of guarded functions took"),
+    ("seawall.requests", "counter", "{request}", "attempts, by error.type where they failed"),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

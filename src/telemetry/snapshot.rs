@@ -129,8 +129,9 @@ fn told(snapshot: &mut Snapshot, series: &Series, source: [&str; 3]) {
     let [pipeline, model, endpoint] = source;
     let with = |label| [pipeline, model, endpoint, label];
     let tally = &series.calls.tally;
+    // Those that went well are told even where there are none: a rate of errors is one of all.
     let outcomes = series.calls.errors.iter().map(|(error, count)| (error.as_str(), *count));
-    for (outcome, count) in [("ok", tally.total - tally.errors)].into_iter().chain(outcomes).filter(|(_, count)| *count > 0) {
+    for (outcome, count) in [("ok", tally.total - tally.errors)].into_iter().chain(outcomes).filter(|_| tally.total > 0) {
         snapshot.number(&names::CALLS, &with(outcome), count as f64);
     }
     for (error, count) in &series.requests {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -66,3 +68,29 @@ def scraper(exporter: prometheus.Exporter) -> Scraper:
 
 
 QUICK = seawall.wait_fixed(0)
+
+
+@pytest.fixture
+def endpoint_seen() -> Iterator[tuple[list, str]]:
+    """A server that answers, and the headers that it has seen."""
+    seen: list = []
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(dict(self.headers))
+            self.rfile.read(int(self.headers["content-length"]))
+            body = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}]}'
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield seen, f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import http.client
 import os
@@ -74,13 +75,45 @@ async def test_streams_embeddings_and_alternatives(sim, scraper):
 
 
 def test_a_stream_that_is_closed_early_is_abandoned(sim, scraper):
+    sim.on("left", faults.stall(2))
     with chat(sim, "left").stream("one two three four") as stream:
         next(iter(stream))
     del stream
     gc.collect()
+    while not scraper.since("seawall_calls_abandoned_total", "model"):
+        pass  # the client's own thread gives the call up
     assert scraper.since("seawall_calls_abandoned_total", "model") == {"left": 1}
     assert scraper.since("seawall_requests_total", "model") == {"left": 1}
     assert scraper.since("seawall_calls_total") == {}
+
+
+async def test_guarded_calls_that_are_given_up_are_told(scraper):
+    @guard(name="quits")
+    def quits():
+        raise KeyboardInterrupt
+
+    @guard(name="waits")
+    async def waits():
+        await asyncio.Event().wait()
+
+    @guard(name="gives", retry=None)
+    def gives():
+        yield from range(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        quits()
+    task = asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    items = gives()
+    next(items)
+    items.close()
+    expected = {"quits": 1, "waits": 1, "gives": 1}
+    assert {name: count for name, count in scraper.since("seawall_calls_abandoned_total", "pipeline").items() if name in expected} == expected
+    assert scraper.since("seawall_requests_total", "outcome", pipeline="waits") == {"given up": 1}
+    assert not {name for name in scraper.since("seawall_calls_total", "pipeline")} & set(expected)
 
 
 def test_guarded_functions_are_told_by_their_pipeline(scraper):

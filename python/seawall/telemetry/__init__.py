@@ -10,6 +10,7 @@ Nothing of it shows what was said, or a key. Nothing is counted before it is ask
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,4 +29,30 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-__all__ = ["opentelemetry", "prometheus"]
+def tracing(level: int | str | None = "DEBUG") -> None:
+    """Has what the native core says about its work in the log: requests, the heads of responses, what policies do. It is said by the
+    loggers `seawall.core.client`, `seawall.core.policy`, …, whose level this sets too. Names and numbers, never content or keys.
+
+    Args:
+        level: how loud something has to be: a level of `logging` or its name. `None`: nothing is said any more.
+
+    Raises `ConfigurationError` for what is no level.
+    """
+    from seawall import _seawall
+    from seawall._word import shown
+    from seawall.errors import ConfigurationError
+    from seawall.telemetry import _delivery
+
+    number: Any = logging.getLevelName(level.upper()) if isinstance(level, str) else level
+    if level is not None and (isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 256):
+        raise ConfigurationError(f'level must be a level of logging, like "DEBUG" or logging.INFO, or None, not {shown(level)}')
+    if number is None:
+        _seawall.listen_core(None)
+        _delivery.end("lines")
+        return
+    logging.getLogger("seawall.core").setLevel(number)
+    _delivery.begin("lines")
+    _seawall.listen_core(number)
+
+
+__all__ = ["opentelemetry", "prometheus", "tracing"]
