@@ -167,7 +167,8 @@ impl Running {
     #[inline]
     pub fn passes_items(&self) -> Option<(&Py<PyAny>, CallId)> {
         let (compiled, items) = (&self.flight.compiled, self.items.as_ref()?);
-        let plain = items.open && !compiled.has_limits && compiled.tightest.is_none() && self.current.is_none() && self.thrown.is_none();
+        let plain =
+            items.open && !self.flight.has_frames() && compiled.tightest.is_none() && self.current.is_none() && self.thrown.is_none();
         plain.then_some((&items.source, items.call))
     }
 

@@ -26,20 +26,26 @@ def tables() -> dict[str, str]:
     return {
         "metrics": table(
             ["metric", "kind", "labels", "what it says"],
-            [[f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels) or "–", text] for name, kind, _, labels, text in metric_names()],
+            [
+                [f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels) or "–", text]
+                for name, kind, _, labels, text in metric_names()
+            ],
         ),
         "attributes": table(
             ["attribute", "of", "what it says"], [[f"`{name}`", ", ".join(places), text] for name, places, text in attributes]
         ),
         "instruments": table(
-            ["instrument", "kind", "unit", "what it says"], [[f"`{name}`", kind, f"`{unit}`", text] for name, kind, unit, text in instruments]
+            ["instrument", "kind", "unit", "what it says"],
+            [[f"`{name}`", kind, f"`{unit}`", text] for name, kind, unit, text in instruments],
         ),
     }
 
 
 def written(page: str) -> str:
     for name, rows in tables().items():
-        page = re.sub(f"(<!-- table: {name} -->\n\n).*?(\n<!-- end -->)", lambda found, rows=rows: found[1] + rows + found[2], page, flags=re.S)
+        marks = f"<!-- table: {name} -->\n", "<!-- end -->"
+        before, rest = page.split(marks[0], 1)
+        page = f"{before}{marks[0]}\n{rows}\n{marks[1]}{rest.split(marks[1], 1)[1]}"
     return page
 
 
@@ -52,7 +58,9 @@ def test_the_page_s_tables_are_those_of_the_core():
 def queries() -> dict[str, str]:
     """Every query of the dashboard and of the alert rules, by where it stands."""
     dashboard = json.loads((DOCS / "grafana.json").read_text())
-    found = {f"{panel['title']} {target['refId']}": target["expr"] for panel in dashboard["panels"] for target in panel["targets"]}
+    found = {
+        f"{panel['title']} {target['refId']}": target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
+    }
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
             metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()

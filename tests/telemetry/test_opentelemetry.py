@@ -79,7 +79,12 @@ def test_a_call_is_a_span_and_each_attempt_its_child(sim, traces):
     reply = chat(sim).with_retry(wait=QUICK).invoke("my private words")
     call, *attempts = traces.spans()
     host, port = sim.base_url.split("/")[2].split(":")
-    assert (call.name, call.kind, call.parent, call.status.status_code) == ("chat gpt-4o", SpanKind.CLIENT, None, StatusCode.UNSET)
+    assert (call.name, call.kind, call.parent, call.status.status_code) == (
+        "chat gpt-4o",
+        SpanKind.CLIENT,
+        None,
+        StatusCode.UNSET,
+    )
     assert dict(call.attributes) == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
@@ -123,7 +128,9 @@ def test_failures_fallbacks_and_breakers_are_told(sim, traces):
     assert opened.attributes["seawall.place"] == "of-down"
     assert (first.attributes["seawall.fallback"], first.attributes["seawall.attempts"]) == (True, 3)
     assert "seawall.circuit.rejected" in [event.name for event in second.events]
-    assert [span.name for span in traces.spans() if span.parent and span.parent.span_id == second.context.span_id] == ["attempt up"]
+    assert [span.name for span in traces.spans() if span.parent and span.parent.span_id == second.context.span_id] == [
+        "attempt up"
+    ]
     sim.on("bad", faults.status(401))
     with pytest.raises(errors.AuthenticationError):
         chat(sim, "bad").invoke("x")
@@ -269,7 +276,11 @@ async def test_calls_that_are_given_up_end_their_spans(sim, traces):
     for name in ("chat hung", "call left", "call interrupted", "chat gpt-4o"):
         span = traces.one(name)
         assert (span.attributes["error.type"], span.status.status_code) == ("cancelled", StatusCode.UNSET), name
-    for attempt, call in (("attempt hung", "chat hung"), ("attempt left", "call left"), ("attempt interrupted", "call interrupted")):
+    for attempt, call in (
+        ("attempt hung", "chat hung"),
+        ("attempt left", "call left"),
+        ("attempt interrupted", "call interrupted"),
+    ):
         assert traces.one(attempt).parent.span_id == traces.one(call).context.span_id
         assert traces.one(attempt).attributes["error.type"] == "given up"
     asyncio.create_task(left()).cancel()
@@ -317,13 +328,22 @@ def test_every_name_is_of_the_table(sim, traces):
 
 
 def test_names_are_those_of_the_published_conventions():
-    from opentelemetry.semconv._incubating.attributes import error_attributes, gen_ai_attributes, http_attributes, server_attributes
+    from opentelemetry.semconv._incubating.attributes import (
+        error_attributes,
+        gen_ai_attributes,
+        http_attributes,
+        server_attributes,
+    )
     from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 
     modules = (error_attributes, gen_ai_attributes, http_attributes, server_attributes)
     published = {value for module in modules for value in vars(module).values() if isinstance(value, str)}
     attributes, instruments = span_names()
-    assert {name for name, *_ in attributes if not name.startswith("seawall.")} <= published | {"error.type", "server.address", "server.port"}
+    assert {name for name, *_ in attributes if not name.startswith("seawall.")} <= published | {
+        "error.type",
+        "server.address",
+        "server.port",
+    }
     known = {value for value in vars(gen_ai_metrics).values() if isinstance(value, str)}
     assert {name for name, *_ in instruments if name.startswith("gen_ai.")} <= known
 

@@ -48,10 +48,13 @@ def test_a_scrape_tells_what_the_server_saw(sim, scraper):
         "input": sum(u["prompt_tokens"] for u in usage),
         "output": sum(u["completion_tokens"] for u in usage),
     }
-    assert scraper.since("seawall_cost_total", "model")["gpt-4o"] == pytest.approx(sum(
-        (u["prompt_tokens"] * seawall.prices["gpt-4o"].prompt + u["completion_tokens"] * seawall.prices["gpt-4o"].completion) / 1e6
-        for u in usage
-    ))
+    assert scraper.since("seawall_cost_total", "model")["gpt-4o"] == pytest.approx(
+        sum(
+            (u["prompt_tokens"] * seawall.prices["gpt-4o"].prompt + u["completion_tokens"] * seawall.prices["gpt-4o"].completion)
+            / 1e6
+            for u in usage
+        )
+    )
     assert scraper.since("seawall_call_duration_seconds_count", endpoint=place) == {(): 4}
     assert scraper.since("seawall_request_duration_seconds_count", endpoint=place) == {(): 6}
     calls, requests = (scraper.since(f"seawall_{what}_duration_seconds_sum", endpoint=place)[()] for what in ("call", "request"))
@@ -111,9 +114,11 @@ async def test_guarded_calls_that_are_given_up_are_told(scraper):
     next(items)
     items.close()
     expected = {"quits": 1, "waits": 1, "gives": 1}
-    assert {name: count for name, count in scraper.since("seawall_calls_abandoned_total", "pipeline").items() if name in expected} == expected
+    assert {
+        name: count for name, count in scraper.since("seawall_calls_abandoned_total", "pipeline").items() if name in expected
+    } == expected
     assert scraper.since("seawall_requests_total", "outcome", pipeline="waits") == {"given up": 1}
-    assert not {name for name in scraper.since("seawall_calls_total", "pipeline")} & set(expected)
+    assert not set(scraper.since("seawall_calls_total", "pipeline")) & set(expected)
 
 
 def test_guarded_functions_are_told_by_their_pipeline(scraper):
@@ -136,7 +141,11 @@ def test_breakers_and_monitors_are_shown_as_they_are(scraper):
 
     def state():
         now = scraper.now().items()
-        return {dict(labels)["state"]: value for (name, labels), value in now if name == "seawall_circuit_state" and ("name", "shown-breaker") in labels}
+        return {
+            dict(labels)["state"]: value
+            for (name, labels), value in now
+            if name == "seawall_circuit_state" and ("name", "shown-breaker") in labels
+        }
 
     assert state() == {"closed": 1, "open": 0, "half_open": 0, "forced_open": 0, "disabled": 0, "metrics_only": 0}
 
@@ -161,7 +170,16 @@ def test_breakers_and_monitors_are_shown_as_they_are(scraper):
     assert scraper.since("seawall_circuit_rejections_total", "name") == {"shown-breaker": 3}, "and keeps its counts"
 
 
-HOSTILE = ['quo"te', "new\nline", "back\\slash\\n", "\x00\x1b[31mred\r", "界" * 400_000, 'a="b"} 1\nseawall_calls_total{x="', "{}", " "]
+HOSTILE = [
+    'quo"te',
+    "new\nline",
+    "back\\slash\\n",
+    "\x00\x1b[31mred\r",
+    "界" * 400_000,
+    'a="b"} 1\nseawall_calls_total{x="',
+    "{}",
+    " ",
+]
 
 
 def test_hostile_names_are_labels_and_no_more(exporter):
@@ -261,7 +279,9 @@ print(prometheus.render()[0].decode())
 
 
 def test_seawall_without_telemetry_loads_none_of_it():
-    program = "import sys, seawall; seawall.telemetry; print([m for m in sys.modules if 'prometheus' in m or 'opentelemetry' in m])"
+    program = (
+        "import sys, seawall; seawall.telemetry; print([m for m in sys.modules if 'prometheus' in m or 'opentelemetry' in m])"
+    )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env={**os.environ})
     assert ran.stdout == "[]\n"
 

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import FORKING
 from .conftest import fetched, parsed
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
-BEGIN = f"""
-{FORKING}
+BEGIN = """
 import gc, json, multiprocessing, os, signal, sys, time
 import seawall
 from seawall.telemetry import prometheus
@@ -53,16 +51,20 @@ def until(what):
 """
 
 
-def ran(tmp_path: Path, program: str) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-c", BEGIN + program, str(tmp_path / "metrics")], capture_output=True, text=True, timeout=100
-    )
+@pytest.fixture
+def ran(forking: str, tmp_path: Path):
+    return lambda program: _ran(tmp_path, forking + BEGIN + program)
+
+
+def _ran(tmp_path: Path, program: str) -> dict:
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "metrics")], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_forked_workers_count_from_zero_and_are_told_together(tmp_path):
-    told = ran(tmp_path, """
+def test_forked_workers_count_from_zero_and_are_told_together(ran):
+    told = ran(
+        """
 prometheus.start(directory)
 times(5)
 try: fails()
@@ -75,27 +77,31 @@ def worker():
 codes = [forked(worker) for _ in range(3)]
 print(json.dumps({"codes": codes, "calls": calls(), "processes": processes(), "files": sorted(os.listdir(directory)),
     "lines": [line for line in page().splitlines() if line.startswith("seawall_circuit")]}))
-""")
+""",
+    )
     assert (told["codes"], told["calls"], told["processes"]) == ([0, 0, 0], 35, 1)
     assert 'seawall_circuit_openings_total{name="b"} 1.0' in told["lines"], "one opening, not one per process"
     assert 'seawall_circuit_rejections_total{name="b"} 3.0' in told["lines"]
     assert 'seawall_circuit_state{name="b",state="open"} 1.0' in told["lines"], "of the living"
 
 
-def test_a_child_of_multiprocessing_writes_what_it_counted_last(tmp_path):
-    told = ran(tmp_path, """
+def test_a_child_of_multiprocessing_writes_what_it_counted_last(ran):
+    told = ran(
+        """
 prometheus.start(directory)
 context = multiprocessing.get_context("fork")
 children = [context.Process(target=times, args=(7,)) for _ in range(4)]
 [child.start() for child in children]
 [child.join() for child in children]
 print(json.dumps({"calls": calls()}))
-""")
+""",
+    )
     assert told["calls"] == 28
 
 
-def test_a_worker_that_is_killed_leaves_its_counts_and_none_of_its_gauges(tmp_path):
-    told = ran(tmp_path, """
+def test_a_worker_that_is_killed_leaves_its_counts_and_none_of_its_gauges(ran):
+    told = ran(
+        """
 prometheus.start(directory)
 times(1)
 def worker():
@@ -115,13 +121,15 @@ alive = processes()
 assert forked(lambda: times(1)) == 0  # it joins, and puts away what is left of the others
 gone = os.path.exists(os.path.join(directory, "seawall-gone.json"))
 print(json.dumps({"calls": calls(), "alive": alive, "gone": gone}))
-""")
+""",
+    )
     assert told["alive"] == 1 and told["gone"]
     assert told["calls"] in (21, 22), "of the last, which ended by os._exit, nobody can say"
 
 
-def test_many_readers_while_workers_come_and_go_see_counters_that_only_grow(tmp_path):
-    told = ran(tmp_path, """
+def test_many_readers_while_workers_come_and_go_see_counters_that_only_grow(ran):
+    told = ran(
+        """
 prometheus.start(directory)
 reading = os.fork()
 if not reading:
@@ -140,13 +148,15 @@ total = calls()
 open(directory + "/over", "w").close()
 code = os.waitstatus_to_exitcode(os.waitpid(reading, 0)[1])
 print(json.dumps({"codes": codes, "total": total, "reader": code, "files": len(os.listdir(directory))}))
-""")
+""",
+    )
     assert set(told["codes"]) == {0} and told["total"] == 400 and told["reader"] == 0
     assert told["files"] < 20, "what is left of those that are gone is in one file"
 
 
-def test_a_server_is_its_process_s_alone_and_the_child_may_have_its_own(tmp_path):
-    told = ran(tmp_path, """
+def test_a_server_is_its_process_s_alone_and_the_child_may_have_its_own(ran):
+    told = ran(
+        """
 import urllib.request
 exporter = prometheus.serve(0, directory=directory)
 def child():
@@ -156,7 +166,8 @@ def child():
         assert b"seawall_processes 2.0" in urllib.request.urlopen(mine.url).read()
 code = forked(child)
 print(json.dumps({"code": code, "open": not exporter.closed}))
-""")
+""",
+    )
     assert told == {"code": 0, "open": True}
 
 
@@ -171,8 +182,9 @@ def test_prometheus_multiproc_dir_is_the_directory_where_none_is_given(tmp_path)
     assert list(calls.values()) == [3]
 
 
-def test_files_that_are_no_numbers_are_told_of_and_break_nothing_else(tmp_path):
-    told = ran(tmp_path, """
+def test_files_that_are_no_numbers_are_told_of_and_break_nothing_else(ran):
+    told = ran(
+        """
 os.makedirs(directory)
 open(directory + "/seawall-1-a.alive", "w").close()
 open(directory + "/seawall-1-a.json", "w").write('{"absorbed": [], "metrics": [["seawall_no_such_total", [[["x"], {"Number": 1.0}]]], '
@@ -181,7 +193,8 @@ open(directory + "/counter_1.db", "w").close()
 prometheus.start(directory)
 times(2)
 print(json.dumps({"calls": calls(), "files": os.listdir(directory)}))
-""")
+""",
+    )
     assert told["calls"] == 2 and "counter_1.db" in told["files"] and "seawall-1-a.json" not in told["files"]
 
 
@@ -231,7 +244,11 @@ def test_gunicorn(tmp_path, preload):
 
             def calls():
                 page = parsed(fetched(url)[0])
-                return sum(value for (name, labels), value in page.items() if name == "seawall_calls_total" and ("pipeline", "view") in labels)
+                return sum(
+                    value
+                    for (name, labels), value in page.items()
+                    if name == "seawall_calls_total" and ("pipeline", "view") in labels
+                )
 
             while calls() != asked:
                 assert calls() <= asked

@@ -19,7 +19,11 @@ from .conftest import QUICK
 def heard(caplog):
     def lines(level=0):
         _delivery.tell()
-        found = [(record.name, record.levelno, record.getMessage()) for record in caplog.records if record.name.startswith("seawall.core")]
+        found = [
+            (record.name, record.levelno, record.getMessage())
+            for record in caplog.records
+            if record.name.startswith("seawall.core")
+        ]
         caplog.clear()
         return found
 

@@ -167,7 +167,12 @@ class _Maker:
         if model:
             server = _server(endpoint)
             provider = _provider(server.get("server.address", ""))
-            attributes = {"gen_ai.operation.name": operation, "gen_ai.provider.name": provider, "gen_ai.request.model": model, **server}
+            attributes = {
+                "gen_ai.operation.name": operation,
+                "gen_ai.provider.name": provider,
+                "gen_ai.request.model": model,
+                **server,
+            }
             kind = SpanKind.CLIENT
         if pipeline:
             attributes["seawall.pipeline"] = pipeline

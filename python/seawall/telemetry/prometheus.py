@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def _forked() -> None:
         _metrics = _seawall.Metrics(_directory)
     except OSError as error:
         _metrics = None
-        _logger.error("a forked process's metrics are not counted: %s", error)  # noqa: TRY400  the reason is the line
+        _logger.error("a forked process's metrics are not counted: %s", error)
 
 
 class Exporter:
@@ -206,9 +207,9 @@ class Collector:
         """All metrics now."""
         families = dict(_begun(None).families())
         names = {name: labels for name, _, _, labels, _ in _seawall.metric_names()}
-        for family, (name, samples) in zip(self.describe(), families.items()):
+        for family, (name, samples) in zip(self.describe(), families.items(), strict=True):
             for suffix, values, limit, value in samples:
-                labels = dict(zip(names[name], values))
+                labels = dict(zip(names[name], values, strict=True))
                 if limit is not None:
                     labels["le"] = _limit(limit)
                 family.add_sample(name + suffix, labels, value)
@@ -216,9 +217,7 @@ class Collector:
 
 
 def _limit(limit: float) -> str:
-    from prometheus_client.utils import floatToGoString
-
-    return str(floatToGoString(limit))
+    return "+Inf" if limit == math.inf else repr(limit)
 
 
 def _has_client() -> None:
