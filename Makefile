@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.10 python3; 
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then echo $$p; break; fi; done)
 VENV ?= .venv
 BIN = $(VENV)/bin
-SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
+SOURCES = $(shell find src -type f) Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help

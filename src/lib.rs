@@ -1,8 +1,10 @@
 //! seawall: what stands between an application and the model APIs that it calls.
 //!
-//! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `llm` and
-//! `simulator` talk HTTP; `python` is the only module that names pyo3.
+//! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `llm`, `simulator` and
+//! `dashboard` talk HTTP, the latter two behind `serve`; `python` is the only module that names pyo3.
 
+#[cfg(feature = "net")]
+pub mod dashboard;
 pub mod drive;
 pub mod engine;
 pub mod events;
@@ -12,6 +14,8 @@ pub mod monitor;
 pub mod policies;
 #[cfg(feature = "python")]
 mod python;
+#[cfg(feature = "net")]
+pub mod serve;
 #[cfg(feature = "net")]
 pub mod simulator;
 pub mod stats;

@@ -57,7 +57,7 @@ from seawall._words import (
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
 if TYPE_CHECKING:
-    from seawall import testing
+    from seawall import dashboard, telemetry, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._prices import Price, prices
     from seawall._sdk import resilient
@@ -68,6 +68,8 @@ __version__ = "0.1.0"
 # Loaded when first asked for: most programs go without.
 _LATER = {
     "testing": "testing",
+    "dashboard": "dashboard",
+    "telemetry": "telemetry",
     "CircuitEvent": "_circuit_reports",
     "CircuitMetrics": "_circuit_reports",
     "Price": "_prices",
@@ -117,6 +119,7 @@ __all__ = [
     "circuit",
     "circuits",
     "classify",
+    "dashboard",
     "errors",
     "guard",
     "observe",
@@ -139,6 +142,7 @@ __all__ = [
     "stop_before_delay",
     "stop_never",
     "stop_when_event_set",
+    "telemetry",
     "testing",
     "transient",
     "unregister_classifier",

@@ -34,6 +34,7 @@ def register(breaker: CircuitBreaker) -> None:
             _known.pop(key, None)
 
     _known[key] = weakref.ref(breaker, gone)
+    breaker._known()
 
 
 def living() -> list[CircuitBreaker]:

@@ -8,14 +8,20 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Identity, Method, Response, StatusCode, redirect};
 
+use tracing::debug;
+
 use super::classify;
 use super::endpoint::{Endpoint, is_credential, note_credentials};
 use super::error::{ApiError, ErrorKind, MAX_BODY, excerpt, request_id};
 use super::secret::{ApiKey, Secrets};
 use super::transport::{Origin, Phase, proxy_is_set};
+use crate::drive::clock;
 
 /// The longest reply held if nothing was said: a full request of embeddings fits.
 pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
+
+/// What it says goes under this name.
+const TARGET: &str = "seawall::client";
 
 /// How much of an error's body is read; its status says most of it already.
 const MAX_ERROR_BODY: usize = 4 * MAX_BODY;
@@ -291,12 +297,26 @@ impl Client {
         };
         let mut sent = reqwest::Request::new(method, url);
         *sent.headers_mut() = headers;
+        let size = request.body.as_ref().map_or(0, Bytes::len);
         *sent.body_mut() = request.body.map(Into::into);
-        let mut response = self.http.execute(sent).await.map_err(|error| origin.failed(error, Phase::Sending))?;
+        let (place, model) = (origin.endpoint.place(), origin.model.as_deref().unwrap_or_default());
+        debug!(target: TARGET, place, model, path = &*origin.path, bytes = size, "request");
+        let begun = clock::now();
+        let sent = self.http.execute(sent).await;
+        let took = clock::now().since(begun).as_secs_f64();
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                let error = origin.failed(error, Phase::Sending);
+                debug!(target: TARGET, place, model, seconds = took, error = error.kind.class_name(), "no response");
+                return Err(error);
+            }
+        };
+        let (status, version) = (response.status().as_u16(), response.version());
+        debug!(target: TARGET, place, model, status, ?version, seconds = took, "response");
         if response.status().is_success() {
             return Ok((response, origin));
         }
-        let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let body = error_body(&mut response, self.error_body_timeout).await;
         let error = classify::status_error(status, &headers, &body, &origin.secrets);

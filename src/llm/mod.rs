@@ -27,8 +27,6 @@ pub mod route;
 pub mod rule;
 pub mod runtime;
 pub mod secret;
-#[cfg(unix)]
-mod signals;
 pub mod sse;
 pub mod story;
 pub mod stream;

@@ -2,6 +2,7 @@
 
 use super::interrupt::{OnInterrupt, forbids_continuing};
 use super::route::Leg;
+use crate::telemetry::Trace;
 use reqwest::header::HeaderMap;
 use std::sync::Arc;
 
@@ -35,6 +36,19 @@ pub struct Order {
     pub extras: Extras,
     /// What follows when its stream breaks off.
     pub on_interrupt: OnInterrupt,
+    /// Whoever follows it.
+    pub trace: Option<Arc<dyn Trace>>,
+}
+
+impl Task {
+    /// What it is called where calls are told.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Task::Chat | Task::Stream => "chat",
+            Task::Embeddings => "embeddings",
+            Task::Models => "models",
+        }
+    }
 }
 
 impl Order {

@@ -88,7 +88,7 @@ fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Asked<T
 /// The same to be awaited. It begins at once.
 pub fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
     #[cfg(unix)]
-    let ask = || super::signals::back(ask);
+    let ask = || crate::drive::signals::back(ask);
     let asked = tokio::task::spawn_blocking(ask);
     async move {
         match asked.await {
@@ -191,6 +191,9 @@ impl Flight {
     /// A call that has not begun.
     pub fn new(route: Arc<Route>, order: Arc<Order>, client: Client) -> Flight {
         let bodies = vec![None; route.legs.len()];
+        if let Some(trace) = &order.trace {
+            trace.begun();
+        }
         Flight {
             route,
             order,
@@ -306,6 +309,9 @@ impl Flight {
             let headers = extras.headers.iter().filter(|(_, value)| is_trusted || !value.is_sensitive());
             request.headers.extend(headers.map(|(name, value)| (name.clone(), value.clone())));
             request.query.extend(extras.query.iter().filter(|(name, _)| is_trusted || !is_credential(name)).cloned());
+        }
+        for (name, value) in self.order.trace.iter().flat_map(|trace| trace.headers()) {
+            request.headers.entry(name).or_insert_with(|| value.clone());
         }
         if let Some(key) = &extras.idempotency_key {
             // Another model's answer is not the same: the same key would have a server refuse it, or give the old one.
@@ -452,7 +458,7 @@ impl Host for Flight {
             call,
             started: clock::now(),
             took: None,
-            outcome: "given up",
+            outcome: telemetry::GIVEN_UP,
             status: None,
             request_id: None,
             waited: None,

@@ -5,7 +5,7 @@ use super::error::{ApiError, ErrorKind};
 #[cfg(unix)]
 use super::fork::Gate;
 #[cfg(unix)]
-use super::signals;
+use crate::drive::signals;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -40,6 +40,7 @@ fn begin() -> Result<Live, ApiError> {
     // looked up, and the user's hooks asked, on others.
     let runtime = Builder::new_current_thread().thread_name("seawall-aside").enable_all().build().map_err(unable)?;
     let (handle, client) = (runtime.handle().clone(), Client::new(ClientOptions::default())?);
+    tracing::debug!(target: "seawall::runtime", process = std::process::id(), "begun");
     #[cfg(unix)]
     {
         let gate = Gate::new();

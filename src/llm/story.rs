@@ -9,6 +9,7 @@ use crate::engine::{Event, Instant, Outcome};
 use crate::monitor::price;
 use crate::stats::{Record, Word};
 use crate::telemetry::{self, Call, Note, Request};
+use tracing::debug;
 
 /// So many things that policies did are kept of a call; of what is more the middle goes.
 const MOST: usize = 64;
@@ -64,6 +65,9 @@ impl Flight {
             Some(Failure::Api(error)) => Word::of(error.kind.class_name()),
             _ => Word::NONE,
         };
+        let (place, wait) = (self.route.name(event.stage), event.span.as_secs_f64());
+        let (name, reason, why) = (event.name.as_str(), event.reason, error.as_str());
+        debug!(target: "seawall::policy", place, number = event.number, seconds = wait, reason, error = why, "{name}");
         let notes = &mut self.diary.notes;
         if notes.len() == MOST {
             notes.remove(MOST / 2);
@@ -88,22 +92,18 @@ impl Flight {
     pub fn over(&mut self, outcome: &Outcome, failure: Option<&Failure>) -> Vec<Note> {
         self.diary.is_over = true;
         let is_counted = self.route.is_counted;
-        if is_counted || telemetry::is_on() {
+        let trace = self.order.trace.clone();
+        if is_counted || telemetry::is_on() || trace.is_some() {
             let call = self.call(outcome, failure);
             if let (true, Some(foreign)) = (is_counted, &self.route.foreign) {
                 foreign.ended(&call);
             }
             telemetry::ended(&call);
+            if let Some(trace) = trace {
+                trace.ended(&call);
+            }
         }
         std::mem::take(&mut self.diary.notes)
-    }
-
-    fn operation(&self) -> &'static str {
-        match self.order.task {
-            Task::Chat | Task::Stream => "chat",
-            Task::Embeddings => "embeddings",
-            Task::Models => "models",
-        }
     }
 
     fn call(&self, outcome: &Outcome, failure: Option<&Failure>) -> Call {
@@ -135,7 +135,7 @@ impl Flight {
             fallback: ok && target > 0,
         };
         Call {
-            operation: self.operation(),
+            operation: self.order.task.operation(),
             is_stream: self.order.task == Task::Stream,
             begun_ns: clock::unix(self.begun),
             record,
@@ -168,8 +168,14 @@ pub fn requests(attempts: &[Attempt], route: &Route, begun: Instant) -> Vec<Requ
 impl Drop for Flight {
     /// Given up: what was sent is told all the same.
     fn drop(&mut self) {
-        if !self.diary.is_over && telemetry::is_on() && !self.attempts.is_empty() {
-            telemetry::abandoned(self.operation(), clock::unix(self.begun), &requests(&self.attempts, &self.route, self.begun));
+        let trace = self.order.trace.as_deref();
+        if self.diary.is_over || self.attempts.is_empty() || !(telemetry::is_on() || trace.is_some()) {
+            return;
+        }
+        let (begun_ns, requests) = (clock::unix(self.begun), requests(&self.attempts, &self.route, self.begun));
+        telemetry::abandoned(self.order.task.operation(), begun_ns, &requests);
+        if let Some(trace) = trace {
+            trace.abandoned(begun_ns, &requests);
         }
     }
 }

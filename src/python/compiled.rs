@@ -11,9 +11,10 @@ use super::policies::retry::Retry;
 use super::policies::timeout::Timeout;
 use super::remaining;
 use super::tally::{Shares, Tally};
-use crate::drive::trial;
+use crate::drive::{clock, trial};
 use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target};
 use crate::stats::Source;
+use crate::telemetry;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use std::ops::Deref;
@@ -236,6 +237,9 @@ impl Compiled {
         self.plan.release(pass);
         self.tally.begin();
         self.shares.iter().for_each(|retry| retry.counts.passed(1));
+        if telemetry::is_on() {
+            telemetry::left(clock::unix(pass.begun()), self.source);
+        }
     }
 
     /// Whether calls may pass without a machine.

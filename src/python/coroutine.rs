@@ -16,6 +16,7 @@ use super::running::{Awaited, Resume, Running, Turn, send};
 use super::sdk_stream;
 use super::slots::{self, Held};
 use super::stack;
+use super::trace;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Pass, Target};
@@ -241,7 +242,7 @@ impl Light {
     fn admitted(&mut self, py: Python<'_>) -> Option<Pass> {
         let compiled = self.compiled(py);
         // Under trio a limit is a scope around the call, and scopes are the machine's.
-        if !compiled.has_lane() || (compiled.has_limits && event_loop::trio(py).map_or(true, |trio| trio.is_some())) {
+        if !compiled.has_lane() || trace::is_on() || (compiled.has_limits && event_loop::trio(py).map_or(true, |trio| trio.is_some())) {
             return None;
         }
         let mut pass = Pass::new(clock::now());

@@ -9,7 +9,7 @@ use super::story::Story;
 use crate::drive::clock;
 use crate::engine::{Execution, Instant, Outcome};
 use crate::stats::{Record, Source, Word};
-use crate::telemetry::{self, Call};
+use crate::telemetry::{self, Call, Trace};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -18,11 +18,11 @@ use pyo3::types::PyTuple;
 impl Flight {
     /// What the monitor, and whoever hears of all calls, are told of the call; nothing where nobody is.
     fn told(&self, py: Python<'_>, attempts: u32, error: Option<&str>, now: Instant) -> Option<Call> {
-        let is_heard = telemetry::is_on();
+        let is_heard = telemetry::is_on() || self.trace.is_some();
         if self.compiled.monitor.is_none() && !is_heard {
             return None;
         }
-        let source = if self.compiled.source == Source::NONE { Source::of(&self.name(py), "", "") } else { self.compiled.source };
+        let source = self.source(py);
         let record = Record {
             ok: error.is_none(),
             attempts,
@@ -46,10 +46,17 @@ impl Flight {
     /// Tells them.
     fn tell(&self, call: &Call, now: Instant) -> Result<(), Interrupt> {
         telemetry::ended(call);
+        if let Some(trace) = &self.trace {
+            trace.ended(call);
+        }
         match &self.compiled.monitor {
             Some(monitor) => monitor::record(monitor.get(), call.record, now).map_err(|interrupt| *interrupt),
             None => Ok(()),
         }
+    }
+
+    fn source(&self, py: Python<'_>) -> Source {
+        if self.compiled.source == Source::NONE { Source::of(&self.name(py), "", "") } else { self.compiled.source }
     }
 
     /// What the caller gets: the value, or the exception with its notes.
@@ -61,6 +68,7 @@ impl Flight {
         let kind = error.as_ref().map(|e| e.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string()));
         let now = clock::now();
         self.diary.cut(now);
+        self.is_told = true;
         let call = self.told(py, execution.calls(), kind.as_deref(), now);
         let story = self.story_told(py)?;
         self.compiled.tally.end(self, execution, now, kind, story.as_ref().map(|story| story.clone_ref(py)));
@@ -122,5 +130,24 @@ impl Flight {
             Callee::Value(_) => "a value".to_owned(),
         };
         self.compiled.callees.iter().map(name).collect()
+    }
+}
+
+impl Drop for Flight {
+    /// Given up: what was tried is told all the same.
+    fn drop(&mut self) {
+        let has_begun = self.course().begun != Instant::default();
+        if self.is_told || !has_begun || !(telemetry::is_on() || self.trace.is_some()) {
+            return;
+        }
+        // Without an interpreter (it is shutting down) nobody listens.
+        Python::try_attach(|py| {
+            let (begun_ns, source) = (clock::unix(self.course().begun), self.source(py));
+            let requests = self.diary.left(py, clock::now(), source);
+            telemetry::abandoned("call", begun_ns, &requests);
+            if let Some(trace) = &self.trace {
+                trace.abandoned(begun_ns, &requests);
+            }
+        });
     }
 }

@@ -13,6 +13,7 @@ use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
 use super::remaining;
 use super::state::{Told, retry_state};
 use super::story::Diary;
+use super::trace::{self, Traced};
 use super::virtual_time;
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
@@ -85,6 +86,10 @@ pub struct Flight {
     /// The failure that the last `retry.scheduled` of each retry was about.
     scheduled: Vec<(StageId, Ticket)>,
     pub diary: Diary,
+    /// Its span, where spans are made.
+    pub(super) trace: Option<Traced>,
+    /// How it came out was told.
+    pub(super) is_told: bool,
 }
 
 /// How a call went.
@@ -126,6 +131,8 @@ impl Flight {
             answered: None,
             scheduled: Vec::new(),
             diary: Diary::default(),
+            trace: None,
+            is_told: false,
         }
     }
 
@@ -162,6 +169,20 @@ impl Flight {
         match &self.compiled.stage(stage).breaker {
             Some(breaker) => breaker.get().display_name(),
             None => self.name(py),
+        }
+    }
+
+    /// Whether each frame of the user's needs something around it.
+    #[inline]
+    pub fn has_frames(&self) -> bool {
+        self.compiled.has_limits || self.trace.is_some()
+    }
+
+    /// Runs a frame of the user's within a deadline, and in the call's span.
+    pub fn within<T>(&self, py: Python<'_>, deadline: Instant, body: impl FnOnce() -> T) -> T {
+        match &self.trace {
+            None => remaining::within(py, deadline, body),
+            Some(trace) => trace.around(py, || remaining::within(py, deadline, body)),
         }
     }
 
@@ -472,6 +493,7 @@ impl Flight {
         self.course.begun = now;
         self.diary.begin(now);
         self.compiled.tally.begin();
+        self.trace = trace::begin(py, || self.name(py), now);
         let execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
         trial::dressed(if self.compiled.announces { execution.announcing() } else { execution })
     }

@@ -5,7 +5,6 @@
 
 use super::flight::{Flight, Way};
 use super::inline::Inline;
-use super::remaining;
 use super::sdk_stream::Desk;
 use super::slots;
 use super::stack;
@@ -91,7 +90,7 @@ impl Running {
                 let deadline = self.flight.compiled.told(|| self.execution.as_ref().map_or(Instant::NEVER, |e| e.deadline_of(call)));
                 let turn = match self.last.take() {
                     Some(turn) => turn,
-                    None => remaining::within(py, deadline, || advance(current.items.bind(py), given)),
+                    None => self.flight.within(py, deadline, || advance(current.items.bind(py), given)),
                 };
                 match turn {
                     Ok(Turn::Item(item)) if open => return Ok(Turn::Item(item)),
@@ -153,7 +152,7 @@ impl Running {
         match step {
             Step::Start { call, target, deadline } => {
                 let deadline = self.flight.compiled.told(|| deadline);
-                match remaining::within(py, deadline, || self.flight.start(py, target, Way::Items)).and_then(|value| match &self.desk {
+                match self.flight.within(py, deadline, || self.flight.start(py, target, Way::Items)).and_then(|value| match &self.desk {
                     Some(desk) => desk.open(value.bind(py)),
                     None => items(value.bind(py)).map(Bound::unbind),
                 }) {
@@ -280,7 +279,7 @@ impl Generator {
     fn pass_on(&self) -> Option<*mut ffi::PyObject> {
         let mut entered = self.0.enter()?;
         let State::Waiting(running) = &mut *entered else { return None };
-        let current = running.current.as_ref().filter(|current| current.open && !running.flight.compiled.has_limits)?;
+        let current = running.current.as_ref().filter(|current| current.open && !running.flight.has_frames())?;
         let mut result = null_mut();
         // SAFETY: the interpreter calls with its lock held; the source is alive as long as it is ours.
         let status = unsafe { ffi::PyIter_Send(current.items.as_ptr(), ffi::Py_None(), &raw mut result) };

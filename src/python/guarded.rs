@@ -17,6 +17,7 @@ use super::sdk_stream::{self, Desk};
 use super::slots;
 use super::stack;
 use super::story::Story;
+use super::trace;
 use crate::drive::clock;
 use crate::drive::inline::{self, End};
 use crate::engine::{CallId, Execution, Pass, Target};
@@ -303,7 +304,7 @@ unsafe extern "C" fn vectorcall(
 #[inline]
 fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
     let compiled = &*guarded.compiled;
-    if !compiled.has_lane() {
+    if !compiled.has_lane() || trace::is_on() {
         return trouble(guarded, handed, None, None);
     }
     let mut pass = Pass::new(clock::now());

@@ -2,7 +2,6 @@
 
 use super::flight::{Flight, Interrupt, Way};
 use super::guarded;
-use super::remaining;
 use super::virtual_time;
 use crate::drive::inline::{Called, Host};
 use crate::drive::{clock, pause};
@@ -27,12 +26,12 @@ impl Host for Inline<'_, '_> {
         let (py, flight) = (self.py, &*self.flight);
         let deadline = flight.compiled.told(|| deadline);
         let result = if flight.compiled.threaded && limit != Instant::NEVER {
-            match remaining::within(py, deadline, || flight.start_apart(py, target, limit)).transpose() {
+            match flight.within(py, deadline, || flight.start_apart(py, target, limit)).transpose() {
                 Some(result) => result,
                 None => return Ok(Called::GivenUp),
             }
         } else {
-            remaining::within(py, deadline, || flight.start(py, target, Way::Sync))
+            flight.within(py, deadline, || flight.start(py, target, Way::Sync))
         };
         if let Ok(value) = &result
             && guarded::has_to_run(value.bind(self.py)).is_some()

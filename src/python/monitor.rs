@@ -1,6 +1,6 @@
 //! `Monitor`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::convert::{self, quoted};
 use super::errors::configuration;
@@ -16,6 +16,7 @@ use crate::engine::Instant;
 use crate::llm::route::on_a_thread;
 use crate::monitor::{Alert, Entry, Histogram, Language, Monitor as Core, Record, Slot, Source, Span, Tally, Word};
 use crate::stats::Sums;
+use crate::telemetry::known::MONITORS;
 use crate::telemetry::{Call, Listener};
 
 /// More than any machine will remember call by call.
@@ -115,7 +116,9 @@ pub struct Monitor {
 
 impl Monitor {
     pub(super) fn with(window: Span, name: Option<String>, language: Language) -> Self {
-        Monitor { core: Arc::new(Core::new(window)), name, language, callbacks: Mutex::new(Vec::new()) }
+        let core = Arc::new(Core::new(window));
+        MONITORS.add(&core, &Arc::new(name.clone().map_or_else(OnceLock::new, OnceLock::from)));
+        Monitor { core, name, language, callbacks: Mutex::new(Vec::new()) }
     }
 
     fn callbacks(&self) -> MutexGuard<'_, Vec<Py<PyAny>>> {

@@ -9,7 +9,6 @@ use super::errors::ours;
 use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use super::hooks;
-use super::remaining;
 use super::sdk_stream::{self, Desk};
 use crate::drive::clock;
 use crate::engine::{CallId, Execution, Instant, Step};
@@ -136,7 +135,7 @@ impl Running {
                 self.enter(py, &mut awaited)?;
                 let given = std::mem::replace(&mut input, Resume::Send(py.None()));
                 let deadline = self.deadline(&awaited);
-                let result = match remaining::within(py, deadline, || advance(awaitable.bind(py), given)) {
+                let result = match self.flight.within(py, deadline, || advance(awaitable.bind(py), given)) {
                     Ok(Turn::Yield(value)) => {
                         self.current = Some((awaitable, awaited));
                         self.arm(py, &value)?;
@@ -168,7 +167,8 @@ impl Running {
     #[inline]
     pub fn passes_items(&self) -> Option<(&Py<PyAny>, CallId)> {
         let (compiled, items) = (&self.flight.compiled, self.items.as_ref()?);
-        let plain = items.open && !compiled.has_limits && compiled.tightest.is_none() && self.current.is_none() && self.thrown.is_none();
+        let plain =
+            items.open && !self.flight.has_frames() && compiled.tightest.is_none() && self.current.is_none() && self.thrown.is_none();
         plain.then_some((&items.source, items.call))
     }
 
@@ -398,7 +398,7 @@ impl Running {
                     }
                     first => {
                         self.first = first;
-                        remaining::within(py, deadline, || self.flight.start(py, target, self.way))
+                        self.flight.within(py, deadline, || self.flight.start(py, target, self.way))
                     }
                 };
                 let awaitable = match started {

@@ -5,7 +5,7 @@ use super::log;
 use crate::engine::{Event, Instant, StageId, Target};
 use crate::events::Name;
 use crate::stats::{Source, Word};
-use crate::telemetry::{Note, Request};
+use crate::telemetry::{GIVEN_UP, Note, Request};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple, PyType};
@@ -94,6 +94,19 @@ impl Diary {
         if std::mem::take(self.is_open.get_mut()) {
             self.tried(now, None, None, true);
         }
+    }
+
+    /// The call is given up, and the attempt under way with it. What was tried, as everybody is told of it.
+    pub fn left(&mut self, py: Python<'_>, now: Instant, source: Source) -> Vec<Request> {
+        let is_open = std::mem::take(self.is_open.get_mut());
+        if is_open {
+            self.tried(now, None, None, true);
+        }
+        let mut requests = self.requests(py, source);
+        if let (true, Some(last)) = (is_open, requests.last_mut()) {
+            (last.error, last.took_ns) = (Word::of(GIVEN_UP), None);
+        }
+        requests
     }
 
     fn tried(&mut self, now: Instant, error: Option<Py<PyType>>, status: Option<u16>, is_cut: bool) {

@@ -1,23 +1,22 @@
-//! The listening thread: it accepts, and it ends everything at once when it is told to.
+//! The server: its connections are ended at once, with a reset, when it is told to.
 
 use super::limits::Limits;
 use super::log::Log;
 use super::script::Script;
 use super::service::{self, Service};
+use crate::serve;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{SocketAddr, TcpListener as Blocking, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -61,24 +60,13 @@ impl Shared {
 pub struct Server {
     pub address: SocketAddr,
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-    /// Threads are not taken along by a fork.
-    process: u32,
+    thread: serve::Server,
 }
 
 impl Server {
     /// Listens; `script`, `limits` and `log` outlive it, so that it can be started again.
     pub fn start(options: Options, script: Arc<Mutex<Script>>, limits: Arc<Mutex<Limits>>, log: Arc<Log>) -> io::Result<Server> {
-        let mut addresses = (options.host.as_str(), options.port).to_socket_addrs()?;
-        let wanted = addresses.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))?;
-        let socket = socket2::Socket::new(socket2::Domain::for_address(wanted), socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&wanted.into())?;
-        socket.listen(4096)?;
-        socket.set_nonblocking(true)?;
-        let listener = Blocking::from(socket);
-        let address = listener.local_addr()?;
+        let listener = serve::listen(serve::resolve(&options.host, options.port)?)?;
         log.now();
         let shared = Arc::new(Shared {
             options,
@@ -89,19 +77,9 @@ impl Server {
             seen: Mutex::default(),
             stopping: Arc::new(AtomicBool::new(false)),
         });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = oneshot::channel();
         let inner = shared.clone();
-        let thread = std::thread::Builder::new().name("seawall-simulator".into()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = accept(listener, inner) => {}
-                    _ = stopped => {}
-                }
-            });
-            // Dropping the runtime drops every connection where it stands.
-        })?;
-        Ok(Server { address, shared, stop: Some(stop), thread: Some(thread), process: std::process::id() })
+        let thread = serve::Server::start("seawall-simulator", listener, usize::MAX, move |stream| talk(stream, inner.clone()))?;
+        Ok(Server { address: thread.address, shared, thread })
     }
 
     pub fn shared(&self) -> &Shared {
@@ -111,32 +89,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        if let Some(stop) = self.stop.take() {
-            // Whoever does not listen any more has ended already.
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take().filter(|_| self.process == std::process::id()) {
-            let _ = thread.join();
-        }
+        // Said before the thread ends: connections are then reset. In a forked child there is nothing to end.
+        self.shared.stopping.store(self.thread.is_here(), Ordering::Release);
     }
 }
 
-async fn accept(listener: Blocking, shared: Arc<Shared>) {
-    let Ok(listener) = TcpListener::from_std(listener) else { return };
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(serve(stream, shared.clone()));
-            }
-            // Out of file descriptors, mostly: others are about to be closed.
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    let _ = stream.set_nodelay(true);
+async fn talk(stream: TcpStream, shared: Arc<Shared>) {
     let reset = Arc::new(AtomicBool::new(false));
     let socket = Socket::new(stream, reset.clone(), shared.clone());
     let service = Service { shared, reset };

@@ -85,6 +85,19 @@ pub trait Listener: Send + Sync {
     fn abandoned(&self, _operation: &'static str, _begun_ns: u64, _requests: &[Request]) {}
 }
 
+/// Whoever follows one call from where it began. Told once, on the thread that ends it, which must not be kept.
+#[cfg(feature = "net")]
+pub trait Trace: Send + Sync {
+    /// It begins.
+    fn begun(&self);
+    /// It is over.
+    fn ended(&self, call: &Call);
+    /// It was given up: what was sent is told, nothing else counts.
+    fn abandoned(&self, begun_ns: u64, requests: &[Request]);
+    /// What goes with each of its requests.
+    fn headers(&self) -> &reqwest::header::HeaderMap;
+}
+
 static WATCHERS: AtomicUsize = AtomicUsize::new(0);
 static LISTENERS: RwLock<Vec<Arc<dyn Listener>>> = RwLock::new(Vec::new());
 
@@ -153,11 +166,21 @@ pub fn passed(begun_ns: u64, latency_ns: u64, source: Source) {
     ended(&Call { operation: "call", begun_ns, record, requests: vec![request], ..Call::default() });
 }
 
+/// What an attempt ended with that nobody waited for.
+pub const GIVEN_UP: &str = "given up";
+
+/// A call that had met no trouble was given up in its first attempt.
+#[cold]
+pub fn left(begun_ns: u64, source: Source) {
+    let request = Request { source, error: Word::of(GIVEN_UP), ..Request::default() };
+    abandoned("call", begun_ns, &[request]);
+}
+
 /// A call was given up.
 pub fn abandoned(operation: &'static str, begun_ns: u64, requests: &[Request]) {
     if !is_on() || requests.is_empty() {
         return;
     }
-    ledger::requested(requests);
+    ledger::abandoned(requests);
     listeners().iter().for_each(|listener| listener.abandoned(operation, begun_ns, requests));
 }

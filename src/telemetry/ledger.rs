@@ -22,6 +22,10 @@ pub struct Series {
     pub requests: Vec<(Word, u64)>,
     /// How long those took that somebody waited for, in nanoseconds.
     pub request_latencies: Histogram,
+    /// The same, all told.
+    pub request_ns: u128,
+    /// Calls that were given up after something was sent; they count nowhere else.
+    pub abandoned: u64,
     /// Calls, in slots of ten seconds.
     pub timeline: Timeline,
 }
@@ -48,6 +52,8 @@ impl Series {
             calls: Slot::default(),
             requests: Vec::new(),
             request_latencies: Histogram::default(),
+            request_ns: 0,
+            abandoned: 0,
             timeline: Timeline::new(SLOT_NS, SLOTS),
         }
     }
@@ -60,6 +66,7 @@ impl Series {
         self.requests[at].1 += 1;
         if let Some(took_ns) = request.took_ns {
             self.request_latencies.add(took_ns);
+            self.request_ns += u128::from(took_ns);
         }
     }
 }
@@ -104,10 +111,25 @@ pub(super) fn ended(call: &Call) {
     }
 }
 
-pub(super) fn requested(requests: &[Request]) {
+fn requested(requests: &[Request]) {
     for request in requests {
         locked(&series(request.source)).request(request);
     }
+}
+
+/// A call was given up: it is counted where it began.
+pub(super) fn abandoned(requests: &[Request]) {
+    if let Some(first) = requests.first() {
+        locked(&series(first.source)).abandoned += 1;
+    }
+    requested(requests);
+}
+
+/// Begins anew.
+pub(super) fn forget() {
+    let series = std::mem::take(&mut *LEDGER.write().unwrap_or_else(PoisonError::into_inner));
+    let failures = std::mem::take(&mut *locked(&FAILURES));
+    drop((series, failures));
 }
 
 /// All series that anything is known of, at that Unix time: copies.

@@ -4,6 +4,7 @@ mod circuit;
 mod config;
 mod sync;
 mod window;
+pub mod words;
 
 pub use circuit::{Evidence, Permit, Transition};
 pub use config::{Cause, Change, Config, Outlook, Slow, State};

@@ -71,6 +71,7 @@ pub struct Batch {
 impl Batch {
     /// With `lenient` what cannot be sent is its own result.
     pub fn new(
+        route: &Route,
         task: Task,
         contents: &[Bound<'_, PyAny>],
         params: Option<&Bound<'_, PyDict>>,
@@ -81,7 +82,7 @@ impl Batch {
         for (at, content) in contents.iter().enumerate() {
             let order = match content.is_instance_of::<PyBaseException>() {
                 true => Err(PyErr::from_value(content.clone())),
-                false => Route::order_at(&format!("inputs[{at}]"), task, content, params, extras.of_call(at), OnInterrupt::Error),
+                false => route.order_at(&format!("inputs[{at}]"), task, content, params, extras.of_call(at), OnInterrupt::Error),
             };
             batch.refused.push(match order {
                 Ok(order) => {

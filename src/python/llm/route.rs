@@ -30,6 +30,7 @@ use crate::python::errors::{configuration, ours};
 use crate::python::judge::Listed;
 use crate::python::monitor::Monitor;
 use crate::python::policies::circuit_breaker::short_repr;
+use crate::python::trace::{self, Traced};
 use crate::python::{remaining, story};
 use crate::stats::Source;
 use crate::telemetry::Note;
@@ -282,13 +283,14 @@ fn on_interrupt(py: Python<'_>, word: &Bound<'_, PyAny>) -> PyResult<OnInterrupt
 }
 
 impl Route {
-    fn order(task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>, extras: Extras) -> PyResult<Arc<Order>> {
+    fn order(&self, task: Task, content: &Bound<'_, PyAny>, params: Option<&Bound<'_, PyDict>>, extras: Extras) -> PyResult<Arc<Order>> {
         let place = if task == Task::Embeddings { "input" } else { "messages" };
-        Route::order_at(place, task, content, params, extras, OnInterrupt::Error)
+        self.order_at(place, task, content, params, extras, OnInterrupt::Error)
     }
 
     /// The same where errors name another place.
     pub fn order_at(
+        &self,
         place: &str,
         task: Task,
         content: &Bound<'_, PyAny>,
@@ -296,10 +298,13 @@ impl Route {
         extras: Extras,
         on_interrupt: OnInterrupt,
     ) -> PyResult<Arc<Order>> {
+        let py = content.py();
         let lists = (content.cast::<PyList>(), content.cast::<PyTuple>());
         let inputs = lists.0.map(|list| list.len()).or_else(|_| lists.1.map(|tuple| tuple.len())).unwrap_or(1);
         let (content, params) = (json::text(content, place)?, json::params(params)?);
-        Ok(Arc::new(Order { task, content, inputs, params, extras, on_interrupt }))
+        let source = self.shared.core.sources.first().copied().unwrap_or_default();
+        let trace = if trace::is_on() { Traced::of_a_model(py, task.operation(), source) } else { None };
+        Ok(Arc::new(Order { task, content, inputs, params, extras, on_interrupt, trace }))
     }
 }
 
@@ -395,7 +400,7 @@ impl Route {
         params: Option<&Bound<'_, PyDict>>,
         extras: Option<Given>,
     ) -> PyResult<Py<PyAny>> {
-        let order = Route::order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
+        let order = self.order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
         let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         let slot: Arc<Mutex<Option<Finished>>> = Arc::new(Mutex::new(None));
@@ -434,7 +439,7 @@ impl Route {
         params: Option<&Bound<'_, PyDict>>,
         extras: Option<Given>,
     ) -> PyResult<Flying> {
-        let order = Route::order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
+        let order = self.order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
         let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         let (future, sender) = bridge::future(py)?;
@@ -465,7 +470,7 @@ impl Route {
         lenient: bool,
     ) -> PyResult<Flying> {
         let extras = Checked::new(py, &self.shared.table, extras)?;
-        let batch = Batch::new(task(kind), &contents, params, &extras, lenient)?;
+        let batch = Batch::new(self, task(kind), &contents, params, &extras, lenient)?;
         let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         let (future, sender) = bridge::future(py)?;
@@ -492,7 +497,7 @@ impl Route {
     ) -> PyResult<Stream> {
         let on_interrupt = on_interrupt.map_or(Ok(self.on_interrupt), |word| self::on_interrupt(py, &word))?;
         let extras = Checked::new(py, &self.shared.table, extras)?.of_a_call();
-        let order = Route::order_at("messages", Task::Stream, content, params, extras, on_interrupt)?;
+        let order = self.order_at("messages", Task::Stream, content, params, extras, on_interrupt)?;
         Ok(Stream::new(self.shared.clone(), order, Watched::No))
     }
 
@@ -510,7 +515,7 @@ impl Route {
     ) -> PyResult<Stream> {
         let (task, on_interrupt) = if kind == "stream" { (Task::Stream, self.on_interrupt) } else { (task(kind), OnInterrupt::Error) };
         let extras = Checked::new(py, &self.shared.table, extras)?.of_a_call();
-        let order = Route::order_at("messages", task, content, params, extras, on_interrupt)?;
+        let order = self.order_at("messages", task, content, params, extras, on_interrupt)?;
         Ok(Stream::new(self.shared.clone(), order, if every { Watched::Every } else { Watched::Repeated }))
     }
 
@@ -531,7 +536,7 @@ impl Route {
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyList>> {
         let extras = Checked::new(py, &self.shared.table, extras)?;
-        let batch = Batch::new(task(kind), &contents, params, &extras, lenient)?;
+        let batch = Batch::new(self, task(kind), &contents, params, &extras, lenient)?;
         let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         let (work, refused) = batch.work();

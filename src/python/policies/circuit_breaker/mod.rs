@@ -15,6 +15,7 @@ use crate::python::convert;
 use crate::python::errors::{configuration, ours};
 use crate::python::judge::{BreakerJudge, Listed, answers_at_once, function, function_at_once, happens, predicate};
 use crate::python::pipeline::Pipeline;
+use crate::telemetry::known;
 use isolation::Isolation;
 use permit::{Entrances, lock};
 use pyo3::exceptions::{PyException, PyTypeError};
@@ -24,7 +25,7 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use settings::{NAMES, Settings};
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A value for a repr, kept short.
 pub fn short_repr(value: &Bound<'_, PyAny>) -> String {
@@ -68,7 +69,7 @@ pub struct CircuitBreaker {
     on_result: Option<Py<PyAny>>,
     #[pyo3(get)]
     fallback_function: Option<Py<PyAny>>,
-    name: Mutex<Option<String>>,
+    name: known::Name,
     /// Finds it again when it is unpickled where it came from.
     identity: u64,
     last_failure: Mutex<Option<Py<PyAny>>>,
@@ -187,7 +188,7 @@ impl CircuitBreaker {
             ignore: ignore.map(Bound::unbind),
             on_result,
             fallback_function: fallback_function.map(Bound::unbind),
-            name: Mutex::new(name),
+            name: Arc::new(name.map_or_else(OnceLock::new, OnceLock::from)),
             identity: clock::seed(),
             last_failure: Mutex::new(None),
             entrances: Entrances::default(),
@@ -490,6 +491,11 @@ impl CircuitBreaker {
     fn _remember(&self, exception: Option<Py<PyAny>>) {
         let old = std::mem::replace(&mut *lock(&self.last_failure), exception);
         drop(old); // outside the lock: dropping an exception may run code
+    }
+
+    /// It is among those that can be found: the core's own list has it too.
+    fn _known(&self) {
+        known::BREAKERS.add(&self.core, &self.name);
     }
 
     /// Finds it again when it is unpickled where it came from.

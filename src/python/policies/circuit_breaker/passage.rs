@@ -36,7 +36,7 @@ impl CircuitBreaker {
 
     /// It guards something of that name from now on: it takes the name, if it has none, and can be found by it.
     pub fn guards(slf: &Bound<'_, Self>, name: &str) -> PyResult<()> {
-        lock(&slf.get().name).get_or_insert_with(|| name.to_owned());
+        let _ = slf.get().name.set(name.to_owned()); // the first one stays
         Self::register(slf)
     }
 
@@ -47,7 +47,7 @@ impl CircuitBreaker {
     }
 
     pub fn name(&self) -> Option<String> {
-        lock(&self.name).clone()
+        self.name.get().cloned()
     }
 
     pub fn display_name(&self) -> String {

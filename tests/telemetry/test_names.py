@@ -1,0 +1,124 @@
+"""One table of names: the page's tables are made of it, and the dashboard and the alert rules ask for nothing else.
+
+`python tests/telemetry/test_names.py` writes the page's tables anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from seawall import CircuitBreaker, errors
+from seawall._seawall import metric_names, span_names
+
+DOCS = Path(__file__).parents[2] / "docs" / "monitor"
+PAGE = DOCS / "telemetry.md"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def tables() -> dict[str, str]:
+    attributes, instruments = span_names()
+    return {
+        "metrics": table(
+            ["metric", "kind", "labels", "what it says"],
+            [
+                [f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels) or "–", text]
+                for name, kind, _, labels, text in metric_names()
+            ],
+        ),
+        "attributes": table(
+            ["attribute", "of", "what it says"], [[f"`{name}`", ", ".join(places), text] for name, places, text in attributes]
+        ),
+        "instruments": table(
+            ["instrument", "kind", "unit", "what it says"],
+            [[f"`{name}`", kind, f"`{unit}`", text] for name, kind, unit, text in instruments],
+        ),
+    }
+
+
+def written(page: str) -> str:
+    for name, rows in tables().items():
+        marks = f"<!-- table: {name} -->\n", "<!-- end -->"
+        before, rest = page.split(marks[0], 1)
+        page = f"{before}{marks[0]}\n{rows}\n{marks[1]}{rest.split(marks[1], 1)[1]}"
+    return page
+
+
+def test_the_page_s_tables_are_those_of_the_core():
+    page = PAGE.read_text()
+    assert page.count("<!-- table: ") == 3
+    assert page == written(page), "python tests/telemetry/test_names.py writes them anew"
+
+
+def queries() -> dict[str, str]:
+    """Every query of the dashboard and of the alert rules, by where it stands."""
+    dashboard = json.loads((DOCS / "grafana.json").read_text())
+    found = {
+        f"{panel['title']} {target['refId']}": target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
+    }
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
+            found[f"variable {variable['name']}"] = f"sum by ({label}) ({metric})"
+    for rule in re.split(r"\n      - alert: ", (DOCS / "alerts.rules.yml").read_text())[1:]:
+        one_line = re.search(r"\n        expr: (?!\|)(.*)", rule)
+        block = re.search(r"\n        expr: \|\n((?:          .*\n)+)", rule)
+        found[f"alert {rule.splitlines()[0]}"] = (one_line or block)[1]
+    return found
+
+
+def labels_of(sample: str) -> set[str]:
+    """The labels of what is sampled under a name; KeyError where nothing is."""
+    of: dict[str, set[str]] = {}
+    for name, kind, _, labels, _ in metric_names():
+        if kind == "histogram":
+            of |= {f"{name}_bucket": {*labels, "le"}, f"{name}_sum": set(labels), f"{name}_count": set(labels)}
+        else:
+            of[name] = set(labels)
+    return of[sample]
+
+
+def test_every_query_asks_for_what_there_is():
+    found = queries()
+    assert len(found) > 35
+    asked = set()
+    for where, query in found.items():
+        selectors = re.findall(r"\b(seawall_\w+)(?:\{([^}]*)\})?", query)
+        assert selectors, where
+        everywhere = set.intersection(*(labels_of(name) for name, _ in selectors))
+        for name, matchers in selectors:
+            asked.add(name)
+            for label, _, values in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', matchers):
+                assert label in labels_of(name), f"{where}: {name} has no {label}"
+                for value in values.split("|"):
+                    assert value.startswith("$") or value in known(label), f"{where}: {label} is never {value}"
+        for grouped in re.findall(r"\bby \(([^)]*)\)", query):
+            assert set(re.split(r",\s*", grouped)) <= everywhere, f"{where}: by {grouped}"
+    shown = {name for name, kind, *_ in metric_names() if kind != "histogram"}
+    assert shown <= asked, "the dashboard shows everything"
+
+
+def known(label: str) -> set[str]:
+    return {
+        "outcome": {"ok", *dir(errors)},
+        "state": {"closed", "open", "half_open", "forced_open", "disabled", "metrics_only"},
+    }[label]
+
+
+def test_the_states_are_the_breakers_own():
+    assert CircuitBreaker(name="any").state in known("state")
+
+
+def test_annotations_name_labels_that_their_query_gives():
+    for rule in re.split(r"\n      - alert: ", (DOCS / "alerts.rules.yml").read_text())[1:]:
+        given = set(re.split(r",\s*", re.search(r"\bby \(([^)]*)\)", rule)[1]))
+        assert set(re.findall(r"\$labels\.(\w+)", rule)) <= given, rule
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text()))
