@@ -34,7 +34,7 @@ function showTiles(state, now) {
   const enough = now.calls >= limits.minimum_calls;
   const judged = (value, names) => (enough ? levelOf(value, names) : null);
   const [failed, retried, fell] = [now.errors, now.retried, now.fallbacks].map((part) => rate(part, now.calls));
-  tiles.calls(count(now.calls), now.calls ? `${(now.calls / Math.max(state.now - now.at, 1)).toFixed(1)} a second` : "none yet");
+  tiles.calls(count(now.calls), now.calls ? `${(now.calls / Math.max(state.minute_seconds, 1)).toFixed(1)} a second` : "none yet");
   tiles.failed(share(failed), some(now.errors, "call"), judged(failed, limits.error_rate));
   tiles.retried(share(retried), some(now.retried, "call"), judged(retried, limits.retry_rate));
   tiles.fell(share(fell), some(now.fallbacks, "call"));
