@@ -162,8 +162,10 @@ def test_names_are_text(page, lab):
 def test_hundreds_are_sorted_and_filtered(page, lab):
     lab("""
         many = [CircuitBreaker(1, 1000, name=f"tenant-{i}") for i in range(300)]
-        for i in (7, 70, 170):
+        for i, turned_away in ((7, 12), (70, 9), (170, 0)):
             many[i].record_failure()
+            for _ in range(turned_away):
+                many[i].try_acquire()
     """)
     rows = page.locator("#circuits-table tbody tr")
     shows(page.locator("#circuits-count")).to_have_text("300")
@@ -193,6 +195,13 @@ def test_hundreds_are_sorted_and_filtered(page, lab):
     name.get_by_role("button").click()
     shows(name).not_to_have_attribute("aria-sort", re.compile(".*"))
     shows(rows.first).to_contain_text("tenant-7")
+
+    number = page.locator("#circuits-table").get_by_role("columnheader", name="Turned away")
+    number.get_by_role("button").click()
+    shows(number).to_have_attribute("aria-sort", "descending")
+    shows(rows.nth(1)).to_contain_text("tenant-70")  # 12, 9, 0: by number, not by text
+    number.get_by_role("button").click()
+    shows(rows.last).to_contain_text("tenant-7")
 
 
 def test_a_process_that_comes_again_is_found_again(browser, open_page):
