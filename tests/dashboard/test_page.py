@@ -19,6 +19,7 @@ QUIET = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+sync_api.expect.set_options(timeout=20_000)  # the page asks once a second, and the machine may be busy
 TOKEN = "a-token-that-nobody-guesses"
 
 

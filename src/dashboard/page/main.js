@@ -205,22 +205,19 @@ async function ask() {
   clearTimeout(timer);
   if (paused || asking) return;
   asking = true;
+  let state = null;
   try {
     const answer = await fetch("api/state", { cache: "no-store", signal: AbortSignal.timeout(5000) });
-    if (answer.ok) {
-      const state = await answer.json();
-      trouble = null;
-      heard = Date.now() / 1000;
-      if (!paused) show(state);
-    } else {
-      trouble = answer.status;
-    }
+    trouble = answer.ok ? null : answer.status;
+    if (answer.ok) state = await answer.json();
   } catch {
     trouble = "silent";
   }
   asking = false;
-  link();
   timer = setTimeout(ask, document.hidden ? UNSEEN : EVERY);
+  if (state) heard = Date.now() / 1000;
+  if (state && !paused) show(state);
+  link();
 }
 
 function theme(next) {
