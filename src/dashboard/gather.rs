@@ -1,6 +1,6 @@
 //! Takes the state together. What it looks at is locked for moments, by this thread alone among the dashboard's.
 
-use super::state::{Alert, Attempt, Breaker, Failure, Limits, Monitor, Note, Process, Series, Slot, State};
+use super::state::{Alert, Attempt, Breaker, Failure, Limits, Monitor, Note, Process, Series, Slot, State, Traffic};
 use crate::drive::clock;
 use crate::engine::Instant;
 use crate::monitor::{Language, Metric, Rules};
@@ -24,34 +24,35 @@ fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// The state now.
-pub fn state(process: &Process) -> State {
+/// The state now, with how calls went.
+pub fn state<'a>(process: &'a Process, traffic: &'a Traffic) -> State<'a> {
     let now = clock::now();
-    let now_ns = clock::unix(now);
+    let (monitors, alerts) = monitors(clock::unix(now));
+    State { now: unix(now), process, breakers: breakers(now), monitors, alerts, limits: limits(), traffic }
+}
+
+/// How calls went until now. With hundreds of series that takes some time.
+pub fn traffic() -> Traffic {
+    let now_ns = clock::unix(clock::now());
     let known = telemetry::snapshot(now_ns);
     // All series together, by the time at which slots begin.
     let mut together: BTreeMap<u64, stats::Slot> = BTreeMap::new();
-    let mut minute = stats::Slot::default();
     for (at_ns, slot) in known.iter().flat_map(|series| series.timeline.slots()).filter(|(_, slot)| slot.tally.total > 0) {
         together.entry(at_ns).or_default().merge(slot);
-        if at_ns + MINUTE_NS > now_ns {
-            minute.merge(slot);
-        }
     }
-    let since = together.range(now_ns.saturating_sub(MINUTE_NS)..).next().map_or(now_ns, |(at_ns, _)| *at_ns);
-    let (monitors, alerts) = monitors(now_ns);
-    State {
-        now: seconds(now_ns),
-        process: process.clone(),
-        breakers: breakers(now),
+    let mut minute = stats::Slot::default();
+    let mut since = now_ns;
+    for (at_ns, slot) in together.range(now_ns.saturating_sub(MINUTE_NS)..) {
+        minute.merge(slot);
+        since = since.min(*at_ns);
+    }
+    Traffic {
         timeline: together.iter().map(|(at_ns, slot)| shown(*at_ns, slot)).collect(),
         slot_seconds: known.first().map_or(10.0, |series| seconds(series.timeline.width_ns())),
         minute: shown(since, &minute),
-        limits: limits(),
+        minute_seconds: seconds(now_ns - since),
         series: known.iter().filter(|series| series.calls.tally.total > 0).map(one).collect(),
-        alerts,
         failures: telemetry::failures().iter().map(failure).collect(),
-        monitors,
     }
 }
 

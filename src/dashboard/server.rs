@@ -3,7 +3,7 @@
 use super::gather;
 use super::guard::{Guard, SHORTEST, Token, Verdict};
 use super::page::{self, Page};
-use super::state::Process;
+use super::state::{Process, Traffic};
 use crate::drive::clock;
 use crate::serve;
 use crate::telemetry::{self, Watching};
@@ -25,7 +25,8 @@ use tokio::net::TcpStream;
 const CONNECTIONS: usize = 64;
 /// A connection is for one question, which has this long to be asked and its answer to be read.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// However many ask, the state is not taken together more often than this, nor for more than a part of the time.
+/// However many ask, the state is not taken together more often than this, nor for more than a part of the time. The calls,
+/// which may be many, have a time of their own, so that breakers are shown as they are whatever there is to count.
 const FRESH: Duration = Duration::from_millis(100);
 const PART: u32 = 20;
 /// The port where none is said, and how many after it are tried.
@@ -61,11 +62,17 @@ pub struct Dashboard {
     _watching: Watching,
 }
 
+/// What was taken together last, and until when it is fresh.
+#[derive(Default)]
+struct Last {
+    text: Option<(Instant, Bytes)>,
+    traffic: Option<(Instant, Traffic)>,
+}
+
 struct Shared {
     guard: Guard,
     process: Process,
-    /// Until when the last state is fresh, and its text.
-    state: Mutex<Option<(Instant, Bytes)>>,
+    last: Mutex<Last>,
 }
 
 impl Dashboard {
@@ -107,7 +114,7 @@ impl Dashboard {
             None if address.ip().is_loopback() => Guard::Loopback,
             given => Guard::Token(Box::new(Token::new(given.clone(), address.port()).map_err(Refused::Io)?)),
         };
-        let shared = Arc::new(Shared { guard, process, state: Mutex::new(None) });
+        let shared = Arc::new(Shared { guard, process, last: Mutex::default() });
         let inner = shared.clone();
         let begun = serve::Server::start("seawall-dashboard", listener, CONNECTIONS, move |stream| talk(stream, inner.clone()));
         Ok(Dashboard { server: begun.map_err(Refused::Io)?, shared, _watching: watching })
@@ -167,28 +174,34 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
 
 impl Shared {
     fn text(&self) -> Bytes {
-        let mut last = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = Instant::now();
-        if let Some((until, text)) = &*last
-            && begun < *until
-        {
-            return text.clone();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let Last { text, traffic } = &mut *last;
+        let is_old = |until: &Instant| Instant::now() >= *until;
+        if text.as_ref().is_none_or(|(until, _)| is_old(until)) {
+            if traffic.as_ref().is_none_or(|(until, _)| is_old(until)) {
+                *traffic = Some(timed(|| apart(gather::traffic)));
+            }
+            let made = |traffic| serde_json::to_vec(&apart(|| gather::state(&self.process, traffic))).unwrap_or_default();
+            *text = traffic.as_ref().map(|(_, traffic)| timed(|| made(traffic).into()));
         }
-        let text: Bytes = serde_json::to_vec(&gathered(&self.process)).unwrap_or_default().into();
-        let ended = Instant::now();
-        *last = Some((ended + FRESH.max((ended - begun) * PART), text.clone()));
-        text
+        text.as_ref().map(|(_, text)| text.clone()).unwrap_or_default()
     }
 }
 
-#[cfg(unix)]
-fn gathered(process: &Process) -> super::state::State {
-    serve::fork::apart(|| gather::state(process))
+/// What it gives, and until when that is fresh: the longer it took, the longer.
+fn timed<T>(make: impl FnOnce() -> T) -> (Instant, T) {
+    let begun = Instant::now();
+    let made = make();
+    let ended = Instant::now();
+    (ended + FRESH.max((ended - begun) * PART), made)
 }
 
-#[cfg(not(unix))]
-fn gathered(process: &Process) -> super::state::State {
-    gather::state(process)
+/// Runs what takes locks of the process's; see [`serve::fork::apart`].
+fn apart<T>(look: impl FnOnce() -> T) -> T {
+    #[cfg(unix)]
+    return serve::fork::apart(look);
+    #[cfg(not(unix))]
+    look()
 }
 
 /// What goes with every answer.

@@ -5,30 +5,40 @@
 use serde::Serialize;
 
 /// Everything at one moment.
-#[derive(Clone, Debug, Serialize)]
-pub struct State {
+#[derive(Debug, Serialize)]
+pub struct State<'a> {
     /// When this was.
     pub now: f64,
     /// Whose state it is.
-    pub process: Process,
+    pub process: &'a Process,
     /// The breakers of the process, the oldest first.
     pub breakers: Vec<Breaker>,
+    /// Monitors.
+    pub monitors: Vec<Monitor>,
+    /// What they have said, the oldest first.
+    pub alerts: Vec<Alert>,
+    /// From where on a number is a worry.
+    pub limits: Limits,
+    /// The calls, which may be of a moment earlier.
+    #[serde(flatten)]
+    pub traffic: &'a Traffic,
+}
+
+/// How calls went.
+#[derive(Debug, Serialize)]
+pub struct Traffic {
     /// Calls, by what was called.
     pub series: Vec<Series>,
-    /// The last quarter of an hour, the oldest slot first; slots in which nothing happened may be left out.
+    /// The last quarter of an hour, the oldest slot first; slots in which nothing happened are left out.
     pub timeline: Vec<Slot>,
     /// How long a slot is.
     pub slot_seconds: f64,
     /// The slots of the last minute, as one.
     pub minute: Slot,
-    /// From where on a number is a worry.
-    pub limits: Limits,
-    /// What monitors have said, the oldest first.
-    pub alerts: Vec<Alert>,
+    /// How long before this moment that one began.
+    pub minute_seconds: f64,
     /// The calls that failed last, the oldest first.
     pub failures: Vec<Failure>,
-    /// Monitors at this moment.
-    pub monitors: Vec<Monitor>,
 }
 
 /// The usual limits of monitors, each with a warning and a critical one.

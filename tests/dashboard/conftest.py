@@ -5,6 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,6 +80,51 @@ def served() -> Iterator[dashboard.Dashboard]:
 def ask(served: dashboard.Dashboard) -> Callable[..., Answer]:
     """Sends a request to the dashboard."""
     return lambda *args, **options: _asked(served, *args, **options)
+
+
+# Does what it is told, a line of JSON at a time, and says so.
+LAB = """
+import json, logging, sys
+import seawall
+from seawall import *
+from seawall.errors import *
+from seawall.llm import Chat
+from seawall.simulator import Simulator, faults
+logging.disable()
+names = globals()
+page = seawall.dashboard.serve(0, title="lab", quiet=True)
+print(page.url, flush=True)
+for line in sys.stdin:
+    exec(json.loads(line), names)
+    print("done", flush=True)
+"""
+
+
+class Lab:
+    """A process of its own with a dashboard: nothing of what other tests did is on its page."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", LAB], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None and self._process.stdin is not None
+        self.url = self._process.stdout.readline().strip()
+
+    def __call__(self, program: str) -> None:
+        """Runs it there, to its end."""
+        assert self._process.stdout is not None and self._process.stdin is not None
+        self._process.stdin.write(json.dumps(textwrap.dedent(program)) + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n", "the program failed: see stderr"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    running = Lab()
+    yield running
+    running.close()
 
 
 @pytest.fixture

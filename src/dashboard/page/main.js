@@ -34,7 +34,7 @@ function showTiles(state, now) {
   const enough = now.calls >= limits.minimum_calls;
   const judged = (value, names) => (enough ? levelOf(value, names) : null);
   const [failed, retried, fell] = [now.errors, now.retried, now.fallbacks].map((part) => rate(part, now.calls));
-  tiles.calls(count(now.calls), now.calls ? `${(now.calls / Math.max(state.now - now.at, 1)).toFixed(1)} a second` : "none yet");
+  tiles.calls(count(now.calls), now.calls ? `${(now.calls / Math.max(state.minute_seconds, 1)).toFixed(1)} a second` : "none yet");
   tiles.failed(share(failed), some(now.errors, "call"), judged(failed, limits.error_rate));
   tiles.retried(share(retried), some(now.retried, "call"), judged(retried, limits.retry_rate));
   tiles.fell(share(fell), some(now.fallbacks, "call"));
@@ -205,22 +205,19 @@ async function ask() {
   clearTimeout(timer);
   if (paused || asking) return;
   asking = true;
+  let state = null;
   try {
     const answer = await fetch("api/state", { cache: "no-store", signal: AbortSignal.timeout(5000) });
-    if (answer.ok) {
-      const state = await answer.json();
-      trouble = null;
-      heard = Date.now() / 1000;
-      if (!paused) show(state);
-    } else {
-      trouble = answer.status;
-    }
+    trouble = answer.ok ? null : answer.status;
+    if (answer.ok) state = await answer.json();
   } catch {
     trouble = "silent";
   }
   asking = false;
-  link();
   timer = setTimeout(ask, document.hidden ? UNSEEN : EVERY);
+  if (state) heard = Date.now() / 1000;
+  if (state && !paused) show(state);
+  link();
 }
 
 function theme(next) {

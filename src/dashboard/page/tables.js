@@ -182,8 +182,8 @@ function seriesTable(host) {
       number("Calls", (row) => row.calls, count),
       judged("Failed", (row) => rate(row.errors, row.calls), "error_rate"),
       {
-        title: "As", wide: true, long: true, value: (row) => row.classes[0]?.[0] ?? null,
-        fill: (cell, row) => say(cell.firstChild ?? cell.appendChild(make("span")), row.classes.map(([name, times]) => `${name || "failed"} ${count(times)}`).join(", ") || NONE),
+        title: "As", wide: true, value: (row) => row.classes[0]?.[0] ?? null,
+        fill: (cell, row) => say(cell, row.classes.map(([name, times]) => `${name || "failed"} ${count(times)}`).join(", ") || NONE),
       },
       judged("Retried", (row) => rate(row.retried, row.calls), "retry_rate", " wide"),
       number("Fallback", (row) => rate(row.fallbacks, row.calls), share, { wide: true }),

@@ -75,3 +75,94 @@ fn rules(config: &Config, seen: &Outlook) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CircuitBreaker, Evidence, Slow};
+    use super::*;
+    use std::time::Duration;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn config() -> Config {
+        Config {
+            consecutive: Some(2),
+            rate: Some(0.5),
+            slow: Some(Slow { duration: Duration::from_millis(1500), ratio: 0.25 }),
+            span: Span::Calls(100),
+            minimum_calls: 10,
+            recovery: Duration::from_secs(30),
+            recovery_backoff: None,
+            half_open_max_calls: 1,
+            success_threshold: 2,
+            max_half_open_time: Duration::from_secs(60),
+            lenient: false,
+        }
+    }
+
+    fn told(breaker: &CircuitBreaker, seconds: u64) -> (String, String) {
+        let now = Instant(seconds * SECOND);
+        let (config, seen) = (breaker.config(), breaker.outlook(now));
+        (headline("It", &seen, now), prospects(&config, &seen).join(" "))
+    }
+
+    fn pair(headline: &str, prospects: &str) -> (String, String) {
+        (headline.to_owned(), prospects.to_owned())
+    }
+
+    #[test]
+    fn each_state_says_why_and_what_would_change_it() {
+        let breaker = CircuitBreaker::new(config());
+        let at = |seconds: u64| Instant(seconds * SECOND);
+        let rules = "It opens at 2 failures in a row: 0 so far. It opens at 50 % failures of the last 100 calls, from 10 calls: 0 of 0 \
+                     (0 %) so far. It opens at 25 % calls of 1.5 s or more of the last 100 calls, from 10 calls: 0 of 0 (0 %) so far.";
+        assert_eq!(told(&breaker, 1), pair("It is closed and has never been open.", rules));
+
+        breaker.record(Evidence::Failure, at(10), 0.0);
+        assert!(told(&breaker, 10).1.contains("2 failures in a row: 1 so far") && told(&breaker, 10).1.contains("1 of 1 (100 %)"));
+        breaker.record(Evidence::Failure, at(10), 0.0);
+        let opened =
+            pair("It is open since 5.0 s ago: 2 failures in a row.", "In 25.0 s it lets 1 probe at a time through; 2 must succeed.");
+        assert_eq!(told(&breaker, 15), opened);
+        let recovering = "0 of 1 probe out; 0 of 2 have succeeded. One failure opens it again.";
+        assert_eq!(
+            told(&breaker, 41),
+            pair("It is half open: its recovery time is over. It opened 31.0 s ago: 2 failures in a row.", recovering)
+        );
+
+        let (probe, _) = breaker.admit(at(42)).unwrap();
+        let probing = pair("It is half open since 1.0 s ago: the recovery time was over.", &recovering.replacen('0', "1", 1));
+        assert_eq!(told(&breaker, 43), probing);
+        breaker.settle(probe, Evidence::Success, at(43), 0.0);
+        let (probe, _) = breaker.admit(at(43)).unwrap();
+        breaker.settle(probe, Evidence::Success, at(43), 0.0);
+        assert_eq!(told(&breaker, 45).0, "It is closed since 2.0 s ago: 2 probes succeeded.");
+    }
+
+    #[test]
+    fn states_set_by_hand_say_so() {
+        let breaker = CircuitBreaker::new(config());
+        let told = |state| {
+            breaker.force(state, Instant(SECOND));
+            told(&breaker, 3)
+        };
+        let forced = "It is forced open since 2.0 s ago, by hand: all calls are turned away.";
+        assert_eq!(told(State::ForcedOpen), pair(forced, "It goes on when its isolation ends, or with reset() or force()."));
+        let disabled = "It is disabled since 2.0 s ago, by hand: calls pass and nothing is counted.";
+        assert_eq!(told(State::Disabled), pair(disabled, "It counts again after reset() or force()."));
+        let (counts, rules) = told(State::MetricsOnly);
+        assert_eq!(counts, "It only counts since 2.0 s ago, by hand: it never opens.");
+        assert!(rules.starts_with("It would open at 2 failures") && !rules.contains("It opens"));
+    }
+
+    #[test]
+    fn a_lenient_one_lets_everybody_find_out() {
+        let breaker = CircuitBreaker::new(Config { lenient: true, span: Span::Time(Duration::from_secs(60)), ..config() });
+        assert!(told(&breaker, 1).1.contains("of the last 60 s, from 10 calls"));
+        for _ in 0..2 {
+            breaker.record(Evidence::Failure, Instant(10 * SECOND), 0.0);
+        }
+        assert_eq!(told(&breaker, 20).1, "In 20.0 s it lets calls through; one success closes it.");
+        assert_eq!(told(&breaker, 41).1, "Calls pass: one success closes it, a failure opens it again.");
+    }
+}
