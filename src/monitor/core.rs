@@ -144,6 +144,13 @@ impl Monitor {
         self.state().window.entries().copied().collect()
     }
 
+    /// The last `most` calls of those, oldest first.
+    pub fn recent(&self, most: usize) -> Vec<Entry> {
+        let state = self.state();
+        let held = state.window.tally().total as usize;
+        state.window.entries().skip(held.saturating_sub(most)).copied().collect()
+    }
+
     /// The last alerts (at most 100), oldest first: a copy.
     pub fn alerts(&self) -> Vec<Alert> {
         self.state().alerts.iter().cloned().collect()

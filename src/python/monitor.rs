@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::convert::{self, quoted};
-use super::errors::configuration;
+use super::errors::{configuration, picture};
 use super::judge::function_at_once;
 use super::slots;
 use pyo3::exceptions::{PyException, PyValueError};
@@ -287,6 +287,23 @@ impl Monitor {
     #[getter]
     fn p99(&self) -> Option<f64> {
         quantile(&self.core.snapshot_with_latencies().1, 990)
+    }
+
+    /// The last `most` calls in the window, oldest first: whether it succeeded, seconds, retries, whether an alternative answered.
+    fn _recent(&self, most: usize) -> Vec<(bool, f64, u32, bool)> {
+        let told = |entry: &Entry| (entry.record.ok, entry.seconds(), entry.record.retries, entry.record.fallback);
+        self.core.recent(most).iter().map(told).collect()
+    }
+
+    /// A display that is brought up to date in place every `refresh` seconds, in a notebook or a terminal, until the `with` block
+    /// ends or `stop()` is called: a `seawall._live.Live`.
+    #[pyo3(signature = (refresh=None), text_signature = "(refresh=1.0)")]
+    fn live<'py>(slf: &Bound<'py, Self>, refresh: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("seawall._live")?.getattr("Live")?.call1((slf, refresh))
+    }
+
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        picture(slf, "monitor")
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
