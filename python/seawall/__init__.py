@@ -59,6 +59,7 @@ from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, Se
 if TYPE_CHECKING:
     from seawall import testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
+    from seawall._explain import Explanation, explain
     from seawall._sdk import resilient
 
 __version__ = "0.1.0"
@@ -66,6 +67,7 @@ __version__ = "0.1.0"
 
 # Loaded when first asked for: most programs go without.
 _LATER = {"testing": "testing", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports", "resilient": "_sdk"}
+_LATER |= {"explain": "_explain", "Explanation": "_explain"}
 
 
 def __getattr__(name: str) -> Any:
@@ -88,6 +90,7 @@ __all__ = [
     "CircuitEvent",
     "CircuitMetrics",
     "ConfigurationError",
+    "Explanation",
     "Fallback",
     "Monitor",
     "MonitoringSystem",
@@ -109,6 +112,7 @@ __all__ = [
     "circuits",
     "classify",
     "errors",
+    "explain",
     "guard",
     "presets",
     "register_classifier",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seawall._attempts import Attempt
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._circuits import Circuits
+    from seawall._explain import ExplainedStep, Explanation
     from seawall._monitoring import Alert
     from seawall._seawall import CircuitBreaker, Guarded, Monitor, Pipeline, Reply
     from seawall.llm import EmbeddingsReply
@@ -280,6 +281,36 @@ def embeddings(given: EmbeddingsReply) -> str:
         ("attempts", str(len(given.attempts))),
     ]
     return h.card("Embeddings of", given.model or "(unnamed)", h.figures(numbers), _story(given.attempts))
+
+
+# Of events that take no time.
+_EVENTS = {"circuit.closed": "good", "circuit.half_opened": "fair", "fallback.used": "fair", "chaos.injected": "fair"}
+
+
+def _happened(step: ExplainedStep) -> Span:
+    start, long = step.at or 0.0, step.seconds or 0.0
+    if step.event == "attempt":
+        tone = "good" if step.error is None else "still" if step.seconds is None else "bad"
+        return Span(start, start + long, tone, step.text)
+    if step.event in {"waited", "retry.scheduled"}:
+        return Span(start, start + long, None, step.text)
+    return Span(start, start, _EVENTS.get(step.event, "bad"), step.text)
+
+
+def _explained(told: Explanation) -> str:
+    rows = h.timeline([_happened(step) for step in told.steps if step.at is not None], "what happened, in time")
+    rest = "".join(h.line(step.text) for step in told.steps if step.at is None)
+    return (
+        rows
+        + rest
+        + "".join(map(h.line, told.remarks))
+        + "".join(h.part(part.headline) + _explained(part) for part in told.parts)
+    )
+
+
+def explanation(told: Explanation) -> str:
+    """The story of a call: what happened when, and what is known besides."""
+    return h.card("Explanation", None, h.line(told.headline), _explained(told))
 
 
 # -- monitors
