@@ -15,6 +15,7 @@ from seawall._classify import classify
 from seawall._explain_words import LANGUAGES, PHRASES, phrase, word
 from seawall._in_words import kind, printable, share, span
 from seawall._monitoring import Alert
+from seawall._response import get
 from seawall._seawall import CircuitBreaker, Guarded, Reply, Stream
 from seawall._word import shown
 from seawall.errors import (
@@ -149,21 +150,19 @@ def explain(x: Any, language: str = "en") -> Explanation:
     return teller.told()
 
 
-def _story(x: Any) -> tuple[Any, ...]:
+def _listed(x: Any, name: str, kind: type | tuple[type, ...] = object) -> list[Any]:
+    """What a foreign attribute lists of that kind; it may be anything, or raise."""
+    found = get(x, name)
+    return [each for each in found if isinstance(each, kind)] if isinstance(found, (tuple, list)) else []
+
+
+def _story(x: Any) -> list[Any]:
     """What policies did on the way, where the object carries it."""
-    try:
-        found = getattr(x, "story", None)
-    except Exception:  # a foreign exception's property
-        return ()
-    return tuple(step for step in found if hasattr(step, "event")) if isinstance(found, tuple) else ()
+    return [step for step in _listed(x, "story") if hasattr(step, "event")]
 
 
 def _attempts(x: Any) -> list[Attempt]:
-    try:
-        found = getattr(x, "attempts", None)
-    except Exception:
-        return []
-    return [each for each in found if isinstance(each, Attempt)] if isinstance(found, (tuple, list)) else []
+    return _listed(x, "attempts", Attempt)
 
 
 def _of_rows(rows: Iterable[Any]) -> list[Attempt]:
@@ -309,8 +308,8 @@ class _Teller:
     # -- failures
 
     def error(self, error: BaseException, depth: int = 0) -> None:
-        members = getattr(error, "exceptions", None)
-        if isinstance(members, tuple) and members and all(isinstance(each, BaseException) for each in members):
+        members = _listed(error, "exceptions", BaseException)
+        if members:
             self.headline = self.say("group", error=type(error).__name__, count=len(members))
             self.inside(members, depth)
             return
@@ -330,12 +329,11 @@ class _Teller:
 
     def beside(self, error: BaseException, depth: int, *, told: bool) -> None:
         """What else is known of a failure."""
-        others = getattr(error, "alternatives", None)
-        others = [each for each in others if isinstance(each, BaseException)] if isinstance(others, tuple) else []
+        others = _listed(error, "alternatives", BaseException)
         if others and not any(attempt.alternative for attempt in _attempts(error)):
             for number, other in enumerate(others, 1):
                 self.add("alternative_failed", number=number, error=kind(other))
-        notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str) and note.startswith("seawall: ")]
+        notes = [note for note in _listed(error, "__notes__", str) if note.startswith("seawall: ")]
         if not told:
             for note in notes:
                 self.add("note", note=note.removeprefix("seawall: "))
@@ -345,8 +343,8 @@ class _Teller:
         cause = error.__cause__
         if cause is not None and depth < _DEEP:
             self.add("caused", error=kind(cause))
-        results = getattr(error, "results", None)
-        if isinstance(results, list):
+        results = _listed(error, "results")
+        if results:
             done = sum(not isinstance(each, BaseException) for each in results)
             self.add("batch", done=done, count=len(results))
         if isinstance(error, (Rejected, CallTimeoutError)):

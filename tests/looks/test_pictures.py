@@ -16,7 +16,6 @@ import pytest
 import seawall
 from _things import HOSTILE, KEY, SECRET, everything, opened, watched
 from seawall import CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout, guard, wait_fixed
-from seawall.errors import ConfigurationError
 from seawall.llm import Chat, Reply
 from seawall.simulator import Simulator, faults
 
@@ -267,9 +266,3 @@ seawall.CircuitBreaker()._repr_html_()
 assert "seawall._pictures" in sys.modules and "IPython" not in sys.modules
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-@pytest.mark.parametrize("refresh", [0, 0.01, -1, float("nan"), "soon", True])
-def test_a_refresh_that_is_none_is_refused(refresh: Any):
-    with pytest.raises(ConfigurationError, match="refresh"):
-        Monitor().live(refresh)
