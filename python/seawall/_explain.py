@@ -54,6 +54,8 @@ class ExplainedStep(NamedTuple):
     """The class of the failure."""
     status: int | None = None
     """Its HTTP status."""
+    alternative: int | None = None
+    """Of an attempt: whose it is, 0 for the primary."""
     text: str = ""
     """All this as a sentence."""
 
@@ -213,7 +215,9 @@ class _Teller:
         for number, attempt in enumerate(made, 1):
             at, took = attempt.started, attempt.seconds
             error = None if attempt.outcome == "ok" else attempt.outcome
-            steps.append(ExplainedStep(at, "attempt", attempt.model, number, took, None, error, attempt.status))
+            steps.append(
+                ExplainedStep(at, "attempt", attempt.model, number, took, None, error, attempt.status, attempt.alternative)
+            )
             if attempt.waited is not None and not story:
                 steps.append(ExplainedStep(at + (took or 0.0), "waited", attempt.model, None, attempt.waited))
         for step in story:
@@ -227,6 +231,8 @@ class _Teller:
 
     def sentence(self, step: ExplainedStep) -> str:
         policy, seconds = step.policy or "?", span(step.seconds)
+        if step.alternative:
+            policy = self.say("alternative", policy=policy, number=step.alternative)
         error = "" if step.error is None else step.error if step.status is None else f"{step.error} {step.status}"
         if step.event == "attempt":
             ended = "attempt.ok" if step.error is None else "attempt.dropped" if step.seconds is None else "attempt.failed"
@@ -320,21 +326,24 @@ class _Teller:
             limit, elapsed = (None if said is None else span(said) for said in (error.limit, error.elapsed))
             self.headline = self.say("timed_out", policy=error.name or "?", limit=limit or "?", seconds=elapsed or "?")
         elif made:
-            seconds = made[-1].started + (made[-1].seconds or 0.0)
+            # The last wait may have led to no attempt, as when the circuit opened meanwhile.
+            seconds = made[-1].started + (made[-1].seconds or 0.0) + (made[-1].waited or 0.0)
             self.headline = self.say("failed_after", error=kind(error), attempts=self.tried(len(made)), seconds=span(seconds))
         else:
             self.headline = self.say("failed", error=kind(error))
         self.way(made, story)
-        self.beside(error, depth, told=bool(made or story))
+        self.beside(error, depth)
 
-    def beside(self, error: BaseException, depth: int, *, told: bool) -> None:
+    def beside(self, error: BaseException, depth: int) -> None:
         """What else is known of a failure."""
+        made, story = _attempts(error), _story(error)
         others = _listed(error, "alternatives", BaseException)
-        if others and not any(attempt.alternative for attempt in _attempts(error)):
+        if others and not any(attempt.alternative for attempt in made):
             for number, other in enumerate(others, 1):
                 self.add("alternative_failed", number=number, error=kind(other))
         notes = [note for note in _listed(error, "__notes__", str) if note.startswith("seawall: ")]
-        if not told:
+        if not story:
+            # It says why there was no further attempt.
             for note in notes:
                 self.add("note", note=note.removeprefix("seawall: "))
         broke_off = isinstance(error, StreamInterruptedError) and bool(error.partial)
@@ -351,7 +360,7 @@ class _Teller:
             return
         if not broke_off:
             self.add(f"class.{classify(error)}")
-        if not told and not others:
+        if not (made or story or others):
             self.add("untold" if notes else "not_guarded")
 
     def inside(self, members: Sequence[BaseException], depth: int) -> None:

@@ -55,7 +55,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     ),
     "attempt.dropped": ("attempt {number}, {policy}: given up ({error})", "第 {number} 次尝试，{policy}：已放弃（{error}）"),
     "attempt.started": ("{policy}: attempt {number} begins", "{policy}：第 {number} 次尝试开始"),
-    "waited": ("waited {seconds} before the next attempt", "等待 {seconds} 后再次尝试"),
+    "waited": ("waited {seconds}", "等待 {seconds}"),
+    "alternative": ("{policy} (alternative {number})", "{policy}（第 {number} 备选）"),
     "retry.scheduled": (
         "{policy}: attempt {number} failed{error}; waited {seconds} before the next",
         "{policy}：第 {number} 次尝试失败{error}，等待 {seconds} 后再试",

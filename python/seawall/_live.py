@@ -6,7 +6,6 @@ It only looks, on a thread of its own: whatever becomes of the display, the work
 from __future__ import annotations
 
 import atexit
-import contextvars
 import importlib
 import logging
 import os
@@ -169,9 +168,7 @@ class Live:
         _running[id(monitor)] = self
         if self._display is not None and self._display.in_place:
             self._draw()
-            # In the context of the cell that began it: by that, kernels know where an update belongs.
-            run = contextvars.copy_context().run
-            self._thread = threading.Thread(target=run, args=(self._run,), name="seawall-live", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="seawall-live", daemon=True)
             self._thread.start()
 
     @property

@@ -163,6 +163,12 @@ def test_a_line_fits_and_holds_no_control_characters():
     assert HOSTILE in said and "\x1b" not in fitted(said, 500)
 
 
+def test_a_frame_is_no_wider_than_the_terminal(terminal: Terminal):
+    with watched("a name that is longer than any terminal is wide, " * 3, calls=20).live():
+        pass
+    assert [len(frame.rstrip("\n")) for frame in terminal.lines()] == [79, 79]
+
+
 def test_the_line_tells_the_last_calls():
     monitor = Monitor()
     for latency in (0.1, 0.4, 0.8):

@@ -159,6 +159,11 @@ def test_the_order_of_policies_is_the_order_of_boxes(things: dict[str, Any]):
     assert places == sorted(places)
 
 
+def test_circuits_in_trouble_come_first(things: dict[str, Any]):
+    told = read(things["circuits"]._repr_html_()).text
+    assert told.index("payments") < told.index("half") < told.index("rates")
+
+
 def test_a_description_draws_the_order_and_says_what_each_does():
     pipeline = Pipeline(Fallback("sorry"), Timeout(30), Retry(4, wait=2), CircuitBreaker(9, name="api"), name="ask")
     described = pipeline.describe()
