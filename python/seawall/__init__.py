@@ -6,7 +6,7 @@ from seawall import errors, presets
 from seawall._circuits import CircuitBreakerMonitor, circuits
 from seawall._classify import classify, register_classifier, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
-from seawall._monitoring import Alert, MonitoringSystem
+from seawall._monitoring import Alert, MonitoringSystem, observe
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
 from seawall._seawall import (
@@ -60,14 +60,23 @@ if TYPE_CHECKING:
     from seawall import testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._explain import Explanation, explain
+    from seawall._prices import Price, prices
     from seawall._sdk import resilient
 
 __version__ = "0.1.0"
 
 
 # Loaded when first asked for: most programs go without.
-_LATER = {"testing": "testing", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports", "resilient": "_sdk"}
-_LATER |= {"explain": "_explain", "Explanation": "_explain"}
+_LATER = {
+    "testing": "testing",
+    "CircuitEvent": "_circuit_reports",
+    "CircuitMetrics": "_circuit_reports",
+    "Explanation": "_explain",
+    "Price": "_prices",
+    "explain": "_explain",
+    "prices": "_prices",
+    "resilient": "_sdk",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -97,6 +106,7 @@ __all__ = [
     "Permit",
     "Pipeline",
     "PipelineOrderWarning",
+    "Price",
     "Prompt",
     "Rejected",
     "Retry",
@@ -114,7 +124,9 @@ __all__ = [
     "errors",
     "explain",
     "guard",
+    "observe",
     "presets",
+    "prices",
     "register_classifier",
     "remaining",
     "resilient",

@@ -17,6 +17,7 @@ from seawall._in_words import kind, printable, share, span
 from seawall._monitoring import Alert
 from seawall._response import get
 from seawall._seawall import CircuitBreaker, Guarded, Reply, Stream
+from seawall._story import Step
 from seawall._word import shown
 from seawall.errors import (
     CallTimeoutError,
@@ -30,14 +31,12 @@ from seawall.errors import (
 # Of a group or a chain of failures so many levels are told, and so many members.
 _DEEP = 4
 _MEMBERS = 10
-# What a step of a `story` has in common with one of an explanation.
-_OF_A_STORY = ("at", "event", "policy", "number", "seconds", "reason", "error")
 
 
 class ExplainedStep(NamedTuple):
     """Something that happened on the way. What is not known of it is `None`."""
 
-    at: float | None
+    at: float
     """Seconds since the call began."""
     event: str
     """A name of the table of events (`retry.scheduled`, `circuit.rejected`, `fallback.used`, …), or `attempt`: one from its
@@ -89,15 +88,15 @@ class Explanation:
         self.language = language
 
     def _lines(self) -> Iterable[str]:
-        last = max((step.at or 0.0 for step in self.steps), default=0.0)
+        last = max((step.at for step in self.steps), default=0.0)
         digits = 3 if last < 10 else 1
         wide = len(f"{last:.{digits}f}")
         for step in self.steps:
-            yield step.text if step.at is None else f"{step.at:{wide}.{digits}f} s  {step.text}"
-        yield from self.remarks
+            yield f"{step.at:{wide}.{digits}f} s  {step.text}"
         for number, part in enumerate(self.parts, 1):
             yield f"{number}. {part.headline}"
             yield from (f"   {line}" for line in part._lines())
+        yield from self.remarks
 
     def __str__(self) -> str:
         return "\n".join((self.headline, *(f"  {line}" for line in self._lines())))
@@ -158,13 +157,14 @@ def _listed(x: Any, name: str, kind: type | tuple[type, ...] = object) -> list[A
     return [each for each in found if isinstance(each, kind)] if isinstance(found, (tuple, list)) else []
 
 
-def _story(x: Any) -> list[Any]:
-    """What policies did on the way, where the object carries it."""
-    return [step for step in _listed(x, "story") if hasattr(step, "event")]
+def _story(x: Any) -> list[Step]:
+    """What policies did on the way, where the object carries it: as a tuple, or as the sequence that a guarded call leaves."""
+    story = get(x, "story")
+    return _listed(x, "story", Step) or _listed(story, "steps", Step)
 
 
 def _attempts(x: Any) -> list[Attempt]:
-    return _listed(x, "attempts", Attempt)
+    return _listed(x, "attempts", Attempt) or _listed(get(x, "story"), "attempts", Attempt)
 
 
 def _of_rows(rows: Iterable[Any]) -> list[Attempt]:
@@ -177,6 +177,16 @@ def _of_rows(rows: Iterable[Any]) -> list[Attempt]:
             made.append(Attempt(alternative=row.get("alternative") or 0, started=at, **known))  # type: ignore[arg-type]
             at += (row.get("seconds") or 0.0) + (row.get("waited") or 0.0)
     return made
+
+
+def _place(step: ExplainedStep, made: Sequence[Attempt]) -> tuple[float, bool]:
+    """Where a step belongs. No policy acts while an attempt runs but to cut it: what seems to fall into one (clocks are looked
+    at sparingly) led to it."""
+    at = step.at
+    if step.event in {"attempt", "waited", "timeout.elapsed"}:
+        return at, True
+    inside = (one.started for one in made if one.started <= at < one.started + (one.seconds or 0.0))
+    return next(inside, at), False
 
 
 class _Teller:
@@ -209,7 +219,7 @@ class _Teller:
 
     # -- what happened on the way
 
-    def way(self, made: Sequence[Attempt], story: Sequence[Any] = ()) -> None:
+    def way(self, made: Sequence[Attempt], story: Sequence[Step] = ()) -> None:
         """Tells of the attempts and of what policies did, in the order of time."""
         steps = []
         for number, attempt in enumerate(made, 1):
@@ -223,13 +233,12 @@ class _Teller:
         for step in story:
             if step.event == "attempt.started" and made:
                 continue  # its attempt is told of already, with its end
-            known: dict[str, Any] = {name: getattr(step, name, None) for name in _OF_A_STORY}
-            steps.append(ExplainedStep(**known))
-        # By time; what came at one moment stays in the order in which it is known.
-        steps.sort(key=lambda step: step.at or 0.0)
-        self.steps += [step._replace(text=printable(self.sentence(step))) for step in steps]
+            steps.append(ExplainedStep(*step))
+        steps.sort(key=lambda step: _place(step, made))
+        self.steps += [step._replace(text=printable(self.sentence(step, told=bool(made)))) for step in steps]
 
-    def sentence(self, step: ExplainedStep) -> str:
+    def sentence(self, step: ExplainedStep, *, told: bool) -> str:
+        """A step in words; `told`: the failures of attempts are told of with them."""
         policy, seconds = step.policy or "?", span(step.seconds)
         if step.alternative:
             policy = self.say("alternative", policy=policy, number=step.alternative)
@@ -240,9 +249,12 @@ class _Teller:
         if step.event not in PHRASES:
             reason = f" ({self.word(step.reason)})" if step.reason else ""
             return self.say("unknown_event", policy=policy, event=step.event, reason=reason)
+        name = step.event
+        if name == "retry.scheduled" and told:
+            name = "retry.waited" if step.seconds else "retry.at_once"
         after = "after_error" if step.event == "fallback.used" else "of_error"
         return self.say(
-            step.event,
+            name,
             policy=policy,
             number=step.number,
             seconds=seconds,
@@ -416,9 +428,8 @@ class _Teller:
         came = self.say("came_well") if error is None else self.say("came_badly", error=error)
         made, seconds = self.tried(done["last_attempts"]), span(done["last_seconds"])
         self.headline = self.say("last_call", who=who, came=came, attempts=made, seconds=seconds)
-        story = done.get("last_story") or ()
-        self.way((), story)
-        if not story:
+        self.way(_attempts(function), _story(function))
+        if not self.steps:
             self.add("untold")
 
     def breaker(self, breaker: CircuitBreaker) -> None:

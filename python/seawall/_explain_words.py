@@ -61,10 +61,9 @@ PHRASES: dict[str, tuple[str, str]] = {
         "{policy}: attempt {number} failed{error}; waited {seconds} before the next",
         "{policy}：第 {number} 次尝试失败{error}，等待 {seconds} 后再试",
     ),
-    "retry.exhausted": (
-        "{policy}: no other attempt after number {number}: {reason}",
-        "{policy}：第 {number} 次之后不再尝试：{reason}",
-    ),
+    "retry.waited": ("{policy}: waited {seconds} to try again", "{policy}：等待 {seconds} 后再试"),
+    "retry.at_once": ("{policy}: tried again at once", "{policy}：立即再试"),
+    "retry.exhausted": ("{policy}: gave up after attempt {number}: {reason}", "{policy}：第 {number} 次尝试后放弃：{reason}"),
     "circuit.opened": ("circuit {policy} opened{next}", "断路器 {policy} 打开{next}"),
     "circuit.half_opened": ("circuit {policy} let a probe through", "断路器 {policy} 放行一次试探"),
     "circuit.closed": ("circuit {policy} closed", "断路器 {policy} 关闭"),

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ _LEAST = 0.05
 _TRIES = 3
 # How long the end waits for a display that is stuck, as in a terminal that is paused.
 _PATIENCE = 1.0
+# How many of the last calls a line shows.
+_LAST = 24
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _MARKS = {"good": "●", "fair": "▲", "bad": "■", "still": "○", "plain": "●"}
 
@@ -41,9 +43,10 @@ _MARKS = {"good": "●", "fair": "▲", "bad": "■", "still": "○", "plain": "
 _running: dict[int, Live] = {}
 
 
-def _spark(calls: Sequence[tuple[bool, float, int, bool]]) -> str:
-    longest = max((seconds for _, seconds, _, _ in calls), default=0.0) or 1.0
-    return "".join(_BLOCKS[min(7, int(8 * seconds / longest))] if ok else "x" for ok, seconds, _, _ in calls)
+def _spark(monitor: Monitor) -> str:
+    calls = [(ok, seconds) for ok, seconds, *_ in monitor._recent(_LAST)]
+    longest = max((seconds for _, seconds in calls), default=0.0) or 1.0
+    return "".join(_BLOCKS[min(7, int(8 * seconds / longest))] if ok else "x" for ok, seconds in calls)
 
 
 def line(monitor: Monitor, *, plain: bool = False) -> str:
@@ -62,7 +65,7 @@ def line(monitor: Monitor, *, plain: bool = False) -> str:
     facts += [f"median {span(now['p50'])}", f"95 % {span(now['p95'])}"]
     if now["consecutive_failures"] > 1:
         facts.append(f"{plural(now['consecutive_failures'], 'failure')} in a row")
-    return f"{head}{name}: {', '.join(facts)}" + ("" if plain else f"  {_spark(monitor._recent(24))}")
+    return f"{head}{name}: {', '.join(facts)}" + ("" if plain else f"  {_spark(monitor)}").rstrip()
 
 
 def fitted(said: str, width: int) -> str:

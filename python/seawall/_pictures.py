@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from seawall import _html as h
 from seawall import _in_words as words
+from seawall._explain import ExplainedStep, Explanation, explain
 from seawall._html import Bar, Cell, Span
 from seawall._in_words import LEVELS, STATES, plural, share, span
 
 if TYPE_CHECKING:
-    from seawall._attempts import Attempt
+    from seawall._attempts import Attempts
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._circuits import Circuits
-    from seawall._explain import ExplainedStep, Explanation
     from seawall._monitoring import Alert
     from seawall._seawall import CircuitBreaker, Guarded, Monitor, Pipeline, Reply
     from seawall.llm import EmbeddingsReply
 
-# How many of the last calls a sparkline has, and how many alerts a table.
+# How many of the last calls a sparkline has, and how many rows a table.
 _CALLS = 60
-_ALERTS = 5
+_ROWS = 5
+# A call as monitors tell of it: ok, seconds, retries, by an alternative, Unix time, class of its error, model.
+Call = tuple[bool, float, int, bool, float, str, str]
 
 
 def _now() -> str:
@@ -212,32 +214,13 @@ def described(given: Pipeline) -> Description:
 # -- replies
 
 
-def outcome(attempt: Attempt) -> str:
-    """How an attempt came out: its kind and status, no text."""
-    return attempt.outcome if attempt.status is None else f"{attempt.outcome} {attempt.status}"
-
-
-def spans(made: Sequence[Attempt]) -> list[Span]:
-    """Attempts and the waits between them, on a timeline."""
-    drawn = []
-    for number, attempt in enumerate(made, 1):
-        end = attempt.started + (attempt.seconds or 0.0)
-        took = "given up" if attempt.seconds is None else span(attempt.seconds)
-        other = f" (alternative {attempt.alternative})" if attempt.alternative else ""
-        tone = "good" if attempt.outcome == "ok" else "still" if attempt.seconds is None else "bad"
-        drawn.append(Span(attempt.started, end, tone, f"{number}. {attempt.model}{other}: {outcome(attempt)}, {took}"))
-        if attempt.waited is not None:
-            drawn.append(Span(end, end + attempt.waited, None, f"waited {span(attempt.waited)}"))
-    return drawn
-
-
-def attempts(made: Sequence[Attempt]) -> str:
+def attempts(made: Attempts) -> str:
     """The attempts of a call."""
-    return h.card("Attempts", None, h.timeline(spans(made), "attempts in time"), note=plural(len(made), "attempt"))
+    return h.card("Attempts", None, _timeline(explain(made).steps), note=plural(len(made), "attempt"))
 
 
-def _story(made: Sequence[Attempt]) -> str:
-    return h.part("How it came") + h.timeline(spans(made), "attempts in time") if made else ""
+def _story(x: Any) -> str:
+    return h.part("How it came") + _timeline(explain(x).steps)
 
 
 def reply(given: Reply) -> str:
@@ -267,7 +250,7 @@ def reply(given: Reply) -> str:
     if notes:
         badge = h.badge("cut short" if given.finish_reason in {"length", "content_filter"} else "by an alternative", "fair")
     warnings = "".join(map(h.warning, notes))
-    return h.card("Reply of", given.model, said, warnings, h.figures(numbers), _story(given.attempts), badge=badge)
+    return h.card("Reply of", given.model, said, warnings, h.figures(numbers), _story(given), badge=badge)
 
 
 def embeddings(given: EmbeddingsReply) -> str:
@@ -280,7 +263,7 @@ def embeddings(given: EmbeddingsReply) -> str:
         ("seconds", f"{given.seconds:.2f}"),
         ("attempts", str(len(given.attempts))),
     ]
-    return h.card("Embeddings of", given.model or "(unnamed)", h.figures(numbers), _story(given.attempts))
+    return h.card("Embeddings of", given.model or "(unnamed)", h.figures(numbers), _story(given))
 
 
 # Of events that take no time.
@@ -288,7 +271,7 @@ _EVENTS = {"circuit.closed": "good", "circuit.half_opened": "fair", "fallback.us
 
 
 def _happened(step: ExplainedStep) -> Span:
-    start, long = step.at or 0.0, step.seconds or 0.0
+    start, long = step.at, step.seconds or 0.0
     if step.event == "attempt":
         tone = "good" if step.error is None else "still" if step.seconds is None else "bad"
         return Span(start, start + long, tone, step.text)
@@ -297,15 +280,13 @@ def _happened(step: ExplainedStep) -> Span:
     return Span(start, start, _EVENTS.get(step.event, "bad"), step.text)
 
 
+def _timeline(steps: Sequence[ExplainedStep]) -> str:
+    return h.timeline([_happened(step) for step in steps], "what happened, in time")
+
+
 def _explained(told: Explanation) -> str:
-    rows = h.timeline([_happened(step) for step in told.steps if step.at is not None], "what happened, in time")
-    rest = "".join(h.line(step.text) for step in told.steps if step.at is None)
-    return (
-        rows
-        + rest
-        + "".join(map(h.line, told.remarks))
-        + "".join(h.part(part.headline) + _explained(part) for part in told.parts)
-    )
+    parts = "".join(h.part(part.headline) + _explained(part) for part in told.parts)
+    return _timeline(told.steps) + parts + "".join(map(h.line, told.remarks))
 
 
 def explanation(told: Explanation) -> str:
@@ -316,23 +297,64 @@ def explanation(told: Explanation) -> str:
 # -- monitors
 
 
-def _bars(calls: Sequence[tuple[bool, float, int, bool]]) -> list[Bar]:
-    longest = max((seconds for _, seconds, _, _ in calls), default=0.0) or 1.0
+def _bars(calls: Sequence[Call]) -> list[Bar]:
+    longest = max((call[1] for call in calls), default=0.0) or 1.0
     bars = []
-    for ok, seconds, retries, by_another in calls:
+    for ok, seconds, retries, by_another, _, error, _ in calls:
         tone = "bad" if not ok else "fair" if retries or by_another else "good"
-        said = f"{'succeeded' if ok else 'failed'}, {span(seconds)}"
+        said = f"{'succeeded' if ok else 'failed'}{f' with {error}' if error else ''}, {span(seconds)}"
         said += f", {plural(retries, 'retry' if retries == 1 else 'retrie')}" if retries else ""
         bars.append(Bar(seconds / longest, tone, said + (", an alternative answered" if by_another else "")))
     return bars
 
 
-def _spark(calls: Sequence[tuple[bool, float, int, bool]]) -> str:
-    failed = sum(not ok for ok, *_ in calls)
-    retried = sum(ok and bool(retries or other) for ok, _, retries, other in calls)
+def _spark(calls: Sequence[Call]) -> str:
+    failed = sum(not call[0] for call in calls)
+    retried = sum(call[0] and bool(call[2] or call[3]) for call in calls)
     label = f"the last {plural(len(calls), 'call')}: {failed} failed, {retried} succeeded after retries or by an alternative"
     title = f"The last {plural(len(calls), 'call')}, oldest first: seconds; ■ failed, ▲ retried"
     return h.part(title) + h.sparkline(_bars(calls), label)
+
+
+def _by_time(slots: Sequence[dict[str, Any]]) -> str:
+    """Where single calls are not kept: how many there were in each part of the time."""
+    most = max((slot["total"] for slot in slots), default=0) or 1
+    bars = []
+    for slot in slots:
+        tone = "bad" if slot["errors"] else "fair" if slot["retried"] or slot["fallbacks"] else "good"
+        said = f"{_at(slot['at'])}: {plural(slot['total'], 'call')}, {slot['errors']:,} failed, 95 % {span(slot['p95'])}"
+        bars.append(Bar(slot["total"] / most, tone if slot["total"] else "still", said))
+    failed = sum(slot["errors"] for slot in slots)
+    label = f"calls in {len(slots)} parts of the time, {failed} failed"
+    return h.part("Calls by time, oldest first; ■ with failures, ▲ with retries") + h.sparkline(bars, label)
+
+
+def _failures(given: Monitor, calls: Sequence[Call]) -> str:
+    """What went wrong, by kind; and the last ones, where single calls are kept."""
+    kinds = sorted(given.by("error").items(), key=lambda found: -found[1])[:_ROWS]
+    rows = [(Cell(name or "(of no known kind)"), Cell(f"{count:,}", number=True)) for name, count in kinds]
+    counted = h.part("Errors") + h.table(rows, ("kind", Cell("calls", number=True))) if rows else ""
+    last = [call for call in calls if not call[0]][-_ROWS:]
+    told = [
+        (_at(at), error or "–", model or "–", span(took), f"{retries:,}")
+        for _, took, retries, _, at, error, model in reversed(last)
+    ]
+    named = any(call[5] or call[6] for call in last)
+    table = h.table(told, ("at", "kind", "model", "took", "retries"))
+    return counted + (h.part("The last of them") + table if named else "")
+
+
+def _apart(given: Monitor, what: str) -> str:
+    """A row for each pipeline or model, where there are several."""
+    found = given.by(what)
+    if len(found) < 2:
+        return ""
+    rows = []
+    for name, sums in sorted(found.items(), key=lambda one: -one[1]["total"])[:_ROWS]:
+        numbers = (f"{sums['total']:,}", share(sums["error_rate"]), share(sums["retry_rate"]), span(sums["avg_latency"]))
+        rows.append((Cell(name or "(unnamed)"), *(Cell(number, number=True) for number in numbers)))
+    right = (Cell(title, number=True) for title in ("calls", "errors", "retried", "mean"))
+    return h.table(rows, (what, *right))
 
 
 def alert(told: Alert) -> str:
@@ -356,7 +378,7 @@ def reading(metric: str, value: float) -> str:
 
 
 def monitor(given: Monitor, *, note: str | None = None) -> str:
-    """How things are: level, rates, latencies, the last calls, the last alerts."""
+    """How things are: level, rates, latencies, the last calls, errors and alerts."""
     now = given.snapshot()
     calls = given._recent(_CALLS)
     badge = h.badge(now["level"], LEVELS.get(now["level"], "plain"))
@@ -371,22 +393,21 @@ def monitor(given: Monitor, *, note: str | None = None) -> str:
         ("95 %", span(now["p95"])),
         ("99 %", span(now["p99"])),
     ]
+    if now["first_token_p50"] is not None:
+        numbers.append(("to the first token", span(now["first_token_p50"])))
     if now["tokens"]:
         numbers.append(("tokens", f"{now['tokens']:,}"))
-    since = f"The last {plural(now['window'], 'call')} count; {plural(now['lifetime']['total'], 'call')} seen in all."
+    if now["cost"]:
+        numbers.append(("estimated cost", f"{now['cost']:.4g}"))
+    window = now["window"]
+    over = plural(window, "call") if isinstance(window, int) else span(window)
+    since = h.line(f"The last {over} count; {plural(now['lifetime']['total'], 'call')} seen in all.")
     row = now["consecutive_failures"]
     trouble = h.warning(f"{plural(row, 'failure')} in a row, up to now.") if row > 1 else ""
-    past = given.alerts[-_ALERTS:]
+    spark = _spark(calls) if calls else _by_time(given.timeline(_CALLS))
+    past = given.alerts[-_ROWS:]
     told = [(Cell(_at(one.timestamp)), one.kind, Cell(one.level, LEVELS.get(one.level)), one.message) for one in reversed(past)]
     alerts = h.part("The last alerts") + h.table(told, ("at", "what", "level", "message")) if told else ""
-    return h.card(
-        _name(given),
-        given.name,
-        h.figures(numbers),
-        trouble,
-        _spark(calls),
-        alerts,
-        h.line(since),
-        badge=badge,
-        note=note or _now(),
-    )
+    apart = _apart(given, "pipeline") + _apart(given, "model")
+    parts = (h.figures(numbers), trouble, spark, alerts, _failures(given, calls), apart, since)
+    return h.card(_name(given), given.name, *parts, badge=badge, note=note or _now())

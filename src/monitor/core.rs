@@ -6,7 +6,8 @@ use super::alert::Alert;
 use super::incident::{Incident, Moment};
 use super::level::{Level, Metric};
 use super::rules::Rules;
-use crate::stats::{CountWindow, Entry, Held, Histogram, Latch, Record, Tally};
+use super::window::{Span, Window};
+use crate::stats::{Entry, Held, Latch, Record, Slot, Source, Tally};
 
 /// How many past alerts are kept.
 const KEPT_ALERTS: usize = 100;
@@ -19,7 +20,7 @@ pub struct Monitor {
 
 #[derive(Debug)]
 struct State {
-    window: CountWindow,
+    window: Window,
     lifetime: Tally,
     failures_in_a_row: u64,
     rules: Rules,
@@ -34,8 +35,8 @@ pub struct Snapshot {
     pub window: Tally,
     /// Sums over all calls ever recorded.
     pub lifetime: Tally,
-    /// Calls the window holds at most.
-    pub window_size: usize,
+    /// What the window holds at most.
+    pub span: Span,
     /// How bad it is.
     pub level: Level,
     /// Calls failed since the last success.
@@ -43,9 +44,9 @@ pub struct Snapshot {
 }
 
 impl State {
-    fn new(window: usize, rules: Rules) -> Self {
+    fn new(span: Span, rules: Rules) -> Self {
         State {
-            window: CountWindow::new(window),
+            window: Window::new(span),
             lifetime: Tally::default(),
             failures_in_a_row: 0,
             rules,
@@ -58,7 +59,7 @@ impl State {
         Snapshot {
             window: *self.window.tally(),
             lifetime: self.lifetime,
-            window_size: self.window.size(),
+            span: self.window.span(),
             level: self.incident.level(),
             failures_in_a_row: self.failures_in_a_row,
         }
@@ -73,14 +74,14 @@ impl State {
 }
 
 impl Monitor {
-    /// A monitor over the last `window` calls, with the usual rules.
-    pub fn new(window: usize) -> Self {
+    /// A monitor over a window, with the usual rules.
+    pub fn new(window: impl Into<Span>) -> Self {
         Monitor::with_rules(window, Rules::default())
     }
 
     /// A monitor with rules of one's own.
-    pub fn with_rules(window: usize, rules: Rules) -> Self {
-        Monitor { state: Latch::new(State::new(window, rules)) }
+    pub fn with_rules(window: impl Into<Span>, rules: Rules) -> Self {
+        Monitor { state: Latch::new(State::new(window.into(), rules)) }
     }
 
     #[inline]
@@ -106,7 +107,7 @@ impl Monitor {
         let alert = state.incident.observe(&Moment {
             rules: &state.rules,
             window: state.window.tally(),
-            window_size: state.window.size(),
+            window_size: state.window.calls_at_most(state.rules.minimum),
             failures_in_a_row: state.failures_in_a_row,
             now_ns: entry.at_ns,
         })?;
@@ -115,23 +116,35 @@ impl Monitor {
     }
 
     /// As [`Monitor::record`], for a success at once with nothing else to tell.
-    pub fn passed(&self, now_ns: u64, latency_ns: u64) -> Option<Alert> {
-        let record = Record { latency_ns, tokens: 0, retries: 0, ok: true, fallback: false };
-        self.record_entry(Entry { at_ns: now_ns, record, given_seconds: f64::NAN })
+    pub fn passed(&self, now_ns: u64, latency_ns: u64, source: Source) -> Option<Alert> {
+        self.record_entry(Entry { at_ns: now_ns, record: Record::passed(latency_ns, source), given_seconds: f64::NAN })
     }
 
-    /// The numbers now, all of one moment.
-    pub fn snapshot(&self) -> Snapshot {
-        self.state().snapshot()
+    /// The numbers at that time, all of one moment.
+    pub fn snapshot(&self, now_ns: u64) -> Snapshot {
+        let mut state = self.state();
+        state.window.advance(now_ns);
+        state.snapshot()
     }
 
-    /// The same, and the distribution of the latencies in the window: nanoseconds, within 1.6 %. It is made for whoever asks,
-    /// since those who look are fewer than those who record; they wait while it is copied, not while it is sorted.
-    pub fn snapshot_with_latencies(&self) -> (Snapshot, Histogram) {
-        let state = self.state();
-        let (seen, latencies) = (state.snapshot(), state.window.entries().map(|entry| entry.record.latency_ns).collect::<Vec<u64>>());
+    /// The same, and all that is known of the window's calls: distributions (nanoseconds, within 1.6 %), and whose they were. It
+    /// is made for whoever asks, since those who look are fewer than those who record; they wait while it is copied, not while
+    /// it is sorted.
+    pub fn whole(&self, now_ns: u64) -> (Snapshot, Slot) {
+        let mut state = self.state();
+        state.window.advance(now_ns);
+        let (seen, copied) = (state.snapshot(), state.window.copied());
         drop(state);
-        (seen, Histogram::from_iter(latencies))
+        (seen, copied.into_slot())
+    }
+
+    /// The window's calls by time, oldest first: at most `most` equal slots, each with the Unix time at which it begins.
+    pub fn timeline(&self, now_ns: u64, most: usize) -> Vec<(u64, Slot)> {
+        let mut state = self.state();
+        state.window.advance(now_ns);
+        let copied = state.window.copied();
+        drop(state);
+        copied.into_slots(now_ns, most)
     }
 
     /// How bad it is.
@@ -139,16 +152,19 @@ impl Monitor {
         self.state().incident.level()
     }
 
-    /// The calls in the window, oldest first: a copy.
+    /// The calls in the window, oldest first: a copy. A window over a time has none: it keeps sums.
     pub fn entries(&self) -> Vec<Entry> {
-        self.state().window.entries().copied().collect()
+        self.state().window.entries()
+    }
+
+    /// What the window holds at most.
+    pub fn span(&self) -> Span {
+        self.state().window.span()
     }
 
     /// The last `most` calls of those, oldest first.
     pub fn recent(&self, most: usize) -> Vec<Entry> {
-        let state = self.state();
-        let held = state.window.tally().total as usize;
-        state.window.entries().skip(held.saturating_sub(most)).copied().collect()
+        self.state().window.recent(most)
     }
 
     /// The last alerts (at most 100), oldest first: a copy.
@@ -166,9 +182,12 @@ impl Monitor {
         self.state().rules.set_limit(metric, critical);
     }
 
-    /// Forgets everything but the rules and begins again with a window of that size.
-    pub fn restart(&self, window: usize) {
+    /// Forgets everything but the rules and begins again with such a window.
+    pub fn restart(&self, window: impl Into<Span>) {
         let mut state = self.state();
-        *state = State::new(window, state.rules.clone());
+        let fresh = State::new(window.into(), state.rules.clone());
+        let dropped = std::mem::replace(&mut *state, fresh);
+        drop(state);
+        drop(dropped);
     }
 }

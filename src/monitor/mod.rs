@@ -4,13 +4,17 @@ mod alert;
 mod core;
 mod incident;
 mod level;
+mod prices;
 mod rules;
 mod text;
+mod window;
 
 pub use self::core::{Monitor, Snapshot};
 pub use alert::{Alert, Kind, Reading};
 pub use level::{Level, Metric};
+pub use prices::{Price, price, prices, set_prices};
 pub use rules::{Limits, Rules};
 pub use text::Language;
+pub use window::Span;
 
-pub use crate::stats::{Entry, Histogram, Record, Tally};
+pub use crate::stats::{Entry, Histogram, Record, Slot, Source, Tally, Word};

@@ -138,7 +138,17 @@ def test_texts_are_shown_as_they_are(things: dict[str, Any]):
         ("monitor, new", ["No calls yet", "normal"]),
         ("monitor, in trouble", ["emergency", "10 failures in a row", "95 %", "The last alerts", "raised", "tokens"]),
         ("monitor, busy", ["critical", "The last 50 calls", "by an alternative"]),
-        ("reply", ["shaky", SECRET, "1. shaky: InternalServerError 500", "waited", "3. shaky: ok", "completion tokens"]),
+        (
+            "reply",
+            [
+                "shaky",
+                SECRET,
+                "attempt 1, shaky: InternalServerError 500",
+                "tried again at once",
+                "attempt 3, shaky: answered",
+                "completion tokens",
+            ],
+        ),
         ("reply, other", ["Alternative 1 answered; down was asked first", "by an alternative"]),
         ("reply, short", ["cut short by its length limit"]),
         ("reply, tools", ["Tools that it calls", "Its reasoning"]),
