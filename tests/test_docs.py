@@ -12,8 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+OUTPUT = re.compile(r"^```output\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 PAGES = sorted(page for page in (ROOT / "docs").glob("**/*.md") if PROGRAM.search(page.read_text(encoding="utf-8")))
+
+
+def untimed(text: str) -> str:
+    return re.sub(r" *\d+(\.\d+)? m?s\b", " T s", text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -38,6 +43,11 @@ def test_a_pages_programs_run_one_after_the_other(page: Path, tmp_path: Path):
         env={**os.environ, **nobody},
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    # What a page says that is printed is printed, in that order; only times differ.
+    printed = untimed(ended.stdout + ended.stderr)
+    for said in OUTPUT.findall(page.read_text(encoding="utf-8")):
+        _, found, printed = printed.partition(untimed(said))
+        assert found, f"{said}\nis not in\n{ended.stdout}{ended.stderr}"
 
 
 def test_every_link_leads_to_a_file():

@@ -76,7 +76,7 @@ def test_pipelines_nest_and_describe_themselves() -> None:
     assert [type(policy).__name__ for policy in outer.policies] == ["Fallback", "Retry", "Timeout"]
     lines = outer.describe().splitlines()
     assert "chat" in lines[0]
-    assert [line.strip(" └").split("(")[0] for line in lines[1:]] == ["Fallback", "Retry", "Timeout", "the call"]
+    assert [line.strip(" └").split("  ")[0] for line in lines[1:]] == ["Fallback", "Retry", "Timeout", "the call"]
     with pytest.raises(TypeError, match="policies"):
         Pipeline("Retry")
 

@@ -59,6 +59,7 @@ from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, Se
 if TYPE_CHECKING:
     from seawall import dashboard, telemetry, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
+    from seawall._explain import Explanation, explain
     from seawall._prices import Price, prices
     from seawall._sdk import resilient
 
@@ -72,7 +73,9 @@ _LATER = {
     "telemetry": "telemetry",
     "CircuitEvent": "_circuit_reports",
     "CircuitMetrics": "_circuit_reports",
+    "Explanation": "_explain",
     "Price": "_prices",
+    "explain": "_explain",
     "prices": "_prices",
     "resilient": "_sdk",
 }
@@ -98,6 +101,7 @@ __all__ = [
     "CircuitEvent",
     "CircuitMetrics",
     "ConfigurationError",
+    "Explanation",
     "Fallback",
     "Monitor",
     "MonitoringSystem",
@@ -121,6 +125,7 @@ __all__ = [
     "classify",
     "dashboard",
     "errors",
+    "explain",
     "guard",
     "observe",
     "presets",

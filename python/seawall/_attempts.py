@@ -69,6 +69,11 @@ class Attempts(tuple[Attempt, ...]):
     def __str__(self) -> str:
         return "\n".join(f"{number}. {attempt}" for number, attempt in enumerate(self, 1))
 
+    def _repr_html_(self) -> str:
+        from seawall._pictures import attempts  # what few programs show
+
+        return attempts(self)
+
 
 def attempts(rows: Iterable[tuple[Any, ...]]) -> Attempts:
     """Attempts from the native client's rows."""

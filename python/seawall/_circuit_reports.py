@@ -29,6 +29,15 @@ class CircuitEvent:
     retry_after: float | None
     last_failure: BaseException | None
 
+    def __str__(self) -> str:
+        after = "" if self.retry_after is None else f", next attempt in {self.retry_after:.1f} s"
+        return f"{self.name}: {self.breaker.name or '(unnamed)'} was {self.old} and is {self.new}: {self.reason}{after}"
+
+    def _repr_html_(self) -> str:
+        from seawall._pictures import event  # what few programs show
+
+        return event(self)
+
 
 @dataclass(frozen=True)
 class CircuitMetrics:
@@ -64,3 +73,17 @@ class CircuitMetrics:
     probe_successes: int
     retry_after: float | None
     last_failure: BaseException | None
+
+    def __str__(self) -> str:
+        facts = [self.state, f"{self.consecutive_failures} failures in a row"]
+        if self.calls is not None:
+            facts.append(f"{self.failed} of {self.calls} calls failed")
+        facts += [f"{self.openings} openings", f"{self.rejected} turned away"]
+        if self.retry_after is not None:
+            facts.append(f"next attempt in {self.retry_after:.1f} s")
+        return f"{self.name or '(unnamed)'}: {', '.join(facts)}"
+
+    def _repr_html_(self) -> str:
+        from seawall._pictures import metrics  # what few programs show
+
+        return metrics(self)

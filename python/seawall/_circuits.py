@@ -109,6 +109,11 @@ class Circuits:
         lines = [f"  {breaker!r}" for breaker in living()]
         return "\n".join([f"<circuits: {len(lines)}>", *lines])
 
+    def _repr_html_(self) -> str:
+        from seawall._pictures import circuits  # what few programs show
+
+        return circuits(self)
+
 
 circuits = Circuits()
 

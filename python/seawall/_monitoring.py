@@ -45,6 +45,14 @@ class Alert(NamedTuple):
     message: str
     """All this as one line of text."""
 
+    def __str__(self) -> str:
+        return self.message
+
+    def _repr_html_(self) -> str:
+        from seawall._pictures import alert  # what few programs show
+
+        return alert(self)
+
 
 def publish(alert: Alert, callbacks: Iterable[Callable[[Alert], object]]) -> None:
     """Log an alert and hand it to the callbacks; what a callback raises is logged and goes no further."""

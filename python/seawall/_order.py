@@ -17,24 +17,30 @@ def _first(policies: Sequence[Any], kind: type) -> int | None:
     return next((place for place, policy in enumerate(policies) if isinstance(policy, kind)), None)
 
 
-def check(policies: Sequence[Any]) -> None:
-    """Warns of known-wrong orders among `policies`, outermost first."""
+def found(policies: Sequence[Any]) -> list[str]:
+    """What is known to be wrong with the order of `policies`, outermost first."""
+    wrong = []
     fallback, retry, breaker = (_first(policies, kind) for kind in (Fallback, Retry, CircuitBreaker))
     if breaker is not None and fallback is not None and breaker < fallback:
-        _warn("the CircuitBreaker stands outside the Fallback: it opens only when the alternatives fail too. Put it inside.")
+        wrong.append(
+            "the CircuitBreaker stands outside the Fallback: it opens only when the alternatives fail too. Put it inside."
+        )
     if retry is not None and fallback is not None and retry < fallback and not policies[fallback].only_when_open:
-        _warn("the Retry stands outside the Fallback: each attempt runs through all alternatives. Put it inside.")
+        wrong.append("the Retry stands outside the Fallback: each attempt runs through all alternatives. Put it inside.")
     chaos = _first(policies, Chaos)
     if chaos is not None and not all(isinstance(policy, Chaos) for policy in policies[chaos:]):
-        _warn("the Chaos is not innermost: what it injects is not seen by the policies inside of it. Put it last.")
+        wrong.append("the Chaos is not innermost: what it injects is not seen by the policies inside of it. Put it last.")
     if breaker is not None and retry is not None and retry < breaker:
         threshold, attempts = policies[breaker].consecutive_threshold, policies[retry].attempts
         if threshold is not None and threshold <= attempts:
-            _warn(
+            wrong.append(
                 f"failure_threshold={threshold} is not above the {attempts} attempts of one call: one bad call opens the "
                 "circuit. Raise it, or use failure_rate."
             )
+    return wrong
 
 
-def _warn(text: str) -> None:
-    warnings.warn(text, PipelineOrderWarning, stacklevel=4)
+def check(policies: Sequence[Any]) -> None:
+    """Warns of known-wrong orders among `policies`, outermost first."""
+    for text in found(policies):
+        warnings.warn(text, PipelineOrderWarning, stacklevel=3)

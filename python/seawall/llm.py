@@ -104,6 +104,9 @@ async def _landed(flying: _seawall.Flying) -> Any:
 class AsyncStream(_seawall.AsyncPieces):
     """A streamed answer for an event loop. Leaving it early (`aclose`, `async with`, or dropping it) cuts the request."""
 
+    def __repr__(self) -> str:
+        return repr(self._stream).replace("<Stream", "<AsyncStream", 1)
+
     async def aclose(self) -> None:
         """Gives the rest up: the request is cut."""
         self._stream.close()
@@ -265,7 +268,7 @@ class Chat(Model):
         return _raise_first(await _landed(flying), return_exceptions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EmbeddingsReply:
     """Vectors, in the order of the inputs.
 
@@ -286,6 +289,17 @@ class EmbeddingsReply:
     seconds: float
     request_id: str | None = None
     story: tuple[Step, ...] = ()
+
+    def __repr__(self) -> str:
+        # Not the vectors: thousands of numbers say nothing.
+        many = "s" if len(self.attempts) > 1 else ""
+        what = f"{len(self.vectors)} vectors of {len(self.vectors[0]) if self.vectors else 0} numbers"
+        return f"<EmbeddingsReply {what} from {self.model} in {self.seconds:.2f} s, {len(self.attempts)} attempt{many}>"
+
+    def _repr_html_(self) -> str:
+        from seawall._pictures import embeddings  # what few programs show
+
+        return embeddings(self)
 
 
 # OpenAI takes no more inputs, and no more tokens, in one request.

@@ -162,6 +162,11 @@ impl Monitor {
         self.state().window.span()
     }
 
+    /// The last `most` calls of those, oldest first.
+    pub fn recent(&self, most: usize) -> Vec<Entry> {
+        self.state().window.recent(most)
+    }
+
     /// The last alerts (at most 100), oldest first: a copy.
     pub fn alerts(&self) -> Vec<Alert> {
         self.state().alerts.iter().cloned().collect()

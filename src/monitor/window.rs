@@ -82,6 +82,14 @@ impl Window {
         }
     }
 
+    /// The last `most` of those.
+    pub fn recent(&self, most: usize) -> Vec<Entry> {
+        match self {
+            Window::Calls(window) => window.entries().skip((window.tally().total as usize).saturating_sub(most)).copied().collect(),
+            Window::Time(_) => Vec::new(),
+        }
+    }
+
     pub fn copied(&self) -> Copied {
         match self {
             Window::Calls(_) => Copied::Calls(self.entries()),

@@ -13,6 +13,11 @@ pub fn ours<'py>(py: Python<'py>, cell: &'static PyOnceLock<Py<PyAny>>, module: 
     cell.get_or_try_init(py, || Ok(py.import(module)?.getattr(name)?.unbind())).map(|o| o.bind(py).clone())
 }
 
+/// What a notebook shows of an object, made by the function of that name in `seawall._pictures`.
+pub fn picture(object: &Bound<'_, PyAny>, drawn_by: &str) -> PyResult<Py<PyAny>> {
+    Ok(object.py().import("seawall._pictures")?.call_method1(drawn_by, (object,))?.unbind())
+}
+
 /// A `seawall.errors` class by name.
 pub fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     static MODULE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

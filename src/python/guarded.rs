@@ -4,6 +4,7 @@ use super::async_generator::AsyncGenerator;
 use super::bare;
 use super::compiled::Compiled;
 use super::coroutine::Coroutine;
+use super::errors::picture;
 use super::event_loop;
 use super::flight::{Flight, Way};
 use super::generator::Generator;
@@ -157,6 +158,10 @@ impl Guarded {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         slf.getattr(intern!(slf.py(), "__qualname__"))
+    }
+
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        picture(slf, "guarded")
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::convert::{self, quoted};
-use super::errors::configuration;
+use super::errors::{configuration, picture};
 use super::judge::function_at_once;
 use super::slots;
 use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
@@ -420,6 +420,27 @@ impl Monitor {
     #[getter]
     fn p99(&self) -> Option<f64> {
         quantile(&self.core.whole(now_ns()).1.latencies, 990)
+    }
+
+    /// The last `most` calls in the window, oldest first: whether it succeeded, seconds, retries, whether an alternative answered,
+    /// the Unix time of its end, the class of its error, the model. None where the window is a time.
+    fn _recent(&self, most: usize) -> Vec<(bool, f64, u32, bool, f64, &'static str, &'static str)> {
+        let told = |entry: &Entry| {
+            let (at, record) = (entry.at_ns as f64 / 1e9, &entry.record);
+            (record.ok, entry.seconds(), record.retries, record.fallback, at, record.error.as_str(), record.source.model().as_str())
+        };
+        self.core.recent(most).iter().map(told).collect()
+    }
+
+    /// A display that is brought up to date in place every `refresh` seconds, in a notebook or a terminal, until the `with` block
+    /// ends or `stop()` is called: a `seawall._live.Live`.
+    #[pyo3(signature = (refresh=None), text_signature = "(refresh=1.0)")]
+    fn live<'py>(slf: &Bound<'py, Self>, refresh: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("seawall._live")?.getattr("Live")?.call1((slf, refresh))
+    }
+
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        picture(slf, "monitor")
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

@@ -3,7 +3,7 @@
 use super::compiled::Compiled;
 use super::convert::{self, quoted};
 use super::coroutine::Coroutine;
-use super::errors::ours;
+use super::errors::{ours, picture};
 use super::flight::Flight;
 use super::guarded::fly;
 use super::monitor::Monitor;
@@ -126,14 +126,14 @@ impl Pipeline {
         Ok((PyTuple::new(py, &self.policies)?, kwargs))
     }
 
-    /// The policies in order, a line each.
-    fn describe(&self, py: Python<'_>) -> String {
-        let mut lines = vec![format!("Pipeline {}", self.compiled.name.as_deref().unwrap_or("(unnamed)"))];
-        for (depth, policy) in self.policies.iter().enumerate() {
-            lines.push(format!("{}└ {}", "  ".repeat(depth), policy.bind(py).repr().map_or_else(|_| "?".into(), |r| r.to_string())));
-        }
-        lines.push(format!("{}└ the call", "  ".repeat(self.policies.len())));
-        lines.join("\n")
+    /// The policies in order, outermost first, a line each, with what each does; and what is known to be wrong with the order.
+    /// In a notebook, a picture of it.
+    fn describe(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        picture(slf, "described")
+    }
+
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        picture(slf, "pipeline")
     }
 
     pub fn __repr__(&self, py: Python<'_>) -> String {

@@ -8,7 +8,7 @@ use crate::llm::delta::Delta;
 use crate::llm::interrupt::Mark;
 use crate::llm::usage::Usage;
 use crate::python::convert::quoted;
-use crate::python::errors::{configuration, unless_interrupted};
+use crate::python::errors::{configuration, picture, unless_interrupted};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -28,6 +28,14 @@ fn usage_dict<'py>(py: Python<'py>, usage: Option<&Usage>) -> PyResult<Option<Bo
         dict.set_item("reasoning_tokens", reasoning)?;
     }
     Ok(Some(dict))
+}
+
+/// The beginning of a text, marked where it is not all of it.
+fn short(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// A tool call: id, name, arguments.
@@ -154,8 +162,7 @@ impl Choice {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let text: String = self.content().chars().take(60).collect();
-        format!("<Choice {} {}>", self.index(), quoted(py, &text))
+        format!("<Choice {} {}>", self.index(), quoted(py, &short(self.content(), 60)))
     }
 }
 
@@ -359,15 +366,25 @@ impl Reply {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let text: String = self.reply.first.content.chars().take(60).collect();
+        let first = &self.reply.first;
+        let said = match (first.content.is_empty(), first.tool_calls.as_slice()) {
+            (true, [call, ..]) => format!("that calls {}", quoted(py, &call.name)),
+            _ => quoted(py, &short(&first.content, 60)),
+        };
         let attempts = self.story.attempts(py)?.bind(py).len()?;
-        Ok(format!(
-            "<Reply {} from {} in {:.2} s, {attempts} attempt{}>",
-            quoted(py, &text),
-            self.model(),
-            self.story.seconds,
-            if attempts == 1 { "" } else { "s" }
-        ))
+        let plural = if attempts == 1 { "" } else { "s" };
+        let mut facts = format!("from {} in {:.2} s, {attempts} attempt{plural}", self.model(), self.story.seconds);
+        if self.story.alternative > 0 {
+            facts += &format!(", alternative {}", self.story.alternative);
+        }
+        if first.finish_reason.as_deref() == Some("length") {
+            facts += ", cut short by its length limit";
+        }
+        Ok(format!("<Reply {said} {facts}>"))
+    }
+
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        picture(slf, "reply")
     }
 }
 

@@ -433,6 +433,13 @@ impl Stream {
         }
     }
 
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let Some(story) = self.story.get() else { return Ok("<Stream, not over yet>".to_owned()) };
+        let attempts = story.attempts(py)?.bind(py).len()?;
+        let plural = if attempts == 1 { "" } else { "s" };
+        Ok(format!("<Stream, over after {:.2} s, {attempts} attempt{plural}>", story.seconds))
+    }
+
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }

@@ -75,7 +75,8 @@ impl Fallback {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let shown: Vec<String> = self.alternatives.iter().map(|a| super::circuit_breaker::short_repr(a.bind(py))).collect();
+        let mut shown: Vec<String> = self.alternatives.iter().map(|a| super::circuit_breaker::short_repr(a.bind(py))).collect();
+        shown.extend(self.only_when_open.then(|| "only_when_open=True".to_owned()));
         format!("Fallback({})", shown.join(", "))
     }
 

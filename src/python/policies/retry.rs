@@ -159,11 +159,13 @@ impl Retry {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let wait = self.wait.as_ref().map(|w| format!(", wait={}", super::circuit_breaker::short_repr(w.bind(py)))).unwrap_or_default();
-        match self.attempts {
-            u32::MAX => format!("Retry(stop=…{wait})"),
-            attempts => format!("Retry({attempts}{wait})"),
+        let mut said: Vec<String> = (self.attempts != u32::MAX).then(|| self.attempts.to_string()).into_iter().collect();
+        for (name, value) in [("on", &self.on), ("wait", &self.wait), ("stop", &self.stop)] {
+            said.extend(value.as_ref().map(|v| format!("{name}={}", super::circuit_breaker::short_repr(v.bind(py)))));
         }
+        said.extend(self.timeout.map(|timeout| format!("timeout={}", timeout.as_secs_f64())));
+        said.extend(self.share.map(|share| format!("budget={share}")));
+        format!("Retry({})", said.join(", "))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

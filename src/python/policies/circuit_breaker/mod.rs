@@ -4,6 +4,7 @@ mod isolation;
 mod passage;
 mod permit;
 mod settings;
+mod shown;
 mod tell;
 
 pub use permit::{Permit, Ready};
@@ -12,7 +13,7 @@ pub use tell::is_change;
 use crate::drive::clock;
 use crate::policies::circuit_breaker::{self as core, Evidence, State};
 use crate::python::convert;
-use crate::python::errors::{configuration, ours};
+use crate::python::errors::{configuration, ours, picture};
 use crate::python::judge::{BreakerJudge, Listed, answers_at_once, function, function_at_once, happens, predicate};
 use crate::python::pipeline::Pipeline;
 use crate::telemetry::known;
@@ -526,8 +527,18 @@ impl CircuitBreaker {
         drop((failure, listeners));
     }
 
-    pub fn __repr__(&self) -> String {
-        format!("<CircuitBreaker {} {}>", self.display_name(), self.core.state(clock::now()).name())
+    /// Why it is in its state, in words, and since how many seconds; `None` if it was made so.
+    #[getter]
+    fn _why(&self, py: Python<'_>) -> PyResult<(String, Option<f64>)> {
+        self.why(py)
+    }
+
+    pub fn __repr__(&self, py: Python<'_>) -> String {
+        self.shown(py)
+    }
+
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        picture(slf, "breaker")
     }
 }
 

@@ -116,7 +116,7 @@ impl Permit {
 
     fn __repr__(&self, py: Python<'_>) -> String {
         let settled = if lock(&self.permit).is_some() { "out" } else { "settled" };
-        format!("<Permit of {}, {settled}>", self.breaker.bind(py).get().__repr__())
+        format!("<Permit of {}, {settled}>", self.breaker.bind(py).get().__repr__(py))
     }
 }
 
