@@ -57,15 +57,23 @@ from seawall._words import (
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
 if TYPE_CHECKING:
-    from seawall import testing
+    from seawall import sinks, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
+    from seawall._rules import Rule
     from seawall._sdk import resilient
 
 __version__ = "0.1.0"
 
 
 # Loaded when first asked for: most programs go without.
-_LATER = {"testing": "testing", "CircuitEvent": "_circuit_reports", "CircuitMetrics": "_circuit_reports", "resilient": "_sdk"}
+_LATER = {
+    "testing": "testing",
+    "sinks": "sinks",
+    "CircuitEvent": "_circuit_reports",
+    "CircuitMetrics": "_circuit_reports",
+    "Rule": "_rules",
+    "resilient": "_sdk",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -97,6 +105,7 @@ __all__ = [
     "Prompt",
     "Rejected",
     "Retry",
+    "Rule",
     "SeawallError",
     "Timeout",
     "after_log",
@@ -121,6 +130,7 @@ __all__ = [
     "retry_if_exception_type",
     "retry_if_not_exception_type",
     "retry_if_result",
+    "sinks",
     "stop_after_attempt",
     "stop_after_delay",
     "stop_all",

@@ -259,6 +259,11 @@ impl Client {
         }
     }
 
+    /// Sends a request as it is.
+    pub(super) async fn execute(&self, request: reqwest::Request) -> reqwest::Result<Response> {
+        self.http.execute(request).await
+    }
+
     /// Sends a request up to the response's head; a status that is no success is an error.
     pub(super) async fn send(&self, endpoint: &Endpoint, request: Request, accept: HeaderValue) -> Result<(Response, Origin), ApiError> {
         let mut secrets = endpoint.secrets().clone();
@@ -292,7 +297,7 @@ impl Client {
         let mut sent = reqwest::Request::new(method, url);
         *sent.headers_mut() = headers;
         *sent.body_mut() = request.body.map(Into::into);
-        let mut response = self.http.execute(sent).await.map_err(|error| origin.failed(error, Phase::Sending))?;
+        let mut response = self.execute(sent).await.map_err(|error| origin.failed(error, Phase::Sending))?;
         if response.status().is_success() {
             return Ok((response, origin));
         }

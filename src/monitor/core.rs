@@ -1,11 +1,15 @@
 //! The monitor: one latch around a window, its sums and the state of the incident.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::alert::Alert;
 use super::incident::{Incident, Moment};
-use super::level::{Level, Metric};
+use super::level::{Level, Metric, Seen};
 use super::rules::Rules;
+use super::silence::{Silence, Silences};
+use super::tail::Tail;
+use crate::engine::Instant;
 use crate::stats::{CountWindow, Entry, Held, Histogram, Latch, Record, Tally};
 
 /// How many past alerts are kept.
@@ -15,6 +19,8 @@ const KEPT_ALERTS: usize = 100;
 #[derive(Debug)]
 pub struct Monitor {
     state: Latch<State>,
+    /// When something is to be told without a call, in nanoseconds of the engine's clock.
+    due: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -23,7 +29,9 @@ struct State {
     lifetime: Tally,
     failures_in_a_row: u64,
     rules: Rules,
+    tail: Tail,
     incident: Incident,
+    silences: Silences,
     alerts: VecDeque<Alert>,
 }
 
@@ -49,7 +57,9 @@ impl State {
             lifetime: Tally::default(),
             failures_in_a_row: 0,
             rules,
+            tail: Tail::default(),
             incident: Incident::default(),
+            silences: Silences::default(),
             alerts: VecDeque::new(),
         }
     }
@@ -64,7 +74,44 @@ impl State {
         }
     }
 
-    fn keep(&mut self, alert: &Alert) {
+    /// What one look at things is made with, and the incident that it is for.
+    #[inline]
+    fn look(&mut self, now: Instant, at_ns: u64) -> (&mut Incident, Moment<'_>) {
+        let seen = Seen { window: self.window.tally(), failures_in_a_row: self.failures_in_a_row, tail: self.tail.seconds() };
+        let moment = Moment { rules: &self.rules, seen, window_size: self.window.size(), now, at_ns };
+        (&mut self.incident, moment)
+    }
+
+    fn due(&self) -> Instant {
+        match self.silences.is_on() {
+            true => self.silences.due().min(self.incident.turns_at(&self.rules)),
+            false => self.incident.due(&self.rules),
+        }
+    }
+
+    /// What time alone has brought until now.
+    fn pass(&mut self, now: Instant, at_ns: u64) -> Vec<Alert> {
+        let mut told = Vec::new();
+        let is_silenced = self.silences.is_on();
+        let (incident, moment) = self.look(now, at_ns);
+        if let Some(mut alert) = incident.pass(&moment, is_silenced) {
+            self.keep(&mut alert);
+            told.push(alert);
+        }
+        let number = self.incident.number();
+        if let Some((ended, known)) = self.silences.over(now, number) {
+            let (incident, moment) = self.look(now, at_ns);
+            let missed = ended.map(|alert| Alert { at_ns, ..alert }).into_iter().chain(incident.retell(known, &moment));
+            for mut alert in missed.collect::<Vec<_>>() {
+                self.keep(&mut alert);
+                told.push(alert);
+            }
+        }
+        told
+    }
+
+    fn keep(&mut self, alert: &mut Alert) {
+        self.silences.mark(alert);
         if self.alerts.len() == KEPT_ALERTS {
             self.alerts.pop_front();
         }
@@ -80,7 +127,7 @@ impl Monitor {
 
     /// A monitor with rules of one's own.
     pub fn with_rules(window: usize, rules: Rules) -> Self {
-        Monitor { state: Latch::new(State::new(window, rules)) }
+        Monitor { state: Latch::new(State::new(window, rules)), due: AtomicU64::new(Instant::NEVER.0) }
     }
 
     #[inline]
@@ -88,36 +135,83 @@ impl Monitor {
         self.state.hold()
     }
 
-    /// Counts one finished call; `now_ns` is the Unix time in nanoseconds and only labels what it stamps. An alert is
-    /// returned, not published: that is for the caller to do, and no lock is held any more.
+    /// Counts one finished call; `now_ns` is the time in nanoseconds and stamps it too. An alert is returned, not published:
+    /// that is for the caller to do, and no lock is held any more. So is what [`Monitor::due`] says.
     pub fn record(&self, now_ns: u64, record: Record) -> Option<Alert> {
-        self.record_entry(Entry { at_ns: now_ns, record, given_seconds: f64::NAN })
+        self.record_entry(Instant(now_ns), Entry { at_ns: now_ns, record, given_seconds: f64::NAN })
     }
 
-    /// As [`Monitor::record`], for a call whose latency was measured as a float that is to be shown again unchanged.
+    /// As [`Monitor::record`], for a call whose latency was measured as a float that is to be shown again unchanged, stamped with
+    /// the Unix time.
     // Always inlined: where most of an entry is known, most of this is nothing.
     #[inline(always)]
-    pub fn record_entry(&self, entry: Entry) -> Option<Alert> {
+    pub fn record_entry(&self, now: Instant, entry: Entry) -> Option<Alert> {
         let mut guard = self.state();
         let state = &mut *guard;
         state.window.push(entry);
         state.lifetime.add(&entry.record);
         state.failures_in_a_row = if entry.record.ok { 0 } else { state.failures_in_a_row + 1 };
-        let alert = state.incident.observe(&Moment {
-            rules: &state.rules,
-            window: state.window.tally(),
-            window_size: state.window.size(),
-            failures_in_a_row: state.failures_in_a_row,
-            now_ns: entry.at_ns,
-        })?;
-        state.keep(&alert);
-        Some(alert)
+        if state.rules.needs_tail() {
+            state.tail.look(&state.window);
+        }
+        let was_busy = state.incident.is_busy();
+        let (incident, moment) = state.look(now, entry.at_ns);
+        let mut alert = incident.observe(&moment);
+        if was_busy || state.incident.is_busy() {
+            self.after(state, &mut alert);
+        }
+        alert
+    }
+
+    /// What is to be done after a record while anything is wrong.
+    #[cold]
+    fn after(&self, state: &mut State, alert: &mut Option<Alert>) {
+        if let Some(alert) = alert {
+            state.keep(alert);
+        }
+        self.due.store(state.due().0, Ordering::Relaxed);
     }
 
     /// As [`Monitor::record`], for a success at once with nothing else to tell.
-    pub fn passed(&self, now_ns: u64, latency_ns: u64) -> Option<Alert> {
+    pub fn passed(&self, now: Instant, at_ns: u64, latency_ns: u64) -> Option<Alert> {
         let record = Record { latency_ns, tokens: 0, retries: 0, ok: true, fallback: false };
-        self.record_entry(Entry { at_ns: now_ns, record, given_seconds: f64::NAN })
+        self.record_entry(now, Entry { at_ns, record, given_seconds: f64::NAN })
+    }
+
+    /// When [`Monitor::tick`] has something to tell although no call is recorded; [`Instant::NEVER`] is never.
+    #[inline]
+    pub fn due(&self) -> Instant {
+        Instant(self.due.load(Ordering::Relaxed))
+    }
+
+    /// What time alone has brought: a level that has lasted long enough, a reminder, the end of a silence. To be published as
+    /// those of [`Monitor::record`] are.
+    pub fn tick(&self, now: Instant, at_ns: u64) -> Vec<Alert> {
+        let mut state = self.state();
+        let told = state.pass(now, at_ns);
+        self.due.store(state.due().0, Ordering::Relaxed);
+        told
+    }
+
+    /// Alerts are kept and told to nobody until then. Gives the silence's number.
+    pub fn silence(&self, until: Instant, reason: Option<String>) -> u64 {
+        let mut state = self.state();
+        let id = state.silences.begin(until, reason);
+        self.due.store(state.due().0, Ordering::Relaxed);
+        id
+    }
+
+    /// Ends a silence before its time; what it held back is for [`Monitor::tick`] to tell. `false`: it was over before.
+    pub fn end_silence(&self, id: u64) -> bool {
+        let mut state = self.state();
+        let was_on = state.silences.end(id);
+        self.due.store(state.due().0, Ordering::Relaxed);
+        was_on
+    }
+
+    /// The silences that last.
+    pub fn silences(&self, now: Instant) -> Vec<Silence> {
+        self.state().silences.active(now)
     }
 
     /// The numbers now, all of one moment.
@@ -154,14 +248,21 @@ impl Monitor {
         self.state().rules.clone()
     }
 
+    /// Puts other rules in place of all; the next record is judged by them.
+    pub fn set_rules(&self, rules: Rules) {
+        self.state().rules = rules;
+    }
+
     /// Moves a limit, as [`Rules::set_limit`] says; the next record is judged by it.
     pub fn set_limit(&self, metric: Metric, critical: f64) {
         self.state().rules.set_limit(metric, critical);
     }
 
-    /// Forgets everything but the rules and begins again with a window of that size.
+    /// Forgets everything but rules and silences and begins again with a window of that size.
     pub fn restart(&self, window: usize) {
         let mut state = self.state();
-        *state = State::new(window, state.rules.clone());
+        let silences = state.silences.fresh();
+        *state = State { silences, ..State::new(window, state.rules.clone()) };
+        self.due.store(state.due().0, Ordering::Relaxed);
     }
 }

@@ -5,12 +5,15 @@ mod core;
 mod incident;
 mod level;
 mod rules;
+mod silence;
+mod tail;
 mod text;
 
 pub use self::core::{Monitor, Snapshot};
 pub use alert::{Alert, Kind, Reading};
-pub use level::{Level, Metric};
-pub use rules::{Limits, Rules};
+pub use level::{Level, METRICS, Metric, Row, Seen, Unit};
+pub use rules::{Rule, Rules};
+pub use silence::Silence;
 pub use text::Language;
 
 pub use crate::stats::{Entry, Histogram, Record, Tally};

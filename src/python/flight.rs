@@ -416,6 +416,9 @@ impl Flight {
             Some(breaker) => breaker.get().display_name(),
             None => self.name(py),
         };
+        if log::is_our_own(&name) {
+            return log::event(py, event, &name, error.as_ref());
+        }
         if recorded {
             virtual_time::record(py, event, &name, error.as_ref())?;
         }
@@ -443,7 +446,7 @@ impl Flight {
         let now = clock::now();
         let latency_ns = now.0.saturating_sub(self.story.begun.0);
         let record = Record { ok, retries: self.story.retries, fallback: ok && self.story.fell_back, latency_ns, tokens: 0 };
-        monitor::record(monitor.get(), record, now).map_err(|interrupt| *interrupt)
+        monitor::record(monitor, record, now).map_err(|interrupt| *interrupt)
     }
 
     /// What the caller gets: the value, or the exception with its notes.

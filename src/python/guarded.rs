@@ -343,7 +343,7 @@ pub fn settle(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
         return Ok(false);
     }
     compiled.tally.pass();
-    monitor::passed(watch.get(), now.0.saturating_sub(pass.begun().0), now).map(|()| true)
+    monitor::passed(watch, now.0.saturating_sub(pass.begun().0), now).map(|()| true)
 }
 
 /// The machine takes over: from the beginning, from a refusal, or with what the first call gave (null: it raised).

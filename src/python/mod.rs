@@ -1,5 +1,6 @@
 //! The extension module `seawall._seawall`: the only place that names pyo3. It converts, it never decides.
 
+mod alerts;
 mod async_generator;
 mod bare;
 mod compiled;
@@ -85,6 +86,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     waits::register(m)?;
     virtual_time::register(m)?;
     llm::register(m)?;
+    alerts::register(m)?;
     monitor::register(m)?;
     m.add_class::<simulator::SimulatedServer>()?;
     m.add_function(wrap_pyfunction!(simulator::read_script, m)?)?;

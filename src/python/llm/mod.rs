@@ -13,6 +13,7 @@ mod raise;
 mod reply;
 mod route;
 mod stream;
+mod webhook;
 
 use pyo3::prelude::*;
 
@@ -27,5 +28,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<stream::Stream>()?;
     m.add_class::<progress::AttemptEvent>()?;
     m.add_class::<pieces::AsyncPieces>()?;
+    m.add_class::<webhook::Webhook>()?;
     m.add("ERROR_CLASSES", leg::class_names())
 }
