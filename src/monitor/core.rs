@@ -92,22 +92,30 @@ impl State {
     /// What time alone has brought until now.
     fn pass(&mut self, now: Instant, at_ns: u64) -> Vec<Alert> {
         let mut told = Vec::new();
-        let is_silenced = self.silences.is_on();
         let (incident, moment) = self.look(now, at_ns);
-        if let Some(mut alert) = incident.pass(&moment, is_silenced) {
+        let changed = incident.pass(&moment);
+        self.add(&mut told, changed);
+        let number = self.incident.number();
+        if let Some((ended, known)) = self.silences.over(now, number) {
+            self.add(&mut told, ended.map(|alert| Alert { at_ns, ..alert }));
+            let (incident, moment) = self.look(now, at_ns);
+            let missed = incident.retell(known, &moment);
+            self.add(&mut told, missed);
+        }
+        // Nobody is reminded of what is silenced.
+        if !self.silences.is_on() {
+            let (incident, moment) = self.look(now, at_ns);
+            let again = incident.remind(&moment);
+            self.add(&mut told, again);
+        }
+        told
+    }
+
+    fn add(&mut self, told: &mut Vec<Alert>, alert: Option<Alert>) {
+        if let Some(mut alert) = alert {
             self.keep(&mut alert);
             told.push(alert);
         }
-        let number = self.incident.number();
-        if let Some((ended, known)) = self.silences.over(now, number) {
-            let (incident, moment) = self.look(now, at_ns);
-            let missed = ended.map(|alert| Alert { at_ns, ..alert }).into_iter().chain(incident.retell(known, &moment));
-            for mut alert in missed.collect::<Vec<_>>() {
-                self.keep(&mut alert);
-                told.push(alert);
-            }
-        }
-        told
     }
 
     fn keep(&mut self, alert: &mut Alert) {

@@ -90,12 +90,17 @@ impl Incident {
         self.judge(moment, true)
     }
 
-    /// What time alone has brought. Nobody is reminded of what is silenced.
-    pub fn pass(&mut self, moment: &Moment<'_>, is_silenced: bool) -> Option<Alert> {
-        self.judge(moment, false).or_else(|| {
-            let is_due = !is_silenced && self.reminds_at(moment.rules).is_some_and(|at| at <= moment.now);
-            is_due.then(|| self.tell(Kind::Reminder, moment))
-        })
+    /// What time alone has brought.
+    pub fn pass(&mut self, moment: &Moment<'_>) -> Option<Alert> {
+        self.judge(moment, false)
+    }
+
+    /// The open incident once more, if it is time for that.
+    pub fn remind(&mut self, moment: &Moment<'_>) -> Option<Alert> {
+        let is_due = self.reminds_at(moment.rules).is_some_and(|at| at <= moment.now);
+        // Whoever hears of it hears how it is now.
+        let kind = if self.level == self.told { Kind::Reminder } else { Kind::Deescalated };
+        is_due.then(|| self.tell(kind, moment))
     }
 
     fn judge(&mut self, moment: &Moment<'_>, is_call: bool) -> Option<Alert> {
@@ -105,7 +110,10 @@ impl Incident {
         for (at, track) in self.tracks.iter_mut().enumerate() {
             let metric = METRICS[at].metric;
             let rule = moment.rules.of(metric);
-            let raw = moment.rules.judge(metric, track.raw, &moment.seen, moment.window_size, is_open);
+            let raw = match is_call {
+                true => moment.rules.judge(metric, track.raw, &moment.seen, moment.window_size, is_open),
+                false => track.raw,
+            };
             track.observe(raw, rule.hold, rule.clear_hold, moment.now);
             worst = worst.max(track.level);
             self.involved[at] |= track.level > Level::Normal;
