@@ -1,19 +1,18 @@
 """The one thread of seawall's own in which alerts are delivered and alarms ring: an event loop, started when first needed.
 
-It keeps no program alive, and a forked child starts its own.
+It keeps no program alive, and a forked child starts its own. It imports nothing: a process that was forked in the middle of an
+import never gets to the end of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import asyncio
+from typing import Any
 
 _inbox: deque[Callable[[], Any]] = deque()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -55,8 +54,6 @@ def is_here() -> bool:
 
 def _run() -> None:
     global _loop
-    import asyncio
-
     made = asyncio.new_event_loop()
     asyncio.set_event_loop(made)
     _loop = made

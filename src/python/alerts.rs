@@ -49,7 +49,17 @@ pub fn rules(py: Python<'_>, given: Option<&Bound<'_, PyAny>>, remind_every: Opt
         let rows = ours(py, &NATIVE, "seawall._rules", "native")?.call1((given,))?;
         put(&mut rules, rows.extract()?)?;
     }
+    be_ready(py, &rules)?;
     Ok(rules)
+}
+
+/// What will set alarms has what that takes loaded now, and not in some call's way.
+pub fn be_ready(py: Python<'_>, rules: &Rules) -> PyResult<()> {
+    let holds = |metric| !(rules.of(metric).hold.is_zero() && rules.of(metric).clear_hold.is_zero());
+    match rules.remind_every.is_some() || Metric::all().any(holds) {
+        true => py.import("seawall._alarms").map(drop),
+        false => Ok(()),
+    }
 }
 
 /// Puts the rules in the places of those of their metrics.

@@ -435,6 +435,7 @@ impl Monitor {
         let mut rules = Rules::silent();
         alerts::put(&mut rules, part("rules")?.extract()?)?;
         rules.remind_every = convert::optional("remind_every", Some(&part("remind_every")?), convert::positive_seconds)?;
+        alerts::be_ready(slf.py(), &rules)?;
         core.set_rules(rules);
         let attributes = part("attributes")?;
         if !attributes.is_none() {
