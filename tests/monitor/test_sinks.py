@@ -28,6 +28,12 @@ def fail(monitor, times=5):
         monitor.record(False)
 
 
+def watch(name=None, *, given=()):
+    """A monitor that looks for outages and nothing else: each is one alert, and its end another."""
+    never = [Rule(metric, float("inf")) for metric in ("error_rate", "retry_rate", "avg_latency")]
+    return Monitor(10, name, rules=never, sinks=given)
+
+
 def recover(monitor):
     for _ in range(monitor.window):
         monitor.record(True)
@@ -77,12 +83,17 @@ def sink(request):
 
 
 @pytest.fixture(autouse=True)
-def listening(caplog):
+def alone(caplog):
     caplog.set_level(logging.INFO, logger="seawall")
+    yield
+    # What hangs or is down is no other test's to wait for.
+    for line in list(_delivery._lines.values()):
+        line.forget()
+    _delivery._lines.clear()
 
 
 def test_alerts_come_in_order_once_each_and_in_no_call_s_thread(sink):
-    monitor = Monitor(10, sinks=[sink])
+    monitor = watch(given=[sink])
     for _ in range(10):
         fail(monitor)
         recover(monitor)
@@ -97,7 +108,7 @@ def test_a_plain_function_may_give_something_to_await():
     async def later(alert):
         heard.append((alert.kind, threading.current_thread().name))
 
-    monitor = Monitor(10, sinks=[lambda alert: later(alert)])
+    monitor = watch(given=[lambda alert: later(alert)])
     fail(monitor)
     assert sinks.flush(30) and heard == [("raised", "seawall-alerts")]
 
@@ -131,7 +142,7 @@ def test_a_sink_hears_only_of_incidents_that_come_to_its_level():
 
 
 def test_what_is_silenced_is_not_delivered(sink):
-    monitor = Monitor(10, sinks=[sink])
+    monitor = watch(given=[sink])
     with monitor.silence(60):
         fail(monitor)
         recover(monitor)
@@ -158,7 +169,7 @@ def test_a_delivery_that_fails_is_tried_again(sink, broken, seawall_no_waits, ca
 
     mended = Mended()
     assert whole
-    monitor = Monitor(10, sinks=[mended])
+    monitor = watch(given=[mended])
     fail(monitor)
     recover(monitor)
     assert sinks.flush(30)
@@ -168,7 +179,7 @@ def test_a_delivery_that_fails_is_tried_again(sink, broken, seawall_no_waits, ca
 
 def test_a_sink_that_is_down_says_so_once_and_gets_what_it_missed(sink, caplog, seawall_clock):
     sink.broken = ConnectionError("secret")
-    monitor = Monitor(10, sinks=[sink])
+    monitor = watch(given=[sink])
     fail(monitor)
     assert settled() and sink.calls == 5, "four attempts, and one that opened the circuit"
     for _ in range(20):
@@ -193,7 +204,7 @@ def test_a_sink_that_is_down_says_so_once_and_gets_what_it_missed(sink, caplog, 
 
 def test_what_does_not_fit_makes_way_for_what_is_newer_and_is_counted(sink, caplog, seawall_clock):
     sink.broken = ConnectionError()
-    monitor = Monitor(10, sinks=[sink])
+    monitor = watch(given=[sink])
     fail(monitor)
     assert settled()
     for _ in range(75):
@@ -221,7 +232,7 @@ def test_an_alert_that_cannot_be_delivered_stands_in_no_others_way(sink, seawall
             raise KeyError("secret")
         whole.append(alert.kind)
 
-    monitor = Monitor(10, sinks=[picky])
+    monitor = watch(given=[picky])
     fail(monitor)
     recover(monitor)
     assert sinks.flush(30)
@@ -233,7 +244,7 @@ def test_an_alert_that_cannot_be_delivered_stands_in_no_others_way(sink, seawall
 @pytest.mark.parametrize("error", [BadRequestError("secret", status_code=400), APIConnectionError("secret")])
 def test_what_is_no_use_trying_again_is_not(error, caplog, seawall_no_waits):
     sink = Sink(error)
-    monitor = Monitor(10, sinks=[sink])
+    monitor = watch(given=[sink])
     fail(monitor)
     assert settled()
     assert sink.calls == (1 if isinstance(error, BadRequestError) else 5)
@@ -244,7 +255,7 @@ def test_what_is_no_use_trying_again_is_not(error, caplog, seawall_no_waits):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), StopIteration(), asyncio.CancelledError(), GeneratorExit()])
 def test_whatever_a_sink_raises_the_worker_lives(sink, error, seawall_no_waits):
     sink.broken = error
-    monitor, well = Monitor(10, sinks=[sink]), Sink()
+    monitor, well = watch(given=[sink]), Sink()
     monitor.add_sink(well)
     fail(monitor)
     recover(monitor)
@@ -262,7 +273,7 @@ def test_a_sink_that_hangs_holds_up_no_other_and_no_call(caplog):
     async def waits(alert):
         await asyncio.Event().wait()
 
-    monitor = Monitor(10, sinks=[stuck, waits, well])
+    monitor = watch(given=[stuck, waits, well])
     for _ in range(10):
         fail(monitor)
         recover(monitor)
@@ -280,7 +291,7 @@ def test_a_blocking_sink_that_outlasts_its_time_is_not_run_again(seawall_no_wait
         calls.append(alert.kind)
         goes_on.wait(30)
 
-    monitor = Monitor(10, sinks=[slow])
+    monitor = watch(given=[slow])
     fail(monitor)
     line = _delivery.line(slow)
     while not line.is_resting:
@@ -295,12 +306,12 @@ def test_a_blocking_sink_that_outlasts_its_time_is_not_run_again(seawall_no_wait
 
 def test_alerts_come_from_threads_asyncio_and_trio(sink):
     async def in_asyncio():
-        fail(Monitor(10, "asyncio", sinks=[sink]))
+        fail(watch("asyncio", given=[sink]))
 
     async def in_trio():
-        fail(Monitor(10, "trio", sinks=[sink]))
+        fail(watch("trio", given=[sink]))
 
-    thread = threading.Thread(target=lambda: fail(Monitor(10, "thread", sinks=[sink])))
+    thread = threading.Thread(target=lambda: fail(watch("thread", given=[sink])))
     thread.start()
     asyncio.run(in_asyncio())
     trio.run(in_trio)
@@ -309,7 +320,7 @@ def test_alerts_come_from_threads_asyncio_and_trio(sink):
 
 
 async def test_a_sink_may_cause_alerts_and_flush_does_not_wait_for_itself():
-    inner, heard = Monitor(10), []
+    inner, heard = watch(), []
 
     @inner.add_sink
     async def second(alert):
@@ -319,7 +330,7 @@ async def test_a_sink_may_cause_alerts_and_flush_does_not_wait_for_itself():
         fail(inner)
         heard.append(sinks.flush(60))
 
-    fail(Monitor(10, sinks=[first]))
+    fail(watch(given=[first]))
     assert await asyncio.to_thread(sinks.flush, 30)
     assert heard == [False, "raised"]
 
@@ -332,7 +343,7 @@ def test_time_limits_of_the_call_are_not_those_of_the_delivery(sink):
     async def looks(alert):
         left.append(remaining())
 
-    monitor = Monitor(10, sinks=[looks])
+    monitor = watch(given=[looks])
 
     @Timeout(5)
     async def calls():
@@ -344,7 +355,7 @@ def test_time_limits_of_the_call_are_not_those_of_the_delivery(sink):
 
 
 def test_from_many_threads_nothing_is_lost_and_nothing_comes_twice(sink):
-    barrier, monitors = threading.Barrier(8), [Monitor(10, str(number), sinks=[sink]) for number in range(8)]
+    barrier, monitors = threading.Barrier(8), [watch(str(number), given=[sink]) for number in range(8)]
 
     def hammer(monitor):
         barrier.wait()
@@ -365,7 +376,7 @@ def test_from_many_threads_nothing_is_lost_and_nothing_comes_twice(sink):
 
 def test_a_sink_that_nobody_uses_any_more_is_let_go():
     sink = Sink()
-    fail(Monitor(10, sinks=[sink]))
+    fail(watch(given=[sink]))
     assert sinks.flush(30) and sink.kinds == ["raised"]
     gone = weakref.ref(sink)
     del sink
@@ -378,7 +389,7 @@ def test_a_sink_that_nobody_uses_any_more_is_let_go():
 
 
 def test_a_copied_monitor_tells_the_same_functions():
-    monitor = Monitor(10, sinks=[ring_the_bell])
+    monitor = watch(given=[ring_the_bell])
     monitor.add_sink(sinks.LogSink(), level="critical")
     for twin in (copy.copy(monitor), copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))):
         assert twin.sinks[0] is ring_the_bell and isinstance(twin.sinks[1], sinks.LogSink)
@@ -419,7 +430,7 @@ def test_a_sink_is_named_without_what_it_was_made_with(caplog, seawall_no_waits)
     def post(token, alert):
         raise ConnectionError(token)
 
-    monitor = Monitor(10, sinks=[functools.partial(post, "t0ken")])
+    monitor = watch(given=[functools.partial(post, "t0ken")])
     fail(monitor)
     assert settled()
     assert "to partial (ConnectionError)" in caplog.text and "t0ken" not in caplog.text
@@ -434,7 +445,7 @@ def test_in_a_tests_time_a_delivery_has_as_long_as_it_takes():
         done.append(alert.kind)
 
     with testing.clock() as clock:
-        fail(Monitor(10, sinks=[slow]))
+        fail(watch(given=[slow]))
         assert begun.wait(30)
         clock.advance(3600)
         goes_on.set()
