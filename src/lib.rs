@@ -15,3 +15,4 @@ mod python;
 #[cfg(feature = "net")]
 pub mod simulator;
 pub mod stats;
+pub mod telemetry;

@@ -6,7 +6,7 @@ from seawall import errors, presets
 from seawall._circuits import CircuitBreakerMonitor, circuits
 from seawall._classify import classify, register_classifier, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
-from seawall._monitoring import Alert, MonitoringSystem
+from seawall._monitoring import Alert, MonitoringSystem, observe
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
 from seawall._seawall import (
@@ -59,6 +59,7 @@ from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, Se
 if TYPE_CHECKING:
     from seawall import sinks, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
+    from seawall._prices import Price, prices
     from seawall._rules import Rule
     from seawall._sdk import resilient
 
@@ -71,6 +72,8 @@ _LATER = {
     "sinks": "sinks",
     "CircuitEvent": "_circuit_reports",
     "CircuitMetrics": "_circuit_reports",
+    "Price": "_prices",
+    "prices": "_prices",
     "Rule": "_rules",
     "resilient": "_sdk",
 }
@@ -102,6 +105,7 @@ __all__ = [
     "Permit",
     "Pipeline",
     "PipelineOrderWarning",
+    "Price",
     "Prompt",
     "Rejected",
     "Retry",
@@ -119,7 +123,9 @@ __all__ = [
     "classify",
     "errors",
     "guard",
+    "observe",
     "presets",
+    "prices",
     "register_classifier",
     "remaining",
     "resilient",

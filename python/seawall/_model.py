@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from seawall import _guarded, _seawall, errors
-from seawall._seawall import CircuitBreaker, Retry
-from seawall._word import whole_number
+from seawall._seawall import CircuitBreaker, Monitor, Retry
+from seawall._word import shown, whole_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,7 +20,8 @@ OnInterrupt = Literal["error", "restart", "continue"]
 
 # Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
 _ELSEWHERE = {
-    **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query", "circuit")),
+    **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query")),
+    **dict.fromkeys(("circuit", "monitor")),
     **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout", "on_interrupt")),
     **dict.fromkeys(("ca_bundle", "client_cert", "proxy")),
     "verify": "ca_bundle",
@@ -172,6 +173,8 @@ class Model:
     _streams = False
     # For the repr of one whose arguments were refused.
     model = "?"
+    # What counts its calls, those that its alternatives answer included.
+    monitor: Monitor | None = None
     _others: tuple[Model, ...] = ()
 
     def __init__(
@@ -190,6 +193,7 @@ class Model:
         default_headers: Mapping[str, str] | None = None,
         default_query: Mapping[str, str] | None = None,
         circuit: CircuitBreaker | None = None,
+        monitor: Monitor | None = None,
         max_response_bytes: int = 64 * 1024 * 1024,
         ca_bundle: str | os.PathLike[str] | None = None,
         client_cert: Any = None,
@@ -210,6 +214,8 @@ class Model:
         whole_number("max_response_bytes", max_response_bytes, 1, 2**63 - 1)
         if circuit is not None and not isinstance(circuit, CircuitBreaker):
             raise errors.ConfigurationError(f"circuit must be a seawall.CircuitBreaker or None, not {circuit!r}")
+        if monitor is not None and not isinstance(monitor, Monitor):
+            raise errors.ConfigurationTypeError(f"monitor must be a seawall.Monitor or None, not {shown(monitor)}")
         streams = {"first_token_timeout": first_token_timeout, "idle_timeout": idle_timeout, "on_interrupt": on_interrupt}
         for name, said in streams.items():
             if said is not None and not self._streams:
@@ -231,6 +237,7 @@ class Model:
         self._retry: Retry | None = Retry(max_retries + 1)
         self._handled: Any = None
         self._on_interrupt = on_interrupt
+        self.monitor = monitor
         # It holds the key, and shows it nowhere.
         self._bare = _seawall.Leg(
             model,
@@ -294,8 +301,14 @@ class Model:
         return self._route_of(model._bare.with_retry(model._retry).with_timeout(timeout) for model in (self, *self._others))
 
     def _route_of(self, legs: Iterable[_seawall.Leg]) -> _seawall.Route:
-        function, on_interrupt = self._function(), self._on_interrupt
-        return _seawall.Route(list(legs), self._table, handled=self._handled, function=function, on_interrupt=on_interrupt)
+        return _seawall.Route(
+            list(legs),
+            self._table,
+            handled=self._handled,
+            function=self._function(),
+            on_interrupt=self._on_interrupt,
+            monitor=self.monitor,
+        )
 
     @classmethod
     def _check(cls, names: Iterable[str]) -> None:

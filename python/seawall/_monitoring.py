@@ -120,6 +120,26 @@ class Thresholds(dict[str, float]):
         return dict, (dict(self),)  # a copy is tied to no monitor
 
 
+def observe(monitor: _seawall.Monitor | None = None) -> _seawall.Observation:
+    """Has a monitor told of every call of the process: of guarded functions, pipelines and native models, wherever they are.
+
+        with seawall.observe() as monitor:      # or: observation = seawall.observe(monitor); …; observation.close()
+            work()
+        print(monitor.by("model"))
+
+    A call within a guarded call (a guard around a function that asks a model) is a call of its own, under its own name:
+    `monitor.by("pipeline")` tells them apart. Calls that are cancelled or closed early count nowhere.
+
+    Args:
+        monitor: the `Monitor` that is told; by default a new one over the last 1,000 calls.
+    """
+    if monitor is None:
+        monitor = _seawall.Monitor(1000, "all calls")
+    if not isinstance(monitor, _seawall.Monitor):
+        raise ConfigurationTypeError(f"monitor must be a seawall.Monitor or None, not {shown(monitor)}")
+    return _seawall.Observation(monitor)
+
+
 USUAL_THRESHOLDS = {"error_rate": 0.10, "retry_rate": 0.05, "avg_latency": 5.0}
 
 
@@ -154,7 +174,7 @@ class MonitoringSystem(_seawall.MonitoringSystem):
     @property
     def window_size(self) -> int:
         """How many of the last requests count."""
-        return self.window
+        return int(self.window)
 
     @property
     def thresholds(self) -> Thresholds:

@@ -30,14 +30,15 @@ class Rule:
     """When a metric is bad. Rules compare, pickle and are plain data: `dataclasses.asdict(rule)` is what `Rule(**…)` takes.
 
     Attributes:
-        metric: `error_rate`, `retry_rate`, `fallback_rate` and `success_rate` (shares from 0 to 1), `avg_latency`, `p95` and `p99`
-            (seconds), or `outage` (calls failed in a row).
+        metric: `error_rate`, `retry_rate`, `fallback_rate` and `success_rate` (shares from 0 to 1), `avg_latency`, `p95`, `p99` and
+            `first_token`, the mean time to a stream's first content (seconds), `tokens` and `cost` of the window's calls, or
+            `outage` (calls failed in a row).
         warning: the limit of this level; the metric is bad above it, `success_rate` below it, `outage` from it on. A latency may
             be a timedelta. `None` is no such level, and so is infinity.
         critical: likewise.
         emergency: likewise.
         minimum: calls that there must be before it can start an incident, no more than the window holds (10; of `p95` 20 and of
-            `p99` 100, since of fewer calls they are the slowest one; of `outage` 1).
+            `p99` 100, since of fewer calls they are the slowest one; of `outage`, `tokens` and `cost` 1).
         clear: a level is left when the metric is at or under this share of the limit (0.8), so that what hovers at a limit is
             not told again and again. Of `success_rate` it is the distance from 1 that counts. An outage ends with one success.
         hold: so long, in seconds or as a timedelta, it has to be bad without a break before it is said (0).

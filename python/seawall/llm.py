@@ -12,6 +12,7 @@ from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
 from seawall._model import Hidden, Model, OnInterrupt
 from seawall._seawall import Choice, Chunk, Reply, Stream
+from seawall._story import Step
 from seawall._word import whole_number
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ class AsyncStream(_seawall.AsyncPieces):
         return self._stream.attempts
 
     @property
+    def story(self) -> tuple[Step, ...] | None:
+        """What policies did in its course, in order, once the stream is over; `None` before."""
+        return self._stream.story
+
+    @property
     def alternative(self) -> int | None:
         """Which alternative answered (0 is the primary), once the stream is over."""
         return self._stream.alternative
@@ -163,6 +169,7 @@ class Chat(Model):
         max_retries: attempts after the first (2), for transient failures.
         organization, project, default_headers, default_query: sent along.
         circuit: a `CircuitBreaker` to look after this model.
+        monitor: a `Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
         max_response_bytes: a reply or a stream of more, decompressed, is refused (64 MiB).
         ca_bundle: a PEM file of the authorities to trust, in place of the system's (or SSL_CERT_FILE's).
         client_cert: our own certificate: a PEM file that holds its key too, or the files (certificate, key).
@@ -269,6 +276,7 @@ class EmbeddingsReply:
         attempts: the attempts made, in order.
         seconds: from the call to the answer.
         request_id: the provider's id of the (first) request; `attempts` has those of all.
+        story: what policies did in the call's course, in order.
     """
 
     vectors: list[list[float]]
@@ -277,6 +285,7 @@ class EmbeddingsReply:
     attempts: Attempts
     seconds: float
     request_id: str | None = None
+    story: tuple[Step, ...] = ()
 
 
 # OpenAI takes no more inputs, and no more tokens, in one request.
@@ -416,6 +425,7 @@ def _joined(replies: list[EmbeddingsReply], seconds: float) -> EmbeddingsReply:
         attempts,
         seconds,
         first.request_id,
+        tuple(step for reply in replies for step in reply.story),
     )
 
 

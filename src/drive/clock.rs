@@ -170,7 +170,9 @@ fn ticks() -> u64 {
 pub fn unix(now: Instant) -> u64 {
     static AHEAD: AtomicU64 = AtomicU64::new(0);
     static UNTIL: AtomicU64 = AtomicU64::new(0);
-    if now.0 >= UNTIL.load(Ordering::Acquire) {
+    let until = UNTIL.load(Ordering::Acquire);
+    // Time that is moved by hand takes the labels along.
+    if now.0 >= until && (until == 0 || !is_by_hand()) {
         // A time of day before 1970 stamps 0; stamps are labels, nothing is computed from them.
         let day = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         AHEAD.store(day.wrapping_sub(now.0), Ordering::Release);

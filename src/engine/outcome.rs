@@ -35,6 +35,18 @@ pub enum Refusal {
     BulkheadFull,
 }
 
+impl Refusal {
+    /// The name of the error that it is raised as.
+    pub fn class_name(self) -> &'static str {
+        match self {
+            Refusal::CircuitOpen => "CircuitBreakerError",
+            Refusal::TimedOut => "CallTimeoutError",
+            Refusal::RateLimited => "RateLimitExceededError",
+            Refusal::BulkheadFull => "BulkheadFullError",
+        }
+    }
+}
+
 /// A policy's decision: which one, why, and how long it may last. From the low end: two bits say why, sixteen which stage,
 /// one in what unit (nanoseconds or microseconds), the rest how long; all of these set: that is not known.
 #[derive(Clone, Copy, PartialEq)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub struct StageId(pub u16);
 
 /// What a leaf calls: a number whose meaning the driver knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Target(pub u16);
 
 pub(super) enum Stage {

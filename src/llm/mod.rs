@@ -30,6 +30,7 @@ pub mod secret;
 #[cfg(unix)]
 mod signals;
 pub mod sse;
+pub mod story;
 pub mod stream;
 mod transport;
 pub mod usage;

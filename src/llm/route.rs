@@ -12,12 +12,15 @@ use super::models::{self, ModelsReply};
 use super::network::Network;
 use super::order::{Order, Params, Task};
 use super::rule::Rule;
+use super::story::Diary;
 use super::stream::{ChatStream, open_stream};
 use super::watch::Watch;
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
+use crate::stats::Source;
+use crate::telemetry;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +70,8 @@ pub struct Patience {
 pub trait Foreign: Send + Sync {
     /// Whether the stage has predicates of the user's.
     fn judges(&self, stage: StageId) -> bool;
+    /// A call is over; told on the thread that carries all calls.
+    fn ended(&self, call: &telemetry::Call);
     /// A verdict on a failed attempt, of a stage that has them.
     fn judge(&self, ask: &Ask, error: &ApiError) -> Result<Verdict, Raised>;
     /// Whether anybody wants to hear of it.
@@ -81,7 +86,7 @@ fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Asked<T
 }
 
 /// The same to be awaited. It begins at once.
-pub(super) fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
+pub fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
     #[cfg(unix)]
     let ask = || super::signals::back(ask);
     let asked = tokio::task::spawn_blocking(ask);
@@ -107,6 +112,10 @@ pub struct Route {
     pub rules: Vec<Rule>,
     /// What each stage is called, for errors and logs.
     pub names: Vec<String>,
+    /// What each target's calls are counted under.
+    pub sources: Vec<Source>,
+    /// Whether somebody counts its calls.
+    pub is_counted: bool,
     /// Predicates and hooks.
     pub foreign: Option<Arc<dyn Foreign>>,
     /// Whether somebody wants to hear of each attempt.
@@ -141,8 +150,8 @@ pub enum Failure {
 pub struct Attempt {
     /// Which target.
     pub target: Target,
-    call: CallId,
-    /// Seconds after the call's beginning.
+    pub(super) call: CallId,
+    /// When it began.
     pub started: Instant,
     /// How long it took.
     pub took: Option<Duration>,
@@ -158,8 +167,8 @@ pub struct Attempt {
 
 /// One call's values and story.
 pub struct Flight {
-    route: Arc<Route>,
-    order: Arc<Order>,
+    pub(super) route: Arc<Route>,
+    pub(super) order: Arc<Order>,
     client: Client,
     bodies: Vec<Option<Bytes>>,
     kept: Vec<Result<Answer, ApiError>>,
@@ -174,6 +183,8 @@ pub struct Flight {
     /// Why it is not gone on from, where that was wanted.
     obstacle: Option<&'static str>,
     pub(super) watch: Option<Watch>,
+    /// What policies have done, tokens used, and when the first content came.
+    pub(super) diary: Diary,
 }
 
 impl Flight {
@@ -192,6 +203,7 @@ impl Flight {
             given: None,
             obstacle: None,
             watch: None,
+            diary: Diary::default(),
         }
     }
 
@@ -472,7 +484,10 @@ impl Host for Flight {
         }
         match &result {
             Err(error) => self.note_end(call, error.kind.class_name(), Some(error)),
-            Ok(_) => self.note_end(call, "ok", None),
+            Ok(answer) => {
+                self.note_end(call, "ok", None);
+                self.diary.answered(answer, self.begun);
+            }
         }
         self.kept.push(result);
         outcome
@@ -507,6 +522,7 @@ impl Host for Flight {
     fn publish(&mut self, happened: Drain<'_, Event>) -> Asked<Result<(), Raised>> {
         let mut heard = Vec::new();
         for event in happened {
+            self.note(&event);
             match event.name {
                 events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
                 events::RETRY_SCHEDULED => {

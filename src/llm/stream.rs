@@ -16,6 +16,7 @@ use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
 use super::interrupt::{Anew, Beginning, Echo, Mark};
 use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event};
 use super::transport::Phase;
+use super::usage::Usage;
 use super::wire::{MARK, MOST, first_byte};
 use crate::drive::clock;
 use crate::drive::tokio::sleep_until;
@@ -71,6 +72,9 @@ pub struct ChatStream {
     is_plain: bool,
     /// While what comes may be what it was to go on from.
     echo: Option<Echo>,
+    /// As the server said last.
+    usage: Option<Usage>,
+    answered_by: Option<String>,
 }
 
 impl fmt::Debug for ChatStream {
@@ -122,6 +126,8 @@ impl ChatStream {
             mark: Mark::Next,
             is_plain: true,
             echo: None,
+            usage: None,
+            answered_by: None,
         }
     }
 
@@ -162,6 +168,10 @@ impl ChatStream {
         if delta.index == 0 {
             self.text.push_str(&delta.content);
         }
+        self.usage = delta.usage.or(self.usage);
+        if self.answered_by.is_none() {
+            self.answered_by.clone_from(&delta.source.model);
+        }
         self.is_plain &= delta.is_plain();
         if self.silence.is_some() && delta.has_content() {
             self.waited = Duration::ZERO;
@@ -189,6 +199,16 @@ impl ChatStream {
     /// Whether all that was given out was text of the first choice.
     pub fn is_plain(&self) -> bool {
         self.is_plain
+    }
+
+    /// The tokens that it has cost up to the last piece given out, if the server has said.
+    pub fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+
+    /// The model that answers, as the server names it.
+    pub fn answered_by(&self) -> Option<&str> {
+        self.answered_by.as_deref()
     }
 
     /// The provider's id for the request.

@@ -9,8 +9,9 @@ use super::level::{Level, Metric, Seen};
 use super::rules::Rules;
 use super::silence::{Silence, Silences};
 use super::tail::Tail;
+use super::window::{Span, Window};
 use crate::engine::Instant;
-use crate::stats::{CountWindow, Entry, Held, Histogram, Latch, Record, Tally};
+use crate::stats::{Entry, Held, Latch, Record, Slot, Source, Tally};
 
 /// How many past alerts are kept.
 const KEPT_ALERTS: usize = 100;
@@ -25,7 +26,7 @@ pub struct Monitor {
 
 #[derive(Debug)]
 struct State {
-    window: CountWindow,
+    window: Window,
     lifetime: Tally,
     failures_in_a_row: u64,
     rules: Rules,
@@ -42,8 +43,8 @@ pub struct Snapshot {
     pub window: Tally,
     /// Sums over all calls ever recorded.
     pub lifetime: Tally,
-    /// Calls the window holds at most.
-    pub window_size: usize,
+    /// What the window holds at most.
+    pub span: Span,
     /// How bad it is.
     pub level: Level,
     /// Calls failed since the last success.
@@ -51,9 +52,9 @@ pub struct Snapshot {
 }
 
 impl State {
-    fn new(window: usize, rules: Rules) -> Self {
+    fn new(span: Span, rules: Rules) -> Self {
         State {
-            window: CountWindow::new(window),
+            window: Window::new(span),
             lifetime: Tally::default(),
             failures_in_a_row: 0,
             rules,
@@ -68,7 +69,7 @@ impl State {
         Snapshot {
             window: *self.window.tally(),
             lifetime: self.lifetime,
-            window_size: self.window.size(),
+            span: self.window.span(),
             level: self.incident.level(),
             failures_in_a_row: self.failures_in_a_row,
         }
@@ -78,11 +79,18 @@ impl State {
     #[inline]
     fn look(&mut self, now: Instant, at_ns: u64) -> (&mut Incident, Moment<'_>) {
         let seen = Seen { window: self.window.tally(), failures_in_a_row: self.failures_in_a_row, tail: self.tail.seconds() };
-        let moment = Moment { rules: &self.rules, seen, window_size: self.window.size(), now, at_ns };
+        let (window_size, moves) = (self.window.most(), self.window.moves());
+        let moment = Moment { rules: &self.rules, seen, window_size, moves, now, at_ns };
         (&mut self.incident, moment)
     }
 
-    fn due(&self) -> Instant {
+    fn due(&self, now: Instant) -> Instant {
+        // What a window over a time lets go may change things, too.
+        let moves = self.window.moves().filter(|_| self.incident.is_busy()).map_or(Instant::NEVER, |every| now.after(every));
+        moves.min(self.told_next())
+    }
+
+    fn told_next(&self) -> Instant {
         match self.silences.is_on() {
             true => self.silences.due().min(self.incident.turns_at(&self.rules)),
             false => self.incident.due(&self.rules),
@@ -92,6 +100,10 @@ impl State {
     /// What time alone has brought until now.
     fn pass(&mut self, now: Instant, at_ns: u64) -> Vec<Alert> {
         let mut told = Vec::new();
+        self.window.advance(at_ns);
+        if self.window.moves().is_some() && self.rules.needs_tail() {
+            self.tail.renew(&self.window);
+        }
         let (incident, moment) = self.look(now, at_ns);
         let changed = incident.pass(&moment);
         self.add(&mut told, changed);
@@ -128,14 +140,14 @@ impl State {
 }
 
 impl Monitor {
-    /// A monitor over the last `window` calls, with the usual rules.
-    pub fn new(window: usize) -> Self {
+    /// A monitor over a window, with the usual rules.
+    pub fn new(window: impl Into<Span>) -> Self {
         Monitor::with_rules(window, Rules::default())
     }
 
     /// A monitor with rules of one's own.
-    pub fn with_rules(window: usize, rules: Rules) -> Self {
-        Monitor { state: Latch::new(State::new(window, rules)), due: AtomicU64::new(Instant::NEVER.0) }
+    pub fn with_rules(window: impl Into<Span>, rules: Rules) -> Self {
+        Monitor { state: Latch::new(State::new(window.into(), rules)), due: AtomicU64::new(Instant::NEVER.0) }
     }
 
     #[inline]
@@ -166,24 +178,23 @@ impl Monitor {
         let (incident, moment) = state.look(now, entry.at_ns);
         let mut alert = incident.observe(&moment);
         if was_busy || state.incident.is_busy() {
-            self.after(state, &mut alert);
+            self.after(state, &mut alert, now);
         }
         alert
     }
 
     /// What is to be done after a record while anything is wrong.
     #[cold]
-    fn after(&self, state: &mut State, alert: &mut Option<Alert>) {
+    fn after(&self, state: &mut State, alert: &mut Option<Alert>, now: Instant) {
         if let Some(alert) = alert {
             state.keep(alert);
         }
-        self.due.store(state.due().0, Ordering::Relaxed);
+        self.due.store(state.due(now).0, Ordering::Relaxed);
     }
 
     /// As [`Monitor::record`], for a success at once with nothing else to tell.
-    pub fn passed(&self, now: Instant, at_ns: u64, latency_ns: u64) -> Option<Alert> {
-        let record = Record { latency_ns, tokens: 0, retries: 0, ok: true, fallback: false };
-        self.record_entry(now, Entry { at_ns, record, given_seconds: f64::NAN })
+    pub fn passed(&self, now: Instant, at_ns: u64, latency_ns: u64, source: Source) -> Option<Alert> {
+        self.record_entry(now, Entry { at_ns, record: Record::passed(latency_ns, source), given_seconds: f64::NAN })
     }
 
     /// When [`Monitor::tick`] has something to tell although no call is recorded; [`Instant::NEVER`] is never.
@@ -197,7 +208,7 @@ impl Monitor {
     pub fn tick(&self, now: Instant, at_ns: u64) -> Vec<Alert> {
         let mut state = self.state();
         let told = state.pass(now, at_ns);
-        self.due.store(state.due().0, Ordering::Relaxed);
+        self.due.store(state.due(now).0, Ordering::Relaxed);
         told
     }
 
@@ -205,7 +216,7 @@ impl Monitor {
     pub fn silence(&self, until: Instant, reason: Option<String>) -> u64 {
         let mut state = self.state();
         let id = state.silences.begin(until, reason);
-        self.due.store(state.due().0, Ordering::Relaxed);
+        self.due.store(state.told_next().min(self.due()).0, Ordering::Relaxed);
         id
     }
 
@@ -213,7 +224,7 @@ impl Monitor {
     pub fn end_silence(&self, id: u64) -> bool {
         let mut state = self.state();
         let was_on = state.silences.end(id);
-        self.due.store(state.due().0, Ordering::Relaxed);
+        self.due.store(state.told_next().min(self.due()).0, Ordering::Relaxed);
         was_on
     }
 
@@ -222,18 +233,31 @@ impl Monitor {
         self.state().silences.active(now)
     }
 
-    /// The numbers now, all of one moment.
-    pub fn snapshot(&self) -> Snapshot {
-        self.state().snapshot()
+    /// The numbers at that time, all of one moment.
+    pub fn snapshot(&self, now_ns: u64) -> Snapshot {
+        let mut state = self.state();
+        state.window.advance(now_ns);
+        state.snapshot()
     }
 
-    /// The same, and the distribution of the latencies in the window: nanoseconds, within 1.6 %. It is made for whoever asks,
-    /// since those who look are fewer than those who record; they wait while it is copied, not while it is sorted.
-    pub fn snapshot_with_latencies(&self) -> (Snapshot, Histogram) {
-        let state = self.state();
-        let (seen, latencies) = (state.snapshot(), state.window.entries().map(|entry| entry.record.latency_ns).collect::<Vec<u64>>());
+    /// The same, and all that is known of the window's calls: distributions (nanoseconds, within 1.6 %), and whose they were. It
+    /// is made for whoever asks, since those who look are fewer than those who record; they wait while it is copied, not while
+    /// it is sorted.
+    pub fn whole(&self, now_ns: u64) -> (Snapshot, Slot) {
+        let mut state = self.state();
+        state.window.advance(now_ns);
+        let (seen, copied) = (state.snapshot(), state.window.copied());
         drop(state);
-        (seen, Histogram::from_iter(latencies))
+        (seen, copied.into_slot())
+    }
+
+    /// The window's calls by time, oldest first: at most `most` equal slots, each with the Unix time at which it begins.
+    pub fn timeline(&self, now_ns: u64, most: usize) -> Vec<(u64, Slot)> {
+        let mut state = self.state();
+        state.window.advance(now_ns);
+        let copied = state.window.copied();
+        drop(state);
+        copied.into_slots(now_ns, most)
     }
 
     /// How bad it is.
@@ -241,9 +265,14 @@ impl Monitor {
         self.state().incident.level()
     }
 
-    /// The calls in the window, oldest first: a copy.
+    /// The calls in the window, oldest first: a copy. A window over a time has none: it keeps sums.
     pub fn entries(&self) -> Vec<Entry> {
-        self.state().window.entries().copied().collect()
+        self.state().window.entries()
+    }
+
+    /// What the window holds at most.
+    pub fn span(&self) -> Span {
+        self.state().window.span()
     }
 
     /// The last alerts (at most 100), oldest first: a copy.
@@ -266,11 +295,14 @@ impl Monitor {
         self.state().rules.set_limit(metric, critical);
     }
 
-    /// Forgets everything but rules and silences and begins again with a window of that size.
-    pub fn restart(&self, window: usize) {
+    /// Forgets everything but rules and silences and begins again with such a window.
+    pub fn restart(&self, window: impl Into<Span>) {
         let mut state = self.state();
         let silences = state.silences.fresh();
-        *state = State { silences, ..State::new(window, state.rules.clone()) };
-        self.due.store(state.due().0, Ordering::Relaxed);
+        let fresh = State { silences, ..State::new(window.into(), state.rules.clone()) };
+        let dropped = std::mem::replace(&mut *state, fresh);
+        self.due.store(state.told_next().0, Ordering::Relaxed);
+        drop(state);
+        drop(dropped);
     }
 }

@@ -10,7 +10,10 @@ use std::time::Duration;
 pub(super) struct Moment<'a> {
     pub rules: &'a Rules,
     pub seen: Seen<'a>,
-    pub window_size: usize,
+    /// The calls that the window holds at most, if it is one over calls.
+    pub window_size: Option<usize>,
+    /// How often time alone changes what the window holds, if it is one over a time.
+    pub moves: Option<Duration>,
     pub now: Instant,
     /// The same as Unix time, for labels.
     pub at_ns: u64,
@@ -110,7 +113,7 @@ impl Incident {
         for (at, track) in self.tracks.iter_mut().enumerate() {
             let metric = METRICS[at].metric;
             let rule = moment.rules.of(metric);
-            let raw = match is_call {
+            let raw = match is_call || moment.moves.is_some() {
                 true => moment.rules.judge(metric, track.raw, &moment.seen, moment.window_size, is_open),
                 false => track.raw,
             };
@@ -128,7 +131,8 @@ impl Incident {
             (true, _) => {
                 self.calmer = if worst == self.told { 0 } else { self.calmer + usize::from(is_call) };
                 // A whole window has to be better than what was told, and twice as many calls each time after.
-                if self.calmer < moment.window_size.saturating_mul(1 << self.eased.min(30)) {
+                let enough = moment.window_size.unwrap_or(moment.seen.window.total.max(10) as usize);
+                if self.calmer < enough.saturating_mul(1 << self.eased.min(30)) {
                     return None;
                 }
                 self.eased += 1;

@@ -50,6 +50,12 @@ pub enum Metric {
     P95,
     /// The latency that 99 % of the calls did not exceed.
     P99,
+    /// Mean seconds to the first content of a stream.
+    FirstToken,
+    /// Tokens of the window's calls.
+    Tokens,
+    /// Estimated price of the window's calls.
+    Cost,
 }
 
 /// What the numbers of a metric are.
@@ -61,6 +67,8 @@ pub enum Unit {
     Seconds,
     /// Whole calls.
     Calls,
+    /// Any number.
+    Number,
 }
 
 /// What there is to know about a metric.
@@ -122,7 +130,7 @@ const BLANK: Row = Row {
 /// The success rate says what the error rate does, so that it has limits only where somebody asks for them; so have those that
 /// the document says nothing of.
 #[rustfmt::skip]
-pub static METRICS: [Row; 8] = [
+pub static METRICS: [Row; 11] = [
     Row { metric: Metric::Outage, name: "outage", english: "total outage", chinese: "服务完全不可用", unit: Unit::Calls, limits: [NEVER, NEVER, 5.0], minimum: 1, value: |seen| Some(seen.failures_in_a_row as f64), ..BLANK },
     Row { metric: Metric::ErrorRate, name: "error_rate", english: "error rate", chinese: "错误率", limits: [0.05, 0.10, NEVER], value: |seen| seen.window.error_rate(), events: Some(|window| window.errors), ..BLANK },
     Row { metric: Metric::SuccessRate, name: "success_rate", english: "success rate", chinese: "成功率", is_low_bad: true, limits: [NEVER_LOW; 3], value: |seen| seen.window.success_rate(), events: Some(|window| window.errors), ..BLANK },
@@ -132,6 +140,9 @@ pub static METRICS: [Row; 8] = [
     // Of fewer calls the percentile is the slowest call.
     Row { metric: Metric::P95, name: "p95", english: "p95 latency", chinese: "P95延迟", unit: Unit::Seconds, minimum: 20, value: |seen| seen.tail[0], ..BLANK },
     Row { metric: Metric::P99, name: "p99", english: "p99 latency", chinese: "P99延迟", unit: Unit::Seconds, minimum: 100, value: |seen| seen.tail[1], ..BLANK },
+    Row { metric: Metric::FirstToken, name: "first_token", english: "mean time to the first token", chinese: "首字延迟", unit: Unit::Seconds, value: |seen| seen.window.mean_first_token(), ..BLANK },
+    Row { metric: Metric::Tokens, name: "tokens", english: "tokens", chinese: "令牌数", unit: Unit::Number, minimum: 1, value: |seen| Some(seen.window.tokens as f64), ..BLANK },
+    Row { metric: Metric::Cost, name: "cost", english: "cost", chinese: "费用", unit: Unit::Number, minimum: 1, value: |seen| Some(seen.window.cost()), ..BLANK },
 ];
 
 /// How many metrics there are.

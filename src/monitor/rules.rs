@@ -66,6 +66,8 @@ pub struct Rules {
     calm_ns: Option<u64>,
     /// Whether any rule is about percentiles.
     needs_tail: bool,
+    /// Whether any rule is about what calls that succeed at once have, too.
+    is_restless: bool,
     /// While an incident lasts, it is told again so often.
     pub remind_every: Option<Duration>,
 }
@@ -78,7 +80,7 @@ impl Default for Rules {
 
 impl Rules {
     fn new(rules: [Rule; COUNT]) -> Rules {
-        let mut rules = Rules { rules, calm_ns: None, needs_tail: false, remind_every: None };
+        let mut rules = Rules { rules, calm_ns: None, needs_tail: false, is_restless: false, remind_every: None };
         rules.look();
         rules
     }
@@ -86,6 +88,8 @@ impl Rules {
     fn look(&mut self) {
         let slow = self.rules[Metric::AvgLatency as usize].limits.into_iter().fold(NEVER, f64::min);
         let bad_at_zero = |(row, rule): (&super::level::Row, &Rule)| !row.is_low_bad && rule.limits.iter().any(|limit| *limit <= 0.0);
+        let adds_up = |metric: Metric| matches!(metric, Metric::FirstToken | Metric::Tokens | Metric::Cost);
+        self.is_restless = self.rules.iter().zip(&METRICS).any(|(rule, row)| adds_up(row.metric) && rule.is_asked_for());
         self.needs_tail = self.rules.iter().zip(&METRICS).any(|(rule, row)| row.metric.is_of_the_tail() && rule.is_asked_for());
         // A cast saturates, so that an infinite limit is the greatest number.
         self.calm_ns = (!METRICS.iter().zip(&self.rules).any(bad_at_zero)).then_some((slow * 1e9) as u64);
@@ -133,11 +137,12 @@ impl Rules {
             && window.retried == 0
             && window.fallbacks == 0
             && !self.needs_tail
+            && !self.is_restless
             && window.latency_ns <= u128::from(calm_ns) * u128::from(window.total)
     }
 
     /// The level of a metric that is at `held` now. `is_open` says whether there is an incident.
-    pub(super) fn judge(&self, metric: Metric, held: Level, seen: &Seen<'_>, window_size: usize, is_open: bool) -> Level {
+    pub(super) fn judge(&self, metric: Metric, held: Level, seen: &Seen<'_>, window_size: Option<usize>, is_open: bool) -> Level {
         let (row, rule) = (metric.row(), self.of(metric));
         // Where nothing is known nothing has changed: no calls are no proof that it works again.
         let Some(value) = (row.value)(seen) else { return held };
@@ -148,7 +153,7 @@ impl Rules {
         }
         // What began with few calls (an outage) must not be called over because calls are few.
         let is_exempt = is_open && !metric.is_of_the_tail();
-        if !is_exempt && held == Level::Normal && seen.window.total < rule.minimum.min(window_size as u64) {
+        if !is_exempt && held == Level::Normal && seen.window.total < rule.minimum.min(window_size.map_or(u64::MAX, |size| size as u64)) {
             return Level::Normal;
         }
         let now = match (now, row.events) {

@@ -80,7 +80,8 @@ impl Silences {
             return None;
         }
         self.is_on = false;
-        let owed = self.owed.take();
+        let level = self.known.map_or(Level::Normal, |(_, level)| level);
+        let owed = self.owed.take().map(|alert| Alert { previous: level, ..alert });
         let known = self.known.filter(|(known, _)| *known == incident && owed.is_none());
         Some((owed, known.map_or(Level::Normal, |(_, level)| level)))
     }

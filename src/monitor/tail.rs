@@ -1,6 +1,6 @@
 //! Percentiles for rules: looked at once in a while, since a look goes over the whole window.
 
-use crate::stats::{CountWindow, Histogram};
+use super::window::Window;
 
 /// A look at so large a share of the window is new each time: a record pays for eight entries, whatever the window's size.
 const SHARE: u64 = 8;
@@ -16,15 +16,16 @@ pub(super) struct Tail {
 impl Tail {
     /// After each record.
     #[inline]
-    pub fn look(&mut self, window: &CountWindow) {
+    pub fn look(&mut self, window: &Window) {
         match self.left {
             0 => self.renew(window),
             _ => self.left -= 1,
         }
     }
 
-    fn renew(&mut self, window: &CountWindow) {
-        let latencies: Histogram = window.entries().map(|entry| entry.record.latency_ns).collect();
+    /// Looks now.
+    pub fn renew(&mut self, window: &Window) {
+        let latencies = window.latencies();
         self.seconds = [950, 990].map(|per_mille| latencies.quantile(per_mille).map(|ns| ns as f64 / 1e9));
         self.left = (window.tally().total / SHARE).saturating_sub(1);
     }

@@ -62,9 +62,9 @@ fn part(reading: &Reading, kind: Kind, language: Language) -> String {
         (Language::Chinese, _) if metric == Metric::Outage => "服务已恢复".to_owned(),
         (Language::English, Unit::Share) => format!("{} {:.2}% (limit {:.2}%)", row.english, value * 100.0, limit * 100.0),
         (Language::English, Unit::Seconds) => format!("{} {value:.2}s (limit {limit:.2}s)", row.english),
-        (Language::English, Unit::Calls) => format!("{} {value} (limit {limit})", row.english),
+        (Language::English, Unit::Calls | Unit::Number) => format!("{} {value} (limit {limit})", row.english),
         (Language::Chinese, Unit::Share) => format!("{}{bad} {:.2}%", row.chinese, value * 100.0),
         (Language::Chinese, Unit::Seconds) => format!("{}{bad} {value:.2}秒", row.chinese),
-        (Language::Chinese, Unit::Calls) => format!("{}{bad} {value}", row.chinese),
+        (Language::Chinese, Unit::Calls | Unit::Number) => format!("{}{bad} {value}", row.chinese),
     }
 }

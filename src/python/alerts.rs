@@ -31,6 +31,7 @@ fn unit(unit: Unit) -> &'static str {
         Unit::Share => "share",
         Unit::Seconds => "seconds",
         Unit::Calls => "calls",
+        Unit::Number => "number",
     }
 }
 

@@ -13,6 +13,7 @@ use super::remaining;
 use super::tally::{Shares, Tally};
 use crate::drive::trial;
 use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target};
+use crate::stats::Source;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use std::ops::Deref;
@@ -54,6 +55,8 @@ pub struct Compiled {
     pub tightest: Option<Duration>,
     /// Counts the calls.
     pub monitor: Option<Py<Monitor>>,
+    /// What its calls are counted under; a pipeline without a name takes the function's.
+    pub source: Source,
     /// What has become of the calls.
     pub tally: Tally,
     parts: Arc<Parts>,
@@ -191,12 +194,14 @@ impl Compiled {
             threaded: builder.threaded,
             shares: builder.shares,
         });
-        Ok(Compiled { plan, announces, has_limits, tightest, monitor, tally, parts })
+        let source = Source::of(parts.name.as_deref().unwrap_or_default(), "", "");
+        Ok(Compiled { plan, announces, has_limits, tightest, monitor, source, tally, parts })
     }
 
     /// The same with counts of its own, for a function that it guards.
-    pub fn anew(&self, py: Python<'_>) -> Compiled {
+    pub fn anew(&self, py: Python<'_>, function: &str) -> Compiled {
         Compiled {
+            source: Source::of(self.name.as_deref().unwrap_or(function), "", ""),
             plan: self.plan.clone(),
             announces: self.announces,
             has_limits: self.has_limits,

@@ -18,7 +18,7 @@ use super::slots::{self, Held};
 use super::stack;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
-use crate::engine::{CallId, Execution, Pass};
+use crate::engine::{CallId, Execution, Pass, Target};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -262,6 +262,7 @@ impl Light {
     fn under_way(self, py: Python<'_>) -> Box<Running> {
         let mut flight = self.flight(py);
         let execution = self.pass.map(|pass| flight.resume(py, &pass));
+        flight.diary.started(Target::default());
         let mut running = Running::resumed(flight, execution, Way::Async);
         running.current = Some((self.inner.bind(py).clone().unbind(), Awaited::begun(CallId::FIRST)));
         Box::new(running)

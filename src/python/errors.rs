@@ -70,18 +70,19 @@ fn made<'py>(py: Python<'py>, rejection: &Rejection, name: &str, last_failure: O
     let name = (intern!(py, "name"), PyString::new(py, name).into_any());
     let after =
         || Ok::<_, PyErr>((intern!(py, "retry_after"), rejection.retry_after().map(|d| d.as_secs_f64()).into_pyobject(py)?.into_any()));
+    let class = rejection.refusal().class_name();
     match rejection.refusal() {
         Refusal::CircuitOpen => {
             let last = (intern!(py, "last_failure"), last_failure.into_pyobject(py)?.into_any());
-            filled(cached(py, &OPEN, "CircuitBreakerError")?, &[name, after()?, last])
+            filled(cached(py, &OPEN, class)?, &[name, after()?, last])
         }
         Refusal::TimedOut => {
             let limit = rejection.limit().as_secs_f64().into_pyobject(py)?.into_any();
             let fields = [name, (intern!(py, "limit"), limit.clone()), (intern!(py, "elapsed"), limit)];
-            filled(cached(py, &TIMEOUT, "CallTimeoutError")?, &fields)
+            filled(cached(py, &TIMEOUT, class)?, &fields)
         }
-        Refusal::RateLimited => filled(cached(py, &LIMITED, "RateLimitExceededError")?, &[name, after()?]),
-        Refusal::BulkheadFull => filled(cached(py, &FULL, "BulkheadFullError")?, &[name, after()?]),
+        Refusal::RateLimited => filled(cached(py, &LIMITED, class)?, &[name, after()?]),
+        Refusal::BulkheadFull => filled(cached(py, &FULL, class)?, &[name, after()?]),
     }
 }
 

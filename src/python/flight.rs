@@ -8,17 +8,15 @@ use super::event_loop::is_awaitable;
 use super::hooks;
 use super::judge::{Asked, Happened, Judge};
 use super::log;
-use super::monitor;
 use super::pipeline::Pipeline;
-use super::policies::circuit_breaker::{CircuitBreaker, is_change};
+use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
 use super::remaining;
 use super::state::{Told, retry_state};
+use super::story::Diary;
 use super::virtual_time;
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events::{self, Severity};
-use crate::stats::Record;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -74,8 +72,8 @@ pub struct Flight {
     /// A coroutine or generator that a plain function gave.
     pub given: Option<Py<PyAny>>,
     /// Of the last `retry.exhausted`: attempts, time, reason.
-    exhausted: Option<(u32, Duration, &'static str)>,
-    story: Story,
+    pub(super) exhausted: Option<(u32, Duration, &'static str)>,
+    course: Course,
     /// Whether the driver can await what a hook gives.
     pub awaits: bool,
     /// Hooks that have given something to await, and that.
@@ -86,11 +84,12 @@ pub struct Flight {
     pub answered: Option<bool>,
     /// The failure that the last `retry.scheduled` of each retry was about.
     scheduled: Vec<(StageId, Ticket)>,
+    pub diary: Diary,
 }
 
 /// How a call went.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Story {
+pub struct Course {
     pub begun: Instant,
     pub retries: u32,
     pub fell_back: bool,
@@ -120,18 +119,19 @@ impl Flight {
             heard: None,
             given: None,
             exhausted: None,
-            story: Story::default(),
+            course: Course::default(),
             awaits: false,
             hooks: VecDeque::new(),
             asked: None,
             answered: None,
             scheduled: Vec::new(),
+            diary: Diary::default(),
         }
     }
 
     /// How it has gone so far.
-    pub fn story(&self) -> Story {
-        self.story
+    pub fn course(&self) -> Course {
+        self.course
     }
 
     /// For the garbage collector.
@@ -153,12 +153,21 @@ impl Flight {
     }
 
     /// Of the pipeline or, where it has none, of the function.
-    fn name(&self, py: Python<'_>) -> String {
-        self.compiled.name.clone().unwrap_or_else(|| super::policies::circuit_breaker::short_repr(self.function.bind(py)))
+    pub(super) fn name(&self, py: Python<'_>) -> String {
+        self.compiled.name.clone().unwrap_or_else(|| short_repr(self.function.bind(py)))
+    }
+
+    /// Where a stage is: at a breaker of a name of its own, or in the pipeline.
+    pub(super) fn place(&self, py: Python<'_>, stage: StageId) -> String {
+        match &self.compiled.stage(stage).breaker {
+            Some(breaker) => breaker.get().display_name(),
+            None => self.name(py),
+        }
     }
 
     /// Calls a target. What an object with `invoke` is asked for depends on the way.
     pub fn start(&self, py: Python<'_>, target: Target, way: Way) -> PyResult<Py<PyAny>> {
+        self.diary.started(target);
         if self.is_primary(target) && self.kwargs.is_none() {
             return self.call_primary(py);
         }
@@ -187,6 +196,7 @@ impl Flight {
     /// Calls a target on a thread of its own; `None` if it has not come back by `limit`.
     pub fn start_apart(&self, py: Python<'_>, target: Target, limit: Instant) -> PyResult<Option<Py<PyAny>>> {
         static APART: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        self.diary.started(target);
         match self.callable(py, target, Way::Sync)? {
             Ok((function, args)) => {
                 let given = ours(py, &APART, "seawall._threads", "apart")?.call1((function, args, self.kwargs.as_ref(), limit.0))?;
@@ -224,11 +234,25 @@ impl Flight {
     pub fn keep(&mut self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> Result<Outcome, Interrupt> {
         let ticket = Ticket(self.values.len() as u64);
         let (outcome, kept) = match result {
-            Ok(value) => (Outcome::Value(ticket), Kept::Value(value)),
-            Err(error) => (Outcome::Error(ticket), Kept::Error(bare::outcome(py, error)?.into_value(py).into_any())),
+            Ok(value) => {
+                self.diary.ended(clock::now(), None);
+                (Outcome::Value(ticket), Kept::Value(value))
+            }
+            Err(error) => {
+                let error = bare::outcome(py, error)?.into_value(py).into_any();
+                self.diary.ended(clock::now(), Some(error.bind(py)));
+                (Outcome::Error(ticket), Kept::Error(error))
+            }
         };
         self.values.push(kept);
         Ok(outcome)
+    }
+
+    /// Keeps the first item of a stream, whose call goes on.
+    pub fn keep_item(&mut self, item: Py<PyAny>) -> Ticket {
+        self.diary.first_item(clock::now());
+        self.values.push(Kept::Value(item));
+        Ticket(self.values.len() as u64 - 1)
     }
 
     /// What a rejection is raised as.
@@ -240,19 +264,25 @@ impl Flight {
         errors::rejection(py, rejection, &name, last.as_ref())
     }
 
+    /// The exception that an attempt ended with, if it is still there.
+    fn held(&self, outcome: &Outcome) -> Option<&Py<PyAny>> {
+        let Outcome::Error(ticket) = outcome else { return None };
+        match self.values.get(ticket.0 as usize)? {
+            Kept::Error(error) => Some(error),
+            Kept::Value(_) | Kept::Gone => None,
+        }
+    }
+
     /// The exception behind an outcome.
-    fn exception<'py>(&self, py: Python<'py>, outcome: &Outcome) -> Option<Bound<'py, PyAny>> {
+    pub(super) fn exception<'py>(&self, py: Python<'py>, outcome: &Outcome) -> Option<Bound<'py, PyAny>> {
         match outcome {
-            Outcome::Error(ticket) => match self.values.get(ticket.0 as usize)? {
-                Kept::Error(error) => Some(error.bind(py).clone()),
-                Kept::Value(_) | Kept::Gone => None,
-            },
+            Outcome::Error(_) => self.held(outcome).map(|error| error.bind(py).clone()),
             Outcome::Rejected(rejection) => Some(self.rejected(py, rejection).into_value(py).into_bound(py).into_any()),
             Outcome::Value(_) | Outcome::Stream(_) => None,
         }
     }
 
-    fn value<'py>(&self, py: Python<'py>, ticket: Ticket) -> Bound<'py, PyAny> {
+    pub(super) fn value<'py>(&self, py: Python<'py>, ticket: Ticket) -> Bound<'py, PyAny> {
         match self.values.get(ticket.0 as usize) {
             Some(Kept::Value(value)) => value.bind(py).clone(),
             _ => py.None().into_bound(py),
@@ -309,7 +339,7 @@ impl Flight {
                     Ok(None)
                 };
                 let state = |upcoming| self.retry_state(py, ask.attempt, clock::now().since(ask.begun), Some(&ask.outcome), upcoming, None);
-                judge.judge(&happened, Asked { attempt: ask.attempt, previous: self.story.last_wait, state: &state }, giveup)
+                judge.judge(&happened, Asked { attempt: ask.attempt, previous: self.course.last_wait, state: &state }, giveup)
             }
             Judge::Breaker(judge) => {
                 let verdict = judge.judge(&happened)?;
@@ -345,7 +375,7 @@ impl Flight {
             Some(Outcome::Value(ticket)) => Some(self.value(py, *ticket).unbind()),
             _ => None,
         };
-        let told = Told { attempt, since, exception, result, idle: self.story.waited, upcoming: sleep.or(upcoming), sleep };
+        let told = Told { attempt, since, exception, result, idle: self.course.waited, upcoming: sleep.or(upcoming), sleep };
         retry_state(py, Some(&self.function), Some(&self.args), self.kwargs.as_ref(), told)
     }
 
@@ -353,14 +383,17 @@ impl Flight {
     pub fn publish(&mut self, py: Python<'_>, happened: Drain<'_, Event>) -> Result<(), Interrupt> {
         // Looked at where they lie: an event is large.
         for event in happened.as_slice() {
+            let error = event.outcome.as_ref().and_then(|outcome| self.held(outcome)).map(|error| error.bind(py).get_type().unbind());
+            self.diary.note(event, error);
             match event.name {
                 events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
                 events::RETRY_SCHEDULED => {
-                    self.story.retries += 1;
-                    self.story.last_wait = Some(event.span);
+                    self.diary.waits(event.at, event.span);
+                    self.course.retries += 1;
+                    self.course.last_wait = Some(event.span);
                     self.replace(event);
                 }
-                events::FALLBACK_USED => self.story.fell_back = true,
+                events::FALLBACK_USED => self.course.fell_back = true,
                 _ => {}
             }
             match &self.compiled.stage(event.stage).breaker {
@@ -376,7 +409,7 @@ impl Flight {
             }
             if event.name == events::RETRY_SCHEDULED {
                 // As in tenacity: the wait that is about to begin is not yet one that was waited.
-                self.story.waited += event.span;
+                self.course.waited += event.span;
             }
         }
         Ok(())
@@ -412,10 +445,7 @@ impl Flight {
             return Ok(());
         }
         let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
-        let name = match &self.compiled.stage(event.stage).breaker {
-            Some(breaker) => breaker.get().display_name(),
-            None => self.name(py),
-        };
+        let name = self.place(py, event.stage);
         if log::is_our_own(&name) {
             return log::event(py, event, &name, error.as_ref());
         }
@@ -440,61 +470,10 @@ impl Flight {
         called
     }
 
-    /// Tells the monitor how the call came out.
-    fn count(&self, ok: bool) -> Result<(), Interrupt> {
-        let Some(monitor) = &self.compiled.monitor else { return Ok(()) };
-        let now = clock::now();
-        let latency_ns = now.0.saturating_sub(self.story.begun.0);
-        let record = Record { ok, retries: self.story.retries, fallback: ok && self.story.fell_back, latency_ns, tokens: 0 };
-        monitor::record(monitor, record, now).map_err(|interrupt| *interrupt)
-    }
-
-    /// What the caller gets: the value, or the exception with its notes.
-    pub fn finish(&mut self, py: Python<'_>, outcome: Outcome, execution: &Execution) -> PyResult<Py<PyAny>> {
-        let error = match outcome {
-            Outcome::Value(_) | Outcome::Stream(_) => None,
-            failed => self.exception(py, &failed),
-        };
-        let kind = error.as_ref().map(|e| e.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string()));
-        self.compiled.tally.end(self, execution, clock::now(), kind);
-        self.count(matches!(outcome, Outcome::Value(_) | Outcome::Stream(_)))?;
-        let error = match (outcome, error) {
-            (Outcome::Value(ticket) | Outcome::Stream(ticket), _) => return Ok(self.value(py, ticket).unbind()),
-            (_, Some(error)) => error,
-            // It was let go although somebody still asks for it.
-            (_, None) => return Err(PyRuntimeError::new_err("seawall has lost the error of this call; please report this")),
-        };
-        let others: Vec<Py<PyAny>> = execution.attached().iter().filter_map(|o| self.exception(py, o)).map(Bound::unbind).collect();
-        let mut notes = Vec::new();
-        if let Some((attempts, span, reason)) = self.exhausted
-            && (attempts > 1 || reason != crate::policies::retry::reason::FINAL)
-        {
-            let plural = if attempts == 1 { "" } else { "s" };
-            notes.push(format!("{attempts} attempt{plural} in {:.1} s, pipeline '{}' ({reason})", span.as_secs_f64(), self.name(py)));
-        }
-        if !others.is_empty() {
-            let kinds: Vec<String> =
-                others.iter().map(|o| o.bind(py).get_type().name().map_or_else(|_| "?".into(), |n| n.to_string())).collect();
-            notes.push(format!(
-                "{} alternative{} failed too: {}",
-                others.len(),
-                if others.len() == 1 { "" } else { "s" },
-                kinds.join(", ")
-            ));
-        }
-        let exception = &error;
-        if !notes.is_empty() {
-            errors::annotate(exception, &notes.join("; "));
-        }
-        if !others.is_empty() {
-            errors::attach_alternatives(exception, PyTuple::new(py, others)?);
-        }
-        Err(PyErr::from_value(error))
-    }
-
     /// A fresh execution of this call.
     pub fn execution(&mut self, py: Python<'_>, now: Instant) -> Execution {
-        self.story.begun = now;
+        self.course.begun = now;
+        self.diary.begin(now);
         self.compiled.tally.begin();
         let execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
         trial::dressed(if self.compiled.announces { execution.announcing() } else { execution })
@@ -502,7 +481,8 @@ impl Flight {
 
     /// The execution of a call that met trouble on the fast lane.
     pub fn resume(&mut self, py: Python<'_>, pass: &Pass) -> Execution {
-        self.story.begun = pass.begun();
+        self.course.begun = pass.begun();
+        self.diary.begin(pass.begun());
         self.compiled.tally.begin();
         trial::dressed(Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, remaining::inherited(py)))
     }

@@ -12,7 +12,7 @@ use super::stack;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
 use crate::drive::inline::Host;
-use crate::engine::{CallId, Execution, Instant, Outcome, Step};
+use crate::engine::{CallId, Execution, Instant, Step};
 use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -97,7 +97,7 @@ impl Running {
                     Ok(Turn::Item(item)) if open => return Ok(Turn::Item(item)),
                     Ok(Turn::Item(item)) => {
                         current.open = true;
-                        self.opened(py, call, item)?;
+                        self.opened(call, item);
                     }
                     Ok(Turn::End(value)) => self.ended(py, call, Ok(value))?,
                     // What the consumer threw in and what came out unchanged says nothing of the callee.
@@ -111,11 +111,11 @@ impl Running {
         }
     }
 
-    fn opened(&mut self, py: Python<'_>, call: CallId, item: Py<PyAny>) -> PyResult<()> {
-        if let (Outcome::Value(ticket), Some(execution)) = (self.flight.keep(py, Ok(item))?, &mut self.execution) {
+    fn opened(&mut self, call: CallId, item: Py<PyAny>) {
+        let ticket = self.flight.keep_item(item);
+        if let Some(execution) = &mut self.execution {
             execution.opened(call, ticket);
         }
-        Ok(())
     }
 
     fn ended(&mut self, py: Python<'_>, call: CallId, result: PyResult<Py<PyAny>>) -> PyResult<()> {
@@ -173,6 +173,7 @@ impl Running {
             }
             Step::Deliver(ticket) => return Ok(Some(Turn::Item(self.flight.hand_out(py, ticket)))),
             Step::Cancel { .. } => {
+                self.flight.diary.cut(clock::now());
                 if let Some(current) = self.current.take() {
                     close(current.items.bind(py))?;
                 }

@@ -8,6 +8,7 @@ use super::event_loop;
 use super::flight::{Flight, Way};
 use super::generator::Generator;
 use super::inline::Inline;
+use super::log;
 use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
@@ -16,9 +17,11 @@ use super::running::Running;
 use super::sdk_stream::{self, Desk};
 use super::slots;
 use super::stack;
+use super::story::Story;
 use crate::drive::clock;
 use crate::drive::inline::{self, End};
-use crate::engine::{CallId, Execution, Pass};
+use crate::engine::{CallId, Execution, Pass, Target};
+use crate::telemetry;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -103,6 +106,12 @@ impl Guarded {
     #[getter]
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.compiled.tally.told(py)
+    }
+
+    /// The story of its last call that did not simply pass: the steps of its policies, and `attempts`; `None` if all did.
+    #[getter]
+    fn story(&self, py: Python<'_>) -> Option<Py<Story>> {
+        self.compiled.tally.story(py)
     }
 
     /// The pipeline that guards it.
@@ -195,7 +204,7 @@ impl Guarded {
 /// A function behind a pipeline.
 #[pyfunction]
 pub fn guarded<'py>(py: Python<'py>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, kind: &str) -> PyResult<Bound<'py, Guarded>> {
-    let compiled = Arc::new(pipeline.get().compiled().anew(py));
+    let compiled = Arc::new(pipeline.get().compiled().anew(py, &short_repr(function.bind(py))));
     for stage in &compiled.stages {
         if let Some(breaker) = &stage.breaker {
             CircuitBreaker::guards(breaker.bind(py), compiled.name.as_deref().unwrap_or(name))?;
@@ -332,6 +341,9 @@ fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyOb
 #[inline(always)] // twice in the program, and most of what a call costs
 pub fn settle(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
     let Some(watch) = &compiled.monitor else {
+        if telemetry::is_on() {
+            return heard(compiled, pass);
+        }
         let settled = compiled.plan.settle(pass, &clock::now);
         if settled {
             compiled.tally.pass();
@@ -343,7 +355,25 @@ pub fn settle(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
         return Ok(false);
     }
     compiled.tally.pass();
-    monitor::passed(watch, now.0.saturating_sub(pass.begun().0), now).map(|()| true)
+    let latency_ns = now.0.saturating_sub(pass.begun().0);
+    if telemetry::is_on() {
+        telemetry::passed(clock::unix(pass.begun()), latency_ns, compiled.source);
+    }
+    monitor::passed(watch, latency_ns, now, compiled.source).map(|()| true)
+}
+
+/// The same without a monitor, where all calls are told.
+#[cold]
+fn heard(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
+    let now = clock::now();
+    let settled = compiled.plan.settle(pass, &|| now);
+    if settled {
+        compiled.tally.pass();
+    }
+    if settled && !log::is_our_own(compiled.source.pipeline().as_str()) {
+        telemetry::passed(clock::unix(pass.begun()), now.0.saturating_sub(pass.begun().0), compiled.source);
+    }
+    Ok(settled)
 }
 
 /// The machine takes over: from the beginning, from a refusal, or with what the first call gave (null: it raised).
@@ -378,6 +408,9 @@ fn taken_over(
     let mut flight = guarded.flight(py, &args, kwargs.as_ref());
     let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };
     let mut execution = flight.resume(py, pass);
+    if first.is_some() {
+        flight.diary.started(Target::default());
+    }
     match first {
         Some(Ok(value)) if has_to_run(&value).is_some() => {
             flight.given = Some(value.unbind());

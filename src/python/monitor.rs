@@ -1,4 +1,4 @@
-//! `Monitor`, and the native half of the document's `MonitoringSystem`.
+//! `Monitor`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,14 +7,17 @@ use super::convert::{self, quoted};
 use super::errors::configuration;
 use super::judge::function_at_once;
 use super::slots;
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDelta, PyDict, PyInt, PyList, PyTuple};
+use pyo3::types::{PyBool, PyDelta, PyDict, PyFloat, PyInt, PyList, PyType};
 
 use crate::drive::clock;
 use crate::engine::Instant;
-use crate::monitor::{Alert, Entry, Histogram, Language, Metric, Monitor as Core, Record, Rules, Tally};
+use crate::llm::route::on_a_thread;
+use crate::monitor::{Alert, Entry, Histogram, Language, Monitor as Core, Record, Rules, Slot, Source, Span, Tally, Word};
+use crate::stats::Sums;
+use crate::telemetry::{Call, Listener};
 
 /// More than any machine will remember call by call.
 const MAX_WINDOW: usize = 10_000_000;
@@ -23,12 +26,11 @@ const MAX_LATENCY: f64 = 1e9;
 
 /// Adds the classes of this file to the extension module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<Monitor>()?;
-    m.add_class::<MonitoringSystem>()
+    m.add_class::<Monitor>()
 }
 
 /// `True`, `False`, or the number that a log or a table has in their place.
-fn flag(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(super) fn flag(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
     match value.cast::<PyInt>().ok().and_then(|number| number.extract::<u8>().ok()) {
         Some(0) => Ok(false),
         Some(1) => Ok(true),
@@ -36,7 +38,27 @@ fn flag(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
     }
 }
 
-fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+/// Of money.
+fn amount(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    let refused = || convert::value_error(name, value, "a number, at least 0 and at most 1e9");
+    let amount = if value.is_instance_of::<PyBool>() { Err(refused()) } else { value.extract::<f64>().map_err(|_| refused()) }?;
+    if (0.0..=1e9).contains(&amount) { Ok(amount) } else { Err(refused()) }
+}
+
+/// Of a class, an exception, or the name itself.
+fn error_name(value: &Bound<'_, PyAny>) -> PyResult<Word> {
+    if let Ok(name) = value.extract::<&str>() {
+        return Ok(Word::of(name));
+    }
+    let class = match value.cast::<PyType>() {
+        Ok(class) => class.clone(),
+        Err(_) if value.is_instance_of::<PyBaseException>() => value.get_type(),
+        Err(_) => return Err(convert::type_error("error", value, "an exception, its class or its name")),
+    };
+    Ok(Word::of(&class.name()?.to_string_lossy()))
+}
+
+pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     let refused = || convert::type_error(name, value, "a number of seconds or a timedelta");
     let seconds = if let Ok(delta) = value.cast::<PyDelta>() {
         delta.call_method0("total_seconds")?.extract::<f64>()?
@@ -51,14 +73,28 @@ fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     }
 }
 
-fn window_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+/// A number of calls (an int), or a time (a float or a timedelta).
+fn window_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Span> {
+    if value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyDelta>() {
+        return Ok(Span::Time(convert::positive_seconds(name, value)?.as_nanos() as u64));
+    }
+    Ok(Span::Calls(calls_of(name, value)?))
+}
+
+pub(super) fn calls_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
     Ok(convert::whole(name, value, 1, MAX_WINDOW as u64)? as usize)
+}
+
+/// Unix time in nanoseconds.
+fn now_ns() -> u64 {
+    clock::unix(clock::now())
 }
 
 /// Health of something that is called, over its last calls.
 ///
 /// Args:
-///     window: how many of the last calls count, 1 to 10,000,000 (default 100).
+///     window: how many of the last calls count, an int of 1 to 10,000,000 (default 100); or the calls of how many of the last
+///         seconds, a float or timedelta.
 ///     name: what is watched; shown in alerts and in the repr.
 ///     rules: `seawall.Rule`s, or dicts of what they are made with; each takes the place of the default of its metric.
 ///     remind_every: seconds or timedelta; while an incident lasts, it is told again so often (default: never).
@@ -75,7 +111,7 @@ fn window_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
 /// Raises `ConfigurationError` for arguments that cannot be meant.
 #[pyclass(frozen, subclass, weakref, module = "seawall")]
 pub struct Monitor {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     name: Option<String>,
     language: Language,
     callbacks: Mutex<Vec<Py<PyAny>>>,
@@ -83,7 +119,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    fn with(window: usize, name: Option<String>, language: Language, rules: Rules, callbacks: Vec<Py<PyAny>>) -> Self {
+    pub(super) fn with(window: Span, name: Option<String>, language: Language, rules: Rules, callbacks: Vec<Py<PyAny>>) -> Self {
         let core = Arc::new(Core::with_rules(window, rules));
         Monitor { core, name, language, callbacks: Mutex::new(callbacks), alarm: alerts::Alarm::unset() }
     }
@@ -138,6 +174,22 @@ pub fn publish(py: Python<'_>, monitor: &Monitor, alert: &Alert) -> PyResult<()>
     Ok(())
 }
 
+/// As it was given: calls, or seconds.
+fn window(py: Python<'_>, span: Span) -> PyResult<Bound<'_, PyAny>> {
+    match span {
+        Span::Calls(calls) => Ok(calls.into_pyobject(py)?.into_any()),
+        Span::Time(ns) => Ok((ns as f64 / 1e9).into_pyobject(py)?.into_any()),
+    }
+}
+
+fn quantiles(numbers: &Bound<'_, PyDict>, slot: &Slot) -> PyResult<()> {
+    for (per_mille, name, first) in [(500, "p50", "first_token_p50"), (950, "p95", "first_token_p95"), (990, "p99", "first_token_p99")] {
+        numbers.set_item(name, quantile(&slot.latencies, per_mille))?;
+        numbers.set_item(first, quantile(&slot.first_tokens, per_mille))?;
+    }
+    Ok(())
+}
+
 /// Seconds.
 fn quantile(latencies: &Histogram, per_mille: u32) -> Option<f64> {
     latencies.quantile(per_mille).map(|ns| ns as f64 / 1e9)
@@ -150,12 +202,16 @@ fn sums<'py>(py: Python<'py>, tally: &Tally) -> PyResult<Bound<'py, PyDict>> {
     sums.set_item("retried", tally.retried)?;
     sums.set_item("retries", tally.retries)?;
     sums.set_item("fallbacks", tally.fallbacks)?;
+    sums.set_item("attempts", tally.attempts)?;
     sums.set_item("tokens", tally.tokens)?;
+    sums.set_item("prompt_tokens", tally.prompt_tokens)?;
+    sums.set_item("cost", tally.cost())?;
     sums.set_item("error_rate", tally.error_rate())?;
     sums.set_item("retry_rate", tally.retry_rate())?;
     sums.set_item("fallback_rate", tally.fallback_rate())?;
     sums.set_item("success_rate", tally.success_rate())?;
     sums.set_item("avg_latency", tally.mean_seconds())?;
+    sums.set_item("avg_first_token", tally.mean_first_token())?;
     Ok(sums)
 }
 
@@ -171,7 +227,7 @@ impl Monitor {
         remind_every: Option<&Bound<'_, PyAny>>,
         sinks: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let window = window.map_or(Ok(100), |window| window_of("window", window))?;
+        let window = window.map_or(Ok(Span::Calls(100)), |window| window_of("window", window))?;
         let name = convert::optional("name", name, convert::text)?;
         let outlets = |_: &str, sinks: &Bound<'_, PyAny>| py.import("seawall._delivery")?.call_method1("outlets", (sinks,))?.extract();
         let callbacks = convert::optional("sinks", sinks, outlets)?.unwrap_or_default();
@@ -187,7 +243,13 @@ impl Monitor {
     ///     retries: how many attempts after the first; if not given, 1 where `retried`.
     ///     fallback: whether an alternative answered.
     ///     tokens: tokens used.
-    #[pyo3(signature = (success, retried=None, latency=None, *, retries=None, fallback=None, tokens=None))]
+    ///     first_token: how long the first content of a stream took, seconds or timedelta.
+    ///     cost: what it cost.
+    ///     model: the model that answered.
+    ///     error: the class of the error of a failed call, or its name.
+    #[pyo3(signature = (success, retried=None, latency=None, *, retries=None, fallback=None, tokens=None, first_token=None, cost=None,
+                        model=None, error=None))]
+    #[allow(clippy::too_many_arguments)] // one per argument
     fn record(
         slf: &Bound<'_, Self>,
         success: &Bound<'_, PyAny>,
@@ -196,6 +258,10 @@ impl Monitor {
         retries: Option<&Bound<'_, PyAny>>,
         fallback: Option<&Bound<'_, PyAny>>,
         tokens: Option<&Bound<'_, PyAny>>,
+        first_token: Option<&Bound<'_, PyAny>>,
+        cost: Option<&Bound<'_, PyAny>>,
+        model: Option<&Bound<'_, PyAny>>,
+        error: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let most = u64::from(u32::MAX);
         let retried = retried.map(|value| flag("retried", value)).transpose()?;
@@ -209,8 +275,17 @@ impl Monitor {
             (None, retried) => u32::from(retried.unwrap_or(false)),
         };
         let given_seconds = latency.map_or(Ok(0.0), |value| seconds("latency", value))?;
+        let model = convert::optional("model", model, convert::text)?;
         let record = Record {
             ok: flag("success", success)?,
+            attempts: retries.saturating_add(1),
+            first_token_ns: first_token
+                .map_or(Ok(0.0), |value| seconds("first_token", value))
+                .map(|seconds| (seconds * 1e9).round() as u64)?,
+            cost_nano: cost.map_or(Ok(0.0), |value| amount("cost", value)).map(|cost| (cost * 1e9).round() as u64)?,
+            prompt_tokens: 0,
+            source: model.map_or(Source::NONE, |model| Source::of("", &model, "")),
+            error: error.map_or(Ok(Word::NONE), error_name)?,
             fallback: fallback.map_or(Ok(false), |value| flag("fallback", value))?,
             retries,
             tokens: tokens.map_or(Ok(0), |value| convert::whole("tokens", value, 0, most))? as u32,
@@ -224,14 +299,12 @@ impl Monitor {
     fn snapshot<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         alerts::catch_up(slf)?;
         let py = slf.py();
-        let (now, latencies) = slf.get().core.snapshot_with_latencies();
+        let (now, whole) = slf.get().core.whole(now_ns());
         let numbers = sums(py, &now.window)?;
-        numbers.set_item("p50", quantile(&latencies, 500))?;
-        numbers.set_item("p95", quantile(&latencies, 950))?;
-        numbers.set_item("p99", quantile(&latencies, 990))?;
+        quantiles(&numbers, &whole)?;
         numbers.set_item("consecutive_failures", now.failures_in_a_row)?;
         numbers.set_item("level", now.level.name())?;
-        numbers.set_item("window", now.window_size)?;
+        numbers.set_item("window", window(py, now.span)?)?;
         numbers.set_item("lifetime", sums(py, &now.lifetime)?)?;
         Ok(numbers)
     }
@@ -319,13 +392,70 @@ impl Monitor {
 
     /// Forgets all calls, alerts and totals; limits, silences and callbacks stay.
     fn reset(&self) {
-        self.core.restart(self.core.snapshot().window_size);
+        self.core.restart(self.core.span());
     }
 
-    /// How many of the last calls count.
+    /// How many of the last calls count; or, as a float, of how many of the last seconds.
     #[getter]
-    fn window(&self) -> usize {
-        self.core.snapshot().window_size
+    fn window<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        window(py, self.core.span())
+    }
+
+    /// The window's numbers apart: by `pipeline`, `model`, `endpoint` or `error`, the class of the error of failed calls. A
+    /// dict of dicts with the sums and rates of `snapshot`, or, by error, of counts. Calls of which that is not known are
+    /// under "".
+    ///
+    /// Raises `ConfigurationError` for another word.
+    fn by<'py>(&self, py: Python<'py>, what: &str) -> PyResult<Bound<'py, PyDict>> {
+        let (_, whole) = self.core.whole(now_ns());
+        let apart = PyDict::new(py);
+        if what == "error" {
+            for (error, count) in &whole.errors {
+                apart.set_item(error.as_str(), count)?;
+            }
+            return Ok(apart);
+        }
+        let name: fn(Source) -> Word = match what {
+            "pipeline" => Source::pipeline,
+            "model" => Source::model,
+            "endpoint" => Source::endpoint,
+            other => {
+                let message = format!("by must be \"pipeline\", \"model\", \"endpoint\" or \"error\", not {}", quoted(py, other));
+                return Err(configuration(py, &message));
+            }
+        };
+        let mut tallies: Vec<(Word, Tally)> = Vec::new();
+        for group in &whole.groups {
+            let word = name(group.source);
+            match tallies.iter_mut().find(|(known, _)| *known == word) {
+                Some((_, tally)) => tally.merge(&group.tally),
+                None => tallies.push((word, group.tally)),
+            }
+        }
+        for (word, tally) in &tallies {
+            apart.set_item(word.as_str(), sums(py, tally)?)?;
+        }
+        Ok(apart)
+    }
+
+    /// The window's calls by time, oldest first: at most `slots` (default 60) equal parts, as dicts with `at`, the Unix time at
+    /// which a part begins, and the numbers of `snapshot`.
+    #[pyo3(signature = (slots=None))]
+    fn timeline<'py>(&self, py: Python<'py>, slots: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let most = slots.map_or(Ok(60), |slots| convert::whole("slots", slots, 1, 10_000))? as usize;
+        let told = |(at_ns, slot): (u64, Slot)| {
+            let numbers = sums(py, &slot.tally)?;
+            quantiles(&numbers, &slot)?;
+            numbers.set_item("at", at_ns as f64 / 1e9)?;
+            Ok(numbers)
+        };
+        self.core.timeline(now_ns(), most).into_iter().map(told).collect()
+    }
+
+    /// Estimated price of the window's calls, by `seawall.prices`.
+    #[getter]
+    fn cost(&self) -> f64 {
+        self.core.snapshot(now_ns()).window.cost()
     }
 
     /// What is watched.
@@ -352,55 +482,57 @@ impl Monitor {
     /// Share of the window's calls that failed, 0 to 1; None without calls.
     #[getter]
     fn error_rate(&self) -> Option<f64> {
-        self.core.snapshot().window.error_rate()
+        self.core.snapshot(now_ns()).window.error_rate()
     }
 
     /// Share of the window's calls that succeeded.
     #[getter]
     fn success_rate(&self) -> Option<f64> {
-        self.core.snapshot().window.success_rate()
+        self.core.snapshot(now_ns()).window.success_rate()
     }
 
     /// Share of the window's calls that needed a retry.
     #[getter]
     fn retry_rate(&self) -> Option<f64> {
-        self.core.snapshot().window.retry_rate()
+        self.core.snapshot(now_ns()).window.retry_rate()
     }
 
     /// Mean latency of the window's calls in seconds.
     #[getter]
     fn avg_latency(&self) -> Option<f64> {
-        self.core.snapshot().window.mean_seconds()
+        self.core.snapshot(now_ns()).window.mean_seconds()
     }
 
     /// Median latency in seconds, within 2 %.
     #[getter]
     fn p50(&self) -> Option<f64> {
-        quantile(&self.core.snapshot_with_latencies().1, 500)
+        quantile(&self.core.whole(now_ns()).1.latencies, 500)
     }
 
     /// The latency in seconds that 95 % of the calls did not exceed, within 2 %.
     #[getter]
     fn p95(&self) -> Option<f64> {
-        quantile(&self.core.snapshot_with_latencies().1, 950)
+        quantile(&self.core.whole(now_ns()).1.latencies, 950)
     }
 
     /// The latency in seconds that 99 % of the calls did not exceed, within 2 %.
     #[getter]
     fn p99(&self) -> Option<f64> {
-        quantile(&self.core.snapshot_with_latencies().1, 990)
+        quantile(&self.core.whole(now_ns()).1.latencies, 990)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let monitor = slf.get();
-        let (now, latencies) = monitor.core.snapshot_with_latencies();
+        let (now, whole) = monitor.core.whole(now_ns());
         let kind = slf.get_type().name()?.to_string();
         let name = monitor.name.as_deref().map_or_else(String::new, |name| format!(" {}", quoted(slf.py(), name)));
-        let numbers = match (now.window.error_rate(), now.window.retry_rate(), now.window.mean_seconds(), quantile(&latencies, 950)) {
+        let numbers = match (now.window.error_rate(), now.window.retry_rate(), now.window.mean_seconds(), quantile(&whole.latencies, 950)) {
             (Some(errors), Some(retries), Some(mean), Some(p95)) => format!(
-                "{} of the last {} calls: errors {:.2}%, retried {:.2}%, mean {mean:.3}s, p95 {p95:.3}s",
-                now.window.total,
-                now.window_size,
+                "{}: errors {:.2}%, retried {:.2}%, mean {mean:.3}s, p95 {p95:.3}s",
+                match now.span {
+                    Span::Calls(calls) => format!("{} of the last {calls} calls", now.window.total),
+                    Span::Time(ns) => format!("{} calls in the last {} s", now.window.total, ns as f64 / 1e9),
+                },
                 errors * 100.0,
                 retries * 100.0
             ),
@@ -409,8 +541,8 @@ impl Monitor {
         Ok(format!("<{kind}{name}: {}, {numbers}>", now.level.name()))
     }
 
-    fn __getnewargs__(&self) -> (usize, Option<&str>) {
-        (self.core.snapshot().window_size, self.name.as_deref())
+    fn __getnewargs__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Option<&str>)> {
+        Ok((window(py, self.core.span())?, self.name.as_deref()))
     }
 
     /// What a copy takes over besides the constructor's arguments.
@@ -456,7 +588,7 @@ impl Monitor {
     }
 }
 
-fn take(monitor: &Bound<'_, Monitor>, record: Record, given_seconds: f64) -> PyResult<()> {
+pub(super) fn take(monitor: &Bound<'_, Monitor>, record: Record, given_seconds: f64) -> PyResult<()> {
     let now = clock::now();
     if let Some(alert) = monitor.get().core.record_entry(now, Entry { at_ns: clock::unix(now), record, given_seconds }) {
         publish(monitor.py(), monitor.get(), &alert)?;
@@ -472,14 +604,44 @@ pub fn record(monitor: &Py<Monitor>, record: Record, now: Instant) -> Result<(),
 
 /// As [`record`], of a call that passed at once.
 #[inline]
-pub fn passed(monitor: &Py<Monitor>, latency_ns: u64, now: Instant) -> Result<(), Box<PyErr>> {
-    let alert = monitor.get().core.passed(now, clock::unix(now), latency_ns);
+pub fn passed(monitor: &Py<Monitor>, latency_ns: u64, now: Instant, source: Source) -> Result<(), Box<PyErr>> {
+    let alert = monitor.get().core.passed(now, clock::unix(now), latency_ns, source);
     after(monitor, alert, now)
 }
 
 #[inline]
 fn after(monitor: &Py<Monitor>, alert: Option<Alert>, now: Instant) -> Result<(), Box<PyErr>> {
     if alert.is_none() && !alerts::is_unwatched(monitor.get()) { Ok(()) } else { told_aside(monitor, alert, now) }
+}
+
+/// A monitor that is told of calls which end on threads that have none of Python's.
+pub struct Watching(pub Py<Monitor>);
+
+impl Watching {
+    /// A call is over. What is to be told is told where nobody waits for it.
+    pub fn told(self: &Arc<Self>, call: &Call) {
+        let (monitor, now) = (self.0.get(), clock::now());
+        let alert = monitor.core.record_entry(now, Entry { at_ns: call.ended_ns(), record: call.record, given_seconds: f64::NAN });
+        if alert.is_none() && !alerts::is_unwatched(monitor) {
+            return;
+        }
+        let this = self.clone();
+        let publish = move || {
+            // Without an interpreter (it is shutting down) nobody listens.
+            Python::try_attach(|_| told_aside(&this.0, alert, now).map_err(|interrupt| *interrupt));
+        };
+        if tokio::runtime::Handle::try_current().is_ok() {
+            drop(on_a_thread(publish)); // it has begun
+        } else {
+            publish();
+        }
+    }
+}
+
+impl Listener for Arc<Watching> {
+    fn ended(&self, call: &Call) {
+        self.told(call);
+    }
 }
 
 /// The call is over: what cannot be told of it does not change how it came out. Interrupts are passed on.
@@ -495,70 +657,4 @@ fn told_aside(monitor: &Py<Monitor>, alert: Option<Alert>, now: Instant) -> Resu
             told => told.map_err(Box::new),
         }
     })
-}
-
-/// The native half of `seawall.MonitoringSystem`: everything that counts.
-#[pyclass(frozen, subclass, extends = Monitor, module = "seawall._seawall")]
-pub struct MonitoringSystem;
-
-#[pymethods]
-impl MonitoringSystem {
-    // A subclass may take what it likes in its `__init__`, so nothing is looked at here.
-    #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Monitor::with(100, None, Language::Chinese, Rules::default(), Vec::new())).add_subclass(MonitoringSystem)
-    }
-
-    /// Counts one finished request.
-    ///
-    /// Args:
-    ///     success: whether it succeeded.
-    ///     retried: whether it needed more than one attempt.
-    ///     latency: how long it took, seconds or timedelta.
-    #[pyo3(signature = (success, retried, latency))]
-    fn record_request(
-        slf: &Bound<'_, Self>,
-        success: &Bound<'_, PyAny>,
-        retried: &Bound<'_, PyAny>,
-        latency: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let given_seconds = seconds("latency", latency)?;
-        let record = Record {
-            ok: flag("success", success)?,
-            retries: u32::from(flag("retried", retried)?),
-            latency_ns: (given_seconds * 1e9).round() as u64,
-            ..Record::default()
-        };
-        take(slf.as_super(), record, given_seconds)
-    }
-
-    /// The requests in the window, oldest first, as dicts with `timestamp`, `success`, `retried` and `latency`: a copy.
-    #[getter]
-    fn requests<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
-        let py = slf.py();
-        let request = |entry: &Entry| {
-            let request = PyDict::new(py);
-            request.set_item("timestamp", entry.at_ns as f64 / 1e9)?;
-            request.set_item("success", entry.record.ok)?;
-            request.set_item("retried", entry.record.retries > 0)?;
-            request.set_item("latency", entry.seconds())?;
-            Ok(request)
-        };
-        let requests: Vec<_> = slf.as_super().get().core.entries().iter().map(request).collect::<PyResult<_>>()?;
-        PyTuple::new(py, requests)
-    }
-
-    /// Begins again, empty, with a window of that size.
-    fn _begin(slf: &Bound<'_, Self>, window_size: &Bound<'_, PyAny>) -> PyResult<()> {
-        slf.as_super().get().core.restart(window_of("window_size", window_size)?);
-        Ok(())
-    }
-
-    /// Moves the limit of a metric, from the next record on.
-    fn _set_limit(slf: &Bound<'_, Self>, metric: &str, limit: f64) -> PyResult<()> {
-        let metric = Metric::named(metric).ok_or_else(|| PyValueError::new_err(format!("there is no metric '{metric}'")))?;
-        slf.as_super().get().core.set_limit(metric, limit);
-        Ok(())
-    }
 }

@@ -12,7 +12,7 @@ use super::hooks;
 use super::remaining;
 use super::sdk_stream::{self, Desk};
 use crate::drive::clock;
-use crate::engine::{CallId, Execution, Instant, Outcome, Step};
+use crate::engine::{CallId, Execution, Instant, Step};
 use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -338,7 +338,8 @@ impl Running {
                     (Some(items), Ok(item)) if items.open => return Ok(Some(Turn::Item(item))),
                     (Some(items), Ok(item)) => {
                         items.open = true;
-                        return self.opened(py, call, item).map(|()| None);
+                        self.opened(call, item);
+                        return Ok(None);
                     }
                     (Some(_), Err(end)) if end.is_instance_of::<PyStopAsyncIteration>(py) => Ok(py.None()),
                     (_, result) => result,
@@ -358,11 +359,11 @@ impl Running {
         }
     }
 
-    fn opened(&mut self, py: Python<'_>, call: CallId, item: Py<PyAny>) -> PyResult<()> {
-        if let (Outcome::Value(ticket), Some(execution)) = (self.flight.keep(py, Ok(item))?, &mut self.execution) {
+    fn opened(&mut self, call: CallId, item: Py<PyAny>) {
+        let ticket = self.flight.keep_item(item);
+        if let Some(execution) = &mut self.execution {
             execution.opened(call, ticket);
         }
-        Ok(())
     }
 
     /// One step of the machine; a turn if it ends the call or suspends it.
@@ -391,7 +392,10 @@ impl Running {
             Step::Start { call, target, deadline } => {
                 let deadline = self.flight.compiled.told(|| deadline);
                 let started = match self.first.take() {
-                    Some(first) if self.flight.is_primary(target) => Ok(first),
+                    Some(first) if self.flight.is_primary(target) => {
+                        self.flight.diary.started(target);
+                        Ok(first)
+                    }
                     first => {
                         self.first = first;
                         remaining::within(py, deadline, || self.flight.start(py, target, self.way))
@@ -433,6 +437,7 @@ impl Running {
             }
             Step::Deliver(ticket) => return Ok(Some(Turn::Item(self.flight.hand_out(py, ticket)))),
             Step::Cancel { .. } => {
+                self.flight.diary.cut(clock::now());
                 // The cancellation was thrown into the call when its limit passed; what is left of a stream is closed.
                 *input = Resume::Send(py.None());
                 self.close_items(py)?;

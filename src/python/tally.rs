@@ -1,6 +1,7 @@
 //! What has become of a guarded function's calls: `statistics`.
 
 use super::flight::Flight;
+use super::story::Story;
 use super::threads;
 use crate::engine::{Execution, Instant};
 use crate::policies::retry::{Counts, Totals};
@@ -61,6 +62,7 @@ struct Last {
     attempts: u32,
     took: Duration,
     error: Option<String>,
+    story: Option<Py<Story>>,
 }
 
 /// One function's calls.
@@ -97,17 +99,24 @@ impl Tally {
     }
 
     /// It has ended.
-    pub fn end(&self, flight: &Flight, execution: &Execution, now: Instant, error: Option<String>) {
+    pub fn end(&self, flight: &Flight, execution: &Execution, now: Instant, error: Option<String>, story: Option<Py<Story>>) {
         let add = |counter: &AtomicU64, n: u64| counter.fetch_add(n, Ordering::Relaxed);
-        let (attempts, story) = (execution.calls(), flight.story());
+        let (attempts, gone) = (execution.calls(), flight.course());
+        let begun = gone.begun;
         add(&self.ended, 1);
         add(&self.failed, u64::from(error.is_some()));
         add(&self.attempts, u64::from(attempts));
-        add(&self.retries, u64::from(story.retries));
-        add(&self.fallbacks, u64::from(error.is_none() && story.fell_back));
-        add(&self.waited_ns, u64::try_from(story.waited.as_nanos()).unwrap_or(u64::MAX));
-        let last = Last { attempts, took: now.since(story.begun), error };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+        add(&self.retries, u64::from(gone.retries));
+        add(&self.fallbacks, u64::from(error.is_none() && gone.fell_back));
+        add(&self.waited_ns, u64::try_from(gone.waited.as_nanos()).unwrap_or(u64::MAX));
+        let last = Last { attempts, took: now.since(begun), error, story };
+        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(last);
+        drop(before);
+    }
+
+    /// The story of the last call that did not simply pass.
+    pub fn story(&self, py: Python<'_>) -> Option<Py<Story>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.story.as_ref().map(|story| story.clone_ref(py))
     }
 
     /// As a dict.

@@ -34,6 +34,20 @@ impl Histogram {
         self.len += 1;
     }
 
+    /// Counts all of another's values in.
+    pub fn merge(&mut self, other: &Histogram) {
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.len += other.len;
+    }
+
+    /// How many of the values are at most `limit`, within 1.6 % of it.
+    pub fn at_most(&self, limit: u64) -> u64 {
+        self.counts.iter().enumerate().take_while(|(bucket, _)| middle(*bucket) <= limit).map(|(_, count)| u64::from(*count)).sum()
+    }
+
     /// How many values are counted.
     pub fn len(&self) -> u64 {
         self.len

@@ -6,11 +6,15 @@ mod histogram;
 mod latch;
 mod record;
 mod ring;
+mod slots;
 mod time_window;
+mod words;
 
 pub use count_window::{CountWindow, Entry};
 pub use histogram::Histogram;
 pub use latch::{Held, Latch};
 pub use record::{Record, Tally};
 pub use ring::Ring;
+pub use slots::{Group, Slot, Timeline};
 pub use time_window::{Sums, TimeWindow};
+pub use words::{OTHER, Source, Word};

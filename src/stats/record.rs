@@ -1,16 +1,29 @@
 //! What is known about one finished call, and the exact sums over many of them.
 
 use super::time_window::Sums;
+use super::words::{Source, Word};
 
 /// One finished call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// How long the whole call took, in nanoseconds.
     pub latency_ns: u64,
+    /// From its beginning to the first content of a stream; 0 where there was none.
+    pub first_token_ns: u64,
+    /// Estimated price, in billionths of the price table's unit; 0 where unknown.
+    pub cost_nano: u64,
     /// Tokens used, prompt and answer together; 0 where unknown.
     pub tokens: u32,
+    /// Those of the prompt.
+    pub prompt_tokens: u32,
+    /// Calls of the function or requests, all told; 0 where it was turned away.
+    pub attempts: u32,
     /// Attempts after the first one.
     pub retries: u32,
+    /// Where it belongs; of the model that answered, where several were asked.
+    pub source: Source,
+    /// The class of the error that it ended with.
+    pub error: Word,
     /// The call gave a usable result.
     pub ok: bool,
     /// An alternative answered, not the first choice.
@@ -18,10 +31,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// A success at once of which nothing else is known.
+    #[inline]
+    pub fn passed(latency_ns: u64, source: Source) -> Record {
+        Record { latency_ns, source, attempts: 1, ok: true, ..Record::default() }
+    }
+
     /// A success at once, with nothing else to tell: what most calls are.
     #[inline]
     fn is_plain(&self) -> bool {
-        self.ok && !self.fallback && self.retries == 0 && self.tokens == 0
+        let more = self.first_token_ns | self.cost_nano | u64::from(self.tokens | self.prompt_tokens | self.retries);
+        self.ok && !self.fallback && self.attempts == 1 && more == 0
     }
 }
 
@@ -38,8 +58,18 @@ pub struct Tally {
     pub retries: u64,
     /// Calls that an alternative answered.
     pub fallbacks: u64,
+    /// Attempts.
+    pub attempts: u64,
+    /// Calls whose answer came in pieces, and began to.
+    pub streams: u64,
     /// Tokens.
     pub tokens: u64,
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+    /// Estimated price, in billionths.
+    pub cost_nano: u128,
+    /// From the beginning of each of those streams to its first content, all told.
+    pub first_token_ns: u128,
     /// Nanoseconds, all told; wider than 64 bits, because the sum of a few huge latencies is.
     pub latency_ns: u128,
 }
@@ -48,12 +78,17 @@ fn share(part: u64, total: u64) -> Option<f64> {
     (total > 0).then(|| part as f64 / total as f64)
 }
 
+fn mean_seconds(sum_ns: u128, count: u64) -> Option<f64> {
+    (count > 0).then(|| sum_ns as f64 / (count as f64 * 1e9))
+}
+
 impl Tally {
     /// Counts one call in.
     #[inline]
     pub fn add(&mut self, record: &Record) {
         if record.is_plain() {
             self.total += 1;
+            self.attempts += 1;
             self.latency_ns += u128::from(record.latency_ns);
         } else {
             self.merge(&Tally::from(*record));
@@ -65,6 +100,7 @@ impl Tally {
     pub fn subtract(&mut self, record: &Record) {
         if record.is_plain() {
             self.total -= 1;
+            self.attempts -= 1;
             self.latency_ns -= u128::from(record.latency_ns);
         } else {
             self.remove(&Tally::from(*record));
@@ -93,7 +129,17 @@ impl Tally {
 
     /// Mean latency in seconds, rounded once.
     pub fn mean_seconds(&self) -> Option<f64> {
-        (self.total > 0).then(|| self.latency_ns as f64 / (self.total as f64 * 1e9))
+        mean_seconds(self.latency_ns, self.total)
+    }
+
+    /// Mean seconds to the first content of a stream; `None` without streams.
+    pub fn mean_first_token(&self) -> Option<f64> {
+        mean_seconds(self.first_token_ns, self.streams)
+    }
+
+    /// Estimated price.
+    pub fn cost(&self) -> f64 {
+        self.cost_nano as f64 / 1e9
     }
 }
 
@@ -105,7 +151,12 @@ impl From<Record> for Tally {
             retried: u64::from(record.retries > 0),
             retries: u64::from(record.retries),
             fallbacks: u64::from(record.fallback),
+            attempts: u64::from(record.attempts),
+            streams: u64::from(record.first_token_ns > 0),
             tokens: u64::from(record.tokens),
+            prompt_tokens: u64::from(record.prompt_tokens),
+            cost_nano: u128::from(record.cost_nano),
+            first_token_ns: u128::from(record.first_token_ns),
             latency_ns: u128::from(record.latency_ns),
         }
     }
@@ -118,7 +169,12 @@ impl Sums for Tally {
         self.retried += other.retried;
         self.retries += other.retries;
         self.fallbacks += other.fallbacks;
+        self.attempts += other.attempts;
+        self.streams += other.streams;
         self.tokens += other.tokens;
+        self.prompt_tokens += other.prompt_tokens;
+        self.cost_nano += other.cost_nano;
+        self.first_token_ns += other.first_token_ns;
         self.latency_ns += other.latency_ns;
     }
 
@@ -128,7 +184,12 @@ impl Sums for Tally {
         self.retried -= other.retried;
         self.retries -= other.retries;
         self.fallbacks -= other.fallbacks;
+        self.attempts -= other.attempts;
+        self.streams -= other.streams;
         self.tokens -= other.tokens;
+        self.prompt_tokens -= other.prompt_tokens;
+        self.cost_nano -= other.cost_nano;
+        self.first_token_ns -= other.first_token_ns;
         self.latency_ns -= other.latency_ns;
     }
 }

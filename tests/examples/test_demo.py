@@ -22,6 +22,7 @@ def test_the_table_has_a_row_for_each_program_and_scenario_with_the_servers_numb
     rows = [line.split() for line in table(list(runs.values())).splitlines()]
     counts = [row[-5] for row in rows if len(row) > 6 and "/" in row[-6]]
     assert counts == [str(len(runs[program.number, scenario.name].requests)) for program in PROGRAMS for scenario in SCENARIOS]
+    assert [row for row in table(list(runs.values())).splitlines() if row not in shown.screen] == []
     assert table(list(runs.values())) in shown.screen
 
 

@@ -125,6 +125,41 @@ def test_a_rule_by_hand_names_its_argument():
         Rule("p95", 3, hold="1 s")
 
 
+def test_tokens_cost_and_first_tokens_have_rules():
+    rules = [Rule("tokens", warning=100), Rule("cost", critical=0.5), Rule("first_token", warning=2, minimum=3)]
+    monitor = Monitor(5, rules=rules)
+    monitor.record(True, tokens=100, cost=0.5, first_token=9)
+    assert monitor.alerts == []
+    monitor.record(True, tokens=1)
+    monitor.record(True, cost=0.25)
+    for _ in range(5):
+        monitor.record(True)
+    told = [(alert.kind, alert.metrics, alert.message) for alert in monitor.alerts]
+    assert told == [
+        ("raised", {"tokens": 101}, "ALERT (warning): tokens 101 (limit 100)"),
+        (
+            "escalated",
+            {"tokens": 101, "cost": 0.75, "first_token": 9},
+            "ALERT escalated (critical): mean time to the first token 9.00s (limit 2.00s), tokens 101 (limit 100), cost 0.75 (limit 0.5)",
+        ),
+        ("resolved", {"tokens": 0, "cost": 0}, "ALERT resolved: tokens 0 (limit 100), cost 0 (limit 0.5)"),
+    ]
+
+
+def test_a_window_over_a_time_forgets_by_itself(seawall_clock):
+    monitor = Monitor(60.0, rules=[Rule("cost", warning=1), Rule("p95", warning=5, minimum=1), Rule("error_rate", 0.5, minimum=1)])
+    for _ in range(4):
+        monitor.record(False, cost=0.3, latency=6)
+    seawall_clock.advance(30)
+    for _ in range(4):
+        monitor.record(True, latency=0.1)
+    assert (monitor.level, set(monitor.alerts[-1].metrics)) == ("warning", {"error_rate", "p95", "cost"} - {"error_rate"})
+    seawall_clock.advance(29)
+    assert monitor.level == "warning"
+    seawall_clock.advance(2)
+    assert monitor.level == "normal" and monitor.alerts[-1].kind == "resolved"
+
+
 @pytest.mark.parametrize("metric", ["p95", "p99"])
 def test_percentiles_have_rules(metric, caplog):
     caplog.set_level(logging.INFO, logger="seawall.monitor")

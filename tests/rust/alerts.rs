@@ -289,10 +289,10 @@ fn an_end_that_was_silenced_is_told_after_it_and_before_what_is_new() {
     (0..5).for_each(|_| drop(monitor.record(2, call(false))));
     monitor.end_silence(id);
     let told = monitor.tick(at(3), 3);
-    assert_eq!(told.iter().map(|alert| (alert.kind, alert.incident, alert.at_ns)).collect::<Vec<_>>(), [
-        (Kind::Resolved, 1, 3),
-        (Kind::Raised, 2, 3)
-    ]);
+    assert_eq!(
+        told.iter().map(|alert| (alert.kind, alert.incident, alert.at_ns)).collect::<Vec<_>>(),
+        [(Kind::Resolved, 1, 3), (Kind::Raised, 2, 3)]
+    );
 }
 
 #[test]

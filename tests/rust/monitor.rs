@@ -5,7 +5,7 @@ use std::thread;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use seawall::monitor::{Alert, Kind, Language, Level, Metric, Monitor, Record, Rules};
+use seawall::monitor::{Alert, Kind, Language, Level, Metric, Monitor, Record, Rules, Span};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -240,9 +240,12 @@ fn restarting_forgets_calls_and_incidents_but_not_the_rules() {
     monitor.set_limit(Metric::RetryRate, 0.9);
     feed(&monitor, 30, call(false));
     monitor.restart(5);
-    let now = monitor.snapshot();
-    assert_eq!((now.window.total, now.lifetime.total, now.level, now.failures_in_a_row, now.window_size), (0, 0, Level::Normal, 0, 5));
-    assert!(monitor.snapshot_with_latencies().1.is_empty());
+    let now = monitor.snapshot(0);
+    assert_eq!(
+        (now.window.total, now.lifetime.total, now.level, now.failures_in_a_row, now.span),
+        (0, 0, Level::Normal, 0, Span::Calls(5))
+    );
+    assert!(monitor.whole(0).1.latencies.is_empty());
     assert_eq!((monitor.alerts().len(), monitor.entries().len()), (0, 0));
     assert_eq!(monitor.rules().of(Metric::RetryRate).limits[1], 0.9);
 }
@@ -266,14 +269,20 @@ fn eight_threads_lose_nothing() {
             let (monitor, barrier) = (Arc::clone(&monitor), Arc::clone(&barrier));
             thread::spawn(move || {
                 barrier.wait();
-                let record =
-                    Record { ok: worker % 2 == 0, retries: worker, tokens: 7, latency_ns: u64::from(worker), fallback: worker == 1 };
+                let record = Record {
+                    ok: worker % 2 == 0,
+                    retries: worker,
+                    tokens: 7,
+                    latency_ns: u64::from(worker),
+                    fallback: worker == 1,
+                    ..Record::default()
+                };
                 feed(&monitor, 5_000, record);
             })
         })
         .collect();
     workers.into_iter().for_each(|worker| worker.join().unwrap());
-    let now = monitor.snapshot();
+    let now = monitor.snapshot(0);
     assert_eq!((now.lifetime.total, now.lifetime.errors, now.lifetime.retried), (40_000, 20_000, 35_000));
     assert_eq!((now.lifetime.retries, now.lifetime.tokens, now.lifetime.latency_ns), (140_000, 280_000, 140_000));
     assert_eq!((now.lifetime.fallbacks, now.window.total), (5_000, 1_000));

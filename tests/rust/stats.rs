@@ -2,13 +2,29 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use seawall::stats::{CountWindow, Entry, Histogram, Record, Ring, Tally, TimeWindow};
+use seawall::stats::{CountWindow, Entry, Histogram, Record, Ring, Slot, Source, Tally, TimeWindow, Timeline, Word};
 
 pub fn record() -> impl Strategy<Value = Record> {
     let latency = prop_oneof![0..100_u64, 1_000_000..9_000_000_000_u64, any::<u64>()];
     let tokens = prop_oneof![Just(0), any::<u32>()];
-    (any::<bool>(), any::<bool>(), prop_oneof![Just(0), 0..5_u32, any::<u32>()], tokens, latency)
-        .prop_map(|(ok, fallback, retries, tokens, latency_ns)| Record { ok, fallback, retries, tokens, latency_ns })
+    let calls = (any::<bool>(), any::<bool>(), prop_oneof![Just(1), 0..5_u32, any::<u32>()], prop_oneof![Just(0), 0..5_u32, any::<u32>()]);
+    let bill = (tokens.clone(), tokens, prop_oneof![Just(0), any::<u64>()]);
+    let names = (prop_oneof![Just("a"), Just("b"), Just("c")], prop_oneof![Just("E"), Just("F")]);
+    (calls, bill, prop_oneof![Just(0), 1..9_u64, any::<u64>()], latency, names).prop_map(
+        |((ok, fallback, attempts, retries), (tokens, prompt_tokens, cost_nano), first_token_ns, latency_ns, (name, error))| Record {
+            latency_ns,
+            first_token_ns,
+            cost_nano,
+            tokens,
+            prompt_tokens,
+            attempts,
+            retries,
+            source: Source::of(name, "m", ""),
+            error: if ok { Word::NONE } else { Word::of(error) },
+            ok,
+            fallback,
+        },
+    )
 }
 
 fn tally_of(records: &[Record]) -> Tally {
@@ -19,7 +35,12 @@ fn tally_of(records: &[Record]) -> Tally {
         retried: count(|record| record.retries != 0),
         retries: records.iter().map(|record| u64::from(record.retries)).sum(),
         fallbacks: count(|record| record.fallback),
+        attempts: records.iter().map(|record| u64::from(record.attempts)).sum(),
+        streams: count(|record| record.first_token_ns > 0),
         tokens: records.iter().map(|record| u64::from(record.tokens)).sum(),
+        prompt_tokens: records.iter().map(|record| u64::from(record.prompt_tokens)).sum(),
+        cost_nano: records.iter().map(|record| u128::from(record.cost_nano)).sum(),
+        first_token_ns: records.iter().map(|record| u128::from(record.first_token_ns)).sum(),
         latency_ns: records.iter().map(|record| u128::from(record.latency_ns)).sum(),
     }
 }
@@ -44,7 +65,68 @@ fn assert_quantiles(histogram: &Histogram, values: &[u64]) -> Result<(), TestCas
     Ok(())
 }
 
+fn assert_slot(slot: &Slot, records: &[Record]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(slot.tally, tally_of(records));
+    assert_quantiles(&slot.latencies, &records.iter().map(|record| record.latency_ns).collect::<Vec<_>>())?;
+    let first: Vec<u64> = records.iter().map(|record| record.first_token_ns).filter(|ns| *ns > 0).collect();
+    assert_quantiles(&slot.first_tokens, &first)?;
+    for name in ["a", "b", "c"] {
+        let source = Source::of(name, "m", "");
+        let own: Vec<Record> = records.iter().filter(|record| record.source == source).copied().collect();
+        let found = slot.groups.iter().find(|group| group.source == source).map(|group| group.tally);
+        prop_assert_eq!(found, (!own.is_empty()).then(|| tally_of(&own)));
+    }
+    for error in ["E", "F"].map(Word::of) {
+        let failed = records.iter().filter(|record| !record.ok && record.error == error).count() as u64;
+        prop_assert_eq!(slot.errors.iter().find(|(known, _)| *known == error).map_or(0, |(_, count)| *count), failed);
+    }
+    Ok(())
+}
+
 proptest! {
+    #[test]
+    fn a_timeline_is_its_calls_slot_by_slot(
+        width in 1..20_u64, count in 0..8_usize, calls in vec((0..25_u64, record()), 0..60), ahead in 0..300_u64,
+    ) {
+        let mut timeline = Timeline::new(width, count);
+        let (mut now, mut kept) = (1_000_u64, Vec::new());
+        for (step, record) in calls {
+            now += step;
+            timeline.add(now, &record);
+            kept.push((now, record));
+        }
+        now += ahead;
+        timeline.advance(now);
+        let newest = now / width;
+        let of_slot = |number: u64| kept.iter().filter(|(at, _)| at / width == number).map(|(_, record)| *record).collect::<Vec<Record>>();
+        let slots: Vec<(u64, &Slot)> = timeline.slots().collect();
+        prop_assert_eq!(slots.len() as u64, (newest + 1).min(count.max(1) as u64));
+        prop_assert_eq!(timeline.span_ns(), width * count.max(1) as u64);
+        let mut all = Vec::new();
+        for (at, slot) in slots {
+            prop_assert_eq!(at % width, 0);
+            assert_slot(slot, &of_slot(at / width))?;
+            all.extend(of_slot(at / width));
+        }
+        prop_assert_eq!(*timeline.sum(), tally_of(&all));
+        assert_slot(&timeline.whole(), &all)?;
+        // A clock set back loses nothing.
+        let late = Record { ok: true, ..Record::default() };
+        timeline.add(now.saturating_sub(500), &late);
+        prop_assert_eq!(timeline.sum().total, all.len() as u64 + 1);
+    }
+
+    #[test]
+    fn merged_histograms_are_one_of_all_values(one in vec(any::<u64>(), 0..50), other in vec(0..5_000_u64, 0..50), limit in 0..6_000_u64) {
+        let mut merged: Histogram = one.iter().copied().collect();
+        merged.merge(&other.iter().copied().collect());
+        let all = [one, other].concat();
+        assert_quantiles(&merged, &all)?;
+        let near = limit as f64 * 0.017 + 1.0;
+        let counted = |limit: f64| all.iter().filter(|value| **value as f64 <= limit).count() as u64;
+        prop_assert!((counted(limit as f64 - near)..=counted(limit as f64 + near)).contains(&merged.at_most(limit)));
+    }
+
     #[test]
     fn a_ring_keeps_the_newest(capacity in 0..40_usize, values in vec(any::<u16>(), 0..150)) {
         let mut ring = Ring::new(capacity);
@@ -127,7 +209,14 @@ fn rates_of_nothing_are_unknown() {
 
 #[test]
 fn rates_are_shares_of_all_calls() {
-    let call = |seconds: u64, ok, retries, fallback| Record { latency_ns: seconds * 1_000_000_000, tokens: 9, retries, ok, fallback };
+    let call = |seconds: u64, ok, retries, fallback| Record {
+        latency_ns: seconds * 1_000_000_000,
+        tokens: 9,
+        retries,
+        ok,
+        fallback,
+        ..Record::default()
+    };
     let mut tally = tally_of(&[call(1, false, 3, true), call(2, true, 1, false), call(3, true, 2, true), call(8, true, 0, true)]);
     assert_eq!((tally.error_rate(), tally.success_rate()), (Some(0.25), Some(0.75)));
     assert_eq!((tally.retry_rate(), tally.fallback_rate()), (Some(0.75), Some(0.75)));

@@ -49,6 +49,7 @@ class OnNative(BaseModel):
             "default_headers": model.default_headers,
             "default_query": model.default_query,
             "circuit": model.circuit,
+            "monitor": model.monitor,
             "proxy": model.openai_proxy,
             "ca_bundle": model.ca_bundle,
             "client_cert": model.client_cert,
@@ -96,7 +97,7 @@ class OnNative(BaseModel):
         bare = super().__copy__()
         bare._built = None
         model: Any = self
-        shared = (self._retry, model.circuit, model.openai_api_key, *(other.circuit for other in self._others))
+        shared = (self._retry, model.circuit, model.monitor, model.openai_api_key, *(other.circuit for other in self._others))
         return super(OnNative, bare).__deepcopy__(sharing(memo, *shared))
 
     def __getstate__(self) -> dict[Any, Any]:

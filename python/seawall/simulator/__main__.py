@@ -82,25 +82,34 @@ class _Summary:
             _say(f"  {model:{width}}  {count:6}  {fault}")
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Terminated:
+    """Whether a signal has asked for the end. It interrupts nothing: a request that was taken out of the log is counted."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        # Started in the background by a shell, Ctrl-C's signal would be ignored.
+        signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
+    def __bool__(self) -> bool:
+        return self._asked
 
 
 def _serve(sim: Simulator, what: str, key: str, log: bool) -> None:
-    summary = _Summary(log)
-    try:
-        sim.ended()
-        sim.start()
-        _say(f"The simulator listens at {sim.origin}")
-        if what:
-            _say(f"  {what}")
-        _say(f"  export OPENAI_BASE_URL={sim.base_url} OPENAI_API_KEY={key}")
-        _say(f"  export ANTHROPIC_BASE_URL={sim.origin} ANTHROPIC_API_KEY={key}")
-        _say("Ctrl-C ends it.")
-        while True:
-            summary.take(sim.ended(timeout=0.2))
-    except KeyboardInterrupt:
-        pass
+    summary, terminated = _Summary(log), _Terminated()
+    sim.ended()
+    sim.start()
+    _say(f"The simulator listens at {sim.origin}")
+    if what:
+        _say(f"  {what}")
+    _say(f"  export OPENAI_BASE_URL={sim.base_url} OPENAI_API_KEY={key}")
+    _say(f"  export ANTHROPIC_BASE_URL={sim.origin} ANTHROPIC_API_KEY={key}")
+    _say("Ctrl-C ends it.")
+    while not terminated:
+        summary.take(sim.ended(timeout=0.2))
     sim.stop()
     summary.take(sim.ended())
     summary.tell()
@@ -119,9 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.check:
         _say(what)
         return 0
-    signal.signal(signal.SIGTERM, _terminate)
-    # Started in the background by a shell, Ctrl-C's signal would be ignored.
-    signal.signal(signal.SIGINT, _terminate)
     try:
         _serve(sim, what, key, given.log)
     except OSError as error:

@@ -9,8 +9,10 @@ use crate::events::{self, Severity};
 use crate::llm::error::{ApiError, Raised};
 use crate::llm::route::{Failure, Foreign};
 use crate::python::judge::{Asked, Happened, Judge};
+use crate::python::monitor::{Monitor, Watching};
 use crate::python::policies::circuit_breaker::{CircuitBreaker, is_change};
 use crate::python::{errors, hooks, log, state};
+use crate::telemetry::Call;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -23,11 +25,18 @@ pub struct Listeners {
     names: Vec<String>,
     table: Py<PyAny>,
     function: Option<Py<PyAny>>,
+    monitor: Option<Arc<Watching>>,
 }
 
 impl Listeners {
-    pub fn new(stages: Vec<Stage>, names: Vec<String>, table: Py<PyAny>, function: Option<Py<PyAny>>) -> Listeners {
-        Listeners { stages, names, table, function }
+    pub fn new(
+        stages: Vec<Stage>,
+        names: Vec<String>,
+        table: Py<PyAny>,
+        function: Option<Py<PyAny>>,
+        monitor: Option<Py<Monitor>>,
+    ) -> Listeners {
+        Listeners { stages, names, table, function, monitor: monitor.map(|monitor| Arc::new(Watching(monitor))) }
     }
 
     fn raised(&self, py: Python<'_>, failure: &Failure) -> PyErr {
@@ -73,7 +82,8 @@ impl Listeners {
             visit.call(&stage.breaker)?;
         }
         visit.call(&self.table)?;
-        visit.call(&self.function)
+        visit.call(&self.function)?;
+        self.monitor.as_ref().map_or(Ok(()), |monitor| visit.call(&monitor.0))
     }
 }
 
@@ -87,6 +97,12 @@ fn shown(py: Python<'_>, failed: PyErr) -> Result<(), Raised> {
 }
 
 impl Foreign for Listeners {
+    fn ended(&self, call: &Call) {
+        if let Some(monitor) = &self.monitor {
+            monitor.told(call);
+        }
+    }
+
     fn judges(&self, stage: StageId) -> bool {
         matches!(self.stages[stage.0 as usize].judge, Some(Judge::Retry(_)))
     }

@@ -12,6 +12,7 @@ mod progress;
 mod raise;
 mod reply;
 mod route;
+mod story;
 mod stream;
 mod webhook;
 

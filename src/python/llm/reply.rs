@@ -1,7 +1,7 @@
 //! What a model answered: whole, and in pieces.
 
 use super::json;
-use super::route::Story;
+use super::story::Story;
 use crate::llm::chat::{self, ChatReply, parse_reply};
 use crate::llm::client::RawReply;
 use crate::llm::delta::Delta;
@@ -250,6 +250,12 @@ impl Reply {
         usage_dict(py, self.reply.usage.as_ref())
     }
 
+    /// What policies did in the call's course, in order.
+    #[getter]
+    fn story(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
+        self.story.steps(py)
+    }
+
     /// All answers, in the order of their indexes; `content` and the like are those of the first.
     #[getter]
     fn choices(slf: &Bound<'_, Self>) -> Vec<Choice> {
@@ -308,6 +314,7 @@ impl Reply {
 
     /// As it was, from what `__reduce__` gives.
     #[staticmethod]
+    #[allow(clippy::too_many_arguments)] // one per part
     fn _restored(
         py: Python<'_>,
         raw: Vec<u8>,
@@ -316,10 +323,11 @@ impl Reply {
         seconds: f64,
         alternative: u16,
         asked_model: String,
+        story: Py<PyAny>,
     ) -> PyResult<Reply> {
         let named = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
         let reply = parse_reply(RawReply::new(200, named.collect(), raw)).map_err(|e| configuration(py, &e.message))?;
-        Ok(Reply { reply, story: Story::retold(attempts, alternative, seconds), asked_model: asked_model.into() })
+        Ok(Reply { reply, story: Story::retold(attempts, story, alternative, seconds), asked_model: asked_model.into() })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -331,6 +339,7 @@ impl Reply {
             this.story.seconds,
             this.story.alternative,
             &*this.asked_model,
+            this.story.steps(py)?,
         );
         (slf.get_type().getattr("_restored")?, parts).into_pyobject(py)
     }

@@ -8,6 +8,7 @@ use super::json;
 use super::leg::{Leg, kinds};
 use super::raise;
 use super::reply::Reply;
+use super::story::Story;
 use super::stream::{Stream, Watched};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
@@ -27,8 +28,11 @@ use crate::policies::fallback::Fallback;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
 use crate::python::judge::Listed;
+use crate::python::monitor::Monitor;
 use crate::python::policies::circuit_breaker::short_repr;
-use crate::python::remaining;
+use crate::python::{remaining, story};
+use crate::stats::Source;
+use crate::telemetry::Note;
 use futures_util::FutureExt;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -49,6 +53,7 @@ pub struct Finished {
     result: Result<Answer, Failure>,
     others: Vec<Failure>,
     attempts: Vec<Attempt>,
+    notes: Vec<Note>,
     begun: Instant,
     took: Duration,
     exhausted: Option<(u32, Duration, &'static str)>,
@@ -72,10 +77,12 @@ impl Finished {
         let flight = &mut drive.host;
         let mut others: Vec<Failure> = attached.iter().filter_map(|o| flight.failure(o)).collect();
         let result = flight.take(outcome).map_err(|failure| flight.told(failure, &mut others));
+        let notes = flight.over(outcome, result.as_ref().err());
         Finished {
             result,
             others,
             attempts: std::mem::take(&mut flight.attempts),
+            notes,
             begun: flight.begun,
             took: clock::now().since(flight.begun),
             exhausted: flight.exhausted,
@@ -90,6 +97,7 @@ impl Finished {
             result: Err(Failure::Api(ApiError::new(ErrorKind::Api, message).with_class(Class::Permanent))),
             others: Vec::new(),
             attempts: Vec::new(),
+            notes: Vec::new(),
             begun,
             took: clock::now().since(begun),
             exhausted: None,
@@ -107,33 +115,6 @@ impl Finished {
 pub struct Shared {
     pub core: Arc<Core>,
     pub table: Py<PyAny>,
-}
-
-/// What there is to tell of a call that is over. Most stories nobody asks for: Python's records are made when somebody does.
-pub struct Story {
-    attempts: Vec<Attempt>,
-    begun: Instant,
-    /// What the attempts' targets are.
-    legs: Arc<[Arc<LegCore>]>,
-    told: PyOnceLock<Py<PyAny>>,
-    /// Which alternative answered: 0 is the primary.
-    pub alternative: u16,
-    /// Seconds from the call to its end, retries and waits included.
-    pub seconds: f64,
-}
-
-impl Story {
-    /// One that was told before.
-    pub fn retold(attempts: Py<PyAny>, alternative: u16, seconds: f64) -> Story {
-        let told = PyOnceLock::new();
-        let _ = Python::attach(|py| told.set(py, attempts));
-        Story { attempts: Vec::new(), begun: Instant::NEVER, legs: Arc::default(), told, alternative, seconds }
-    }
-
-    /// The attempts, in order.
-    pub fn attempts(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
-        self.told.get_or_try_init(py, || raise::attempts(py, &self.attempts, &self.legs, self.begun).map(Bound::unbind))
-    }
 }
 
 impl Shared {
@@ -158,6 +139,8 @@ impl Shared {
         let others = finished.others.iter().map(|o| raise::failure(py, o, &self.core, table, None)).collect();
         let attempts = raise::attempts(py, &finished.attempts, &self.core.legs, finished.begun)?;
         raise::tell(py, &error, others, &attempts, finished.exhausted, model.unwrap_or("the call"));
+        // As above.
+        let _ = error.value(py).setattr("story", story::steps(py, &finished.notes)?);
         Ok(error)
     }
 
@@ -175,7 +158,8 @@ impl Shared {
             vectors.append(PyList::new(py, vector.iter().map(|x| f64::from(*x)))?)?;
         }
         let tokens = reply.usage.as_ref().map_or(0, |u| u.prompt_tokens);
-        let fields = (vectors, reply.model, tokens, attempts, finished.took.as_secs_f64(), reply.request_id);
+        let steps = story::steps(py, &finished.notes)?;
+        let fields = (vectors, reply.model, tokens, attempts, finished.took.as_secs_f64(), reply.request_id, steps);
         Ok(ours(py, &EMBEDDED, "seawall.llm", "EmbeddingsReply")?.call1(fields)?.unbind())
     }
 
@@ -226,14 +210,8 @@ impl Shared {
 
     /// The story of a finished call.
     pub fn story(&self, finished: &mut Finished) -> Story {
-        Story {
-            alternative: finished.attempts.last().map_or(0, |a| a.target.0),
-            seconds: finished.took.as_secs_f64(),
-            attempts: std::mem::take(&mut finished.attempts),
-            begun: finished.begun,
-            legs: self.core.legs.clone(),
-            told: PyOnceLock::new(),
-        }
+        let (attempts, notes) = (std::mem::take(&mut finished.attempts), std::mem::take(&mut finished.notes));
+        Story::new(attempts, notes, finished.begun, finished.took, self.core.legs.clone())
     }
 
     /// The exception of a failed stream.
@@ -346,7 +324,7 @@ impl Route {
     /// `table` is where exception classes are looked up; `function` is what retry states and logs name. `on_interrupt` is for
     /// streams that say nothing else.
     #[new]
-    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None))]
+    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None, monitor=None))]
     #[allow(clippy::too_many_arguments)] // one per argument
     fn new(
         py: Python<'_>,
@@ -356,6 +334,7 @@ impl Route {
         deadline: Option<f64>,
         function: Option<Py<PyAny>>,
         on_interrupt: Option<Bound<'_, PyAny>>,
+        monitor: Option<Py<Monitor>>,
     ) -> PyResult<Route> {
         let Some(first) = legs.first() else { return Err(configuration(py, "a route needs a model")) };
         if legs.len() > MOST {
@@ -396,9 +375,12 @@ impl Route {
         }
         let (plan, rules, names, stages) = builder.finish(root);
         let announces = stages.iter().any(|stage| stage.hooks.is_some());
-        let foreign = Arc::new(Listeners::new(stages, names.clone(), table.clone_ref(py), function));
-        let legs = legs.iter().map(|l| l.get().core.clone()).collect();
-        let core = Arc::new(Core { plan, legs, rules, names, foreign: Some(foreign.clone()), announces });
+        let is_counted = monitor.is_some();
+        let foreign = Arc::new(Listeners::new(stages, names.clone(), table.clone_ref(py), function, monitor));
+        let pipeline = first.get().name();
+        let legs: Arc<[Arc<LegCore>]> = legs.iter().map(|l| l.get().core.clone()).collect();
+        let sources = legs.iter().map(|leg| Source::of(&pipeline, &leg.model, &leg.endpoint.place())).collect();
+        let core = Arc::new(Core { plan, legs, rules, names, sources, is_counted, foreign: Some(foreign.clone()), announces });
         let on_interrupt = on_interrupt.map_or(Ok(OnInterrupt::Error), |word| self::on_interrupt(py, &word))?;
         Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign, on_interrupt })
     }

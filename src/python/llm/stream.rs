@@ -3,7 +3,8 @@
 use super::bridge::{self, Parker, Sender, Tie};
 use super::progress::AttemptEvent;
 use super::reply::Chunk;
-use super::route::{Finished, Shared, Story};
+use super::route::{Finished, Shared};
+use super::story::Story;
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
 use crate::engine::{Instant, Outcome};
@@ -235,6 +236,7 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
             let outcome = drive.host.keep_end(call, end);
             drive.stream_ended(call, outcome);
         }
+        drive.host.read(&stream);
         drop(stream);
         turn = drive.advance().await?;
     }
@@ -371,6 +373,12 @@ impl Stream {
     #[getter]
     fn attempts(&self, py: Python<'_>) -> PyResult<Option<&Py<PyAny>>> {
         self.story.get().map(|story| story.attempts(py)).transpose()
+    }
+
+    /// What policies did in its course, in order, once the stream is over; `None` before.
+    #[getter]
+    fn story(&self, py: Python<'_>) -> PyResult<Option<&Py<PyAny>>> {
+        self.story.get().map(|story| story.steps(py)).transpose()
     }
 
     /// Which alternative answered (0 is the primary), once the stream is over.

@@ -1,0 +1,128 @@
+//! How a guarded call ends: what the caller gets, and what everybody else is told.
+
+use super::compiled::Callee;
+use super::errors;
+use super::flight::{Flight, Interrupt};
+use super::log;
+use super::monitor;
+use super::policies::circuit_breaker::short_repr;
+use super::story::Story;
+use crate::drive::clock;
+use crate::engine::{Execution, Instant, Outcome};
+use crate::stats::{Record, Source, Word};
+use crate::telemetry::{self, Call};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+impl Flight {
+    /// What the monitor, and whoever hears of all calls, are told of the call; nothing where nobody is.
+    fn told(&self, py: Python<'_>, attempts: u32, error: Option<&str>, now: Instant) -> Option<Call> {
+        // What seawall does for itself is no call of the program's.
+        let is_heard = telemetry::is_on() && !log::is_our_own(&self.name(py));
+        if self.compiled.monitor.is_none() && !is_heard {
+            return None;
+        }
+        let source = if self.compiled.source == Source::NONE { Source::of(&self.name(py), "", "") } else { self.compiled.source };
+        let record = Record {
+            ok: error.is_none(),
+            attempts,
+            retries: self.course().retries,
+            fallback: error.is_none() && self.course().fell_back,
+            latency_ns: now.0.saturating_sub(self.course().begun.0),
+            first_token_ns: self.diary.first_item_ns(),
+            error: error.map_or(Word::NONE, Word::of),
+            source,
+            ..Record::default()
+        };
+        let mut call = Call { operation: "call", is_stream: record.first_token_ns > 0, record, ..Call::default() };
+        if is_heard {
+            call.begun_ns = clock::unix(self.course().begun);
+            call.requests = self.diary.requests(py, source);
+            call.notes = self.diary.notes(py, &self.diary.places(|stage| self.place(py, stage)));
+        }
+        Some(call)
+    }
+
+    /// Tells them.
+    fn tell(&self, call: &Call, now: Instant) -> Result<(), Interrupt> {
+        telemetry::ended(call);
+        match &self.compiled.monitor {
+            Some(monitor) => monitor::record(monitor, call.record, now).map_err(|interrupt| *interrupt),
+            None => Ok(()),
+        }
+    }
+
+    /// What the caller gets: the value, or the exception with its notes.
+    pub fn finish(&mut self, py: Python<'_>, outcome: Outcome, execution: &Execution) -> PyResult<Py<PyAny>> {
+        let error = match outcome {
+            Outcome::Value(_) | Outcome::Stream(_) => None,
+            failed => self.exception(py, &failed),
+        };
+        let kind = error.as_ref().map(|e| e.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string()));
+        let now = clock::now();
+        self.diary.cut(now);
+        let call = self.told(py, execution.calls(), kind.as_deref(), now);
+        let story = self.story_told(py)?;
+        self.compiled.tally.end(self, execution, now, kind, story.as_ref().map(|story| story.clone_ref(py)));
+        call.map_or(Ok(()), |call| self.tell(&call, now))?;
+        let error = match (outcome, error) {
+            (Outcome::Value(ticket) | Outcome::Stream(ticket), _) => return Ok(self.value(py, ticket).unbind()),
+            (_, Some(error)) => error,
+            // It was let go although somebody still asks for it.
+            (_, None) => return Err(PyRuntimeError::new_err("seawall has lost the error of this call; please report this")),
+        };
+        let others: Vec<Py<PyAny>> = execution.attached().iter().filter_map(|o| self.exception(py, o)).map(Bound::unbind).collect();
+        let mut notes = Vec::new();
+        if let Some((attempts, span, reason)) = self.exhausted
+            && (attempts > 1 || reason != crate::policies::retry::reason::FINAL)
+        {
+            let plural = if attempts == 1 { "" } else { "s" };
+            notes.push(format!("{attempts} attempt{plural} in {:.1} s, pipeline '{}' ({reason})", span.as_secs_f64(), self.name(py)));
+        }
+        if !others.is_empty() {
+            let kinds: Vec<String> =
+                others.iter().map(|o| o.bind(py).get_type().name().map_or_else(|_| "?".into(), |n| n.to_string())).collect();
+            notes.push(format!(
+                "{} alternative{} failed too: {}",
+                others.len(),
+                if others.len() == 1 { "" } else { "s" },
+                kinds.join(", ")
+            ));
+        }
+        let exception = &error;
+        if !notes.is_empty() {
+            errors::annotate(exception, &notes.join("; "));
+        }
+        if !others.is_empty() {
+            errors::attach_alternatives(exception, PyTuple::new(py, others)?);
+        }
+        if let Some(story) = story {
+            // An exception that takes no attributes goes without its story.
+            let _ = exception.setattr(intern!(py, "story"), story);
+        }
+        Err(PyErr::from_value(error))
+    }
+
+    /// Its story, where there is one.
+    fn story_told(&mut self, py: Python<'_>) -> PyResult<Option<Py<Story>>> {
+        if !self.diary.is_worth_telling() {
+            return Ok(None);
+        }
+        let diary = std::mem::take(&mut self.diary);
+        let places = diary.places(|stage| self.place(py, stage));
+        Py::new(py, Story::new(diary, places, self.targets(py))).map(Some)
+    }
+
+    /// What its targets are called.
+    fn targets(&self, py: Python<'_>) -> Vec<String> {
+        let name = |callee: &Callee| match callee {
+            Callee::Primary | Callee::Raise(_) | Callee::Prompt(_) => short_repr(self.function(py)),
+            Callee::Function(function) => short_repr(function.bind(py)),
+            Callee::Runnable(runnable) => runnable.bind(py).get_type().name().map_or_else(|_| "?".into(), |name| name.to_string()),
+            Callee::Value(_) => "a value".to_owned(),
+        };
+        self.compiled.callees.iter().map(name).collect()
+    }
+}

@@ -1,0 +1,264 @@
+//! The story of a guarded call: its attempts and what policies did, kept cheaply, and made into Python's records for whoever asks.
+
+use super::errors::ours;
+use crate::engine::{Event, Instant, StageId, Target};
+use crate::events::Name;
+use crate::stats::{Source, Word};
+use crate::telemetry::{Note, Request};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyTuple, PyType};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::Duration;
+
+/// So many attempts, and things that policies did, are kept of a call; of what is more the middle goes.
+const MOST: usize = 64;
+
+fn kept<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == MOST {
+        list.remove(MOST / 2);
+    }
+    list.push(item);
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// One attempt that is over.
+struct Tried {
+    target: Target,
+    started: Instant,
+    took: Duration,
+    /// The class of its exception; a time limit has none.
+    error: Option<Py<PyType>>,
+    status: Option<u16>,
+    is_cut: bool,
+    waited: Option<Duration>,
+}
+
+/// One thing that a policy did.
+struct Noted {
+    at: Instant,
+    name: Name,
+    stage: StageId,
+    number: u32,
+    span: Duration,
+    reason: &'static str,
+    error: Option<Py<PyType>>,
+}
+
+/// What a call remembers for its story.
+#[derive(Default)]
+pub struct Diary {
+    begun: Instant,
+    tried: Vec<Tried>,
+    noted: Vec<Noted>,
+    /// When the attempt under way began, as near as is known without another look at the clock.
+    mark: Instant,
+    first_item: Instant,
+    target: AtomicU16,
+    is_open: AtomicBool,
+}
+
+fn class_name(py: Python<'_>, class: &Py<PyType>) -> Word {
+    class.bind(py).name().map_or(Word::of("?"), |name| Word::of(&name.to_string_lossy()))
+}
+
+impl Diary {
+    /// The call begins.
+    pub fn begin(&mut self, now: Instant) {
+        (self.begun, self.mark) = (now, now);
+    }
+
+    /// An attempt begins.
+    pub fn started(&self, target: Target) {
+        self.target.store(target.0, Ordering::Relaxed);
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    /// The attempt under way is over.
+    pub fn ended(&mut self, now: Instant, error: Option<&Bound<'_, PyAny>>) {
+        if !std::mem::take(self.is_open.get_mut()) {
+            return;
+        }
+        let status = error.and_then(|error| error.getattr_opt(intern!(error.py(), "status_code")).ok().flatten()?.extract().ok());
+        let error = error.map(|error| error.get_type().unbind());
+        self.tried(now, error, status, false);
+    }
+
+    /// No attempt is under way any more: one that was, was cut by a time limit.
+    pub fn cut(&mut self, now: Instant) {
+        if std::mem::take(self.is_open.get_mut()) {
+            self.tried(now, None, None, true);
+        }
+    }
+
+    fn tried(&mut self, now: Instant, error: Option<Py<PyType>>, status: Option<u16>, is_cut: bool) {
+        let (target, started, took) = (Target(*self.target.get_mut()), self.mark, now.since(self.mark));
+        kept(&mut self.tried, Tried { target, started, took, error, status, is_cut, waited: None });
+        self.mark = now;
+    }
+
+    /// The wait that was scheduled at that time follows the last attempt.
+    pub fn waits(&mut self, at: Instant, wait: Duration) {
+        if let Some(last) = self.tried.last_mut() {
+            last.waited = Some(wait);
+        }
+        self.mark = at.after(wait);
+    }
+
+    /// A policy did something.
+    pub fn note(&mut self, event: &Event, error: Option<Py<PyType>>) {
+        let (at, name, stage, number, span, reason) = (event.at, event.name, event.stage, event.number, event.span, event.reason);
+        kept(&mut self.noted, Noted { at, name, stage, number, span, reason, error });
+    }
+
+    /// The first item of a stream is there.
+    pub fn first_item(&mut self, now: Instant) {
+        if self.first_item == Instant::default() {
+            self.first_item = now;
+        }
+    }
+
+    /// From the call's beginning to the first item of its stream, in nanoseconds; 0 without one.
+    pub fn first_item_ns(&self) -> u64 {
+        self.first_item.0.saturating_sub(self.begun.0)
+    }
+
+    /// Whether it is more than one success, or one refusal, at once.
+    pub fn is_worth_telling(&self) -> bool {
+        self.tried.len() + self.noted.len() > 1 || self.tried.iter().any(|tried| tried.is_cut || tried.error.is_some())
+    }
+
+    /// Where things happened, each once.
+    pub fn places(&self, name: impl Fn(StageId) -> String) -> Vec<(StageId, Word)> {
+        let mut places: Vec<(StageId, Word)> = Vec::new();
+        for noted in &self.noted {
+            if !places.iter().any(|(stage, _)| *stage == noted.stage) {
+                places.push((noted.stage, Word::of(&name(noted.stage))));
+            }
+        }
+        places
+    }
+
+    /// The attempts as everybody is told of them.
+    pub fn requests(&self, py: Python<'_>, source: Source) -> Vec<Request> {
+        let request = |tried: &Tried| Request {
+            source,
+            started_ns: nanos(tried.started.since(self.begun)),
+            took_ns: Some(nanos(tried.took)),
+            error: match &tried.error {
+                Some(class) => class_name(py, class),
+                None if tried.is_cut => Word::of("CallTimeoutError"),
+                None => Word::NONE,
+            },
+            status: tried.status,
+            request_id: None,
+            waited_ns: tried.waited.map(nanos),
+        };
+        self.tried.iter().map(request).collect()
+    }
+
+    /// What policies did, as everybody is told of it.
+    pub fn notes(&self, py: Python<'_>, places: &[(StageId, Word)]) -> Vec<Note> {
+        let place = |stage| places.iter().find(|(known, _)| *known == stage).map_or(Word::NONE, |(_, place)| *place);
+        let note = |noted: &Noted| Note {
+            at_ns: nanos(noted.at.since(self.begun)),
+            name: noted.name,
+            place: place(noted.stage),
+            number: noted.number,
+            span_ns: nanos(noted.span),
+            reason: noted.reason,
+            error: noted.error.as_ref().map_or(Word::NONE, |class| class_name(py, class)),
+        };
+        self.noted.iter().map(note).collect()
+    }
+
+    fn rows<'py>(&self, py: Python<'py>, of: &[String]) -> PyResult<Bound<'py, PyAny>> {
+        static ATTEMPTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let rows = PyList::empty(py);
+        for tried in &self.tried {
+            let outcome = match &tried.error {
+                Some(class) => class_name(py, class).as_str(),
+                None if tried.is_cut => "CallTimeoutError",
+                None => "ok",
+            };
+            let of = of.get(tried.target.0 as usize).map(String::as_str);
+            let (started, took) = (tried.started.since(self.begun).as_secs_f64(), tried.took.as_secs_f64());
+            let waited = tried.waited.map(|wait| wait.as_secs_f64());
+            rows.append((of, tried.target.0, started, took, outcome, tried.status, None::<&str>, waited))?;
+        }
+        ours(py, &ATTEMPTS, "seawall._attempts", "attempts")?.call1((rows,))
+    }
+}
+
+/// The story of a guarded call that is over: a sequence of its steps, made when somebody asks.
+#[pyclass(frozen, sequence, module = "seawall")]
+pub struct Story {
+    diary: Diary,
+    places: Vec<(StageId, Word)>,
+    /// What the targets are called.
+    targets: Vec<String>,
+    steps: PyOnceLock<Py<PyAny>>,
+}
+
+impl Story {
+    pub fn new(diary: Diary, places: Vec<(StageId, Word)>, targets: Vec<String>) -> Story {
+        Story { diary, places, targets, steps: PyOnceLock::new() }
+    }
+
+    fn told(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
+        self.steps.get_or_try_init(py, || steps(py, &self.diary.notes(py, &self.places)).map(Bound::unbind))
+    }
+}
+
+#[pymethods]
+impl Story {
+    /// The attempts made, in order; compares with a number as their count.
+    #[getter]
+    fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.diary.rows(py, &self.targets)
+    }
+
+    /// What policies did, in order.
+    #[getter]
+    fn steps(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
+        self.told(py)
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.told(py)?.bind(py).try_iter()?.into_any())
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.told(py)?.bind(py).len()
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, at: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.told(py)?.bind(py).get_item(at)
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let told = py.import("seawall._story")?.getattr("Told")?;
+        (told, (self.attempts(py)?, self.told(py)?)).into_pyobject(py)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.told(py)?.bind(py).repr()?.to_string())
+    }
+}
+
+/// What policies did, in order.
+pub fn steps<'py>(py: Python<'py>, notes: &[Note]) -> PyResult<Bound<'py, PyAny>> {
+    static STEPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let rows = PyList::empty(py);
+    for note in notes {
+        let error = note.error.is_some().then(|| note.error.as_str());
+        let place = note.place.as_str();
+        rows.append((seconds(note.at_ns), note.name.as_str(), place, note.number, seconds(note.span_ns), note.reason, error))?;
+    }
+    ours(py, &STEPS, "seawall._story", "steps")?.call1((rows,))
+}
