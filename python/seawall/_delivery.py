@@ -22,9 +22,18 @@ from typing import Any
 from seawall import _seawall, _worker
 from seawall._classify import classify
 from seawall._guarded import kind
+from seawall._known_errors import CLASSES
 from seawall._monitoring import Alert
 from seawall._word import shown
-from seawall.errors import CircuitBreakerError, ConfigurationError, ConfigurationTypeError, SeawallError
+from seawall.errors import (
+    APIError,
+    APIStatusError,
+    CircuitBreakerError,
+    ConfigurationError,
+    ConfigurationTypeError,
+    Rejected,
+    SeawallError,
+)
 
 _log = logging.getLogger("seawall.sinks")
 
@@ -39,6 +48,27 @@ AT_EXIT = 2.0
 
 class DeliveryError(SeawallError):
     """A sink could not deliver an alert, for now. Its text is logged, so that it must hold no secret."""
+
+
+class _Failure(Exception):
+    """What a sink raised, without its text, which may hold the sink's address: breakers remember and show what failed last."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(told(error))
+        self.failure = _class(error)
+        # How long to wait, if a server said so.
+        self.response = getattr(error, "response", None)
+
+
+def _class(error: BaseException) -> str:
+    return error.failure if isinstance(error, _Failure) else classify(error)
+
+
+def _again(error: BaseException) -> bool:
+    """Whether the same delivery may come off if it is tried again: not where a server answered that it will not."""
+    if isinstance(error, (Rejected, APIStatusError)):
+        return CLASSES[_class(error)].retry is True
+    return CLASSES[_class(error)].retry is not False
 
 
 class Line:
@@ -56,7 +86,7 @@ class Line:
         self._job: _Job | None = None
         self._jobs: queue.SimpleQueue[_Job] | None = None
         name = f"seawall.sinks {self.label}"
-        retry = _seawall.Retry(ATTEMPTS, on=Exception, wait=_seawall.wait_exponential_jitter(0.5, 8))
+        retry = _seawall.Retry(ATTEMPTS, on=_again, wait=_seawall.wait_exponential_jitter(0.5, 8))
         # One alert's attempts and one more.
         breaker = _seawall.CircuitBreaker(
             ATTEMPTS + 1, REST, name=name, recovery_backoff=_seawall.wait_exponential(REST, LONGEST_REST, min=REST)
@@ -145,7 +175,7 @@ class Line:
             self._rest = _worker.loop().call_later(span, again)
 
     def _failed(self, error: BaseException) -> None:
-        is_kept = isinstance(error, DeliveryError) or classify(error) in ("transient", "rate_limited")
+        is_kept = isinstance(error, DeliveryError) or _class(error) in ("transient", "rate_limited")
         if not is_kept:
             # Its own fault, or that of the sink's settings: it must not stand in the others' way.
             self._current = None
@@ -170,9 +200,12 @@ class Line:
             given = await self._aside(alert)
             if isinstance(given, Awaitable):
                 await given
-        except (KeyboardInterrupt, SystemExit) as error:
-            # It would end the worker.
-            raise RuntimeError(f"the sink raised {type(error).__name__}") from None
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # an interrupt would end the worker
+            if isinstance(error, (DeliveryError, _Failure)) or (is_ours(self.sink) and isinstance(error, APIError)):
+                raise
+            raise _Failure(error) from None
 
     async def _aside(self, alert: Alert) -> Any:
         """Runs a sink that blocks, in a thread of its own. One that outlasts its time is waited for by the next attempt, not run again."""
@@ -253,9 +286,14 @@ def line(sink: Callable[[Alert], Any]) -> Line:
         return found
 
 
+def is_ours(sink: Any) -> bool:
+    """Whether it is one of `seawall.sinks`, which show no secret."""
+    return getattr(type(sink), "_is_ours", False) is True
+
+
 def label(sink: Any) -> str:
     """A sink as logs name it; never what it was made with."""
-    if getattr(type(sink), "_is_ours", False):
+    if is_ours(sink):
         return repr(sink)
     name = getattr(sink, "__qualname__", None)
     return name if isinstance(name, str) else type(sink).__qualname__
@@ -263,7 +301,7 @@ def label(sink: Any) -> str:
 
 def told(error: BaseException) -> str:
     """An error as logs show it: its kind and status. Its text may hold a sink's address."""
-    if isinstance(error, DeliveryError):
+    if isinstance(error, (DeliveryError, _Failure)):
         return str(error)
     status = getattr(error, "status_code", None)
     return f"{type(error).__name__} {status}" if isinstance(status, int) else type(error).__name__

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import string
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -268,21 +269,24 @@ class Apprise:
 _APPRISE_KINDS = {"normal": "SUCCESS", "warning": "WARNING", "critical": "FAILURE", "emergency": "FAILURE"}
 
 
+# Those that apprise, and what it sends by, write to.
+_TALKATIVE = ("apprise", "urllib3.connectionpool", "urllib3.util.retry")
+
+
 class _Quiet:
-    """What apprise logs meanwhile in this thread is dropped: it shows addresses whole, and seawall says what failed."""
+    """What is logged for apprise meanwhile in this thread is dropped: it shows addresses whole, and seawall says what failed."""
 
     def __enter__(self) -> None:
-        import threading
-
         self._thread = threading.get_ident()
-        self._logger = logging.getLogger("apprise")
-        self._logger.addFilter(self.keeps)
+        for name in _TALKATIVE:
+            logging.getLogger(name).addFilter(self.keeps)
 
     def keeps(self, record: logging.LogRecord) -> bool:
         return record.thread != self._thread
 
     def __exit__(self, *raised: object) -> None:
-        self._logger.removeFilter(self.keeps)
+        for name in _TALKATIVE:
+            logging.getLogger(name).removeFilter(self.keeps)
 
 
 class Sentry:

@@ -144,8 +144,10 @@ impl Rules {
     /// The level of a metric that is at `held` now. `is_open` says whether there is an incident.
     pub(super) fn judge(&self, metric: Metric, held: Level, seen: &Seen<'_>, window_size: Option<usize>, is_open: bool) -> Level {
         let (row, rule) = (metric.row(), self.of(metric));
-        // Where nothing is known nothing has changed: no calls are no proof that it works again.
-        let Some(value) = (row.value)(seen) else { return held };
+        let Some(value) = (row.value)(seen) else {
+            // No calls are no proof that it works again; calls of another kind are none that it does not.
+            return if seen.window.total == 0 { held } else { Level::Normal };
+        };
         let now = Rule::level(rule.limits, metric, value);
         if row.unit == Unit::Calls {
             // One success proves that it is no outage, so there is nothing to hold on to.

@@ -17,7 +17,7 @@ impl Alert {
     /// The alert as one line.
     pub fn text(&self, language: Language) -> String {
         let parts: Vec<String> = self.readings.iter().map(|reading| part(reading, self.kind, language)).collect();
-        let parts = parts.join(", ");
+        let parts = if parts.is_empty() { "-".to_owned() } else { parts.join(", ") };
         let word = match (language, self.kind) {
             (Language::English, Kind::Resolved) => return format!("ALERT resolved: {parts}"),
             (Language::Chinese, Kind::Resolved) => return format!("✅ 告警解除: {parts}"),

@@ -61,7 +61,9 @@ def test_reminders_come_while_an_incident_lasts_and_not_after(heard, seawall_clo
         seawall_clock.advance(600)
     recover(monitor)
     seawall_clock.advance(6000)
-    assert told(heard) == [("raised", "emergency", False)] + [("reminder", "emergency", False)] * 3 + [("resolved", "normal", False)]
+    assert told(heard) == [("raised", "emergency", False)] + [("reminder", "emergency", False)] * 3 + [
+        ("resolved", "normal", False)
+    ]
     assert caplog.messages[1] == "[gpt-4] ALERT continues (emergency): total outage, 5 failures in a row"
     assert caplog.records[1].alert_kind == "reminder" and caplog.records[1].alert_metrics == {"outage": 5}
 
@@ -131,7 +133,7 @@ def test_guarded_calls_set_alarms_too(seawall_clock, heard):
 def test_a_forked_child_rings_its_own_alarms(forking):
     program = (
         forking
-        + '''
+        + """
 import threading
 from seawall import Monitor, Rule
 monitor = Monitor(10, rules=[Rule("outage", emergency=5, hold=3600)], remind_every=0.01)
@@ -149,7 +151,7 @@ def work():
 
 assert forked(work) == 0
 print("well")
-'''
+"""
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "well\n", done.stderr
@@ -226,7 +228,9 @@ def test_silences_add_up(seawall_clock, heard):
     assert len(heard) == 1
 
 
-@pytest.mark.parametrize("until", [time.time() + 3600, datetime.now() + timedelta(hours=1), datetime.now(timezone.utc) + timedelta(hours=1)])
+@pytest.mark.parametrize(
+    "until", [time.time() + 3600, datetime.now() + timedelta(hours=1), datetime.now(timezone.utc) + timedelta(hours=1)]
+)
 def test_a_silence_may_have_an_end_in_place_of_a_duration(until):
     silence = MonitoringSystem().silence(until=until)
     assert 3500 < silence.remaining < 3601 and silence.until == pytest.approx(time.time() + 3600, abs=60)
