@@ -171,25 +171,26 @@ impl Monitor {
         state.window.push(entry);
         state.lifetime.add(&entry.record);
         state.failures_in_a_row = if entry.record.ok { 0 } else { state.failures_in_a_row + 1 };
-        if state.rules.needs_tail() {
-            state.tail.look(&state.window);
+        let is_new = state.rules.needs_tail() && state.tail.look(&state.window);
+        if state.failures_in_a_row == 0 && !is_new && !state.incident.is_busy() && state.rules.is_calm(state.window.tally()) {
+            return None;
         }
-        let was_busy = state.incident.is_busy();
-        let (incident, moment) = state.look(now, entry.at_ns);
-        let mut alert = incident.observe(&moment);
-        if was_busy || state.incident.is_busy() {
-            self.after(state, &mut alert, now);
-        }
-        alert
+        self.judge(state, now, entry.at_ns)
     }
 
-    /// What is to be done after a record while anything is wrong.
-    #[cold]
-    fn after(&self, state: &mut State, alert: &mut Option<Alert>, now: Instant) {
-        if let Some(alert) = alert {
-            state.keep(alert);
+    /// Judges the newest record.
+    #[inline(never)]
+    fn judge(&self, state: &mut State, now: Instant, at_ns: u64) -> Option<Alert> {
+        let was_busy = state.incident.is_busy();
+        let (incident, moment) = state.look(now, at_ns);
+        let mut alert = incident.observe(&moment);
+        if was_busy || state.incident.is_busy() {
+            if let Some(alert) = &mut alert {
+                state.keep(alert);
+            }
+            self.due.store(state.due(now).0, Ordering::Relaxed);
         }
-        self.due.store(state.due(now).0, Ordering::Relaxed);
+        alert
     }
 
     /// As [`Monitor::record`], for a success at once with nothing else to tell.

@@ -71,8 +71,8 @@ pub(super) struct Incident {
     calmer: usize,
     /// How often it was told that it is better.
     eased: u32,
-    /// Whether any number is bad or has been just now.
-    is_busy: bool,
+    /// Metrics whose number is bad or has been just now, a bit for each.
+    busy: u32,
 }
 
 impl Incident {
@@ -85,11 +85,7 @@ impl Incident {
     }
 
     /// Judges the newest record.
-    #[inline]
     pub fn observe(&mut self, moment: &Moment<'_>) -> Option<Alert> {
-        if !self.is_busy && moment.seen.failures_in_a_row == 0 && moment.rules.is_calm(moment.seen.window) {
-            return None;
-        }
         self.judge(moment, true)
     }
 
@@ -109,9 +105,13 @@ impl Incident {
     fn judge(&mut self, moment: &Moment<'_>, is_call: bool) -> Option<Alert> {
         let is_open = self.level > Level::Normal;
         let mut worst = Level::Normal;
-        self.is_busy = false;
-        for (at, track) in self.tracks.iter_mut().enumerate() {
-            let metric = METRICS[at].metric;
+        // Those that have no limits any more, too, until they are quiet.
+        let mut left = moment.rules.asked() | self.busy;
+        self.busy = 0;
+        while left != 0 {
+            let at = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let (metric, track) = (METRICS[at].metric, &mut self.tracks[at]);
             let rule = moment.rules.of(metric);
             let raw = match is_call || moment.moves.is_some() {
                 true => moment.rules.judge(metric, track.raw, &moment.seen, moment.window_size, is_open),
@@ -120,7 +120,7 @@ impl Incident {
             track.observe(raw, rule.hold, rule.clear_hold, moment.now);
             worst = worst.max(track.level);
             self.involved[at] |= track.level > Level::Normal;
-            self.is_busy |= !track.is_quiet();
+            self.busy |= u32::from(!track.is_quiet()) << at;
         }
         self.level = worst;
         let kind = match (is_open, worst) {
@@ -199,11 +199,14 @@ impl Incident {
     /// Whether any number is bad or has been just now.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        self.is_busy
+        self.busy != 0
     }
 
     /// When a level changes next without a call; [`Instant::NEVER`]: none does.
     pub fn turns_at(&self, rules: &Rules) -> Instant {
+        if !rules.has_holds() {
+            return Instant::NEVER;
+        }
         let turns = self.tracks.iter().zip(&METRICS).flat_map(|(track, row)| {
             let rule = rules.of(row.metric);
             (0..3).filter_map(move |at| track.turns(at, rule.hold, rule.clear_hold))

@@ -64,6 +64,10 @@ pub struct Rules {
     rules: [Rule; COUNT],
     /// Up to this mean latency no rule can find fault with calls that all succeeded at once; `None`: some always can.
     calm_ns: Option<u64>,
+    /// Those that have limits, a bit for each.
+    asked: u32,
+    /// Whether any of them has to last before it is said, or to be over for a while.
+    has_holds: bool,
     /// Whether any rule is about percentiles.
     needs_tail: bool,
     /// Whether any rule is about what calls that succeed at once have, too.
@@ -80,7 +84,8 @@ impl Default for Rules {
 
 impl Rules {
     fn new(rules: [Rule; COUNT]) -> Rules {
-        let mut rules = Rules { rules, calm_ns: None, needs_tail: false, is_restless: false, remind_every: None };
+        let mut rules =
+            Rules { rules, calm_ns: None, asked: 0, has_holds: false, needs_tail: false, is_restless: false, remind_every: None };
         rules.look();
         rules
     }
@@ -88,6 +93,8 @@ impl Rules {
     fn look(&mut self) {
         let slow = self.rules[Metric::AvgLatency as usize].limits.into_iter().fold(NEVER, f64::min);
         let bad_at_zero = |(row, rule): (&super::level::Row, &Rule)| !row.is_low_bad && rule.limits.iter().any(|limit| *limit <= 0.0);
+        self.asked = self.rules.iter().enumerate().map(|(at, rule)| u32::from(rule.is_asked_for()) << at).sum();
+        self.has_holds = self.rules.iter().any(|rule| !rule.hold.is_zero() || !rule.clear_hold.is_zero());
         let adds_up = |metric: Metric| matches!(metric, Metric::FirstToken | Metric::Tokens | Metric::Cost);
         self.is_restless = self.rules.iter().zip(&METRICS).any(|(rule, row)| adds_up(row.metric) && rule.is_asked_for());
         self.needs_tail = self.rules.iter().zip(&METRICS).any(|(rule, row)| row.metric.is_of_the_tail() && rule.is_asked_for());
@@ -122,6 +129,18 @@ impl Rules {
         self.set(metric, Rule { limits: [warning, critical, NEVER], ..*self.of(metric) });
     }
 
+    /// The metrics that have limits, a bit for each.
+    #[inline]
+    pub(super) fn asked(&self) -> u32 {
+        self.asked
+    }
+
+    /// Whether time alone can change a level.
+    #[inline]
+    pub(super) fn has_holds(&self) -> bool {
+        self.has_holds
+    }
+
     /// Whether percentiles have to be known.
     #[inline]
     pub(super) fn needs_tail(&self) -> bool {
@@ -136,7 +155,6 @@ impl Rules {
         window.errors == 0
             && window.retried == 0
             && window.fallbacks == 0
-            && !self.needs_tail
             && !self.is_restless
             && window.latency_ns <= u128::from(calm_ns) * u128::from(window.total)
     }

@@ -14,12 +14,18 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// After each record.
+    /// After each record. Whether it has looked.
     #[inline]
-    pub fn look(&mut self, window: &Window) {
+    pub fn look(&mut self, window: &Window) -> bool {
         match self.left {
-            0 => self.renew(window),
-            _ => self.left -= 1,
+            0 => {
+                self.renew(window);
+                true
+            }
+            _ => {
+                self.left -= 1;
+                false
+            }
         }
     }
 
