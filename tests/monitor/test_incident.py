@@ -63,7 +63,9 @@ def test_a_total_outage_is_told_before_the_tenth_failed_call_by_a_guard_too(sim,
     sim.on("gpt-4", faults.overloaded())
     from seawall import Pipeline, Retry
 
-    guarded = Pipeline(Retry(2), monitor=monitor)(ChatOpenAI(model="gpt-4", api_key="sk-test", base_url=sim.base_url, max_retries=0).invoke)
+    guarded = Pipeline(Retry(2), monitor=monitor)(
+        ChatOpenAI(model="gpt-4", api_key="sk-test", base_url=sim.base_url, max_retries=0).invoke
+    )
     for _ in range(20):
         with pytest.raises(Exception, match="503|529"):
             guarded("hello")
