@@ -82,7 +82,9 @@ class Line:
         self._queue: deque[Alert] = deque()
         self._current: Alert | None = None
         self._is_failing = self._is_full = self._is_running = False
+        # What ends its rest, and when.
         self._rest: Any = None
+        self._rested = 0
         self._job: _Job | None = None
         self._jobs: queue.SimpleQueue[_Job] | None = None
         name = f"seawall.sinks {self.label}"
@@ -117,7 +119,7 @@ class Line:
     @property
     def is_resting(self) -> bool:
         """Whether the sink failed so often that it is left alone for now."""
-        return self._rest is not None
+        return self._rest is not None and _seawall.clock_now() < self._rested
 
     def forget(self) -> None:
         """In a forked child: what waits is the parent's to deliver."""
@@ -167,6 +169,7 @@ class Line:
             self._begin()
 
         span = REST if seconds is None else seconds
+        self._rested = _seawall.clock_now() + round(span * 1e9)
         if _seawall.clock_stands():
             from seawall import _virtual_time
 

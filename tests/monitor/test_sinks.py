@@ -510,7 +510,9 @@ for _ in range(5):
     parent.record(False)
 with seawall.testing.no_waits():
     assert _delivery.flush(60, resting=False)
-assert _delivery.pending() == 1
+for _ in range(10):
+    parent.record(True)
+assert _delivery.pending() > 1
 
 def work():
     assert _delivery.pending() == 0
@@ -522,7 +524,7 @@ def work():
 
 for _ in range(3):
     assert forked(work) == 0
-assert _delivery.pending() == 1
+assert _delivery.pending() > 1
 print("well")
 os._exit(0)
 """

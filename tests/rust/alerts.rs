@@ -296,6 +296,19 @@ fn an_end_that_was_silenced_is_told_after_it_and_before_what_is_new() {
 }
 
 #[test]
+fn what_was_silenced_in_between_is_no_part_of_the_story() {
+    let monitor = Monitor::new(5);
+    (0..5).for_each(|_| drop(monitor.record(0, call(false))));
+    let id = monitor.silence(at(100), None);
+    let half = (0..40).filter_map(|turn| monitor.record(1, call(turn % 2 == 0))).collect::<Vec<_>>();
+    assert_eq!(kinds(&half), [(Kind::Deescalated, Level::Critical)]);
+    (0..10).for_each(|_| drop(monitor.record(2, call(true))));
+    monitor.end_silence(id);
+    let told = monitor.tick(at(3), 3);
+    assert_eq!(told.iter().map(|alert| (alert.kind, alert.previous)).collect::<Vec<_>>(), [(Kind::Resolved, Level::Emergency)]);
+}
+
+#[test]
 fn a_silence_that_changed_nothing_ends_without_a_word() {
     let monitor = Monitor::new(10);
     (0..5).for_each(|_| drop(monitor.record(0, call(false))));
