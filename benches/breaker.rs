@@ -221,7 +221,7 @@ fn rows(turns: u64) -> Vec<Row> {
         let monitor = Monitor::new(window);
         let record = move |_| {
             once(turns, |turn| {
-                black_box(monitor.passed(black_box(turn), black_box(40), Source::NONE));
+                black_box(monitor.passed(black_box(Instant(turn)), turn, black_box(40), Source::NONE));
             })
         };
         row(format!("monitor, window of {window}, a success"), Box::new(record));

@@ -57,10 +57,11 @@ from seawall._words import (
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
 if TYPE_CHECKING:
-    from seawall import dashboard, telemetry, testing
+    from seawall import dashboard, sinks, telemetry, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._explain import Explanation, explain
     from seawall._prices import Price, prices
+    from seawall._rules import Rule
     from seawall._sdk import resilient
 
 __version__ = "0.1.0"
@@ -71,12 +72,14 @@ _LATER = {
     "testing": "testing",
     "dashboard": "dashboard",
     "telemetry": "telemetry",
+    "sinks": "sinks",
     "CircuitEvent": "_circuit_reports",
     "CircuitMetrics": "_circuit_reports",
     "Explanation": "_explain",
     "Price": "_prices",
     "explain": "_explain",
     "prices": "_prices",
+    "Rule": "_rules",
     "resilient": "_sdk",
 }
 
@@ -112,6 +115,7 @@ __all__ = [
     "Prompt",
     "Rejected",
     "Retry",
+    "Rule",
     "SeawallError",
     "Timeout",
     "after_log",
@@ -140,6 +144,7 @@ __all__ = [
     "retry_if_exception_type",
     "retry_if_not_exception_type",
     "retry_if_result",
+    "sinks",
     "stop_after_attempt",
     "stop_after_delay",
     "stop_all",

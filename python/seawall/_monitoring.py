@@ -17,19 +17,19 @@ LOG_LEVELS = {"normal": logging.INFO, "warning": logging.WARNING, "critical": lo
 
 
 class Alert(NamedTuple):
-    """One moment of an incident: it was raised, it escalated, or it is resolved."""
+    """One moment of an incident: it was raised, its level changed, it lasts, or it is resolved."""
 
     kind: str
-    """`raised`, `escalated` or `resolved`."""
+    """`raised`, `escalated`, `deescalated`, `reminder` or `resolved`."""
     level: str
     """How bad it is now: `normal`, `warning`, `critical` or `emergency`."""
     previous: str
-    """How bad it was one call earlier."""
+    """The level that the alert before told."""
     peak: str
     """The worst level of the incident so far."""
     metrics: dict[str, float]
-    """What is over its limit (of a resolved incident: what was), with its value: `error_rate` and `retry_rate` as
-    shares from 0 to 1, `avg_latency` in seconds, `outage` as failures in a row."""
+    """What is over its limit (of a resolved incident: what was), with its value: rates as shares from 0 to 1, latencies in
+    seconds, `outage` as failures in a row."""
     limits: dict[str, float]
     """The limit of each of those metrics."""
     calls: int
@@ -44,6 +44,14 @@ class Alert(NamedTuple):
     """The monitor's name."""
     message: str
     """All this as one line of text."""
+    silenced: bool = False
+    """Whether it came while alerts were silenced: it was told to nobody."""
+
+    def _line(self) -> str:
+        return self.message if self.name is None else f"[{self.name}] {self.message}"
+
+    def _fields_for_logs(self) -> dict[str, Any]:
+        return {f"alert_{name}": value for name, value in zip(self._fields, self, strict=True) if name != "message"}
 
     def __str__(self) -> str:
         return self.message
@@ -55,9 +63,13 @@ class Alert(NamedTuple):
 
 
 def publish(alert: Alert, callbacks: Iterable[Callable[[Alert], object]]) -> None:
-    """Log an alert and hand it to the callbacks; what a callback raises is logged and goes no further."""
-    line = alert.message if alert.name is None else f"[{alert.name}] {alert.message}"
-    logger.log(LOG_LEVELS[alert.level], "%s", line)
+    """Log an alert and hand it to the callbacks, which for sinks put it into queues; unless it is silenced.
+
+    What a callback raises is logged and goes no further. The one door for alerts, from whatever thread.
+    """
+    if alert.silenced:
+        return
+    logger.log(LOG_LEVELS[alert.level], "%s", alert._line(), extra=alert._fields_for_logs())
     for callback in callbacks:
         try:
             callback(alert)

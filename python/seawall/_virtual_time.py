@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -95,6 +96,8 @@ def moved() -> None:
             _alarms.remove(each)
     for each in due:
         each.go_off()
+    if alarms := sys.modules.get("seawall._alarms"):
+        alarms.ring()
 
 
 def released() -> None:
@@ -106,6 +109,8 @@ def released() -> None:
     for each in left:
         if not math.isinf(each.at):
             _on_loop(each.loop, each.loop.call_later, max(0.0, (each.at - now) / 1e9), each.ring)
+    if alarms := sys.modules.get("seawall._alarms"):
+        alarms.clock_runs()
 
 
 def call_later(loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], Any]) -> Alarm:

@@ -127,11 +127,11 @@ fn failure(failed: &Failed) -> Failure {
 fn limits() -> Limits {
     let usual = Rules::default();
     let of = |metric| {
-        let limits = usual.limits(metric);
-        (limits.warning, limits.critical)
+        let [warning, critical, _] = usual.of(metric).limits;
+        (warning, critical)
     };
     Limits {
-        minimum_calls: usual.minimum,
+        minimum_calls: usual.of(Metric::ErrorRate).minimum,
         error_rate: of(Metric::ErrorRate),
         retry_rate: of(Metric::RetryRate),
         latency: of(Metric::AvgLatency),

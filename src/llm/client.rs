@@ -265,6 +265,11 @@ impl Client {
         }
     }
 
+    /// Sends a request as it is.
+    pub(super) async fn execute(&self, request: reqwest::Request) -> reqwest::Result<Response> {
+        self.http.execute(request).await
+    }
+
     /// Sends a request up to the response's head; a status that is no success is an error.
     pub(super) async fn send(&self, endpoint: &Endpoint, request: Request, accept: HeaderValue) -> Result<(Response, Origin), ApiError> {
         let mut secrets = endpoint.secrets().clone();
@@ -302,7 +307,7 @@ impl Client {
         let (place, model) = (origin.endpoint.place(), origin.model.as_deref().unwrap_or_default());
         debug!(target: TARGET, place, model, path = &*origin.path, bytes = size, "request");
         let begun = clock::now();
-        let sent = self.http.execute(sent).await;
+        let sent = self.execute(sent).await;
         let took = clock::now().since(begun).as_secs_f64();
         let mut response = match sent {
             Ok(response) => response,

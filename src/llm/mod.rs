@@ -33,4 +33,5 @@ pub mod stream;
 mod transport;
 pub mod usage;
 pub mod watch;
+pub mod webhook;
 mod wire;

@@ -7,8 +7,12 @@ use super::level::{Level, Metric};
 pub enum Kind {
     /// It began.
     Raised,
-    /// It became worse than anything said about it before.
+    /// It became worse than what was said last.
     Escalated,
+    /// It has been better than what was said last for long.
+    Deescalated,
+    /// It lasts, and nothing has changed.
+    Reminder,
     /// It is over.
     Resolved,
 }
@@ -19,6 +23,8 @@ impl Kind {
         match self {
             Kind::Raised => "raised",
             Kind::Escalated => "escalated",
+            Kind::Deescalated => "deescalated",
+            Kind::Reminder => "reminder",
             Kind::Resolved => "resolved",
         }
     }
@@ -33,7 +39,7 @@ pub struct Reading {
     pub level: Level,
     /// Its value: a share from 0 to 1, seconds, or failures in a row.
     pub value: f64,
-    /// The highest limit that it went over; when all is well again, the lowest one that there is.
+    /// The limit of its level; when all is well again, the first one that there is.
     pub limit: f64,
 }
 
@@ -44,7 +50,7 @@ pub struct Alert {
     pub kind: Kind,
     /// How bad it is now: the worst of all metrics.
     pub level: Level,
-    /// How bad it was one call earlier.
+    /// The level that the alert before told.
     pub previous: Level,
     /// The worst level of the incident so far.
     pub peak: Level,
@@ -52,10 +58,12 @@ pub struct Alert {
     pub readings: Vec<Reading>,
     /// Number of the incident, from 1.
     pub incident: u64,
-    /// When the incident began, on the recorder's clock.
+    /// When the incident began, Unix time.
     pub since_ns: u64,
-    /// When this was noticed.
+    /// When this was noticed, Unix time.
     pub at_ns: u64,
     /// Calls in the window.
     pub calls: u64,
+    /// Made while alerts were silenced: kept, and told to nobody.
+    pub is_silenced: bool,
 }

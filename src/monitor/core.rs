@@ -1,12 +1,16 @@
 //! The monitor: one latch around a window, its sums and the state of the incident.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::alert::Alert;
 use super::incident::{Incident, Moment};
-use super::level::{Level, Metric};
+use super::level::{Level, Metric, Seen};
 use super::rules::Rules;
+use super::silence::{Silence, Silences};
+use super::tail::Tail;
 use super::window::{Span, Window};
+use crate::engine::Instant;
 use crate::stats::{Entry, Held, Latch, Record, Slot, Source, Tally};
 
 /// How many past alerts are kept.
@@ -16,6 +20,8 @@ const KEPT_ALERTS: usize = 100;
 #[derive(Debug)]
 pub struct Monitor {
     state: Latch<State>,
+    /// When something is to be told without a call, in nanoseconds of the engine's clock.
+    due: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -24,7 +30,9 @@ struct State {
     lifetime: Tally,
     failures_in_a_row: u64,
     rules: Rules,
+    tail: Tail,
     incident: Incident,
+    silences: Silences,
     alerts: VecDeque<Alert>,
 }
 
@@ -50,7 +58,9 @@ impl State {
             lifetime: Tally::default(),
             failures_in_a_row: 0,
             rules,
+            tail: Tail::default(),
             incident: Incident::default(),
+            silences: Silences::default(),
             alerts: VecDeque::new(),
         }
     }
@@ -65,7 +75,63 @@ impl State {
         }
     }
 
-    fn keep(&mut self, alert: &Alert) {
+    /// What one look at things is made with, and the incident that it is for.
+    #[inline]
+    fn look(&mut self, now: Instant, at_ns: u64) -> (&mut Incident, Moment<'_>) {
+        let seen = Seen { window: self.window.tally(), failures_in_a_row: self.failures_in_a_row, tail: self.tail.seconds() };
+        let (window_size, moves) = (self.window.most(), self.window.moves());
+        let moment = Moment { rules: &self.rules, seen, window_size, moves, now, at_ns };
+        (&mut self.incident, moment)
+    }
+
+    fn due(&self, now: Instant) -> Instant {
+        // What a window over a time lets go may change things, too.
+        let moves = self.window.moves().filter(|_| self.incident.is_busy()).map_or(Instant::NEVER, |every| now.after(every));
+        moves.min(self.told_next())
+    }
+
+    fn told_next(&self) -> Instant {
+        match self.silences.is_on() {
+            true => self.silences.due().min(self.incident.turns_at(&self.rules)),
+            false => self.incident.due(&self.rules),
+        }
+    }
+
+    /// What time alone has brought until now.
+    fn pass(&mut self, now: Instant, at_ns: u64) -> Vec<Alert> {
+        let mut told = Vec::new();
+        self.window.advance(at_ns);
+        if self.window.moves().is_some() && self.rules.needs_tail() {
+            self.tail.renew(&self.window);
+        }
+        let (incident, moment) = self.look(now, at_ns);
+        let changed = incident.pass(&moment);
+        self.add(&mut told, changed);
+        let number = self.incident.number();
+        if let Some((ended, known)) = self.silences.over(now, number) {
+            self.add(&mut told, ended.map(|alert| Alert { at_ns, ..alert }));
+            let (incident, moment) = self.look(now, at_ns);
+            let missed = incident.retell(known, &moment);
+            self.add(&mut told, missed);
+        }
+        // Nobody is reminded of what is silenced.
+        if !self.silences.is_on() {
+            let (incident, moment) = self.look(now, at_ns);
+            let again = incident.remind(&moment);
+            self.add(&mut told, again);
+        }
+        told
+    }
+
+    fn add(&mut self, told: &mut Vec<Alert>, alert: Option<Alert>) {
+        if let Some(mut alert) = alert {
+            self.keep(&mut alert);
+            told.push(alert);
+        }
+    }
+
+    fn keep(&mut self, alert: &mut Alert) {
+        self.silences.mark(alert);
         if self.alerts.len() == KEPT_ALERTS {
             self.alerts.pop_front();
         }
@@ -81,7 +147,7 @@ impl Monitor {
 
     /// A monitor with rules of one's own.
     pub fn with_rules(window: impl Into<Span>, rules: Rules) -> Self {
-        Monitor { state: Latch::new(State::new(window.into(), rules)) }
+        Monitor { state: Latch::new(State::new(window.into(), rules)), due: AtomicU64::new(Instant::NEVER.0) }
     }
 
     #[inline]
@@ -89,35 +155,83 @@ impl Monitor {
         self.state.hold()
     }
 
-    /// Counts one finished call; `now_ns` is the Unix time in nanoseconds and only labels what it stamps. An alert is
-    /// returned, not published: that is for the caller to do, and no lock is held any more.
+    /// Counts one finished call; `now_ns` is the time in nanoseconds and stamps it too. An alert is returned, not published:
+    /// that is for the caller to do, and no lock is held any more. So is what [`Monitor::due`] says.
     pub fn record(&self, now_ns: u64, record: Record) -> Option<Alert> {
-        self.record_entry(Entry { at_ns: now_ns, record, given_seconds: f64::NAN })
+        self.record_entry(Instant(now_ns), Entry { at_ns: now_ns, record, given_seconds: f64::NAN })
     }
 
-    /// As [`Monitor::record`], for a call whose latency was measured as a float that is to be shown again unchanged.
+    /// As [`Monitor::record`], for a call whose latency was measured as a float that is to be shown again unchanged, stamped with
+    /// the Unix time.
     // Always inlined: where most of an entry is known, most of this is nothing.
     #[inline(always)]
-    pub fn record_entry(&self, entry: Entry) -> Option<Alert> {
+    pub fn record_entry(&self, now: Instant, entry: Entry) -> Option<Alert> {
         let mut guard = self.state();
         let state = &mut *guard;
         state.window.push(entry);
         state.lifetime.add(&entry.record);
         state.failures_in_a_row = if entry.record.ok { 0 } else { state.failures_in_a_row + 1 };
-        let alert = state.incident.observe(&Moment {
-            rules: &state.rules,
-            window: state.window.tally(),
-            window_size: state.window.calls_at_most(state.rules.minimum),
-            failures_in_a_row: state.failures_in_a_row,
-            now_ns: entry.at_ns,
-        })?;
-        state.keep(&alert);
-        Some(alert)
+        let is_new = state.rules.needs_tail() && state.tail.look(&state.window);
+        if state.failures_in_a_row == 0 && !is_new && !state.incident.is_busy() && state.rules.is_calm(state.window.tally()) {
+            return None;
+        }
+        self.judge(state, now, entry.at_ns)
+    }
+
+    /// Judges the newest record.
+    #[inline(never)]
+    fn judge(&self, state: &mut State, now: Instant, at_ns: u64) -> Option<Alert> {
+        let was_busy = state.incident.is_busy();
+        let (incident, moment) = state.look(now, at_ns);
+        let mut alert = incident.observe(&moment);
+        if was_busy || state.incident.is_busy() {
+            if let Some(alert) = &mut alert {
+                state.keep(alert);
+            }
+            self.due.store(state.due(now).0, Ordering::Relaxed);
+        }
+        alert
     }
 
     /// As [`Monitor::record`], for a success at once with nothing else to tell.
-    pub fn passed(&self, now_ns: u64, latency_ns: u64, source: Source) -> Option<Alert> {
-        self.record_entry(Entry { at_ns: now_ns, record: Record::passed(latency_ns, source), given_seconds: f64::NAN })
+    pub fn passed(&self, now: Instant, at_ns: u64, latency_ns: u64, source: Source) -> Option<Alert> {
+        self.record_entry(now, Entry { at_ns, record: Record::passed(latency_ns, source), given_seconds: f64::NAN })
+    }
+
+    /// When [`Monitor::tick`] has something to tell although no call is recorded; [`Instant::NEVER`] is never.
+    #[inline]
+    pub fn due(&self) -> Instant {
+        Instant(self.due.load(Ordering::Relaxed))
+    }
+
+    /// What time alone has brought: a level that has lasted long enough, a reminder, the end of a silence. To be published as
+    /// those of [`Monitor::record`] are.
+    pub fn tick(&self, now: Instant, at_ns: u64) -> Vec<Alert> {
+        let mut state = self.state();
+        let told = state.pass(now, at_ns);
+        self.due.store(state.due(now).0, Ordering::Relaxed);
+        told
+    }
+
+    /// Alerts are kept and told to nobody until then. Gives the silence's number.
+    pub fn silence(&self, until: Instant, reason: Option<String>) -> u64 {
+        let mut state = self.state();
+        let id = state.silences.begin(until, reason);
+        self.due.store(state.told_next().min(self.due()).0, Ordering::Relaxed);
+        id
+    }
+
+    /// Ends a silence before its time; what it held back is for [`Monitor::tick`] to tell. `false`: it was over before.
+    pub fn end_silence(&self, id: u64) -> bool {
+        let mut state = self.state();
+        let was_on = state.silences.end(id);
+        self.due.store(state.told_next().min(self.due()).0, Ordering::Relaxed);
+        was_on
+    }
+
+    /// The silences that last.
+    pub fn silences(&self, now: Instant) -> Vec<Silence> {
+        self.state().silences.active(now)
     }
 
     /// The numbers at that time, all of one moment.
@@ -177,16 +291,23 @@ impl Monitor {
         self.state().rules.clone()
     }
 
+    /// Puts other rules in place of all; the next record is judged by them.
+    pub fn set_rules(&self, rules: Rules) {
+        self.state().rules = rules;
+    }
+
     /// Moves a limit, as [`Rules::set_limit`] says; the next record is judged by it.
     pub fn set_limit(&self, metric: Metric, critical: f64) {
         self.state().rules.set_limit(metric, critical);
     }
 
-    /// Forgets everything but the rules and begins again with such a window.
+    /// Forgets everything but rules and silences and begins again with such a window.
     pub fn restart(&self, window: impl Into<Span>) {
         let mut state = self.state();
-        let fresh = State::new(window.into(), state.rules.clone());
+        let silences = state.silences.fresh();
+        let fresh = State { silences, ..State::new(window.into(), state.rules.clone()) };
         let dropped = std::mem::replace(&mut *state, fresh);
+        self.due.store(state.told_next().0, Ordering::Relaxed);
         drop(state);
         drop(dropped);
     }

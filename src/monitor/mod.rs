@@ -6,14 +6,17 @@ mod incident;
 mod level;
 mod prices;
 mod rules;
+mod silence;
+mod tail;
 mod text;
 mod window;
 
 pub use self::core::{Monitor, Snapshot};
 pub use alert::{Alert, Kind, Reading};
-pub use level::{Level, Metric};
+pub use level::{Level, METRICS, Metric, Row, Seen, Unit};
 pub use prices::{Price, price, prices, set_prices};
-pub use rules::{Limits, Rules};
+pub use rules::{Rule, Rules};
+pub use silence::Silence;
 pub use text::Language;
 pub use window::Span;
 

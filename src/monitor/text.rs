@@ -1,7 +1,7 @@
 //! Alerts in words.
 
 use super::alert::{Alert, Kind, Reading};
-use super::level::{Level, Metric};
+use super::level::{Level, Metric, Unit};
 
 /// The language of the words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,14 +17,22 @@ impl Alert {
     /// The alert as one line.
     pub fn text(&self, language: Language) -> String {
         let parts: Vec<String> = self.readings.iter().map(|reading| part(reading, self.kind, language)).collect();
-        let parts = parts.join(", ");
-        match (language, self.kind) {
-            (Language::English, Kind::Raised) => format!("ALERT ({}): {parts}", self.level.name()),
-            (Language::English, Kind::Escalated) => format!("ALERT escalated ({}): {parts}", self.level.name()),
-            (Language::English, Kind::Resolved) => format!("ALERT resolved: {parts}"),
-            (Language::Chinese, Kind::Raised) => format!("⚠️  告警: {parts}（{}）", chinese(self.level)),
-            (Language::Chinese, Kind::Escalated) => format!("⚠️  告警升级: {parts}（{}）", chinese(self.level)),
-            (Language::Chinese, Kind::Resolved) => format!("✅ 告警解除: {parts}"),
+        let parts = if parts.is_empty() { "-".to_owned() } else { parts.join(", ") };
+        let word = match (language, self.kind) {
+            (Language::English, Kind::Resolved) => return format!("ALERT resolved: {parts}"),
+            (Language::Chinese, Kind::Resolved) => return format!("✅ 告警解除: {parts}"),
+            (Language::English, Kind::Raised) => "",
+            (Language::English, Kind::Escalated) => " escalated",
+            (Language::English, Kind::Deescalated) => " de-escalated",
+            (Language::English, Kind::Reminder) => " continues",
+            (Language::Chinese, Kind::Raised) => "",
+            (Language::Chinese, Kind::Escalated) => "升级",
+            (Language::Chinese, Kind::Deescalated) => "降级",
+            (Language::Chinese, Kind::Reminder) => "持续",
+        };
+        match language {
+            Language::English => format!("ALERT{word} ({}): {parts}", self.level.name()),
+            Language::Chinese => format!("⚠️  告警{word}: {parts}（{}）", chinese(self.level)),
         }
     }
 }
@@ -41,24 +49,22 @@ fn chinese(level: Level) -> &'static str {
 fn part(reading: &Reading, kind: Kind, language: Language) -> String {
     let Reading { metric, value, limit, .. } = *reading;
     let over = kind != Kind::Resolved;
-    let percent = value * 100.0;
-    match language {
-        Language::English => match metric {
-            Metric::Outage if over => format!("total outage, {value} failures in a row"),
-            Metric::Outage => "calls succeed again".to_owned(),
-            Metric::ErrorRate => format!("error rate {percent:.2}% (limit {:.2}%)", limit * 100.0),
-            Metric::RetryRate => format!("retry rate {percent:.2}% (limit {:.2}%)", limit * 100.0),
-            Metric::AvgLatency => format!("mean latency {value:.2}s (limit {limit:.2}s)"),
-        },
-        Language::Chinese => {
-            let high = if over { "过高" } else { "" };
-            match metric {
-                Metric::Outage if over => format!("服务完全不可用 连续失败{value}次"),
-                Metric::Outage => "服务已恢复".to_owned(),
-                Metric::ErrorRate => format!("错误率{high} {percent:.2}%"),
-                Metric::RetryRate => format!("重试率{high} {percent:.2}%"),
-                Metric::AvgLatency => format!("平均延迟{high} {value:.2}秒"),
-            }
-        }
+    let row = metric.row();
+    let bad = match (over, row.is_low_bad) {
+        (false, _) => "",
+        (true, true) => "过低",
+        (true, false) => "过高",
+    };
+    match (language, row.unit) {
+        (Language::English, _) if metric == Metric::Outage && over => format!("total outage, {value} failures in a row"),
+        (Language::English, _) if metric == Metric::Outage => "calls succeed again".to_owned(),
+        (Language::Chinese, _) if metric == Metric::Outage && over => format!("服务完全不可用 连续失败{value}次"),
+        (Language::Chinese, _) if metric == Metric::Outage => "服务已恢复".to_owned(),
+        (Language::English, Unit::Share) => format!("{} {:.2}% (limit {:.2}%)", row.english, value * 100.0, limit * 100.0),
+        (Language::English, Unit::Seconds) => format!("{} {value:.2}s (limit {limit:.2}s)", row.english),
+        (Language::English, Unit::Calls | Unit::Number) => format!("{} {value} (limit {limit})", row.english),
+        (Language::Chinese, Unit::Share) => format!("{}{bad} {:.2}%", row.chinese, value * 100.0),
+        (Language::Chinese, Unit::Seconds) => format!("{}{bad} {value:.2}秒", row.chinese),
+        (Language::Chinese, Unit::Calls | Unit::Number) => format!("{}{bad} {value}", row.chinese),
     }
 }

@@ -1,6 +1,7 @@
 //! What a monitor looks at: the last calls, or the calls of the last seconds.
 
-use crate::stats::{CountWindow, Entry, Slot, Tally, Timeline};
+use crate::stats::{CountWindow, Entry, Histogram, Slot, Tally, Timeline};
+use std::time::Duration;
 
 /// How many parts a window over a time has: what is seen is the span, less at most a sixtieth of it.
 const PARTS: usize = 60;
@@ -65,12 +66,32 @@ impl Window {
         }
     }
 
-    /// How many calls it can hold; one over a time, as many as there are, and at least those that a rule needs.
+    /// How many calls it can hold; `None`: as many as come in its time.
     #[inline]
-    pub fn calls_at_most(&self, minimum: u64) -> usize {
+    pub fn most(&self) -> Option<usize> {
         match self {
-            Window::Calls(window) => window.size(),
-            Window::Time(window) => window.sum().total.max(minimum) as usize,
+            Window::Calls(window) => Some(window.size()),
+            Window::Time(_) => None,
+        }
+    }
+
+    /// How often time alone changes what it holds; `None`: never.
+    #[inline]
+    pub fn moves(&self) -> Option<Duration> {
+        match self {
+            Window::Calls(_) => None,
+            Window::Time(window) => Some(Duration::from_nanos(window.width_ns())),
+        }
+    }
+
+    /// The distribution of the latencies, in nanoseconds.
+    pub fn latencies(&self) -> Histogram {
+        match self {
+            Window::Calls(window) => window.entries().map(|entry| entry.record.latency_ns).collect(),
+            Window::Time(window) => window.slots().fold(Histogram::default(), |mut all, (_, slot)| {
+                all.merge(&slot.latencies);
+                all
+            }),
         }
     }
 

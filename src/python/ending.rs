@@ -3,6 +3,7 @@
 use super::compiled::Callee;
 use super::errors;
 use super::flight::{Flight, Interrupt};
+use super::log;
 use super::monitor;
 use super::policies::circuit_breaker::short_repr;
 use super::story::Story;
@@ -18,7 +19,8 @@ use pyo3::types::PyTuple;
 impl Flight {
     /// What the monitor, and whoever hears of all calls, are told of the call; nothing where nobody is.
     fn told(&self, py: Python<'_>, attempts: u32, error: Option<&str>, now: Instant) -> Option<Call> {
-        let is_heard = telemetry::is_on() || self.trace.is_some();
+        // What seawall does for itself is no call of the program's.
+        let is_heard = (telemetry::is_on() || self.trace.is_some()) && !log::is_our_own(&self.name(py));
         if self.compiled.monitor.is_none() && !is_heard {
             return None;
         }
@@ -50,7 +52,7 @@ impl Flight {
             trace.ended(call);
         }
         match &self.compiled.monitor {
-            Some(monitor) => monitor::record(monitor.get(), call.record, now).map_err(|interrupt| *interrupt),
+            Some(monitor) => monitor::record(monitor, call.record, now).map_err(|interrupt| *interrupt),
             None => Ok(()),
         }
     }

@@ -467,6 +467,9 @@ impl Flight {
         }
         let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
         let name = self.place(py, event.stage);
+        if log::is_our_own(&name) {
+            return log::event(py, event, &name, error.as_ref());
+        }
         if recorded {
             virtual_time::record(py, event, &name, error.as_ref())?;
         }

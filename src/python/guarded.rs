@@ -9,6 +9,7 @@ use super::event_loop;
 use super::flight::{Flight, Way};
 use super::generator::Generator;
 use super::inline::Inline;
+use super::log;
 use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
@@ -364,7 +365,7 @@ pub fn settle(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
     if telemetry::is_on() {
         telemetry::passed(clock::unix(pass.begun()), latency_ns, compiled.source);
     }
-    monitor::passed(watch.get(), latency_ns, now, compiled.source).map(|()| true)
+    monitor::passed(watch, latency_ns, now, compiled.source).map(|()| true)
 }
 
 /// The same without a monitor, where all calls are told.
@@ -374,6 +375,8 @@ fn heard(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
     let settled = compiled.plan.settle(pass, &|| now);
     if settled {
         compiled.tally.pass();
+    }
+    if settled && !log::is_our_own(compiled.source.pipeline().as_str()) {
         telemetry::passed(clock::unix(pass.begun()), now.0.saturating_sub(pass.begun().0), compiled.source);
     }
     Ok(settled)

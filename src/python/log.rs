@@ -41,6 +41,12 @@ pub fn status_of(error: &Bound<'_, PyAny>) -> PyResult<Option<u16>> {
     Ok(status.and_then(|status| status.extract().ok()))
 }
 
+/// Whether it is a part of seawall's own that works in the background, as the delivery of alerts: it says itself what matters, once,
+/// and its events are for those who look closely.
+pub fn is_our_own(name: &str) -> bool {
+    name.starts_with("seawall.")
+}
+
 /// Whether the logger lets events of that severity through.
 pub fn is_heard(py: Python<'_>, severity: Severity) -> PyResult<bool> {
     logger(py)?.call_method1(intern!(py, "isEnabledFor"), (level(severity),))?.is_truthy()
@@ -48,10 +54,10 @@ pub fn is_heard(py: Python<'_>, severity: Severity) -> PyResult<bool> {
 
 /// Tells an event of the pipeline or breaker `name` to recorders, and to the log if anybody hears it.
 pub fn event(py: Python<'_>, event: &Event, name: &str, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-    if trial::is_recorded() {
+    if trial::is_recorded() && !is_our_own(name) {
         virtual_time::record(py, event, name, error)?;
     }
-    let severity = event.name.kind().severity;
+    let severity = if is_our_own(name) { Severity::Debug } else { event.name.kind().severity };
     if is_heard(py, severity)? { say(py, event, severity, name, error) } else { Ok(()) }
 }
 
@@ -84,7 +90,8 @@ pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error:
 
 /// Logs a line about `name` that is no event of a call; `text` is made only if somebody listens.
 pub fn line(py: Python<'_>, event: Name, name: &str, text: impl FnOnce() -> String) -> PyResult<()> {
-    let (level, logger) = (level(event.kind().severity), logger(py)?);
+    let severity = if is_our_own(name) { Severity::Debug } else { event.kind().severity };
+    let (level, logger) = (level(severity), logger(py)?);
     if logger.call_method1("isEnabledFor", (level,))?.is_truthy()? { write(logger, level, event.as_str(), name, text()) } else { Ok(()) }
 }
 

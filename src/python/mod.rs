@@ -1,5 +1,6 @@
 //! The extension module `seawall._seawall`: the only place that names pyo3. It converts, it never decides.
 
+mod alerts;
 mod async_generator;
 mod bare;
 mod compiled;
@@ -92,6 +93,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     waits::register(m)?;
     virtual_time::register(m)?;
     llm::register(m)?;
+    alerts::register(m)?;
     monitor::register(m)?;
     m.add_class::<dashboard::Dashboard>()?;
     m.add_class::<monitoring_system::MonitoringSystem>()?;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::alerts;
 use super::convert::{self, quoted};
 use super::errors::{configuration, picture};
 use super::judge::function_at_once;
@@ -9,12 +10,12 @@ use super::slots;
 use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDelta, PyDict, PyInt, PyType};
+use pyo3::types::{PyBool, PyDelta, PyDict, PyInt, PyList, PyType};
 
 use crate::drive::clock;
 use crate::engine::Instant;
 use crate::llm::route::on_a_thread;
-use crate::monitor::{Alert, Entry, Histogram, Language, Monitor as Core, Record, Slot, Source, Span, Tally, Word};
+use crate::monitor::{Alert, Entry, Histogram, Language, Monitor as Core, Record, Rules, Slot, Source, Span, Tally, Word};
 use crate::stats::Sums;
 use crate::telemetry::known::MONITORS;
 use crate::telemetry::{Call, Listener};
@@ -96,29 +97,41 @@ fn now_ns() -> u64 {
 ///     window: how many of the last calls count, an int of 1 to 10,000,000 (default 100); or the calls of how many of the last
 ///         seconds, a float or timedelta.
 ///     name: what is watched; shown in alerts and in the repr.
+///     rules: `seawall.Rule`s, or dicts of what they are made with; each takes the place of the default of its metric.
+///     remind_every: seconds or timedelta; while an incident lasts, it is told again so often (default: never).
+///     sinks: where alerts go, besides the log; see `add_sink`.
 ///
 /// Recording costs the same at every window size and is safe from any thread. One incident gives one alert when it
-/// starts, one when it becomes worse and one when it is over: to the logger `seawall.monitor`, to `alerts` and to the
-/// callbacks of `on_alert`. The limits are 5 % (warning) and 10 % (critical) of errors, 3 % and 5 % of calls that were
-/// retried, 2 s and 5 s of mean latency, judged from 10 calls on; five failures in a row are an emergency.
+/// starts, one when its level changes and one when it is over: to the logger `seawall.monitor`, to `alerts`, to the
+/// callbacks of `on_alert` and to the sinks. The limits are 5 % (warning) and 10 % (critical) of errors, 3 % and 5 % of calls
+/// that were retried, 2 s and 5 s of mean latency, judged from 10 calls on; five failures in a row are an emergency.
 ///
-/// A copy (pickle, deepcopy) has the same window size, name and callbacks, and starts empty: the counts belong
+/// A copy (pickle, deepcopy) has the same window size, name, rules, sinks and callbacks, and starts empty: the counts belong
 /// to the object that saw the calls.
 ///
 /// Raises `ConfigurationError` for arguments that cannot be meant.
-#[pyclass(frozen, subclass, module = "seawall")]
+#[pyclass(frozen, subclass, weakref, module = "seawall")]
 pub struct Monitor {
     pub(super) core: Arc<Core>,
     name: Option<String>,
     language: Language,
     callbacks: Mutex<Vec<Py<PyAny>>>,
+    alarm: alerts::Alarm,
 }
 
 impl Monitor {
-    pub(super) fn with(window: Span, name: Option<String>, language: Language) -> Self {
-        let core = Arc::new(Core::new(window));
+    pub(super) fn with(window: Span, name: Option<String>, language: Language, rules: Rules, callbacks: Vec<Py<PyAny>>) -> Self {
+        let core = Arc::new(Core::with_rules(window, rules));
         MONITORS.add(&core, &Arc::new(name.clone().map_or_else(OnceLock::new, OnceLock::from)));
-        Monitor { core, name, language, callbacks: Mutex::new(Vec::new()) }
+        Monitor { core, name, language, callbacks: Mutex::new(callbacks), alarm: alerts::Alarm::unset() }
+    }
+
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub fn alarm(&self) -> &alerts::Alarm {
+        &self.alarm
     }
 
     fn callbacks(&self) -> MutexGuard<'_, Vec<Py<PyAny>>> {
@@ -148,6 +161,7 @@ impl Monitor {
         fields.set_item("timestamp", alert.at_ns as f64 / 1e9)?;
         fields.set_item("name", self.name.as_deref())?;
         fields.set_item("message", alert.text(self.language))?;
+        fields.set_item("silenced", alert.is_silenced)?;
         glue(py)?.getattr("Alert")?.call((), Some(&fields))
     }
 }
@@ -157,7 +171,7 @@ fn glue(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
 }
 
 /// Logs an alert and hands it to the monitor's callbacks. Must be called with no lock held.
-fn publish(py: Python<'_>, monitor: &Monitor, alert: &Alert) -> PyResult<()> {
+pub fn publish(py: Python<'_>, monitor: &Monitor, alert: &Alert) -> PyResult<()> {
     glue(py)?.call_method1("publish", (monitor.alert(py, alert)?, monitor.callback_list(py)))?;
     Ok(())
 }
@@ -206,11 +220,20 @@ fn sums<'py>(py: Python<'py>, tally: &Tally) -> PyResult<Bound<'py, PyDict>> {
 #[pymethods]
 impl Monitor {
     #[new]
-    #[pyo3(signature = (window=None, name=None))]
-    fn new(window: Option<&Bound<'_, PyAny>>, name: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+    #[pyo3(signature = (window=None, name=None, *, rules=None, remind_every=None, sinks=None))]
+    fn new(
+        py: Python<'_>,
+        window: Option<&Bound<'_, PyAny>>,
+        name: Option<&Bound<'_, PyAny>>,
+        rules: Option<&Bound<'_, PyAny>>,
+        remind_every: Option<&Bound<'_, PyAny>>,
+        sinks: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
         let window = window.map_or(Ok(Span::Calls(100)), |window| window_of("window", window))?;
         let name = convert::optional("name", name, convert::text)?;
-        Ok(Monitor::with(window, name, Language::English))
+        let outlets = |_: &str, sinks: &Bound<'_, PyAny>| py.import("seawall._delivery")?.call_method1("outlets", (sinks,))?.extract();
+        let callbacks = convert::optional("sinks", sinks, outlets)?.unwrap_or_default();
+        Ok(Monitor::with(window, name, Language::English, alerts::rules(py, rules, remind_every)?, callbacks))
     }
 
     /// Counts one finished call.
@@ -275,8 +298,10 @@ impl Monitor {
 
     /// The numbers at this moment: sums and rates over the window, latencies in seconds (percentiles within 2 %),
     /// `level`, and under `lifetime` the sums over all calls ever recorded. Rates and latencies are None without calls.
-    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (now, whole) = self.core.whole(now_ns());
+    fn snapshot<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        alerts::catch_up(slf)?;
+        let py = slf.py();
+        let (now, whole) = slf.get().core.whole(now_ns());
         let numbers = sums(py, &now.window)?;
         quantiles(&numbers, &whole)?;
         numbers.set_item("consecutive_failures", now.failures_in_a_row)?;
@@ -294,7 +319,80 @@ impl Monitor {
         Ok(callback.unbind())
     }
 
-    /// Forgets all calls, alerts and totals; limits and callbacks stay.
+    /// Has alerts delivered to a sink: one of `seawall.sinks`, or any function of an alert, which may be asynchronous. They are
+    /// delivered from a thread of seawall's own, tried again where that fails, and never in a call's way.
+    ///
+    /// Args:
+    ///     sink: where they go.
+    ///     level: `warning`, `critical` or `emergency`: incidents that do not come to this level are not told there.
+    ///
+    /// Returns the sink, so that it can be used as a decorator.
+    #[pyo3(signature = (sink, level=None))]
+    fn add_sink(&self, py: Python<'_>, sink: Bound<'_, PyAny>, level: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let outlet = py.import("seawall._delivery")?.call_method1("outlet", (&sink, level))?;
+        self.callbacks().push(outlet.unbind());
+        Ok(sink.unbind())
+    }
+
+    /// The sinks, in the order in which they were added: a copy.
+    #[getter]
+    fn sinks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("seawall._delivery")?.call_method1("sinks_of", (self.callback_list(py),))
+    }
+
+    /// Alerts are kept in `alerts`, marked as silenced, and told to nobody until the silence is over. If what was told before is
+    /// not true any more by then, or an incident has begun that lasts, that is told once.
+    ///
+    /// Args:
+    ///     duration: so long, in seconds or as a timedelta; or
+    ///     until: to that time, a datetime or Unix time.
+    ///     reason: why, for those who look.
+    ///
+    /// Returns a `Silence`: `end()` ends it, and so does the end of a `with` block that it is used in.
+    #[pyo3(signature = (duration=None, *, until=None, reason=None))]
+    fn silence<'py>(
+        slf: &Bound<'py, Self>,
+        duration: Option<&Bound<'py, PyAny>>,
+        until: Option<&Bound<'py, PyAny>>,
+        reason: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        alerts::silence(slf, duration, until, reason)
+    }
+
+    /// The silences that last, oldest first: a copy.
+    #[getter]
+    fn silences<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+        alerts::silences(slf)
+    }
+
+    fn _end_silence(slf: &Bound<'_, Self>, id: u64) -> PyResult<bool> {
+        alerts::end_silence(slf, id)
+    }
+
+    /// An alarm rings: what is due is told, and the next one set.
+    fn _ring(slf: &Bound<'_, Self>) -> PyResult<()> {
+        alerts::rung(slf);
+        alerts::catch_up(slf)
+    }
+
+    /// The alarm that was set will not ring.
+    fn _disarm(slf: &Bound<'_, Self>) {
+        alerts::rung(slf);
+    }
+
+    /// The rules in force, as `seawall.Rule`s: a copy.
+    #[getter]
+    fn rules<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        alerts::shown(py, &self.core.rules())
+    }
+
+    /// How often an incident that lasts is told again, in seconds; None: never.
+    #[getter]
+    fn remind_every(&self) -> Option<f64> {
+        self.core.rules().remind_every.map(|every| every.as_secs_f64())
+    }
+
+    /// Forgets all calls, alerts and totals; limits, silences and callbacks stay.
     fn reset(&self) {
         self.core.restart(self.core.span());
     }
@@ -370,14 +468,17 @@ impl Monitor {
 
     /// How bad it is: `normal`, `warning`, `critical` or `emergency`.
     #[getter]
-    fn level(&self) -> &'static str {
-        self.core.level().name()
+    fn level(slf: &Bound<'_, Self>) -> PyResult<&'static str> {
+        alerts::catch_up(slf)?;
+        Ok(slf.get().core.level().name())
     }
 
-    /// The last 100 alerts, oldest first: a copy.
+    /// The last 100 alerts, silenced ones too, oldest first: a copy.
     #[getter]
-    fn alerts<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        self.core.alerts().iter().map(|alert| self.alert(py, alert)).collect()
+    fn alerts<'py>(slf: &Bound<'py, Self>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        alerts::catch_up(slf)?;
+        let monitor = slf.get();
+        monitor.core.alerts().iter().map(|alert| monitor.alert(slf.py(), alert)).collect()
     }
 
     /// Share of the window's calls that failed, 0 to 1; None without calls.
@@ -471,6 +572,8 @@ impl Monitor {
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let state = PyDict::new(slf.py());
         state.set_item("callbacks", slf.get().callback_list(slf.py()))?;
+        state.set_item("rules", alerts::given(&slf.get().core.rules()))?;
+        state.set_item("remind_every", slf.get().remind_every())?;
         // Only a subclass written in Python has attributes of its own.
         state.set_item("attributes", slf.getattr_opt("__dict__")?)?;
         Ok(state)
@@ -483,6 +586,12 @@ impl Monitor {
         // What leaves is dropped after the lock: it may run Python code.
         let dropped = std::mem::replace(&mut *slf.get().callbacks(), callbacks);
         drop(dropped);
+        let core = slf.get().core();
+        let mut rules = Rules::silent();
+        alerts::put(&mut rules, part("rules")?.extract()?)?;
+        rules.remind_every = convert::optional("remind_every", Some(&part("remind_every")?), convert::positive_seconds)?;
+        alerts::be_ready(slf.py(), &rules)?;
+        core.set_rules(rules);
         let attributes = part("attributes")?;
         if !attributes.is_none() {
             slf.getattr("__dict__")?.call_method1("update", (attributes,))?;
@@ -503,34 +612,46 @@ impl Monitor {
 }
 
 pub(super) fn take(monitor: &Bound<'_, Monitor>, record: Record, given_seconds: f64) -> PyResult<()> {
-    match monitor.get().core.record_entry(Entry { at_ns: clock::unix(clock::now()), record, given_seconds }) {
-        Some(alert) => publish(monitor.py(), monitor.get(), &alert),
-        None => Ok(()),
+    let now = clock::now();
+    if let Some(alert) = monitor.get().core.record_entry(now, Entry { at_ns: clock::unix(now), record, given_seconds }) {
+        publish(monitor.py(), monitor.get(), &alert)?;
     }
+    if alerts::is_unwatched(monitor.get()) { alerts::keep_watch(monitor, now) } else { Ok(()) }
 }
 
 /// Counts a call that the engine watched until `now`, and publishes the alert that it causes.
-pub fn record(monitor: &Monitor, record: Record, now: Instant) -> Result<(), Box<PyErr>> {
-    monitor.core.record(clock::unix(now), record).map_or(Ok(()), |alert| told_aside(monitor, &alert))
+pub fn record(monitor: &Py<Monitor>, record: Record, now: Instant) -> Result<(), Box<PyErr>> {
+    let alert = monitor.get().core.record_entry(now, Entry { at_ns: clock::unix(now), record, given_seconds: f64::NAN });
+    after(monitor, alert, now)
 }
 
 /// As [`record`], of a call that passed at once.
 #[inline]
-pub fn passed(monitor: &Monitor, latency_ns: u64, now: Instant, source: Source) -> Result<(), Box<PyErr>> {
-    monitor.core.passed(clock::unix(now), latency_ns, source).map_or(Ok(()), |alert| told_aside(monitor, &alert))
+pub fn passed(monitor: &Py<Monitor>, latency_ns: u64, now: Instant, source: Source) -> Result<(), Box<PyErr>> {
+    let alert = monitor.get().core.passed(now, clock::unix(now), latency_ns, source);
+    after(monitor, alert, now)
+}
+
+#[inline]
+fn after(monitor: &Py<Monitor>, alert: Option<Alert>, now: Instant) -> Result<(), Box<PyErr>> {
+    if alert.is_none() && !alerts::is_unwatched(monitor.get()) { Ok(()) } else { told_aside(monitor, alert, now) }
 }
 
 /// A monitor that is told of calls which end on threads that have none of Python's.
 pub struct Watching(pub Py<Monitor>);
 
 impl Watching {
-    /// A call is over. An alert is published where nobody waits for it.
+    /// A call is over. What is to be told is told where nobody waits for it.
     pub fn told(self: &Arc<Self>, call: &Call) {
-        let Some(alert) = self.0.get().core.record(call.ended_ns(), call.record) else { return };
+        let (monitor, now) = (self.0.get(), clock::now());
+        let alert = monitor.core.record_entry(now, Entry { at_ns: call.ended_ns(), record: call.record, given_seconds: f64::NAN });
+        if alert.is_none() && !alerts::is_unwatched(monitor) {
+            return;
+        }
         let this = self.clone();
         let publish = move || {
             // Without an interpreter (it is shutting down) nobody listens.
-            Python::try_attach(|_| told_aside(this.0.get(), &alert).map_err(|interrupt| *interrupt));
+            Python::try_attach(|_| told_aside(&this.0, alert, now).map_err(|interrupt| *interrupt));
         };
         if tokio::runtime::Handle::try_current().is_ok() {
             drop(on_a_thread(publish)); // it has begun
@@ -548,12 +669,15 @@ impl Listener for Arc<Watching> {
 
 /// The call is over: what cannot be told of it does not change how it came out. Interrupts are passed on.
 #[cold]
-fn told_aside(monitor: &Monitor, alert: &Alert) -> Result<(), Box<PyErr>> {
-    slots::attached(|py| match publish(py, monitor, alert) {
-        Err(error) if error.is_instance_of::<PyException>(py) => {
-            error.write_unraisable(py, None);
-            Ok(())
+fn told_aside(monitor: &Py<Monitor>, alert: Option<Alert>, now: Instant) -> Result<(), Box<PyErr>> {
+    slots::attached(|py| {
+        let told = alert.map_or(Ok(()), |alert| publish(py, monitor.get(), &alert));
+        match told.and_then(|()| alerts::keep_watch(monitor.bind(py), now)) {
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                error.write_unraisable(py, None);
+                Ok(())
+            }
+            told => told.map_err(Box::new),
         }
-        told => told.map_err(Box::new),
     })
 }

@@ -1,7 +1,7 @@
 //! The native half of the document's `MonitoringSystem`.
 
 use super::monitor::{Monitor, calls_of, flag, seconds, take};
-use crate::monitor::{Entry, Language, Metric, Record, Span};
+use crate::monitor::{Entry, Language, Metric, Record, Rules, Span};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -16,7 +16,8 @@ impl MonitoringSystem {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Monitor::with(Span::Calls(100), None, Language::Chinese)).add_subclass(MonitoringSystem)
+        PyClassInitializer::from(Monitor::with(Span::Calls(100), None, Language::Chinese, Rules::default(), Vec::new()))
+            .add_subclass(MonitoringSystem)
     }
 
     /// Counts one finished request.

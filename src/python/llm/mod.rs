@@ -14,6 +14,7 @@ mod reply;
 mod route;
 mod story;
 mod stream;
+mod webhook;
 
 use pyo3::prelude::*;
 
@@ -28,5 +29,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<stream::Stream>()?;
     m.add_class::<progress::AttemptEvent>()?;
     m.add_class::<pieces::AsyncPieces>()?;
+    m.add_class::<webhook::Webhook>()?;
     m.add("ERROR_CLASSES", leg::class_names())
 }

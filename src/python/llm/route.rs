@@ -1,7 +1,7 @@
 //! `Route`: one or more models behind one plan, called from threads and event loops.
 
 use super::batch::{Batch, Call, Work};
-use super::bridge::{self, Tie};
+use super::bridge::{self, Sender, Tie};
 use super::extras::{Checked, Given};
 use super::foreign::Listeners;
 use super::json;
@@ -247,6 +247,13 @@ pub struct Flying {
     tie: Tie,
 }
 
+impl Flying {
+    /// A job whose future belongs to the loop that `sender` leads to.
+    pub fn new(future: Py<PyAny>, job: AbortHandle, sender: &Sender) -> Flying {
+        Flying { future, tie: sender.awaits(job.clone()), job }
+    }
+}
+
 #[pymethods]
 impl Flying {
     /// Gives the call up: the request is cut, permits go back, nothing counts.
@@ -452,8 +459,7 @@ impl Route {
                 drop(call);
             }
         });
-        let job = job.abort_handle();
-        Ok(Flying { future, tie: sender.awaits(job.clone()), job })
+        Ok(Flying::new(future, job.abort_handle(), &sender))
     }
 
     /// As `batch`, whose list comes as a future of the running loop.
@@ -481,8 +487,7 @@ impl Route {
             work.clone().carry_out(concurrency, call, None).await;
             drop(way.complete(told, move |py| Ok(shared.results(py, &work, refused)?.into_any())));
         });
-        let job = job.abort_handle();
-        Ok(Flying { future, tie: sender.awaits(job.clone()), job })
+        Ok(Flying::new(future, job.abort_handle(), &sender))
     }
 
     /// Opens a stream; nothing is sent before its first piece is asked for.

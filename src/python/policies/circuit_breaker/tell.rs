@@ -153,7 +153,7 @@ fn log_change(py: Python<'_>, change: &Change, name: &str) -> PyResult<()> {
         (State::MetricsOnly, _) => format!("circuit '{name}' only counts: it never opens"),
     };
     let event = event_name(change.to);
-    if trial::is_recorded() {
+    if trial::is_recorded() && !log::is_our_own(name) {
         virtual_time::record_change(py, event.as_str(), name, change.at, change.opens_in.unwrap_or_default(), &why)?;
     }
     log::line(py, event, name, || text)
