@@ -3,7 +3,7 @@
 use seawall::drive::clock;
 use seawall::drive::inline::{self, Called, Host};
 use seawall::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, PlanBuilder, Target, Ticket, Verdict};
-use seawall::monitor::Monitor;
+use seawall::monitor::{Monitor, Source};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Guarded, Span};
 use seawall::policies::retry::{Retry, backoff::Backoff};
 use std::convert::Infallible;
@@ -221,7 +221,7 @@ fn rows(turns: u64) -> Vec<Row> {
         let monitor = Monitor::new(window);
         let record = move |_| {
             once(turns, |turn| {
-                black_box(monitor.passed(black_box(turn), black_box(40)));
+                black_box(monitor.passed(black_box(turn), black_box(40), Source::NONE));
             })
         };
         row(format!("monitor, window of {window}, a success"), Box::new(record));

@@ -39,9 +39,10 @@ class Prices(MutableMapping[str, Price]):
         return {model: Price(prompt, completion, cached) for model, prompt, completion, cached in _seawall.prices()}
 
     def _put(self, table: dict[str, Price]) -> None:
-        _seawall.set_prices(
-            [(model, p.prompt, p.completion, p.prompt if p.cached is None else p.cached) for model, p in table.items()]
-        )
+        full = {
+            model: price if price.cached is not None else price._replace(cached=price.prompt) for model, price in table.items()
+        }
+        _seawall.set_prices([(model, list(price)) for model, price in full.items()])
 
     def __getitem__(self, model: str) -> Price:
         return self._table()[model]
