@@ -53,7 +53,9 @@ with monitor.live():
     for number in range(80):
         failed = 40 < number < 52 and dice.random() < 0.7
         retries = 2 if failed else dice.choice([0] * 12 + [1])
-        monitor.record(not failed, retries=retries, latency=dice.lognormvariate(-0.8, 0.5) * (3 if failed else 1))
+        latency = dice.lognormvariate(-0.8, 0.5) * (3 if failed else 1)
+        error = "ServiceUnavailable" if failed else None
+        monitor.record(not failed, retries=retries, latency=latency, error=error, model="gpt-4o")
 """,
     """
 breaker = seawall.CircuitBreaker(3, name="search")

@@ -13,43 +13,43 @@ from typing import NamedTuple
 from seawall._in_words import printable
 
 # The accents. What is fine needs none of them to be read.
-TONES = {"good": "#2f9e44", "fair": "#d97706", "bad": "#e5484d", "still": "#8b8b8b", "plain": "#3b82c4"}
+TONES = {"good": "#2f9e44", "fair": "#c96a05", "bad": "#e5484d", "still": "#8b8b8b", "plain": "#3b82c4"}
 # What stands before a word of that tone, for those who do not see colours.
 MARKS = {"good": "●", "fair": "▲", "bad": "■", "still": "○", "plain": "●"}
 
-# Twice the class: notebooks have rules of their own for tables.
+# Three times the class: notebooks have rules of their own for tables and their rows.
 _STYLE = """
-.seawall.seawall{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:60em;margin:.3em 0;border:1px solid rgba(128,128,128,.35);
+.seawall.seawall.seawall{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:60em;margin:.3em 0;border:1px solid rgba(128,128,128,.35);
 border-radius:6px;padding:.55em .8em .65em;overflow-wrap:anywhere}
-.seawall.seawall .sw-head{display:flex;flex-wrap:wrap;gap:.2em .7em;align-items:baseline}
-.seawall.seawall .sw-kind{opacity:.75}
-.seawall.seawall .sw-name{font-weight:600}
-.seawall.seawall .sw-badge{border:1px solid;border-radius:1em;padding:0 .6em;font-weight:600;white-space:nowrap}
-.seawall.seawall .sw-badge b,.seawall.seawall .sw-mark{font-weight:400;font-style:normal}
-.seawall.seawall .sw-badge span{color:inherit}
-.seawall.seawall .sw-note{opacity:.8}
-.seawall.seawall p{margin:.35em 0 0}
-.seawall.seawall .sw-part{margin:.6em 0 .1em;font-weight:600;opacity:.75;font-size:12px}
-.seawall.seawall table{border-collapse:collapse;margin:.4em 0 0;border:0;font-size:13px;color:inherit;background:none}
-.seawall.seawall th,.seawall.seawall td{text-align:left;vertical-align:top;padding:.12em 1.3em .12em 0;border:0;background:none;
+.seawall.seawall.seawall .sw-head{display:flex;flex-wrap:wrap;gap:.2em .7em;align-items:baseline}
+.seawall.seawall.seawall .sw-kind{opacity:.75}
+.seawall.seawall.seawall .sw-name{font-weight:600}
+.seawall.seawall.seawall .sw-badge{border:1px solid;border-radius:1em;padding:0 .6em;font-weight:600;white-space:nowrap}
+.seawall.seawall.seawall .sw-badge b,.seawall.seawall.seawall .sw-mark{font-weight:400;font-style:normal}
+.seawall.seawall.seawall .sw-badge span{color:inherit}
+.seawall.seawall.seawall .sw-note{opacity:.8}
+.seawall.seawall.seawall p{margin:.35em 0 0}
+.seawall.seawall.seawall .sw-part{margin:.6em 0 .1em;font-weight:600;opacity:.75;font-size:12px}
+.seawall.seawall.seawall table{border-collapse:collapse;margin:.4em 0 0;border:0;font-size:13px;color:inherit;background:none}
+.seawall.seawall.seawall th,.seawall.seawall.seawall td{text-align:left;vertical-align:top;padding:.12em 1.3em .12em 0;border:0;background:none;
 font-weight:400;color:inherit;max-width:34em;white-space:normal}
-.seawall.seawall tr{background:none;border:0}
-.seawall.seawall th{opacity:.75;white-space:nowrap}
-.seawall.seawall td.sw-number,.seawall.seawall th.sw-number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.seawall.seawall .sw-figures{display:flex;flex-wrap:wrap;gap:.3em 1.8em;margin:.5em 0 0}
-.seawall.seawall .sw-figures div{display:flex;flex-direction:column-reverse;margin:0}
-.seawall.seawall .sw-figures dd{font-size:17px;font-variant-numeric:tabular-nums;margin:0}
-.seawall.seawall .sw-figures dt{font-size:12px;font-weight:400;opacity:.75;margin:0}
-.seawall.seawall .sw-box{border:1px solid rgba(128,128,128,.4);border-left:4px solid;border-radius:5px;background:rgba(128,128,128,.06);
+.seawall.seawall.seawall tr{background:none;border:0}
+.seawall.seawall.seawall th{opacity:.75;white-space:nowrap}
+.seawall.seawall.seawall td.sw-number,.seawall.seawall.seawall th.sw-number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.seawall.seawall.seawall .sw-figures{display:flex;flex-wrap:wrap;gap:.3em 1.8em;margin:.5em 0 0}
+.seawall.seawall.seawall .sw-figures div{display:flex;flex-direction:column-reverse;margin:0}
+.seawall.seawall.seawall .sw-figures dd{font-size:17px;font-variant-numeric:tabular-nums;margin:0}
+.seawall.seawall.seawall .sw-figures dt{font-size:12px;font-weight:400;opacity:.75;margin:0}
+.seawall.seawall.seawall .sw-box{border:1px solid rgba(128,128,128,.4);border-left:4px solid;border-radius:5px;background:rgba(128,128,128,.06);
 padding:.3em .5em .4em .7em;margin:.35em 0 0}
-.seawall.seawall .sw-core{border-style:dashed;border-left-width:1px}
-.seawall.seawall .sw-text{white-space:pre-wrap;max-height:22em;overflow:auto;margin:.5em 0 0;padding:.4em .6em;border-radius:4px;
+.seawall.seawall.seawall .sw-core{border-style:dashed;border-left-width:1px}
+.seawall.seawall.seawall .sw-text{white-space:pre-wrap;max-height:22em;overflow:auto;margin:.5em 0 0;padding:.4em .6em;border-radius:4px;
 background:rgba(128,128,128,.1)}
-.seawall.seawall .sw-warning{border-left:4px solid #d97706;padding:.1em .6em;margin:.5em 0 0;background:rgba(217,119,6,.1)}
-.seawall.seawall svg{display:block;margin:.4em 0 0;max-width:100%;overflow:visible}
-.seawall.seawall details{margin:.4em 0 0}
-.seawall.seawall summary{cursor:pointer;opacity:.8}
-.seawall.seawall code{font:12px/1.4 ui-monospace,monospace;background:none;color:inherit;padding:0}
+.seawall.seawall.seawall .sw-warning{border-left:4px solid #c96a05;padding:.1em .6em;margin:.5em 0 0;background:rgba(201,106,5,.1)}
+.seawall.seawall.seawall svg{display:block;margin:.4em 0 0;max-width:100%;overflow:visible}
+.seawall.seawall.seawall details{margin:.4em 0 0}
+.seawall.seawall.seawall summary{cursor:pointer;opacity:.8}
+.seawall.seawall.seawall code{font:12px/1.4 ui-monospace,monospace;background:none;color:inherit;padding:0}
 """
 STYLE = f"<style>{' '.join(_STYLE.split())}</style>"
 

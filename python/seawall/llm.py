@@ -104,6 +104,9 @@ async def _landed(flying: _seawall.Flying) -> Any:
 class AsyncStream(_seawall.AsyncPieces):
     """A streamed answer for an event loop. Leaving it early (`aclose`, `async with`, or dropping it) cuts the request."""
 
+    def __repr__(self) -> str:
+        return repr(self._stream).replace("<Stream", "<AsyncStream", 1)
+
     async def aclose(self) -> None:
         """Gives the rest up: the request is cut."""
         self._stream.close()

@@ -116,6 +116,25 @@ def test_a_message_of_langchain(sim: Simulator):
 # -- failures
 
 
+def test_what_comes_out_of_langchain_and_of_guarded_clients_of_sdks(sim: Simulator):
+    import openai
+
+    from seawall.langchain import ChatOpenAI
+
+    sim.on("down", faults.status(503))
+    where = {"api_key": KEY, "base_url": sim.base_url}
+    chain = ChatOpenAI(model="down", **where).with_retry(stop_after_attempt=2, wait=0)
+    client = seawall.resilient(openai.OpenAI(**where), retry=Retry(2, wait=0), name="sdk")
+    asked = {"model": "down", "messages": [{"role": "user", "content": SECRET}]}
+    wrapped = seawall.resilient(ChatOpenAI(model="down", max_retries=0, **where), retry=Retry(2, wait=0), name="chain")
+    for call, name in ((lambda: chain.invoke(SECRET), "down"), (lambda: client.chat.completions.create(**asked), "sdk")):
+        told = str(explain(raised(call)))
+        assert re.match(r"The call failed with (ServiceUnavailable|InternalServerError) 503, after 2 attempts in ", told)
+        assert f"{name}: gave up after attempt 2: attempts used up" in told and SECRET not in told
+    told = str(explain(raised(lambda: wrapped.invoke(SECRET))))
+    assert "ServiceUnavailable 503" in told and "gave up after attempt 2" in told and SECRET not in told
+
+
 def test_a_failure_of_a_model(sim: Simulator):
     sim.on("down", faults.status(503))
     told = explain(raised(model(sim, "down").invoke, SECRET))

@@ -175,6 +175,9 @@ def test_the_line_tells_the_last_calls():
         monitor.record(True, latency=latency)
     monitor.record(False, latency=0.1)
     assert line(monitor).endswith("  ▂▅█x")
+    over_a_time = Monitor(window=60.0)
+    over_a_time.record(True, latency=0.1)
+    assert line(over_a_time).endswith("95 % 99 ms") or line(over_a_time).endswith("95 % 100 ms")
 
 
 @pytest.mark.parametrize("refresh", [0, 0.01, -1, float("nan"), float("inf"), "soon", True])
