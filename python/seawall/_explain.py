@@ -31,6 +31,10 @@ from seawall.errors import (
 # Of a group or a chain of failures so many levels are told, and so many members.
 _DEEP = 4
 _MEMBERS = 10
+# What leads to an attempt, or is in its place.
+_BEFORE_AN_ATTEMPT = ("circuit.rejected", "circuit.half_opened", "chaos.injected")
+# Of the steps of a long call so many are shown from its beginning, and as many from its end.
+_SHOWN = 12
 
 
 class ExplainedStep(NamedTuple):
@@ -87,11 +91,20 @@ class Explanation:
         self.parts = tuple(parts)
         self.language = language
 
+    def _told_steps(self) -> list[ExplainedStep | None]:
+        """The steps that are shown; `None` stands for the middle of very many."""
+        if len(self.steps) <= 2 * _SHOWN + 1:
+            return list(self.steps)
+        return [*self.steps[:_SHOWN], None, *self.steps[-_SHOWN:]]
+
     def _lines(self) -> Iterable[str]:
         last = max((step.at for step in self.steps), default=0.0)
         digits = 3 if last < 10 else 1
         wide = len(f"{last:.{digits}f}")
-        for step in self.steps:
+        for step in self._told_steps():
+            if step is None:
+                yield phrase("skipped", self.language, count=len(self.steps) - 2 * _SHOWN)
+                continue
             yield f"{step.at:{wide}.{digits}f} s  {step.text}"
         for number, part in enumerate(self.parts, 1):
             yield f"{number}. {part.headline}"
@@ -179,14 +192,25 @@ def _of_rows(rows: Iterable[Any]) -> list[Attempt]:
     return made
 
 
-def _place(step: ExplainedStep, made: Sequence[Attempt]) -> tuple[float, bool]:
-    """Where a step belongs. No policy acts while an attempt runs but to cut it: what seems to fall into one (clocks are looked
-    at sparingly) led to it."""
-    at = step.at
-    if step.event in {"attempt", "waited", "timeout.elapsed"}:
-        return at, True
-    inside = (one.started for one in made if one.started <= at < one.started + (one.seconds or 0.0))
-    return next(inside, at), False
+def _merged(attempts: Sequence[ExplainedStep], story: Sequence[ExplainedStep]) -> Iterable[ExplainedStep]:
+    """Attempts and what policies did in the order in which they followed from one another. Both are in the order of time; but
+    clocks are looked at sparingly, and may stand still, so that at one moment the cause has to say what came first."""
+    left, steps, is_due = list(attempts), list(story), True
+    while left and steps:
+        attempt, step = left[0], steps[0]
+        if attempt.at + (attempt.seconds or 0.0) < step.at:
+            comes_first = True
+        elif attempt.at > step.at:
+            comes_first = False
+        else:
+            comes_first = is_due and step.event not in _BEFORE_AN_ATTEMPT
+        yield left.pop(0) if comes_first else steps.pop(0)
+        if comes_first or step.event == "circuit.rejected":
+            is_due = False
+        elif step.event in {"retry.scheduled", "fallback.used"}:
+            is_due = True
+    yield from left
+    yield from steps
 
 
 class _Teller:
@@ -221,20 +245,16 @@ class _Teller:
 
     def way(self, made: Sequence[Attempt], story: Sequence[Step] = ()) -> None:
         """Tells of the attempts and of what policies did, in the order of time."""
-        steps = []
+        attempts = []
         for number, attempt in enumerate(made, 1):
             at, took = attempt.started, attempt.seconds
             error = None if attempt.outcome == "ok" else attempt.outcome
-            steps.append(
-                ExplainedStep(at, "attempt", attempt.model, number, took, None, error, attempt.status, attempt.alternative)
-            )
+            of = attempt.alternative
+            attempts.append(ExplainedStep(at, "attempt", attempt.model, number, took, None, error, attempt.status, of))
             if attempt.waited is not None and not story:
-                steps.append(ExplainedStep(at + (took or 0.0), "waited", attempt.model, None, attempt.waited))
-        for step in story:
-            if step.event == "attempt.started" and made:
-                continue  # its attempt is told of already, with its end
-            steps.append(ExplainedStep(*step))
-        steps.sort(key=lambda step: _place(step, made))
+                attempts.append(ExplainedStep(at + (took or 0.0), "waited", attempt.model, None, attempt.waited))
+        # The beginning of an attempt is told of with its end.
+        steps = _merged(attempts, [ExplainedStep(*step) for step in story if step.event != "attempt.started" or not made])
         self.steps += [step._replace(text=printable(self.sentence(step, told=bool(made)))) for step in steps]
 
     def sentence(self, step: ExplainedStep, *, told: bool) -> str:
@@ -474,6 +494,8 @@ class _Teller:
         for metric, value in alert.metrics.items():
             limit = reading(metric, alert.limits[metric]) if metric in alert.limits else "?"
             self.add(over, metric=self.word(metric), value=reading(metric, value), limit=limit)
+        if getattr(alert, "silenced", False):
+            self.add("alert.silenced")
         after = span(max(0.0, alert.timestamp - alert.since))
         calls = self.count(alert.calls, "call", "次调用")
         self.add("alert_counts", calls=calls, incident=alert.incident, seconds=after)

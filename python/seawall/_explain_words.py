@@ -190,14 +190,22 @@ PHRASES: dict[str, tuple[str, str]] = {
         "{who}: the incident became worse, from {previous} to {level}.",
         "{who}：告警升级，由 {previous} 至 {level}。",
     ),
+    "alert.deescalated": (
+        "{who}: the incident eased, from {previous} to {level}.",
+        "{who}：告警降级，由{previous}至{level}。",
+    ),
+    "alert.reminder": ("{who}: the incident goes on, level {level}.", "{who}：告警持续，级别{level}。"),
+    "alert.silenced": ("It came while alerts were silenced: nobody was told.", "当时告警被静默：未通知任何人。"),
     "alert.resolved": ("{who}: the incident is over; its worst level was {peak}.", "{who}：告警解除，最高级别 {peak}。"),
     "alert.other": ("{who}: {kind}, level {level} (before: {previous}).", "{who}：{kind}，级别 {level}（此前 {previous}）。"),
-    "over_limit": ("{metric} is {value}; its limit is {limit}.", "{metric}为 {value}，上限 {limit}。"),
-    "under_limit": ("{metric} had been {value}; its limit is {limit}.", "{metric}曾为 {value}，上限 {limit}。"),
+    "over_limit": ("{metric}: {value}, limit {limit}.", "{metric}：{value}，上限 {limit}。"),
+    "under_limit": ("{metric} had been {value}, limit {limit}.", "{metric}曾为 {value}，上限 {limit}。"),
     "alert_counts": (
         "Judged over {calls}; incident {incident}, {seconds} after it began.",
         "依据 {calls}；第 {incident} 次事件，开始后 {seconds}。",
     ),
+    "skipped": ("… {count} more …", "……另有 {count} 步……"),
+    "title": ("Explanation", "说明"),
     "a_monitor": ("A monitor", "监控"),
 }
 
@@ -212,10 +220,6 @@ WORDS: dict[str, str] = {
     "warning": "警告",
     "critical": "严重",
     "emergency": "紧急",
-    "error_rate": "错误率",
-    "retry_rate": "重试率",
-    "avg_latency": "平均延迟",
-    "outage": "连续失败次数",
     "attempts used up": "尝试次数已用完",
     "no time left for another attempt": "剩余时间不足以再次尝试",
     "the server asked for a longer wait than allowed": "服务端要求的等待超过允许值",
@@ -230,6 +234,21 @@ WORDS: dict[str, str] = {
     "bulkhead": "并发上限",
     "policy": "策略",
     "latency": "延迟",
+}
+
+# What alerts are about.
+METRICS: dict[str, tuple[str, str]] = {
+    "outage": ("failures in a row", "连续失败次数"),
+    "error_rate": ("error rate", "错误率"),
+    "success_rate": ("success rate", "成功率"),
+    "retry_rate": ("retry rate", "重试率"),
+    "fallback_rate": ("fallback rate", "降级率"),
+    "avg_latency": ("mean latency", "平均延迟"),
+    "p95": ("p95 latency", "P95 延迟"),
+    "p99": ("p99 latency", "P99 延迟"),
+    "first_token": ("mean time to the first token", "首字延迟"),
+    "tokens": ("tokens", "令牌数"),
+    "cost": ("cost", "费用"),
 }
 
 # Why a breaker is in its state, as the core says it.
@@ -250,6 +269,8 @@ _CAUSES = (
 
 def word(said: str, language: str) -> str:
     """A word or a reason of the core's in that language; one that is not known stays as it is."""
+    if said in METRICS:
+        return METRICS[said][LANGUAGES.index(language)]
     if language == "en":
         return said.replace("_", " ")
     for pattern, chinese in _CAUSES:

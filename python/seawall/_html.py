@@ -51,6 +51,8 @@ background:rgba(128,128,128,.1)}
 .seawall.seawall.seawall summary{cursor:pointer;opacity:.8}
 .seawall.seawall.seawall code{font:12px/1.4 ui-monospace,monospace;background:none;color:inherit;padding:0}
 """
+# So much of a text is put into a notebook.
+_LONGEST = 20_000
 STYLE = f"<style>{' '.join(_STYLE.split())}</style>"
 
 
@@ -59,7 +61,7 @@ def text(value: object) -> str:
     return html.escape(printable(str(value), besides="\n\t"), quote=True)
 
 
-def card(kind: str, name: str | None, *parts: str, badge: str = "", note: str = "") -> str:
+def card(kind: str, name: str | None, *parts: str, badge: str = "", note: str = "", language: str = "en") -> str:
     """A whole picture: what it is, whose, how it is, and its parts."""
     head = [f'<span class="sw-kind">{text(kind)}</span>']
     if name is not None:
@@ -68,7 +70,8 @@ def card(kind: str, name: str | None, *parts: str, badge: str = "", note: str = 
     if note:
         head.append(f'<span class="sw-note">{text(note)}</span>')
     label = text(" ".join(filter(None, (kind, name))))
-    return f'{STYLE}<div class="seawall" role="group" aria-label="{label}"><div class="sw-head">{"".join(head)}</div>{"".join(parts)}</div>'
+    opening = f'<div class="seawall" role="group" lang="{language}" aria-label="{label}">'
+    return f'{STYLE}{opening}<div class="sw-head">{"".join(head)}</div>{"".join(parts)}</div>'
 
 
 def badge(word: str, tone: str) -> str:
@@ -96,7 +99,9 @@ def warning(said: str) -> str:
 
 
 def quote(said: str) -> str:
-    """A longer text as it is."""
+    """A longer text as it is, or most of what is very long."""
+    if len(said) > _LONGEST:
+        said = f"{said[:_LONGEST]}… ({len(said) - _LONGEST:,} more letters)"
     return f'<div class="sw-text">{text(said)}</div>'
 
 

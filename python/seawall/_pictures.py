@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from seawall import _html as h
 from seawall import _in_words as words
 from seawall._explain import ExplainedStep, Explanation, explain
+from seawall._explain_words import phrase, word
 from seawall._html import Bar, Cell, Span
 from seawall._in_words import LEVELS, STATES, plural, share, span
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # How many of the last calls a sparkline has, and how many rows a table.
 _CALLS = 60
 _ROWS = 5
+_CIRCUITS = 50
 # A call as monitors tell of it: ok, seconds, retries, by an alternative, Unix time, class of its error, model.
 Call = tuple[bool, float, int, bool, float, str, str]
 
@@ -115,7 +117,8 @@ def event(told: CircuitEvent) -> str:
 def circuits(known: Circuits) -> str:
     """All breakers: a row each, those in trouble first."""
     rows = []
-    for each in sorted(known, key=lambda one: "bad fair still good".find(STATES[one.state])):
+    found = sorted(known, key=lambda one: "bad fair still good".find(STATES[one.state]))
+    for each in found[:_CIRCUITS]:
         seen = each.metrics()
         failed = share(seen.failure_rate) if seen.failure_rate is not None else f"{seen.consecutive_failures:,} in a row"
         last = "" if seen.last_failure is None else words.kind(seen.last_failure)
@@ -124,9 +127,10 @@ def circuits(known: Circuits) -> str:
         rows.append((Cell(seen.name or "(unnamed)"), state, *counts, _next(seen) or "", last))
     right = [Cell(name, number=True) for name in ("failures", "turned away")]
     table = h.table(rows, ["circuit", "state", *right, "tries again", "last failure"])
+    more = h.line(f"… and {plural(len(found) - _CIRCUITS, 'other')}.") if len(found) > _CIRCUITS else ""
     trouble = len(known.open())
     badge = h.badge(f"{trouble} open", "bad") if trouble else h.badge("all closed", "good") if rows else ""
-    return h.card("Circuits of this process", None, table or h.line("There are none."), badge=badge, note=_now())
+    return h.card("Circuits of this process", None, (table or h.line("There are none.")) + more, badge=badge, note=_now())
 
 
 # -- pipelines
@@ -216,11 +220,11 @@ def described(given: Pipeline) -> Description:
 
 def attempts(made: Attempts) -> str:
     """The attempts of a call."""
-    return h.card("Attempts", None, _timeline(explain(made).steps), note=plural(len(made), "attempt"))
+    return h.card("Attempts", None, _timeline(explain(made)), note=plural(len(made), "attempt"))
 
 
 def _story(x: Any) -> str:
-    return h.part("How it came") + _timeline(explain(x).steps)
+    return h.part("How it came") + _timeline(explain(x))
 
 
 def reply(given: Reply) -> str:
@@ -280,18 +284,24 @@ def _happened(step: ExplainedStep) -> Span:
     return Span(start, start, _EVENTS.get(step.event, "bad"), step.text)
 
 
-def _timeline(steps: Sequence[ExplainedStep]) -> str:
-    return h.timeline([_happened(step) for step in steps], "what happened, in time")
+def _timeline(told: Explanation) -> str:
+    """The steps along time; of very many, the first and the last."""
+    shown = told._told_steps()
+    if None not in shown:
+        return h.timeline([_happened(step) for step in shown if step is not None], "what happened, in time")
+    skipped = phrase("skipped", told.language, count=len(told.steps) - len(shown) + 1)
+    spans = [Span(told.steps[0].at, told.steps[-1].at, None, skipped) if step is None else _happened(step) for step in shown]
+    return h.timeline(spans, "what happened, in time")
 
 
 def _explained(told: Explanation) -> str:
     parts = "".join(h.part(part.headline) + _explained(part) for part in told.parts)
-    return _timeline(told.steps) + parts + "".join(map(h.line, told.remarks))
+    return _timeline(told) + parts + "".join(map(h.line, told.remarks))
 
 
 def explanation(told: Explanation) -> str:
     """The story of a call: what happened when, and what is known besides."""
-    return h.card("Explanation", None, h.line(told.headline), _explained(told))
+    return h.card(phrase("title", told.language), None, h.line(told.headline), _explained(told), language=told.language)
 
 
 # -- monitors
@@ -359,22 +369,20 @@ def _apart(given: Monitor, what: str) -> str:
 
 def alert(told: Alert) -> str:
     """One moment of an incident."""
-    tone = LEVELS.get(told.level, "plain")
-    rows = [
-        (_spaced(name), reading(name, value), f"limit {reading(name, told.limits[name])}") for name, value in told.metrics.items()
-    ]
+    rows = []
+    for name, value in told.metrics.items():
+        limit = f"limit {reading(name, told.limits[name])}" if name in told.limits else ""
+        rows.append((word(name, "en"), reading(name, value), limit))
     rows.append(("incident", f"no. {told.incident}, since {_at(told.since)}", f"at worst {told.peak}"))
-    badge = h.badge(told.level, tone)
-    return h.card(
-        f"Alert {told.kind}", told.name, h.line(told.message), h.table(rows), badge=badge, note=f"at {_at(told.timestamp)}"
-    )
+    badge, at = h.badge(told.level, LEVELS.get(told.level, "plain")), f"at {_at(told.timestamp)}"
+    return h.card(f"Alert {told.kind}", told.name, h.line(told.message), h.table(rows), badge=badge, note=at)
 
 
 def reading(metric: str, value: float) -> str:
     """A metric's value as people read it."""
     if metric.endswith("_rate"):
         return share(value)
-    return span(value) if "latency" in metric or metric.endswith("seconds") else f"{value:g}"
+    return span(value) if metric in {"avg_latency", "p95", "p99", "first_token"} else f"{value:g}"
 
 
 def monitor(given: Monitor, *, note: str | None = None) -> str:

@@ -353,12 +353,38 @@ def test_an_alert():
     for _ in range(6):
         system.record_request(False, True, 0.4)
     told = str(explain(system.alerts[0]))
-    assert told.startswith("A monitor: an incident began, level emergency.\n  outage is 5; its limit is 5.")
-    assert str(explain(system.alerts[0], language="zh")).startswith("监控：告警开始，级别紧急。\n  连续失败次数为 5，上限 5。")
+    assert told.startswith("A monitor: an incident began, level emergency.\n  failures in a row: 5, limit 5.")
+    assert str(explain(system.alerts[0], language="zh")).startswith("监控：告警开始，级别紧急。\n  连续失败次数：5，上限 5。")
+    again = system.alerts[0]._replace(
+        kind="resolved", level="normal", previous="emergency", name="x", metrics={"p95": 3.0, "new": 2}
+    )
+    told = str(explain(again))
+    assert told.startswith(
+        "x: the incident is over; its worst level was emergency.\n  p95 latency had been 3.00 s, limit ?.\n  new had"
+    )
+    for kind, said in (
+        ("escalated", "became worse, from"),
+        ("deescalated", "eased, from"),
+        ("reminder", "goes on"),
+        ("odd", "odd, level"),
+    ):
+        assert said in str(explain(again._replace(kind=kind)))
     assert "answers: an incident began" in str(explain(watched("answers", failing=20).alerts[0]))
 
 
 # -- the explanation itself
+
+
+def test_of_a_long_call_the_middle_is_left_out_of_the_text_alone():
+    with testing.clock():
+        told = explain(raised(fails("ask", Retry(30, wait=1), failure=ConnectionError())))
+    # The clock stands still while an attempt runs and is judged, so only causes tell what came first.
+    assert [step.event for step in told.steps] == [*["attempt", "retry.scheduled"] * 29, "attempt", "retry.exhausted"]
+    lines = str(told).splitlines()
+    assert len(lines) == 27 and lines[13] == f"  … {len(told.steps) - 24} more …"
+    assert "gave up after attempt 30" in lines[-2]
+    drawn = told._repr_html_()
+    assert drawn.count("<tr>") == 25 and f"… {len(told.steps) - 24} more …" in drawn
 
 
 def test_it_is_read_as_text_and_as_a_picture(sim: Simulator):

@@ -167,7 +167,7 @@ def test_texts_are_shown_as_they_are(things: dict[str, Any]):
         ("reply, short", ["cut short by its length limit"]),
         ("reply, tools", ["Tools that it calls", "Its reasoning"]),
         ("embeddings", ["vectors2", "numbers in each256"]),
-        ("alert", ["raised", "emergency", "outage", "limit 5"]),
+        ("alert", ["raised", "emergency", "failures in a row5", "limit 5"]),
         ("event", ["circuit.opened", "loud", "was", "closed", "Odd"]),
     ],
 )
@@ -213,6 +213,16 @@ def test_a_monitor_over_a_time_shows_calls_by_time():
     told = read(monitor._repr_html_()).text
     assert "Calls by time, oldest first" in told and "30 calls, 4 failed" in told and "The last 60.00 s count" in told
     assert "The last of them" not in told
+
+
+def test_what_is_very_long_is_cut(sim: Simulator):
+    sim.on("long", faults.reply("x" * 30_000))
+    told = read(Chat("long", api_key=KEY, base_url=sim.base_url).invoke("x")._repr_html_()).text
+    assert "x" * 20_000 + "… (10,000 more letters)" in told
+    many = [CircuitBreaker(name=f"many {number}") for number in range(60)]
+    told = read(seawall.circuits._repr_html_()).text
+    assert told.count("many ") <= 50 and re.search(r"… and \d+ others\.", told)
+    del many
 
 
 def test_circuits_in_trouble_come_first(things: dict[str, Any]):
