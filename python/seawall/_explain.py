@@ -32,7 +32,7 @@ from seawall.errors import (
 _DEEP = 4
 _MEMBERS = 10
 # What leads to an attempt, or is in its place.
-_BEFORE_AN_ATTEMPT = ("circuit.rejected", "circuit.half_opened", "chaos.injected")
+_BEFORE_AN_ATTEMPT = ("circuit.rejected", "circuit.half_opened")
 # Of the steps of a long call so many are shown from its beginning, and as many from its end.
 _SHOWN = 12
 
@@ -255,7 +255,10 @@ class _Teller:
                 attempts.append(ExplainedStep(at + (took or 0.0), "waited", attempt.model, None, attempt.waited))
         # The beginning of an attempt is told of with its end.
         steps = _merged(attempts, [ExplainedStep(*step) for step in story if step.event != "attempt.started" or not made])
-        self.steps += [step._replace(text=printable(self.sentence(step, told=bool(made)))) for step in steps]
+        now = 0.0
+        for step in steps:
+            now = max(now, step.at)
+            self.steps.append(step._replace(at=now, text=printable(self.sentence(step, told=bool(made)))))
 
     def sentence(self, step: ExplainedStep, *, told: bool) -> str:
         """A step in words; `told`: the failures of attempts are told of with them."""

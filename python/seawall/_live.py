@@ -162,8 +162,6 @@ class Live:
             raise ConfigurationError(f"refresh must be at least {_LEAST} seconds, not {_word.shown(refresh)}")
         self._process = os.getpid()
         self._end = threading.Event()
-        # Taken by the one that ends it, and never given back.
-        self._ending = threading.Lock()
         self._failures = 0
         self._display = _display()
         self._thread: threading.Thread | None = None
@@ -198,7 +196,7 @@ class Live:
 
     def stop(self) -> None:
         """Shows how things are once more, and ends. Again, or in a forked process, it does nothing."""
-        if not self.running or not self._ending.acquire(blocking=False):
+        if not self.running:
             return
         self._end.set()
         if _running.get(id(self.monitor)) is self:

@@ -173,11 +173,10 @@ def guarded(given: Guarded) -> str:
     numbers.append(("waited", span(done["waited"])))
     last = ""
     if done["last_attempts"] is not None:
-        came = "answered" if done["last_error"] is None else f"failed with {done['last_error']}"
-        took = f"{plural(done['last_attempts'], 'attempt')}, {span(done['last_seconds'])}"
-        last = h.line(f"The last call that did not simply pass {came} ({took}).")
+        told = explain(given)
+        last = h.part(told.headline) + _timeline(told)
     name = getattr(given, "__qualname__", None) or "(unnamed)"
-    return h.card("Guarded function", name, h.figures(numbers), last, _order(given.pipeline, f"{name}(…)"))
+    return h.card("Guarded function", name, h.figures(numbers), _order(given.pipeline, f"{name}(…)"), last)
 
 
 class Description(str):

@@ -15,11 +15,13 @@ import pytest
 import seawall
 from _things import HOSTILE, KEY, SECRET, Odd, fails, opened, raised, read_out, watched
 from seawall import (
+    Chaos,
     CircuitBreaker,
     CircuitBreakerError,
     ConfigurationError,
     Fallback,
     MonitoringSystem,
+    Pipeline,
     Retry,
     Timeout,
     errors,
@@ -193,6 +195,31 @@ def test_what_policies_did_stands_between_the_attempts_that_it_was_about():
         "  T  ask: no alternative helped",
         "  Its class is transient: such failures are retried, then the next alternative is tried.",
     ]
+
+
+def test_what_a_chaos_policy_did_is_told_with_its_attempt_and_no_time_runs_back():
+    chaos = Chaos(exception=ConnectionError, exception_rate=1, latency=0.001, latency_rate=1, enabled=True)
+    call = Pipeline(Retry(2, wait=0), chaos, name="ask")(lambda: 1)
+    told = explain(raised(call))
+    injected = ["chaos.injected", "chaos.injected"]
+    assert [step.event for step in told.steps] == [
+        "attempt",
+        *injected,
+        "retry.scheduled",
+        "attempt",
+        *injected,
+        "retry.exhausted",
+    ]
+    times = [step.at for step in told.steps]
+    assert times == sorted(times)
+    assert "ask: a Chaos policy broke the call on purpose (exception)" in str(told)
+
+
+def test_an_attempt_that_is_announced_to_hooks_is_told_of_once():
+    call = fails("ask", Retry(2, wait=0, before=lambda state: None), failure=Odd())
+    told = explain(raised(call))
+    assert any(step.event == "attempt.started" for step in call.story)
+    assert [step.event for step in told.steps] == ["attempt", "retry.exhausted"]
 
 
 def test_an_error_without_a_story_tells_by_its_note():

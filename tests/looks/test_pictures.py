@@ -148,7 +148,7 @@ def test_texts_are_shown_as_they_are(things: dict[str, Any]):
             "pipeline, whole",
             ["at most 5 s", "print", "up to 5 attempts", "20 %", "at most 60 s", "Watched by monitor", "the call"],
         ),
-        ("guarded, rescued", ["calls1", "answered", "2 attempts", "rescued(…)"]),
+        ("guarded, rescued", ["calls1", "gave a result after 3 attempts", "rescued(…)", "alternative 1 is tried"]),
         ("monitor, new", ["No calls yet", "normal"]),
         ("monitor, in trouble", ["emergency", "10 failures in a row", "95 %", "The last alerts", "raised", "tokens"]),
         ("monitor, busy", ["critical", "The last 50 calls", "by an alternative"]),
@@ -219,6 +219,8 @@ def test_what_is_very_long_is_cut(sim: Simulator):
     sim.on("long", faults.reply("x" * 30_000))
     told = read(Chat("long", api_key=KEY, base_url=sim.base_url).invoke("x")._repr_html_()).text
     assert "x" * 20_000 + "… (10,000 more letters)" in told
+    sim.on("lines", faults.reply("one\n\ttwo"))
+    assert "one\n\ttwo" in read(Chat("lines", api_key=KEY, base_url=sim.base_url).invoke("x")._repr_html_()).text
     many = [CircuitBreaker(name=f"many {number}") for number in range(60)]
     told = read(seawall.circuits._repr_html_()).text
     assert told.count("many ") <= 50 and re.search(r"… and \d+ others\.", told)
