@@ -33,6 +33,7 @@ border-radius:6px;padding:.55em .8em .65em;overflow-wrap:anywhere}
 .seawall.seawall.seawall table{border-collapse:collapse;margin:.4em 0 0;border:0;font-size:13px;color:inherit;background:none}
 .seawall.seawall.seawall th,.seawall.seawall.seawall td{text-align:left;vertical-align:top;padding:.12em 1.3em .12em 0;border:0;background:none;
 font-weight:400;color:inherit;max-width:34em;white-space:normal}
+.seawall.seawall.seawall .sw-wide{overflow-x:auto;overflow-wrap:break-word}
 .seawall.seawall.seawall tr{background:none;border:0}
 .seawall.seawall.seawall th{opacity:.75;white-space:nowrap}
 .seawall.seawall.seawall td.sw-number,.seawall.seawall.seawall th.sw-number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
@@ -119,7 +120,7 @@ class Cell(NamedTuple):
 
     def html(self, tag: str = "td") -> str:
         kind = ' class="sw-number"' if self.number else ""
-        before = "" if self.tone is None else f"{mark(self.tone)} "
+        before = "" if self.tone is None else f"{mark(self.tone)}&nbsp;"
         return f"<{tag}{kind}>{before}{text(self.said)}</{tag}>"
 
 
@@ -137,7 +138,7 @@ def table(rows: Iterable[Sequence[str | Cell]], titles: Sequence[str | Cell] = (
         return ""
     names = "".join(cell(title, "th").replace("<th", '<th scope="col"', 1) for title in titles)
     head = f"<thead><tr>{names}</tr></thead>" if titles else ""
-    return f"<table>{head}<tbody>{body}</tbody></table>"
+    return f'<div class="sw-wide"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def figures(pairs: Iterable[tuple[str, str]]) -> str:
@@ -210,4 +211,5 @@ def timeline(spans: Sequence[Span], label: str, *, width: int = 200) -> str:
         before = "" if span.tone is None else f"{mark(span.tone)} "
         at = f'<td class="sw-number">{span.start:.2f} s</td>'
         rows.append(f"<tr>{at}<td>{drawn}</td><td>{before}{text(span.said)}</td></tr>")
-    return f'<table aria-label="{text(label)}"><tbody>{"".join(rows)}</tbody></table>' if rows else ""
+    body = "".join(rows)
+    return f'<div class="sw-wide"><table aria-label="{text(label)}"><tbody>{body}</tbody></table></div>' if rows else ""
