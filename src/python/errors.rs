@@ -1,8 +1,8 @@
 //! From rejections to the exceptions of `seawall.errors`, and the notes that exceptions carry.
 
 use crate::engine::{Refusal, Rejection};
-use pyo3::ffi;
 use pyo3::exceptions::PyException;
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -4,6 +4,7 @@ mod isolation;
 mod passage;
 mod permit;
 mod settings;
+mod shown;
 mod tell;
 
 pub use permit::{Permit, Ready};
