@@ -25,7 +25,15 @@ print(json.dumps(sorted(new - set(sys.stdlib_module_names) - {{"seawall"}})))
 
 @pytest.mark.parametrize(
     "module",
-    ["seawall", "seawall.llm", "seawall.simulator", "seawall.errors", "seawall.presets", "seawall.compat.circuitbreaker"],
+    [
+        "seawall",
+        "seawall.llm",
+        "seawall.simulator",
+        "seawall.dashboard",
+        "seawall.errors",
+        "seawall.presets",
+        "seawall.compat.circuitbreaker",
+    ],
 )
 def test_it_needs_nothing_but_python(module: str):
     # -S: no site-packages, as in a fresh environment into which only seawall was installed.

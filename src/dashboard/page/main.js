@@ -239,7 +239,7 @@ circuits = circuitsTable(byId("circuits-table"));
 series = seriesTable(byId("series-table"));
 tiles = {
   calls: tile("Calls"), failed: tile("Failed"), retried: tile("Retried"),
-  fell: tile("Answered by a fallback"), latency: tile("p95 latency"), tokens: tile("Tokens"),
+  fell: tile("Fallback used"), latency: tile("p95 latency"), tokens: tile("Tokens"),
 };
 const again = () => last && show(last);
 byId("circuits-filter").addEventListener("input", (event) => { circuits.words = event.target.value; again(); });
