@@ -10,6 +10,7 @@ mod dashboard;
 mod ending;
 mod errors;
 mod event_loop;
+mod figures;
 mod flight;
 mod generator;
 mod guarded;

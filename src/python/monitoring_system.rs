@@ -1,6 +1,7 @@
 //! The native half of the document's `MonitoringSystem`.
 
-use super::monitor::{Monitor, calls_of, flag, seconds, take};
+use super::figures::{calls_of, flag, seconds};
+use super::monitor::{Monitor, take};
 use crate::monitor::{Entry, Language, Metric, Record, Rules, Span};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
