@@ -24,6 +24,7 @@ from seawall import (
     Rule,
     Timeout,
     _delivery,
+    _worker,
     observe,
     remaining,
     sinks,
@@ -418,11 +419,16 @@ def test_a_sink_that_nobody_uses_any_more_is_let_go():
         pass
 
     sink = Lonely()
-    fail(watch(given=[sink]))
+    monitor = watch(given=[sink])
+    fail(monitor)
     assert sinks.flush(30) and sink.kinds == ["raised"]
     (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("seawall ") and "Lonely" in thread.name]
     gone = weakref.ref(sink)
-    del sink
+    del sink, monitor
+    for _ in range(3):  # the worker's task is at its end: let its loop turn
+        turned = threading.Event()
+        _worker.soon(turned.set)
+        assert turned.wait(30)
     gc.collect()
     assert gone() is None
     thread.join(30)
