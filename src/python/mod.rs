@@ -23,6 +23,7 @@ mod observation;
 mod pipeline;
 mod policies;
 mod protocol;
+mod recording;
 mod recycled;
 mod remaining;
 mod running;
