@@ -86,7 +86,7 @@ class Line:
         self._rest: Any = None
         self._rested = 0
         self._job: _Job | None = None
-        self._jobs: queue.SimpleQueue[_Job] | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] | None = None
         name = f"seawall.sinks {self.label}"
         retry = _seawall.Retry(ATTEMPTS, on=_again, wait=_seawall.wait_exponential_jitter(0.5, 8))
         # One alert's attempts and one more.
@@ -218,6 +218,8 @@ class Line:
             self._job = _Job(self.sink, alert)
             if self._jobs is None:
                 self._jobs = queue.SimpleQueue()
+                # The thread ends with the line.
+                weakref.finalize(self, self._jobs.put, None).atexit = False
                 try:
                     threading.Thread(target=_work, args=(self._jobs,), name=f"seawall {self.label}", daemon=True).start()
                 except RuntimeError:  # the interpreter ends: there are no more threads
@@ -265,9 +267,10 @@ class _Job:
             self.event_loop.call_soon_threadsafe(ended)
 
 
-def _work(jobs: queue.SimpleQueue[_Job]) -> None:
-    while True:
-        jobs.get().run()
+def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job.run()
+        del job  # it holds the sink
 
 
 _tasks: set[asyncio.Task[None]] = set()

@@ -7,6 +7,7 @@ import never gets to the end of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
@@ -28,7 +29,8 @@ def soon(callback: Callable[[], Any]) -> None:
     _inbox.append(callback)
     if _loop is not None:
         # In a context of its own: time limits of the call that is under way here are not the worker's.
-        _loop.call_soon_threadsafe(_drain, context=contextvars.Context())
+        with contextlib.suppress(RuntimeError):  # it was stopped: the program ends
+            _loop.call_soon_threadsafe(_drain, context=contextvars.Context())
     elif _thread is None and _starting.acquire(blocking=False):
         # Whoever starts it drains what others have put in meanwhile.
         try:

@@ -44,7 +44,7 @@ pub fn status_of(error: &Bound<'_, PyAny>) -> PyResult<Option<u16>> {
 /// Whether it is a part of seawall's own that works in the background, as the delivery of alerts: it says itself what matters, once,
 /// and its events are for those who look closely.
 pub fn is_our_own(name: &str) -> bool {
-    name.starts_with("seawall.")
+    name.starts_with("seawall.sinks ")
 }
 
 /// Whether the logger lets events of that severity through.

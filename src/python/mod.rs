@@ -25,6 +25,7 @@ mod observation;
 mod pipeline;
 mod policies;
 mod protocol;
+mod recording;
 mod recycled;
 mod remaining;
 mod running;

@@ -7,19 +7,16 @@ use super::convert::{self, quoted};
 use super::errors::{configuration, picture};
 use super::figures::{amount, error_name, flag, quantile, quantiles, seconds, sums, window, window_of};
 use super::judge::function_at_once;
-use super::slots;
-use pyo3::exceptions::{PyException, PyValueError};
+pub use super::recording::{Watching, passed, record, take};
+use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::drive::clock;
-use crate::engine::Instant;
-use crate::llm::route::on_a_thread;
 use crate::monitor::{Alert, Entry, Language, Monitor as Core, Record, Rules, Slot, Source, Span, Tally, Word};
 use crate::stats::Sums;
 use crate::telemetry::known::MONITORS;
-use crate::telemetry::{Call, Listener};
 
 /// Adds the classes of this file to the extension module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -508,75 +505,4 @@ impl Monitor {
         let dropped = std::mem::take(&mut *self.callbacks());
         drop(dropped);
     }
-}
-
-pub(super) fn take(monitor: &Bound<'_, Monitor>, record: Record, given_seconds: f64) -> PyResult<()> {
-    let now = clock::now();
-    if let Some(alert) = monitor.get().core.record_entry(now, Entry { at_ns: clock::unix(now), record, given_seconds }) {
-        publish(monitor.py(), monitor.get(), &alert)?;
-    }
-    if alerts::is_unwatched(monitor.get()) { alerts::keep_watch(monitor, now) } else { Ok(()) }
-}
-
-/// Counts a call that the engine watched until `now`, and publishes the alert that it causes.
-pub fn record(monitor: &Py<Monitor>, record: Record, now: Instant) -> Result<(), Box<PyErr>> {
-    let alert = monitor.get().core.record_entry(now, Entry { at_ns: clock::unix(now), record, given_seconds: f64::NAN });
-    after(monitor, alert, now)
-}
-
-/// As [`record`], of a call that passed at once.
-#[inline]
-pub fn passed(monitor: &Py<Monitor>, latency_ns: u64, now: Instant, source: Source) -> Result<(), Box<PyErr>> {
-    let alert = monitor.get().core.passed(now, clock::unix(now), latency_ns, source);
-    after(monitor, alert, now)
-}
-
-#[inline]
-fn after(monitor: &Py<Monitor>, alert: Option<Alert>, now: Instant) -> Result<(), Box<PyErr>> {
-    if alert.is_none() && !alerts::is_unwatched(monitor.get()) { Ok(()) } else { told_aside(monitor, alert, now) }
-}
-
-/// A monitor that is told of calls which end on threads that have none of Python's.
-pub struct Watching(pub Py<Monitor>);
-
-impl Watching {
-    /// A call is over. What is to be told is told where nobody waits for it.
-    pub fn told(self: &Arc<Self>, call: &Call) {
-        let (monitor, now) = (self.0.get(), clock::now());
-        let alert = monitor.core.record_entry(now, Entry { at_ns: call.ended_ns(), record: call.record, given_seconds: f64::NAN });
-        if alert.is_none() && !alerts::is_unwatched(monitor) {
-            return;
-        }
-        let this = self.clone();
-        let publish = move || {
-            // Without an interpreter (it is shutting down) nobody listens.
-            Python::try_attach(|_| told_aside(&this.0, alert, now).map_err(|interrupt| *interrupt));
-        };
-        if tokio::runtime::Handle::try_current().is_ok() {
-            drop(on_a_thread(publish)); // it has begun
-        } else {
-            publish();
-        }
-    }
-}
-
-impl Listener for Arc<Watching> {
-    fn ended(&self, call: &Call) {
-        self.told(call);
-    }
-}
-
-/// The call is over: what cannot be told of it does not change how it came out. Interrupts are passed on.
-#[cold]
-fn told_aside(monitor: &Py<Monitor>, alert: Option<Alert>, now: Instant) -> Result<(), Box<PyErr>> {
-    slots::attached(|py| {
-        let told = alert.map_or(Ok(()), |alert| publish(py, monitor.get(), &alert));
-        match told.and_then(|()| alerts::keep_watch(monitor.bind(py), now)) {
-            Err(error) if error.is_instance_of::<PyException>(py) => {
-                error.write_unraisable(py, None);
-                Ok(())
-            }
-            told => told.map_err(Box::new),
-        }
-    })
 }

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from seawall import Monitor, MonitoringSystem, sinks
+from seawall.errors import APIStatusError
 from seawall.langchain import ChatOpenAI
+from seawall.llm import Chat
 from seawall.simulator import faults
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "drop_in" / "3_monitoring.py"
@@ -70,3 +72,25 @@ def test_a_total_outage_is_told_before_the_tenth_failed_call_by_a_guard_too(sim,
         with pytest.raises(Exception, match="503|529"):
             guarded("hello")
     assert told == [5]
+
+
+@pytest.mark.parametrize("how", ["sync", "async", "stream"])
+async def test_calls_of_the_native_client_raise_alerts_on_its_own_threads(sim, how):
+    delivered = []
+    monitor = Monitor(10, sinks=[delivered.append])
+    sim.on("gpt-4", faults.overloaded())
+    chat = Chat("gpt-4", api_key="sk-test", base_url=sim.base_url, max_retries=0, monitor=monitor)
+    for _ in range(5):
+        with pytest.raises(APIStatusError):
+            if how == "sync":
+                chat.invoke("hello")
+            elif how == "async":
+                await chat.ainvoke("hello")
+            else:
+                list(chat.stream("hello"))
+    # The call is over before its alert is told, which nobody waits for.
+    while not monitor.alerts:
+        pass
+    while not delivered:
+        sinks.flush(30)
+    assert [alert.kind for alert in delivered] == ["raised"]

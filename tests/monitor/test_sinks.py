@@ -16,7 +16,20 @@ import weakref
 import pytest
 import trio
 
-from seawall import ConfigurationError, Monitor, MonitoringSystem, Pipeline, Rule, Timeout, _delivery, remaining, sinks, testing
+from seawall import (
+    ConfigurationError,
+    Monitor,
+    MonitoringSystem,
+    Pipeline,
+    Rule,
+    Timeout,
+    _delivery,
+    _worker,
+    observe,
+    remaining,
+    sinks,
+    testing,
+)
 from seawall.errors import APIConnectionError, BadRequestError
 
 MOST = 10
@@ -140,6 +153,18 @@ def test_a_sink_hears_only_of_incidents_that_come_to_its_level():
     kinds = ["raised", "resolved", "raised", "escalated", "deescalated", "resolved"]
     assert everything.kinds == kinds == [alert.kind for alert in monitor.alerts]
     assert bad.kinds == ["escalated", "deescalated", "resolved"] and worst.kinds == []
+
+
+def test_after_a_reset_incidents_are_new_ones_under_old_numbers():
+    worst = Sink()
+    monitor = Monitor(10, rules=[Rule("error_rate", float("inf"))])
+    monitor.add_sink(worst, level="emergency")
+    fail(monitor)
+    monitor.reset()
+    for latency in [3] * 10 + [0] * 10:
+        monitor.record(True, latency=latency)
+    assert [(alert.kind, alert.incident) for alert in monitor.alerts] == [("raised", 1), ("resolved", 1)]
+    assert sinks.flush(30) and worst.kinds == ["raised"]
 
 
 def test_what_is_silenced_is_not_delivered(sink):
@@ -303,7 +328,19 @@ def test_a_blocking_sink_that_outlasts_its_time_is_not_run_again(seawall_no_wait
         sinks.flush(0.05)
     goes_on.set()
     # The attempts waited for the one call, and so does the next.
-    assert calls == ["raised"]
+    assert calls == ["raised"] and line._jobs.qsize() == 0
+
+
+def test_deliveries_are_no_calls_of_the_program(sink, seawall_no_waits, seawall_events):
+    sink.broken = ConnectionError()
+    with observe() as everything:
+        fail(watch(given=[sink]))
+        assert settled()
+        sink.broken = None
+        fail(watch(given=[sink, Sink()]))
+        assert settled()
+    assert everything.snapshot()["total"] == 0 and everything.alerts == []
+    assert seawall_events == []
 
 
 # -- where alerts come from ------------------------------------------------------------------------------------------
@@ -378,14 +415,24 @@ def test_from_many_threads_nothing_is_lost_and_nothing_comes_twice(sink):
 
 
 def test_a_sink_that_nobody_uses_any_more_is_let_go():
-    sink = Sink()
-    fail(watch(given=[sink]))
+    class Lonely(Sink):
+        pass
+
+    sink = Lonely()
+    monitor = watch(given=[sink])
+    fail(monitor)
     assert sinks.flush(30) and sink.kinds == ["raised"]
+    (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("seawall ") and "Lonely" in thread.name]
     gone = weakref.ref(sink)
-    del sink
-    # Its thread waits for more, and knows nothing of it.
+    del sink, monitor
+    for _ in range(3):  # the worker's task is at its end: let its loop turn
+        turned = threading.Event()
+        _worker.soon(turned.set)
+        assert turned.wait(30)
     gc.collect()
     assert gone() is None
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_a_copied_monitor_tells_the_same_functions():
@@ -437,19 +484,19 @@ def test_a_sink_is_named_without_what_it_was_made_with(caplog, seawall_no_waits)
 
 
 def test_in_a_tests_time_a_delivery_has_as_long_as_it_takes():
-    begun, goes_on, done = threading.Event(), threading.Event(), []
+    begun, goes_on, calls = threading.Event(), threading.Event(), []
 
     async def slow(alert):
-        begun.set()
-        await asyncio.get_running_loop().run_in_executor(None, goes_on.wait, 30)
-        done.append(alert.kind)
+        calls.append(alert.kind)
+        asyncio.get_running_loop().call_soon(begun.set)  # once it waits
+        await asyncio.to_thread(goes_on.wait, 30)
 
     with testing.clock() as clock:
         fail(watch(given=[slow]))
         assert begun.wait(30)
         clock.advance(3600)
         goes_on.set()
-        assert sinks.flush(30) and done == ["raised"]
+        assert sinks.flush(30) and calls == ["raised"]
 
 
 # -- processes -------------------------------------------------------------------------------------------------------
@@ -461,15 +508,18 @@ def run(program, **kwargs):
     )
 
 
-EXITING = """
+EXITING = r"""
 import seawall, sys, threading, asyncio
+from seawall import _delivery
+
+_delivery.AT_EXIT = SECONDS  # the machine may be busy
 
 async def later(alert):
     await asyncio.sleep(0.01)
-    print("async", alert.kind, flush=True)
+    sys.stdout.write(f"async {alert.kind}\n")
 
 def plain(alert):
-    print("plain", alert.kind, flush=True)
+    sys.stdout.write(f"plain {alert.kind}\n")
 
 def hangs(alert):
     threading.Event().wait()
@@ -483,10 +533,18 @@ for _ in range(5):
 """
 
 
-@pytest.mark.parametrize("more", ["", "hangs", "broken"])
-@pytest.mark.parametrize("ending", ["", "sys.exit(0)", "threading.Thread(target=seawall.sinks.flush).start()"])
-def test_at_the_end_of_a_program_alerts_get_a_moment(more, ending):
-    done = run(EXITING.replace("SINKS", more) + ending)
+@pytest.mark.parametrize(
+    ("more", "seconds", "ending"),
+    [
+        ("", 60, ""),
+        ("", 60, "sys.exit(0)"),
+        ("", 60, "threading.Thread(target=seawall.sinks.flush).start()"),
+        ("hangs", 8, ""),
+        ("broken", 60, "sys.exit(0)"),
+    ],
+)
+def test_at_the_end_of_a_program_alerts_get_a_moment(more, seconds, ending):
+    done = run(EXITING.replace("SINKS", more).replace("SECONDS", str(seconds)) + ending)
     assert done.returncode == 0
     assert sorted(done.stdout.splitlines()) == ["async raised", "plain raised"], done.stderr
     shown = [line for line in done.stderr.splitlines() if line and "ALERT" not in line]
