@@ -235,7 +235,7 @@ def arguments() -> Iterator[tuple[str, str, Kind, Callable[[Any], object]]]:
     for name, (kind, others) in CHAOS.items():
         yield "Chaos", name, kind, lambda v, name=name, others=others: Chaos(**others, **{name: v})
     yield "Chaos.enabled_for", "seconds", LIMIT, Chaos(latency=1).enabled_for
-    yield "Monitor", "window", COUNT, Monitor
+    yield "Monitor", "window", Kind({"fraction"}, UNDER | WHOLE | HUGE), Monitor
     yield "Monitor", "name", TEXT, lambda v: Monitor(name=v)
     yield "Monitor", "on_alert", PREDICATE.needed(), Monitor().on_alert
     yield "MonitoringSystem", "window_size", COUNT.needed(), seawall.MonitoringSystem

@@ -102,7 +102,7 @@ impl Flight {
             errors::annotate(exception, &notes.join("; "));
         }
         if !others.is_empty() {
-            errors::attach_alternatives(exception, PyTuple::new(py, others)?);
+            errors::attach_alternatives(exception, PyTuple::new(py, others)?)?;
         }
         if let Some(story) = story {
             // An exception that takes no attributes goes without its story.

@@ -1,6 +1,7 @@
 //! From rejections to the exceptions of `seawall.errors`, and the notes that exceptions carry.
 
 use crate::engine::{Refusal, Rejection};
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -86,11 +87,20 @@ fn made<'py>(py: Python<'py>, rejection: &Rejection, name: &str, last_failure: O
     }
 }
 
+/// What somebody's Python code gave, or nothing where it raised; a Ctrl-C that came just then is passed on.
+pub fn unless_interrupted<T>(py: Python<'_>, given: PyResult<T>) -> PyResult<Option<T>> {
+    match given {
+        Ok(given) => Ok(Some(given)),
+        Err(error) if error.is_instance_of::<PyException>(py) => Ok(None),
+        Err(interrupt) => Err(interrupt),
+    }
+}
+
 /// Puts the failures of the alternatives on the first one, in a tuple that pickles whatever they are.
-pub fn attach_alternatives(exception: &Bound<'_, PyAny>, others: Bound<'_, PyTuple>) {
+pub fn attach_alternatives(exception: &Bound<'_, PyAny>, others: Bound<'_, PyTuple>) -> PyResult<()> {
     // An exception that takes no attributes goes without; its note names them.
     let put = || exception.setattr("alternatives", class(exception.py(), "_Alternatives")?.call1((others,))?);
-    let _ = put();
+    unless_interrupted(exception.py(), put()).map(drop)
 }
 
 /// Puts seawall's note on an exception (PEP 678), replacing one that an earlier call left on the same object.

@@ -256,12 +256,12 @@ impl Flight {
         let ticket = Ticket(self.values.len() as u64);
         let (outcome, kept) = match result {
             Ok(value) => {
-                self.diary.ended(clock::now(), None);
+                self.diary.ended(clock::now(), None)?;
                 (Outcome::Value(ticket), Kept::Value(value))
             }
             Err(error) => {
                 let error = bare::outcome(py, error)?.into_value(py).into_any();
-                self.diary.ended(clock::now(), Some(error.bind(py)));
+                self.diary.ended(clock::now(), Some(error.bind(py)))?;
                 (Outcome::Error(ticket), Kept::Error(error))
             }
         };

@@ -1,5 +1,6 @@
 //! The logger `seawall`: what happened, never what was said. No content, no keys.
 
+use super::errors::unless_interrupted;
 use super::virtual_time;
 use crate::drive::trial;
 use crate::engine::Event;
@@ -25,13 +26,19 @@ fn level(severity: Severity) -> u8 {
 }
 
 /// The kind of an exception and its status: all that may be said of it.
-fn kind_of(error: &Bound<'_, PyAny>) -> String {
+fn kind_of(error: &Bound<'_, PyAny>) -> PyResult<String> {
     let name = error.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string());
-    let status = error.getattr("status_code").ok().and_then(|s| s.extract::<u16>().ok());
-    match status {
+    Ok(match status_of(error)? {
         Some(status) => format!("{name} ({status})"),
         None => name,
-    }
+    })
+}
+
+/// The HTTP status that an exception says it is about.
+pub fn status_of(error: &Bound<'_, PyAny>) -> PyResult<Option<u16>> {
+    let py = error.py();
+    let status = unless_interrupted(py, error.getattr_opt(intern!(py, "status_code")))?.flatten();
+    Ok(status.and_then(|status| status.extract().ok()))
 }
 
 /// Whether the logger lets events of that severity through.
@@ -51,7 +58,7 @@ pub fn event(py: Python<'_>, event: &Event, name: &str, error: Option<&Bound<'_,
 /// Logs an event that is heard.
 pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     let (level, logger) = (level(severity), logger(py)?);
-    let after = error.map(|e| format!(" after {}", kind_of(e))).unwrap_or_default();
+    let after = error.map(kind_of).transpose()?.map(|kind| format!(" after {kind}")).unwrap_or_default();
     let seconds = event.span.as_secs_f64();
     let text = match event.name {
         events::ATTEMPT_STARTED => format!("attempt {} of '{name}'", event.number),

@@ -75,10 +75,10 @@ pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
 
 /// A number of calls (an int), or a time (a float or a timedelta).
 fn window_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Span> {
-    if value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyDelta>() {
-        return Ok(Span::Time(convert::positive_seconds(name, value)?.as_nanos() as u64));
+    if value.is_exact_instance_of::<PyInt>() {
+        return Ok(Span::Calls(calls_of(name, value)?));
     }
-    Ok(Span::Calls(calls_of(name, value)?))
+    Ok(Span::Time(convert::finite_positive_seconds(name, value)?.as_nanos() as u64))
 }
 
 pub(super) fn calls_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {

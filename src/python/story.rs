@@ -1,11 +1,11 @@
 //! The story of a guarded call: its attempts and what policies did, kept cheaply, and made into Python's records for whoever asks.
 
 use super::errors::ours;
+use super::log;
 use crate::engine::{Event, Instant, StageId, Target};
 use crate::events::Name;
 use crate::stats::{Source, Word};
 use crate::telemetry::{GIVEN_UP, Note, Request};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple, PyType};
@@ -79,13 +79,14 @@ impl Diary {
     }
 
     /// The attempt under way is over.
-    pub fn ended(&mut self, now: Instant, error: Option<&Bound<'_, PyAny>>) {
+    pub fn ended(&mut self, now: Instant, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         if !std::mem::take(self.is_open.get_mut()) {
-            return;
+            return Ok(());
         }
-        let status = error.and_then(|error| error.getattr_opt(intern!(error.py(), "status_code")).ok().flatten()?.extract().ok());
+        let status = error.map_or(Ok(None), log::status_of)?;
         let error = error.map(|error| error.get_type().unbind());
         self.tried(now, error, status, false);
+        Ok(())
     }
 
     /// No attempt is under way any more: one that was, was cut by a time limit.

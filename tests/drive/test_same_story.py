@@ -139,7 +139,18 @@ class Twin:
 
     def state(self) -> Any:
         """What policies and the monitor know, but for what depends on how long a step took; and the counts, once no call is open."""
-        timed = {"retry_after", "avg_latency", "p50", "p95", "p99", "lifetime"}
+        timed = {
+            "retry_after",
+            "avg_latency",
+            "p50",
+            "p95",
+            "p99",
+            "lifetime",
+            "avg_first_token",
+            "first_token_p50",
+            "first_token_p95",
+            "first_token_p99",
+        }
         told = [{**vars(breaker.metrics()), "last_failure": repr(breaker.last_failure)} for breaker in self.breakers]
         metrics = [(breaker.failure_count, untimed(each, timed)) for breaker, each in zip(self.breakers, told, strict=True)]
         # The fast lane counts a call when it has ended.

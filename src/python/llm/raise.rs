@@ -48,7 +48,9 @@ pub fn api(py: Python<'_>, error: &ApiError, table: &Bound<'_, PyAny>, model: Op
 
 /// The error object, or all of the JSON where it holds none, or the text where it is no JSON.
 fn body<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
-    let Ok(parsed) = json::parsed(py, text.as_bytes()) else { return Ok(PyString::new(py, text).into_any()) };
+    let Some(parsed) = errors::unless_interrupted(py, json::parsed(py, text.as_bytes()))? else {
+        return Ok(PyString::new(py, text).into_any());
+    };
     let Ok(object) = parsed.cast::<PyDict>() else { return Ok(parsed) };
     Ok(match object.get_item("error")? {
         Some(error) if error.is_instance_of::<PyDict>() => error,
@@ -97,7 +99,7 @@ pub fn tell(
     attempts: &Bound<'_, PyAny>,
     exhausted: Option<(u32, Duration, &'static str)>,
     name: &str,
-) {
+) -> PyResult<()> {
     let exception = error.value(py).as_any();
     let mut notes = Vec::new();
     if let Some((made, span, why)) = exhausted
@@ -115,7 +117,7 @@ pub fn tell(
     // An exception that takes no attributes goes without its story.
     let _ = exception.setattr("attempts", attempts);
     if !others.is_empty() {
-        let others = PyTuple::new(py, others.into_iter().map(|o| o.into_value(py)));
-        let _ = others.map(|others| errors::attach_alternatives(exception, others));
+        errors::attach_alternatives(exception, PyTuple::new(py, others.into_iter().map(|o| o.into_value(py)))?)?;
     }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::llm::delta::Delta;
 use crate::llm::interrupt::Mark;
 use crate::llm::usage::Usage;
 use crate::python::convert::quoted;
-use crate::python::errors::configuration;
+use crate::python::errors::{configuration, unless_interrupted};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -66,16 +66,17 @@ fn logprobs<'py>(py: Python<'py>, raw: &[u8], place: usize) -> PyResult<Option<B
 }
 
 fn parsed<'py>(py: Python<'py>, choice: &chat::Choice) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(parsed) = unless_interrupted(py, json::parsed(py, choice.content.as_bytes()))? {
+        return Ok(parsed);
+    }
     // The parser's own error would hold the text.
-    json::parsed(py, choice.content.as_bytes()).map_err(|_| {
-        let what = match (&choice.refusal, choice.finish_reason.as_deref()) {
-            (Some(_), _) => "the model refused (see .refusal)".to_owned(),
-            (None, Some("length")) => "it was cut short (finish_reason \"length\"): allow more max_completion_tokens".to_owned(),
-            (None, Some(reason)) => format!("finish_reason is {reason:?}; was response_format given?"),
-            (None, None) => "was response_format given?".to_owned(),
-        };
-        PyValueError::new_err(format!("the answer is no JSON: {what}"))
-    })
+    let what = match (&choice.refusal, choice.finish_reason.as_deref()) {
+        (Some(_), _) => "the model refused (see .refusal)".to_owned(),
+        (None, Some("length")) => "it was cut short (finish_reason \"length\"): allow more max_completion_tokens".to_owned(),
+        (None, Some(reason)) => format!("finish_reason is {reason:?}; was response_format given?"),
+        (None, None) => "was response_format given?".to_owned(),
+    };
+    Err(PyValueError::new_err(format!("the answer is no JSON: {what}")))
 }
 
 /// One of a reply's answers.

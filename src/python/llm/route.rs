@@ -139,8 +139,8 @@ impl Shared {
         let error = raise::failure(py, failure, &self.core, table, model);
         let others = finished.others.iter().map(|o| raise::failure(py, o, &self.core, table, None)).collect();
         let attempts = raise::attempts(py, &finished.attempts, &self.core.legs, finished.begun)?;
-        raise::tell(py, &error, others, &attempts, finished.exhausted, model.unwrap_or("the call"));
-        // As above.
+        raise::tell(py, &error, others, &attempts, finished.exhausted, model.unwrap_or("the call"))?;
+        // An exception that takes no attributes goes without its story.
         let _ = error.value(py).setattr("story", story::steps(py, &finished.notes)?);
         Ok(error)
     }
