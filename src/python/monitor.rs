@@ -9,7 +9,7 @@ use super::slots;
 use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDelta, PyDict, PyFloat, PyInt, PyType};
+use pyo3::types::{PyBool, PyDelta, PyDict, PyInt, PyType};
 
 use crate::drive::clock;
 use crate::engine::Instant;
