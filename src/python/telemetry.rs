@@ -148,9 +148,11 @@ fn metric_names() -> Vec<(&'static str, &'static str, &'static str, Vec<&'static
     core::names::METRICS.iter().map(row).collect()
 }
 
+type Named = (&'static str, Vec<&'static str>, &'static str);
+
 /// `(name, places, meaning)` of each attribute of spans, and `(name, kind, unit, meaning)` of each instrument.
 #[pyfunction]
-fn span_names() -> (Vec<(&'static str, Vec<&'static str>, &'static str)>, Vec<Instrument>) {
+fn span_names() -> (Vec<Named>, Vec<Instrument>) {
     let row = |(name, places, meaning): &Attribute| (*name, places.to_vec(), *meaning);
     (core::names::ATTRIBUTES.iter().map(row).collect(), core::names::INSTRUMENTS.to_vec())
 }

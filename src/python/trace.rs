@@ -108,10 +108,12 @@ fn wake_told() {
     }
 }
 
+type Telling = (Option<Py<PyAny>>, Py<PyAny>);
+
 /// What there is to tell, oldest first: `(span, told)`, or `(None, (level, target, text, time))` for what the core said; and how many
 /// were lost since it was asked last.
 #[pyfunction]
-fn take_told(py: Python<'_>) -> PyResult<(Vec<(Option<Py<PyAny>>, Py<PyAny>)>, u64)> {
+fn take_told(py: Python<'_>) -> PyResult<(Vec<Telling>, u64)> {
     let (words, lost) = {
         let mut desk = locked(&DESK);
         (std::mem::take(&mut desk.words), std::mem::take(&mut desk.lost))

@@ -20,12 +20,16 @@ use std::sync::{Mutex, PoisonError};
 const GONE: &str = "seawall-gone.json";
 const LOCK: &str = "seawall.lock";
 
+/// The values of a sample's labels, and its own.
+type Sample = (Vec<String>, Value);
+
 /// What is in a file.
 #[derive(Default, Serialize, Deserialize)]
 struct Kept {
     /// The processes whose files are in this one.
     absorbed: Vec<String>,
-    metrics: Vec<(String, Vec<(Vec<String>, Value)>)>,
+    /// By name.
+    metrics: Vec<(String, Vec<Sample>)>,
 }
 
 impl Kept {
@@ -40,7 +44,7 @@ impl Kept {
         for (name, samples) in &self.metrics {
             // A file of another version may have others.
             if let Some(metric) = METRICS.iter().find(|metric| metric.name == name) {
-                let fits = |(labels, _): &&(Vec<String>, Value)| labels.len() == metric.labels.len();
+                let fits = |(labels, _): &&Sample| labels.len() == metric.labels.len();
                 samples.iter().filter(fits).for_each(|(labels, value)| snapshot.add(metric, labels.clone(), value));
             }
         }

@@ -183,8 +183,7 @@ fn circuits(snapshot: &mut Snapshot) {
             *counts = (counts.0 + openings, counts.1 + rejected);
         }
     }
-    let gone = gone.iter().map(|(name, counts)| (name, counts));
-    for (name, (openings, rejected)) in gone.chain(seen.values().map(|(name, counts)| (name, counts))) {
+    for (name, (openings, rejected)) in gone.iter().chain(seen.values().map(|(name, counts)| (name, counts))) {
         snapshot.number(&names::CIRCUIT_OPENINGS, &[name], *openings as f64);
         snapshot.number(&names::CIRCUIT_REJECTIONS, &[name], *rejected as f64);
     }

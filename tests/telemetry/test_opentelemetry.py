@@ -26,7 +26,7 @@ from seawall import CircuitBreaker, errors, guard
 from seawall._seawall import span_names
 from seawall.llm import Chat, Embeddings
 from seawall.simulator import faults
-from seawall.telemetry import opentelemetry
+from seawall.telemetry import _delivery, opentelemetry
 
 from .conftest import QUICK
 
@@ -112,6 +112,14 @@ def test_a_call_is_a_span_and_each_attempt_its_child(sim, traces):
     assert times == sorted(times), "attempts lie in their call, one after another"
     assert call.instrumentation_scope.name == "seawall"
     assert "private" not in str([span.to_json() for span in (call, *attempts)]) and "secret" not in call.to_json()
+
+
+def test_a_call_ends_when_it_ends_and_not_when_it_is_told(sim, traces):
+    with _delivery._telling:
+        for _ in range(2):
+            chat(sim).invoke("x")
+    first, second = traces.spans("chat gpt-4o")
+    assert first.start_time < first.end_time <= second.start_time
 
 
 def test_failures_fallbacks_and_breakers_are_told(sim, traces):
