@@ -260,15 +260,6 @@ fn the_last_calls_are_those_that_came_last() {
 }
 
 #[test]
-fn the_last_calls_are_those_that_came_last() {
-    let monitor = Monitor::new(5);
-    (0..8).for_each(|at| drop(monitor.record(at, call(true))));
-    let times = |most: usize| monitor.recent(most).iter().map(|entry| entry.at_ns).collect::<Vec<u64>>();
-    assert_eq!((times(2), times(5), times(9), times(0)), (vec![6, 7], vec![3, 4, 5, 6, 7], vec![3, 4, 5, 6, 7], vec![]));
-    assert!(Monitor::new(Span::Time(1_000)).recent(3).is_empty());
-}
-
-#[test]
 fn the_history_of_alerts_is_bounded() {
     let monitor = Monitor::new(1);
     for at in 0..500 {
