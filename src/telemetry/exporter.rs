@@ -16,7 +16,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
+#[cfg(unix)]
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+#[cfg(unix)]
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpStream;

@@ -132,6 +132,12 @@ pub(super) fn forget() {
     drop((series, failures));
 }
 
+/// Looks at all series that anything is known of, one after another, each as it is: short, for calls wait meanwhile.
+pub(super) fn each(mut look: impl FnMut(&Series)) {
+    let found: Vec<_> = LEDGER.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().cloned().collect();
+    found.iter().for_each(|series| look(&locked(series)));
+}
+
 /// All series that anything is known of, at that Unix time: copies.
 pub fn snapshot(now_ns: u64) -> Vec<Series> {
     let found: Vec<_> = LEDGER.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().cloned().collect();

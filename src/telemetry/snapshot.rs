@@ -113,11 +113,12 @@ static GONE: Mutex<Gone> = Mutex::new(Gone { last: None, before: None, gone: BTr
 /// The numbers of this process now. It takes locks of the process's.
 pub fn numbers() -> Snapshot {
     let mut snapshot = Snapshot::default();
-    for (at, series) in ledger::snapshot(clock::unix(clock::now())).iter().enumerate() {
-        let other = [OTHER; 3];
+    let mut seen = 0;
+    ledger::each(|series| {
+        seen += 1;
         let source = [series.source.pipeline(), series.source.model(), series.source.endpoint()].map(Word::as_str);
-        told(&mut snapshot, series, if at < MOST { source } else { other });
-    }
+        told(&mut snapshot, series, if seen <= MOST { source } else { [OTHER; 3] });
+    });
     circuits(&mut snapshot);
     monitors(&mut snapshot);
     snapshot.number(&names::PROCESSES, &[], 1.0);

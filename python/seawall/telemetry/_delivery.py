@@ -40,9 +40,11 @@ def end(user: str) -> None:
     """One of them has enough; when none is left, so has the thread."""
     with _starting:
         _users.discard(user)
-        thread = None if _users else _thread
-    if thread is not None:
+        is_last = not _users
+    if is_last:
         _end()
+    else:
+        tell()
 
 
 def _end() -> None:
