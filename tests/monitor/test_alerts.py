@@ -229,10 +229,16 @@ def test_silences_add_up(seawall_clock, heard):
 
 
 @pytest.mark.parametrize(
-    "until", [time.time() + 3600, datetime.now() + timedelta(hours=1), datetime.now(timezone.utc) + timedelta(hours=1)]
+    "in_an_hour",
+    [
+        lambda: time.time() + 3600,
+        lambda: datetime.now() + timedelta(hours=1),
+        lambda: datetime.now(timezone.utc) + timedelta(hours=1),
+    ],
+    ids=["seconds", "local", "aware"],
 )
-def test_a_silence_may_have_an_end_in_place_of_a_duration(until):
-    silence = MonitoringSystem().silence(until=until)
+def test_a_silence_may_have_an_end_in_place_of_a_duration(in_an_hour):
+    silence = MonitoringSystem().silence(until=in_an_hour())
     assert 3500 < silence.remaining < 3601 and silence.until == pytest.approx(time.time() + 3600, abs=60)
 
 
