@@ -4,7 +4,7 @@ use super::convert;
 use crate::monitor::{Histogram, Slot, Span, Tally, Word};
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDelta, PyDict, PyInt, PyType};
+use pyo3::types::{PyBool, PyDelta, PyDict, PyFloat, PyInt, PyType};
 
 /// More than any machine will remember call by call.
 const MAX_WINDOW: usize = 10_000_000;
@@ -13,6 +13,9 @@ const MAX_LATENCY: f64 = 1e9;
 
 /// `True`, `False`, or the number that a log or a table has in their place.
 pub fn flag(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if let Ok(flag) = value.cast_exact::<PyBool>() {
+        return Ok(flag.is_true()); // nearly always
+    }
     match value.cast::<PyInt>().ok().and_then(|number| number.extract::<u8>().ok()) {
         Some(0) => Ok(false),
         Some(1) => Ok(true),
@@ -42,7 +45,9 @@ pub fn error_name(value: &Bound<'_, PyAny>) -> PyResult<Word> {
 
 pub fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     let refused = || convert::type_error(name, value, "a number of seconds or a timedelta");
-    let seconds = if let Ok(delta) = value.cast::<PyDelta>() {
+    let seconds = if let Ok(number) = value.cast_exact::<PyFloat>() {
+        number.value() // nearly always
+    } else if let Ok(delta) = value.cast::<PyDelta>() {
         delta.call_method0("total_seconds")?.extract::<f64>()?
     } else if value.is_instance_of::<PyBool>() {
         return Err(refused());
