@@ -6,6 +6,7 @@ use crate::drive::trial;
 use crate::engine::Event;
 use crate::events::{self, Name, Severity};
 use pyo3::exceptions::{PyException, PyRecursionError};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -37,6 +38,11 @@ fn kind_of(error: &Bound<'_, PyAny>) -> PyResult<String> {
 /// The HTTP status that an exception says it is about.
 pub fn status_of(error: &Bound<'_, PyAny>) -> PyResult<Option<u16>> {
     let py = error.py();
+    // Python's own exceptions have none, and to be told so costs an exception.
+    // SAFETY: a live object's type.
+    if unsafe { ffi::PyType_HasFeature(error.get_type_ptr(), ffi::Py_TPFLAGS_HEAPTYPE) } == 0 {
+        return Ok(None);
+    }
     let status = unless_interrupted(py, error.getattr_opt(intern!(py, "status_code")))?.flatten();
     Ok(status.and_then(|status| status.extract().ok()))
 }

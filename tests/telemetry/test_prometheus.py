@@ -199,7 +199,7 @@ def test_neither_content_nor_keys_are_shown(sim, exporter):
     with pytest.raises(errors.InternalServerError):
         chat(sim).invoke("my-private-question")
     text, _ = fetched(exporter.url)
-    assert "private" not in text and "secret" not in text
+    assert "my-private-question" not in text and "sk-very-secret-key" not in text
 
 
 def test_both_formats_tell_the_same_and_every_name_of_the_table(sim, exporter):
