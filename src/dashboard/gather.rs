@@ -142,7 +142,7 @@ fn monitors(now_ns: u64) -> (Vec<Monitor>, Vec<Alert>) {
     let (mut monitors, mut alerts) = (Vec::new(), Vec::new());
     for known::Living { it, name, .. } in MONITORS.living() {
         let seen = it.snapshot(now_ns);
-        let name = name.get().map_or("monitor", String::as_str);
+        let name = name.get().map_or("monitor", |name| name);
         monitors.push(Monitor {
             name: name.to_owned(),
             level: seen.level.name(),
@@ -177,7 +177,7 @@ fn breakers(now: Instant) -> Vec<Breaker> {
         let share = |part: u32| f64::from(part) / f64::from(seen.totals.calls);
         Breaker {
             id: number,
-            name: name.get().cloned(),
+            name: name.get().map(|name| name.to_string()),
             state: seen.state.name(),
             since: (seen.since != Instant(0)).then(|| unix(now) - now.since(seen.since).as_secs_f64()),
             why: seen.cause.text(),

@@ -59,7 +59,7 @@ pub struct Monitor {
 impl Monitor {
     pub(super) fn with(window: Span, name: Option<String>, language: Language, rules: Rules, callbacks: Vec<Py<PyAny>>) -> Self {
         let core = Arc::new(Core::with_rules(window, rules));
-        MONITORS.add(&core, &Arc::new(name.clone().map_or_else(OnceLock::new, OnceLock::from)));
+        MONITORS.add(&core, &Arc::new(name.clone().map_or_else(OnceLock::new, |name| OnceLock::from(name.into_boxed_str()))));
         Monitor { core, name, language, callbacks: Mutex::new(callbacks), alarm: alerts::Alarm::unset() }
     }
 

@@ -5,7 +5,7 @@ use crate::policies::circuit_breaker::CircuitBreaker;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// The name that something has, or will have once it is used.
-pub type Name = Arc<OnceLock<String>>;
+pub type Name = Arc<OnceLock<Box<str>>>;
 
 /// The breakers that have a name or guard something.
 pub static BREAKERS: Known<CircuitBreaker> = Known::new();
@@ -70,9 +70,9 @@ mod tests {
         for _ in 0..1000 {
             known.add(&Arc::new("dropped"), &Name::default());
         }
-        let _ = name.set("its name".to_owned());
+        let _ = name.set("its name".into());
         let found: Vec<_> = known.living().iter().map(|one| (one.number, *one.it, one.name.get().cloned())).collect();
-        assert_eq!(found, [(1, "kept", Some("its name".to_owned()))]);
+        assert_eq!(found, [(1, "kept", Some("its name".into()))]);
         assert!(known.entries().0.len() < 20, "{}", known.entries().0.len());
         known.add(&kept, &name);
         assert_eq!(known.living()[1].number, 1002, "no number is given twice");

@@ -189,7 +189,7 @@ impl CircuitBreaker {
             ignore: ignore.map(Bound::unbind),
             on_result,
             fallback_function: fallback_function.map(Bound::unbind),
-            name: Arc::new(name.map_or_else(OnceLock::new, OnceLock::from)),
+            name: Arc::new(name.map_or_else(OnceLock::new, |name| OnceLock::from(name.into_boxed_str()))),
             identity: clock::seed(),
             last_failure: Mutex::new(None),
             entrances: Entrances::default(),

@@ -36,7 +36,7 @@ impl CircuitBreaker {
 
     /// It guards something of that name from now on: it takes the name, if it has none, and can be found by it.
     pub fn guards(slf: &Bound<'_, Self>, name: &str) -> PyResult<()> {
-        let _ = slf.get().name.set(name.to_owned()); // the first one stays
+        let _ = slf.get().name.set(name.into()); // the first one stays
         Self::register(slf)
     }
 
@@ -47,7 +47,7 @@ impl CircuitBreaker {
     }
 
     pub fn name(&self) -> Option<String> {
-        self.name.get().cloned()
+        self.name.get().map(|name| name.to_string())
     }
 
     pub fn display_name(&self) -> String {
