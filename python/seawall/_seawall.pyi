@@ -1,4 +1,7 @@
-"""The native extension. What is public here is re-exported by `seawall`, `seawall.llm` and `seawall.simulator`."""
+"""The native extension. What is public here is re-exported by `seawall`, `seawall.llm` and `seawall.simulator`.
+
+Longer than other files, since a module has one stub.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence

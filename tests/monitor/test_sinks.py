@@ -515,7 +515,7 @@ from seawall import _delivery
 _delivery.AT_EXIT = SECONDS  # the machine may be busy
 
 async def later(alert):
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     sys.stdout.write(f"async {alert.kind}\n")
 
 def plain(alert):

@@ -2,24 +2,12 @@
 
 #![cfg(unix)]
 
+mod forked;
+
+use forked::forked;
 use seawall::llm::runtime;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// Forks; the child ends with what `child` gives.
-fn forked(child: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: the child calls nothing but `child` and ends at once.
-    match unsafe { libc::fork() } {
-        0 => unsafe { libc::_exit(child()) },
-        child => {
-            let mut status = 0;
-            // SAFETY: waits for a child of ours.
-            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-            assert!(libc::WIFEXITED(status));
-            libc::WEXITSTATUS(status)
-        }
-    }
-}
 
 #[test]
 fn a_lock_that_calls_take_is_free_in_the_child_and_its_runtime_is_its_own() {

@@ -2,25 +2,13 @@
 
 #![cfg(unix)]
 
+mod forked;
+
+use forked::forked;
 use seawall::serve::{self, Server, fork};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// Forks; the child ends with what `child` gives.
-fn forked(child: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: the child calls nothing but `child` and ends at once.
-    match unsafe { libc::fork() } {
-        0 => unsafe { libc::_exit(child()) },
-        child => {
-            let mut status = 0;
-            // SAFETY: waits for a child of ours.
-            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-            assert!(libc::WIFEXITED(status));
-            libc::WEXITSTATUS(status)
-        }
-    }
-}
 
 #[test]
 fn what_is_looked_at_is_free_in_the_child() {

@@ -9,11 +9,16 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus_text
 
 import seawall
-from seawall.telemetry import prometheus
+from seawall.telemetry import opentelemetry, prometheus
 
 
 def fetched(url: str, accept: str = "") -> tuple[str, str]:
@@ -94,3 +99,44 @@ def endpoint_seen() -> Iterator[tuple[list, str]]:
         yield seen, f"http://127.0.0.1:{server.server_port}/v1"
         server.shutdown()
         thread.join()
+
+
+class Traces:
+    """Spans and measures as the SDK's own exporters in memory have them."""
+
+    def __init__(self, **options):
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(**options)
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = self.provider.get_tracer("test")
+        self.reader = InMemoryMetricReader()
+        self.meters = MeterProvider([self.reader])
+
+    def spans(self, *names):
+        """Those of these names, or all, in the order in which they began."""
+        opentelemetry.flush()
+        spans = [span for span in self.exporter.get_finished_spans() if not names or span.name in names]
+        return sorted(spans, key=lambda span: span.start_time)
+
+    def one(self, name):
+        (span,) = self.spans(name)
+        return span
+
+    def measured(self):
+        """`{(name, error): count}`"""
+        opentelemetry.flush()
+        found = Counter()
+        for resource in self.reader.get_metrics_data().resource_metrics:
+            for metric in resource.scope_metrics[0].metrics:
+                for point in metric.data.data_points:
+                    count = getattr(point, "count", None) or getattr(point, "value", 0)
+                    found[metric.name, point.attributes.get("error.type")] += count
+        return found
+
+
+@pytest.fixture
+def traces():
+    traces = Traces()
+    opentelemetry.instrument(traces.provider, traces.meters)
+    yield traces
+    opentelemetry.uninstrument()

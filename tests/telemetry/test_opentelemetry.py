@@ -13,11 +13,6 @@ from collections import Counter
 
 import pytest
 from opentelemetry import context, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -28,50 +23,11 @@ from seawall.llm import Chat, Embeddings
 from seawall.simulator import faults
 from seawall.telemetry import _delivery, opentelemetry
 
-from .conftest import QUICK
+from .conftest import QUICK, Traces
 
 
 def chat(sim, model="gpt-4o", **more):
     return Chat(model, api_key="sk-very-secret-key", base_url=sim.base_url, **more)
-
-
-class Traces:
-    def __init__(self, **options):
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(**options)
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.tracer = self.provider.get_tracer("test")
-        self.reader = InMemoryMetricReader()
-        self.meters = MeterProvider([self.reader])
-
-    def spans(self, *names):
-        """Those of these names, or all, in the order in which they began."""
-        opentelemetry.flush()
-        spans = [span for span in self.exporter.get_finished_spans() if not names or span.name in names]
-        return sorted(spans, key=lambda span: span.start_time)
-
-    def one(self, name):
-        (span,) = self.spans(name)
-        return span
-
-    def measured(self):
-        """`{(name, error): count}`"""
-        opentelemetry.flush()
-        found = Counter()
-        for resource in self.reader.get_metrics_data().resource_metrics:
-            for metric in resource.scope_metrics[0].metrics:
-                for point in metric.data.data_points:
-                    count = getattr(point, "count", None) or getattr(point, "value", 0)
-                    found[metric.name, point.attributes.get("error.type")] += count
-        return found
-
-
-@pytest.fixture
-def traces():
-    traces = Traces()
-    opentelemetry.instrument(traces.provider, traces.meters)
-    yield traces
-    opentelemetry.uninstrument()
 
 
 def test_a_call_is_a_span_and_each_attempt_its_child(sim, traces):

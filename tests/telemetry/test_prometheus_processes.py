@@ -46,7 +46,7 @@ def processes():
     return float(next(line for line in page().splitlines() if line.startswith("seawall_processes")).split()[-1])
 
 def until(what):
-    while not what():
+    while not what():  # another process writes a file: nothing rings
         time.sleep(0.01)
 """
 

@@ -7,17 +7,14 @@ import asyncio
 import threading
 from collections import Counter
 
-import pytest
 from opentelemetry.trace import StatusCode
 
 import seawall
 from seawall import errors
 from seawall.llm import Chat, Embeddings
 from seawall.simulator import faults
-from seawall.telemetry import opentelemetry
 
 from .conftest import QUICK
-from .test_opentelemetry import Traces
 
 ROUNDS = 5
 
@@ -35,14 +32,6 @@ def kept(function, *arguments):
         return function(*arguments)
     except Exception as error:
         return error
-
-
-@pytest.fixture
-def traces():
-    traces = Traces()
-    opentelemetry.instrument(traces.provider, traces.meters)
-    yield traces
-    opentelemetry.uninstrument()
 
 
 async def test_all_tell_the_same(sim, scraper, traces):

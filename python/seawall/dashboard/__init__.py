@@ -9,70 +9,29 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seawall import _seawall
+from seawall._served import Served
 from seawall._word import shown, whole_number
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 _logger = logging.getLogger("seawall.dashboard")
-# Whoever does not keep what `serve` gives has a dashboard all the same.
 _open: set[Dashboard] = set()
 
 
-class Dashboard:
+class Dashboard(Served):
     """A dashboard that `serve` has begun. As a context manager it is closed at the end of the block.
 
     It runs until it is closed or the process ends. A forked child has none, and may begin its own.
     """
 
-    def __init__(self, native: _seawall.Dashboard) -> None:
-        self._native = native
-
-    @property
-    def url(self) -> str:
-        """Where to open it on this machine: `http://127.0.0.1:8809`. Without the token, where it has one."""
-        host, port = self.host, self.port
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  where all are, this one is
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-    @property
-    def host(self) -> str:
-        """The address at which it listens."""
-        return self._native.address[0]
-
-    @property
-    def port(self) -> int:
-        """The port at which it listens."""
-        return self._native.address[1]
-
     @property
     def token(self) -> str | None:
         """What has to be said to see it: once, as `url + "/?token=" + token` in a browser, or as
         `Authorization: Bearer …` with each request. `None` where this machine alone can see it, and need not say any."""
-        return self._native.token
-
-    @property
-    def closed(self) -> bool:
-        """Whether it listens no more: it was closed, or is the one of the process that this one was forked from."""
-        return not self._native.listens
-
-    def close(self) -> None:
-        """Ends it and its connections at once. Nothing happens if it is closed already."""
-        _open.discard(self)
-        self._native.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None = None, error: BaseException | None = None, traceback: TracebackType | None = None
-    ) -> None:
-        self.close()
+        token: str | None = self._native.token
+        return token
 
     def __repr__(self) -> str:
         how = ", closed" if self.closed else "" if self.token is None else ", with its token"
@@ -123,8 +82,7 @@ def serve(
         raise ConfigurationTypeError(f"title must be a text, not {shown(title)}")
     if not isinstance(quiet, bool):
         raise ConfigurationTypeError(f"quiet must be True or False, not {shown(quiet)}")
-    dashboard = Dashboard(_seawall.Dashboard(host, port, token, _program() if title is None else title))
-    _open.add(dashboard)
+    dashboard = Dashboard(_seawall.Dashboard(host, port, token, _program() if title is None else title), _open)
     where = dashboard.url + ("" if dashboard.token is None else "/?token=…, with what its `token` is")
     _logger.info("dashboard at %s", where)
     if not quiet and sys.stderr is not None:

@@ -28,7 +28,7 @@ class OnNative(BaseModel):
 
     def _made(self) -> Any:
         """The native model, as its fields and policies are now."""
-        raise NotImplementedError
+        raise NotImplementedError  # ChatOpenAI and OpenAIEmbeddings each make their own kind
 
     @property
     def _client(self) -> Any:

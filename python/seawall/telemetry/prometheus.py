@@ -12,17 +12,16 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from seawall import _seawall
+from seawall._served import Served
 from seawall._word import shown, whole_number
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.registry import CollectorRegistry
-    from typing_extensions import Self
 
 _logger = logging.getLogger("seawall.telemetry")
 # Where several processes share their numbers, if nothing is said: what prometheus_client reads too.
@@ -108,46 +107,14 @@ def _forked() -> None:
         _logger.error("a forked process's metrics are not counted: %s", error)
 
 
-class Exporter:
+class Exporter(Served):
     """Where metrics are served: what `serve` gives. As a context manager it is closed at the end of the block; what is counted
     is counted on."""
-
-    def __init__(self, native: _seawall.MetricsServer) -> None:
-        self._native = native
-
-    @property
-    def host(self) -> str:
-        """The address at which it listens."""
-        return self._native.address[0]
-
-    @property
-    def port(self) -> int:
-        """The port at which it listens."""
-        return self._native.address[1]
 
     @property
     def url(self) -> str:
         """What Prometheus, on this machine, is to scrape."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  where all are, this one is
-        return f"http://[{host}]:{self.port}/metrics" if ":" in host else f"http://{host}:{self.port}/metrics"
-
-    @property
-    def closed(self) -> bool:
-        """Whether it listens no more: it was closed, or is the one of the process that this one was forked from."""
-        return not self._native.listens
-
-    def close(self) -> None:
-        """Ends it and its connections at once. Nothing happens if it is closed already."""
-        _open.discard(self)
-        self._native.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None = None, error: BaseException | None = None, traceback: TracebackType | None = None
-    ) -> None:
-        self.close()
+        return f"{super().url}/metrics"
 
     def __repr__(self) -> str:
         return f"<Exporter {self.url}{', closed' if self.closed else ''}>"
@@ -174,8 +141,7 @@ def serve(port: int = 9464, host: str = "127.0.0.1", *, directory: str | os.Path
         raise ConfigurationTypeError(f"host must be a name or an address, not {shown(host)}")
     if not host:
         raise ConfigurationError("host must be a name or an address, not ''; \"0.0.0.0\" is every address of this machine")
-    exporter = Exporter(_seawall.MetricsServer(_begun(directory), host, port))
-    _open.add(exporter)
+    exporter = Exporter(_seawall.MetricsServer(_begun(directory), host, port), _open)
     _logger.info("metrics at %s", exporter.url)
     return exporter
 

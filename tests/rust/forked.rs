@@ -1,0 +1,16 @@
+//! A child of this process, for tests of what it finds.
+
+/// Forks; the child ends with what `child` gives.
+pub fn forked(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child calls nothing but `child` and ends at once.
+    match unsafe { libc::fork() } {
+        0 => unsafe { libc::_exit(child()) },
+        child => {
+            let mut status = 0;
+            // SAFETY: waits for a child of ours.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert!(libc::WIFEXITED(status));
+            libc::WEXITSTATUS(status)
+        }
+    }
+}
