@@ -23,8 +23,8 @@ pub trait Host {
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Called {
-    /// It has ended.
-    Ended(Outcome),
+    /// It has ended, at that time.
+    Ended(Outcome, Instant),
     /// It gave something that has still to be run.
     Given,
     /// It still runs, on a thread of its own, though its limit has passed: nobody will hear how it ends.
@@ -61,8 +61,8 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Int
             Step::Start { call, target, deadline } => {
                 let limit = execution.next_wake();
                 match host.call(call, target, deadline, limit)? {
-                    Called::Ended(outcome) => {
-                        now = host.now();
+                    Called::Ended(outcome, at) => {
+                        now = at;
                         execution.ended(call, outcome);
                     }
                     Called::GivenUp => now = host.now().max(limit),

@@ -4,6 +4,8 @@ pub mod clock;
 pub mod inline;
 #[cfg(feature = "net")]
 pub mod pause;
+#[cfg(feature = "net")]
+pub mod process;
 #[cfg(all(unix, feature = "net"))]
 pub mod signals;
 #[cfg(feature = "net")]

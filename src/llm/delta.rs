@@ -28,7 +28,7 @@ pub struct Delta {
     /// `stop`, `length`, `tool_calls`, …; comes with a choice's last piece.
     pub finish_reason: Option<String>,
     /// The tokens used up to here, if the server says; the last one counts.
-    pub usage: Option<Usage>,
+    pub usage: Option<Box<Usage>>,
     /// Who answers; the pieces of an answer share it.
     pub source: Arc<Source>,
     /// Which choice this belongs to.
@@ -110,7 +110,7 @@ impl Delta {
         };
         let mut pieces: Vec<Delta> = std::iter::once(first).chain(others).map(piece).collect();
         if let Some(last) = pieces.last_mut() {
-            last.usage = usage.take();
+            last.usage = usage.take().map(Box::new);
         }
         pieces
     }
@@ -150,7 +150,11 @@ pub(super) struct Memory {
 
 /// Reads one event's data.
 pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_json::Error> {
-    let mut wire: WireCompletion<'_, WireChoice<'_>> = serde_json::from_slice(data)?;
+    // Text is looked through once; what is none fails where it is.
+    let mut wire: WireCompletion<'_, WireChoice<'_>> = match std::str::from_utf8(data) {
+        Ok(text) => serde_json::from_str(text)?,
+        Err(_) => serde_json::from_slice(data)?,
+    };
     let mut choices = wire.choices.take().unwrap_or_default();
     let error = real_error(wire.error).or_else(|| choices.iter().find_map(|choice| real_error(choice.error)));
     if let Some(error) = error {
@@ -159,7 +163,7 @@ pub(super) fn read(data: &Bytes, memory: &mut Memory) -> Result<Piece, serde_jso
     if let Some(reason) = choices.iter().find_map(|choice| choice.finish_reason.as_deref().filter(|reason| is_failure(reason))) {
         return Ok(Piece::EndedInError(reason.to_owned()));
     }
-    let mut usage = wire.usage.take().and_then(WireUsage::into_usage);
+    let mut usage = wire.usage.take().and_then(WireUsage::into_usage).map(Box::new);
     if choices.is_empty() {
         return Ok(Piece::Aside(Box::new(Delta { usage, source: memory.source(&wire), raw: data.clone(), ..Delta::default() })));
     }
@@ -301,7 +305,7 @@ mod tests {
                        "choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"},"finish_reason":"length"}]}"#;
         let all = deltas(json, &mut Memory::default());
         assert_eq!(all.iter().map(|delta| (delta.index, &*delta.content)).collect::<Vec<_>>(), [(0, "a"), (1, "b")]);
-        assert_eq!(all.iter().filter_map(|delta| delta.usage).count(), 1);
+        assert_eq!(all.iter().filter_map(|delta| delta.usage.as_ref()).count(), 1);
         assert_eq!(all[1].finish_reason.as_deref(), Some("length"));
         assert!(all.iter().all(|delta| delta.source.id.as_deref() == Some("c") && delta.raw == json.as_bytes()));
     }

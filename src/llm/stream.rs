@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +11,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::chat;
 use super::client::{Client, RawReply, Request};
-use super::delta::{self, Delta, Memory, Piece};
+use super::delta::{self, Delta, Memory, Piece, Source};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
 use super::interrupt::{Anew, Beginning, Echo, Mark};
@@ -74,7 +75,7 @@ pub struct ChatStream {
     echo: Option<Echo>,
     /// As the server said last.
     usage: Option<Usage>,
-    answered_by: Option<String>,
+    source: Option<Arc<Source>>,
 }
 
 impl fmt::Debug for ChatStream {
@@ -127,7 +128,7 @@ impl ChatStream {
             is_plain: true,
             echo: None,
             usage: None,
-            answered_by: None,
+            source: None,
         }
     }
 
@@ -168,9 +169,11 @@ impl ChatStream {
         if delta.index == 0 {
             self.text.push_str(&delta.content);
         }
-        self.usage = delta.usage.or(self.usage);
-        if self.answered_by.is_none() {
-            self.answered_by.clone_from(&delta.source.model);
+        if let Some(usage) = &delta.usage {
+            self.usage = Some(**usage);
+        }
+        if self.source.is_none() {
+            self.source = Some(delta.source.clone());
         }
         self.is_plain &= delta.is_plain();
         if self.silence.is_some() && delta.has_content() {
@@ -208,7 +211,7 @@ impl ChatStream {
 
     /// The model that answers, as the server names it.
     pub fn answered_by(&self) -> Option<&str> {
-        self.answered_by.as_deref()
+        self.source.as_ref()?.model.as_deref()
     }
 
     /// The provider's id for the request.

@@ -8,9 +8,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// What was found out about a type.
@@ -49,6 +50,14 @@ impl Hasher for Address {
         self.0 = (address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }
+
+thread_local! {
+    // The type asked about last, and which of the table's times that was: most failures are like the one before.
+    static LAST: Cell<(u32, usize, Says)> = const { Cell::new((0, 0, Says { class: None, is_control_flow: false })) };
+}
+
+/// Goes up each time types are let go, whose addresses may then be others'.
+static TIMES: AtomicU32 = AtomicU32::new(0);
 
 /// Classes made at run time must not fill the memory.
 const MOST: usize = 1024;
@@ -96,8 +105,14 @@ fn says(kind: Bound<'_, PyType>) -> PyResult<Says> {
     static BARE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static CONTROL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let (py, key) = (kind.py(), kind.as_ptr() as usize);
+    let time = TIMES.load(Ordering::Acquire);
+    let last = LAST.get();
+    if (last.0, last.1) == (time, key) {
+        return Ok(last.2);
+    }
     let known = SEEN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|seen| seen.get(&key).map(|found| found.says));
     if let Some(says) = known {
+        LAST.set((time, key, says));
         return Ok(says);
     }
     let name: Option<String> = ours(py, &BARE, "seawall._classify", "bare")?.call1((&kind,))?.extract()?;
@@ -106,7 +121,9 @@ fn says(kind: Bound<'_, PyType>) -> PyResult<Says> {
     let forgotten = {
         let mut guard = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = guard.get_or_insert_default();
-        let forgotten = if seen.len() >= MOST { std::mem::take(seen) } else { HashMap::default() };
+        let is_full = seen.len() >= MOST;
+        TIMES.fetch_add(u32::from(is_full), Ordering::AcqRel);
+        let forgotten = if is_full { std::mem::take(seen) } else { HashMap::default() };
         seen.insert(key, Found { _kind: kind.into_any().unbind(), says });
         forgotten
     };

@@ -13,12 +13,12 @@ use super::remaining;
 use super::tally::{Shares, Tally};
 use crate::drive::{clock, trial};
 use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target};
-use crate::stats::Source;
+use crate::stats::{Source, Word};
 use crate::telemetry;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// What the driver knows of a stage.
@@ -45,6 +45,12 @@ pub enum Callee {
     Raise(Py<Chaos>),
 }
 
+/// What a call's targets, and the stages it passes, are called where its story is told.
+pub struct Labels {
+    pub targets: Vec<String>,
+    pub places: Vec<Word>,
+}
+
 /// A pipeline made ready, for one function or for its own calls.
 pub struct Compiled {
     pub plan: Arc<Plan>,
@@ -60,6 +66,8 @@ pub struct Compiled {
     pub source: Source,
     /// What has become of the calls.
     pub tally: Tally,
+    /// Where there is one function: what that and the stages are called, once somebody had to know.
+    labels: Option<OnceLock<Arc<Labels>>>,
     parts: Arc<Parts>,
 }
 
@@ -196,7 +204,7 @@ impl Compiled {
             shares: builder.shares,
         });
         let source = Source::of(parts.name.as_deref().unwrap_or_default(), "", "");
-        Ok(Compiled { plan, announces, has_limits, tightest, monitor, source, tally, parts })
+        Ok(Compiled { plan, announces, has_limits, tightest, monitor, source, tally, labels: None, parts })
     }
 
     /// The same with counts of its own, for a function that it guards.
@@ -209,8 +217,19 @@ impl Compiled {
             tightest: self.tightest,
             monitor: self.monitor.as_ref().map(|m| m.clone_ref(py)),
             tally: Tally::of(&self.shares),
+            labels: Some(OnceLock::new()),
             parts: self.parts.clone(),
         }
+    }
+
+    /// What things are called in a call's story; `make` says it of this call. Made outside any lock: names come from the user's code.
+    pub fn labels(&self, make: impl FnOnce() -> Labels) -> Arc<Labels> {
+        if let Some(known) = self.labels.as_ref().and_then(OnceLock::get) {
+            return known.clone();
+        }
+        let made = Arc::new(make());
+        let _ = self.labels.as_ref().map(|labels| labels.set(made.clone())); // the first one stays
+        made
     }
 
     /// The deadline that a call is told of: one that comes from outside it knows already.

@@ -1,6 +1,6 @@
 //! How a guarded call ends: what the caller gets, and what everybody else is told.
 
-use super::compiled::Callee;
+use super::compiled::{Callee, Labels};
 use super::errors;
 use super::flight::{Flight, Interrupt};
 use super::log;
@@ -15,6 +15,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use std::sync::Arc;
 
 impl Flight {
     /// What the monitor, and whoever hears of all calls, are told of the call; nothing where nobody is.
@@ -40,7 +41,7 @@ impl Flight {
         if is_heard {
             call.begun_ns = clock::unix(self.course().begun);
             call.requests = self.diary.requests(py, source);
-            call.notes = self.diary.notes(py, &self.diary.places(|stage| self.place(py, stage)));
+            call.notes = self.diary.notes(py, &self.labels(py).places);
         }
         Some(call)
     }
@@ -118,12 +119,18 @@ impl Flight {
         if !self.diary.is_worth_telling() {
             return Ok(None);
         }
-        let diary = std::mem::take(&mut self.diary);
-        let places = diary.places(|stage| self.place(py, stage));
-        Py::new(py, Story::new(diary, places, self.targets(py))).map(Some)
+        let labels = self.labels(py);
+        Py::new(py, Story::new(std::mem::take(&mut self.diary), labels)).map(Some)
     }
 
-    /// What its targets are called.
+    /// What its targets and stages are called.
+    fn labels(&self, py: Python<'_>) -> Arc<Labels> {
+        self.compiled.labels(|| Labels {
+            targets: self.targets(py),
+            places: self.compiled.stages.iter().map(|stage| Word::of(&self.place(py, stage))).collect(),
+        })
+    }
+
     fn targets(&self, py: Python<'_>) -> Vec<String> {
         let name = |callee: &Callee| match callee {
             Callee::Primary | Callee::Raise(_) | Callee::Prompt(_) => short_repr(self.function(py)),

@@ -2,7 +2,7 @@
 //! log and, at the end, what is returned or raised.
 
 use super::bare;
-use super::compiled::{Callee, Compiled};
+use super::compiled::{Callee, Compiled, Stage};
 use super::errors::{self, ours};
 use super::event_loop::is_awaitable;
 use super::hooks;
@@ -165,8 +165,8 @@ impl Flight {
     }
 
     /// Where a stage is: at a breaker of a name of its own, or in the pipeline.
-    pub(super) fn place(&self, py: Python<'_>, stage: StageId) -> String {
-        match &self.compiled.stage(stage).breaker {
+    pub(super) fn place(&self, py: Python<'_>, stage: &Stage) -> String {
+        match &stage.breaker {
             Some(breaker) => breaker.get().display_name(),
             None => self.name(py),
         }
@@ -251,22 +251,22 @@ impl Flight {
         })
     }
 
-    /// Keeps how a call came out; an exception that is none of the call's own (an interrupt) is passed on.
-    pub fn keep(&mut self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> Result<Outcome, Interrupt> {
-        let ticket = Ticket(self.values.len() as u64);
+    /// Keeps how a call came out, and says when; an exception that is none of the call's own (an interrupt) is passed on.
+    pub fn keep(&mut self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> Result<(Outcome, Instant), Interrupt> {
+        let (ticket, now) = (Ticket(self.values.len() as u64), clock::now());
         let (outcome, kept) = match result {
             Ok(value) => {
-                self.diary.ended(clock::now(), None)?;
+                self.diary.ended(now, None)?;
                 (Outcome::Value(ticket), Kept::Value(value))
             }
             Err(error) => {
                 let error = bare::outcome(py, error)?.into_value(py).into_any();
-                self.diary.ended(clock::now(), Some(error.bind(py)))?;
+                self.diary.ended(now, Some(error.bind(py)))?;
                 (Outcome::Error(ticket), Kept::Error(error))
             }
         };
         self.values.push(kept);
-        Ok(outcome)
+        Ok((outcome, now))
     }
 
     /// Keeps the first item of a stream, whose call goes on.
@@ -466,7 +466,7 @@ impl Flight {
             return Ok(());
         }
         let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
-        let name = self.place(py, event.stage);
+        let name = self.place(py, self.compiled.stage(event.stage));
         if log::is_our_own(&name) {
             return log::event(py, event, &name, error.as_ref());
         }

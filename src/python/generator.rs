@@ -119,7 +119,7 @@ impl Running {
 
     fn ended(&mut self, py: Python<'_>, call: CallId, result: PyResult<Py<PyAny>>) -> PyResult<()> {
         self.current = None;
-        let outcome = self.flight.keep(py, result)?;
+        let (outcome, _) = self.flight.keep(py, result)?;
         if let Some(execution) = &mut self.execution {
             execution.ended(call, outcome);
         }

@@ -423,7 +423,7 @@ fn taken_over(
             return hand_over(py, flight, execution, CallId::FIRST).map(Bound::unbind);
         }
         Some(result) => {
-            let outcome = flight.keep(py, result.map(Bound::unbind))?;
+            let (outcome, _) = flight.keep(py, result.map(Bound::unbind))?;
             execution.ended(CallId::FIRST, outcome);
         }
         None => {}

@@ -39,7 +39,7 @@ impl Host for Inline<'_, '_> {
             self.flight.given = result.ok();
             return Ok(Called::Given);
         }
-        self.flight.keep(self.py, result).map(Called::Ended)
+        self.flight.keep(self.py, result).map(|(outcome, now)| Called::Ended(outcome, now))
     }
 
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Interrupt> {

@@ -350,7 +350,7 @@ impl Running {
                 {
                     return result.map(|_| None);
                 }
-                let outcome = self.flight.keep(py, result)?;
+                let (outcome, _) = self.flight.keep(py, result)?;
                 if let Some(execution) = &mut self.execution {
                     execution.ended(call, outcome);
                 }

@@ -1,5 +1,6 @@
 //! The story of a guarded call: its attempts and what policies did, kept cheaply, and made into Python's records for whoever asks.
 
+use super::compiled::Labels;
 use super::errors::ours;
 use super::log;
 use crate::engine::{Event, Instant, StageId, Target};
@@ -9,6 +10,7 @@ use crate::telemetry::{GIVEN_UP, Note, Request};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple, PyType};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -146,17 +148,6 @@ impl Diary {
         self.tried.len() + self.noted.len() > 1 || self.tried.iter().any(|tried| tried.is_cut || tried.error.is_some())
     }
 
-    /// Where things happened, each once.
-    pub fn places(&self, name: impl Fn(StageId) -> String) -> Vec<(StageId, Word)> {
-        let mut places: Vec<(StageId, Word)> = Vec::new();
-        for noted in &self.noted {
-            if !places.iter().any(|(stage, _)| *stage == noted.stage) {
-                places.push((noted.stage, Word::of(&name(noted.stage))));
-            }
-        }
-        places
-    }
-
     /// The attempts as everybody is told of them.
     pub fn requests(&self, py: Python<'_>, source: Source) -> Vec<Request> {
         let request = |tried: &Tried| Request {
@@ -175,9 +166,9 @@ impl Diary {
         self.tried.iter().map(request).collect()
     }
 
-    /// What policies did, as everybody is told of it.
-    pub fn notes(&self, py: Python<'_>, places: &[(StageId, Word)]) -> Vec<Note> {
-        let place = |stage| places.iter().find(|(known, _)| *known == stage).map_or(Word::NONE, |(_, place)| *place);
+    /// What policies did, as everybody is told of it; the places of the stages are given by their numbers.
+    pub fn notes(&self, py: Python<'_>, places: &[Word]) -> Vec<Note> {
+        let place = |stage: StageId| places.get(stage.0 as usize).copied().unwrap_or(Word::NONE);
         let note = |noted: &Noted| Note {
             at_ns: nanos(noted.at.since(self.begun)),
             name: noted.name,
@@ -212,19 +203,17 @@ impl Diary {
 #[pyclass(frozen, sequence, module = "seawall")]
 pub struct Story {
     diary: Diary,
-    places: Vec<(StageId, Word)>,
-    /// What the targets are called.
-    targets: Vec<String>,
+    labels: Arc<Labels>,
     steps: PyOnceLock<Py<PyAny>>,
 }
 
 impl Story {
-    pub fn new(diary: Diary, places: Vec<(StageId, Word)>, targets: Vec<String>) -> Story {
-        Story { diary, places, targets, steps: PyOnceLock::new() }
+    pub fn new(diary: Diary, labels: Arc<Labels>) -> Story {
+        Story { diary, labels, steps: PyOnceLock::new() }
     }
 
     fn told(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
-        self.steps.get_or_try_init(py, || steps(py, &self.diary.notes(py, &self.places)).map(Bound::unbind))
+        self.steps.get_or_try_init(py, || steps(py, &self.diary.notes(py, &self.labels.places)).map(Bound::unbind))
     }
 }
 
@@ -233,7 +222,7 @@ impl Story {
     /// The attempts made, in order; compares with a number as their count.
     #[getter]
     fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.diary.rows(py, &self.targets)
+        self.diary.rows(py, &self.labels.targets)
     }
 
     /// What policies did, in order.

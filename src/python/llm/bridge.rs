@@ -1,6 +1,7 @@
 //! From the runtime's threads back to Python: waiting on a thread so that Ctrl-C ends it at once, and waking an event loop
 //! (asyncio's, or a run of trio's) through a file descriptor, many completions per wake-up.
 
+use crate::drive::process::Process;
 use crate::python::errors::ours;
 use crate::python::event_loop;
 use pyo3::exceptions::PyRuntimeError;
@@ -25,13 +26,13 @@ pub struct Parker {
     writer: PipeWriter,
     woken: AtomicBool,
     /// A forked child shares its parent's pipes, and must wait at its own.
-    process: u32,
+    process: Process,
 }
 
 impl Parker {
     fn new() -> PyResult<Parker> {
         let (reader, writer) = pipe()?;
-        Ok(Parker { reader, writer, woken: AtomicBool::new(false), process: std::process::id() })
+        Ok(Parker { reader, writer, woken: AtomicBool::new(false), process: Process::here() })
     }
 
     /// Wakes whoever waits, or will.
@@ -75,7 +76,7 @@ thread_local! {
 
 /// Waits on this thread until `ready` gives something. `register` is told whom to wake.
 pub fn wait<T>(py: Python<'_>, register: impl FnOnce(Arc<Parker>), mut ready: impl FnMut() -> Option<T>) -> PyResult<T> {
-    let parker = match PARKER.with(|slot| slot.borrow_mut().take()).filter(|p| p.process == std::process::id()) {
+    let parker = match PARKER.with(|slot| slot.borrow_mut().take()).filter(|p| p.process.is_here()) {
         Some(parker) => parker,
         None => Arc::new(Parker::new()?),
     };
@@ -112,7 +113,7 @@ struct Loop {
     tell: OnceLock<Py<PyAny>>,
     is_closed: AtomicBool,
     /// A forked child shares its parent's pipe, and must have its own.
-    process: u32,
+    process: Process,
 }
 
 impl Loop {
@@ -121,7 +122,7 @@ impl Loop {
     }
 
     fn is_here(&self) -> bool {
-        self.process == std::process::id()
+        self.process.is_here()
     }
 
     /// Nobody awaits anything here any more: what is under way for it is cut.
@@ -237,7 +238,7 @@ impl Bridge {
             writer,
             tell: OnceLock::new(),
             is_closed: AtomicBool::new(false),
-            process: std::process::id(),
+            process: Process::here(),
         })))
     }
 

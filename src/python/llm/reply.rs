@@ -470,7 +470,7 @@ impl Chunk {
     /// Tokens, on the piece that tells them: those of its own attempt's request.
     #[getter]
     fn usage<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        usage_dict(py, self.delta.usage.as_ref())
+        usage_dict(py, self.delta.usage.as_deref())
     }
 
     /// Pieces of tool calls: `(index, id, name, arguments)` each.

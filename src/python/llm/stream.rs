@@ -6,6 +6,7 @@ use super::reply::Chunk;
 use super::route::{Finished, Shared};
 use super::story::Story;
 use crate::drive::clock;
+use crate::drive::process::Process;
 use crate::drive::tokio::{Drive, Turn};
 use crate::engine::{Instant, Outcome};
 use crate::llm::client::Client;
@@ -256,7 +257,7 @@ pub struct Stream {
     is_read: AtomicBool,
     begun: AtomicBool,
     /// Whose streams these are: a forked child has neither the request nor the thread that carries it.
-    process: u32,
+    process: Process,
     /// The order, until the first piece is asked for; then the job.
     job: Mutex<Result<Arc<Order>, AbortHandle>>,
     story: OnceLock<Story>,
@@ -275,14 +276,14 @@ impl Stream {
             taken: Mutex::new(VecDeque::new()),
             is_read: AtomicBool::new(false),
             begun: AtomicBool::new(false),
-            process: std::process::id(),
+            process: Process::here(),
             job: Mutex::new(Ok(order)),
             story: OnceLock::new(),
         }
     }
 
     fn is_of_the_parent(&self) -> bool {
-        self.process != std::process::id()
+        !self.process.is_here()
     }
 
     fn begin(&self, py: Python<'_>) -> PyResult<()> {
