@@ -6,7 +6,6 @@ from seawall import errors, presets
 from seawall._circuits import CircuitBreakerMonitor, circuits
 from seawall._classify import classify, register_classifier, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
-from seawall._monitoring import Alert, MonitoringSystem, observe
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
 from seawall._seawall import (
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from seawall import dashboard, sinks, telemetry, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._explain import Explanation, explain
+    from seawall._monitoring import Alert, MonitoringSystem, observe
     from seawall._prices import Price, prices
     from seawall._rules import Rule
     from seawall._sdk import resilient
@@ -73,6 +73,9 @@ _LATER = {
     "dashboard": "dashboard",
     "telemetry": "telemetry",
     "sinks": "sinks",
+    "Alert": "_monitoring",
+    "MonitoringSystem": "_monitoring",
+    "observe": "_monitoring",
     "CircuitEvent": "_circuit_reports",
     "CircuitMetrics": "_circuit_reports",
     "Explanation": "_explain",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from seawall import presets
 from seawall._classify import transient
@@ -13,9 +12,12 @@ from seawall._seawall import Chaos, CircuitBreaker, Fallback, Monitor, Pipeline,
 from seawall._word import seconds, shown, whole_number
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
+if TYPE_CHECKING:
+    from datetime import timedelta
+
 P = ParamSpec("P")
 T = TypeVar("T")
-Seconds = float | timedelta
+Seconds: TypeAlias = "float | timedelta"
 Decorator = Callable[[Callable[P, T]], Callable[P, T]]
 _UNSET: Any = type("_Unset", (), {"__repr__": lambda _: "unset"})()
 

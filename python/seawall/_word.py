@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
 from types import BuiltinFunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seawall.errors import ConfigurationError, ConfigurationTypeError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 
 class Word:
@@ -40,9 +42,15 @@ def shown(value: Any) -> str:
         return f"an object of type {kind}"
 
 
+def _as_number(value: Any) -> Any:
+    from datetime import timedelta  # here: it takes longer to load than most of seawall
+
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
 def seconds(argument: str, value: float | timedelta, most: float = math.inf) -> float:
     """The value in seconds; refused where it is none, or more than `most`. In the words of the native side's `convert`."""
-    given = value.total_seconds() if isinstance(value, timedelta) else value
+    given = value if isinstance(value, (int, float)) else _as_number(value)
     try:
         if isinstance(given, (bool, str, bytes)):
             raise TypeError

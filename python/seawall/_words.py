@@ -7,13 +7,15 @@ either direction. The waits are native (`seawall._seawall`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from seawall._log_hooks import after_log, after_nothing, before_log, before_nothing, before_sleep_log, before_sleep_nothing
 from seawall._retry_state import NextAction, Outcome, RetryState, elapsed, outcome_of
 from seawall._word import Word, called, made, only_exceptions, seconds, shown, whole_number
 from seawall.errors import ConfigurationTypeError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 Condition = Callable[[Any], bool]
 

@@ -37,9 +37,8 @@ impl CountWindow {
     #[inline(always)] // where most of an entry is known, most of this is nothing
     pub fn push(&mut self, entry: Entry) {
         self.tally.add(&entry.record);
-        if let Some(left) = self.entries.push(entry) {
-            self.tally.subtract(&left.record);
-        }
+        let tally = &mut self.tally;
+        self.entries.push(entry, |left| tally.subtract(&left.record));
     }
 
     /// How many calls the window holds at most.

@@ -15,16 +15,16 @@ impl<T> Ring<T> {
         Ring { slots: Vec::new(), oldest: 0, capacity: capacity.max(1) }
     }
 
-    /// Takes a value in; returns the one that had to leave for it.
-    #[inline(always)] // moving a value in and out is all it does, most of the time
-    pub fn push(&mut self, value: T) -> Option<T> {
+    /// Takes a value in; one that has to leave for it is shown first, where it lies.
+    #[inline(always)] // moving a value in is all it does, most of the time
+    pub fn push(&mut self, value: T, leaves: impl FnOnce(&T)) {
         if self.slots.len() < self.capacity {
-            self.grow(value);
-            return None;
+            return self.grow(value);
         }
-        let left = std::mem::replace(&mut self.slots[self.oldest], value);
+        let slot = &mut self.slots[self.oldest];
+        leaves(slot);
+        *slot = value;
         self.oldest = if self.oldest + 1 == self.capacity { 0 } else { self.oldest + 1 };
-        Some(left)
     }
 
     #[cold]

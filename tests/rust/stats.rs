@@ -132,7 +132,9 @@ proptest! {
         let mut ring = Ring::new(capacity);
         let kept = capacity.max(1);
         for (at, value) in values.iter().enumerate() {
-            prop_assert_eq!(ring.push(*value), at.checked_sub(kept).map(|left| values[left]));
+            let mut left = None;
+            ring.push(*value, |leaves| left = Some(*leaves));
+            prop_assert_eq!(left, at.checked_sub(kept).map(|left| values[left]));
             let want = &values[(at + 1).saturating_sub(kept)..=at];
             prop_assert_eq!(ring.iter().copied().collect::<Vec<_>>(), want.to_vec());
             prop_assert_eq!(ring.len(), want.len());
@@ -232,7 +234,7 @@ fn windows_say_how_much_they_keep() {
     for (asked, kept) in [(0, 1), (1, 1), (70, 70)] {
         let mut ring = Ring::new(asked);
         assert_eq!((ring.capacity(), ring.len(), ring.is_empty()), (kept, 0, true));
-        ring.push(1);
+        ring.push(1, |_| {});
         assert_eq!((ring.capacity(), ring.len(), ring.is_empty()), (kept, 1, false));
         assert_eq!(CountWindow::new(asked).size(), kept);
     }
