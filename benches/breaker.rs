@@ -101,7 +101,7 @@ impl Host for Answers {
     }
 
     fn call(&mut self, _: CallId, _: Target, _: Instant, _: Instant) -> Result<Called, Infallible> {
-        Ok(Called::Ended(Outcome::Value(Ticket(0))))
+        Ok(Called::Ended(Outcome::Value(Ticket(0)), clock::now()))
     }
 
     fn judge(&mut self, _: Ask) -> Result<Verdict, Infallible> {
@@ -130,7 +130,8 @@ impl Host for Fails {
     fn call(&mut self, _: CallId, _: Target, _: Instant, _: Instant) -> Result<Called, Infallible> {
         let fails = self.0 > 0;
         self.0 = self.0.saturating_sub(1);
-        Ok(Called::Ended(if fails { Outcome::Error(Ticket(0)) } else { Outcome::Value(Ticket(0)) }))
+        let outcome = if fails { Outcome::Error(Ticket(0)) } else { Outcome::Value(Ticket(0)) };
+        Ok(Called::Ended(outcome, Instant(1)))
     }
 
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Infallible> {

@@ -5,6 +5,7 @@
 mod forked;
 
 use forked::forked;
+use seawall::drive::process::Process;
 use seawall::llm::runtime;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -48,4 +49,16 @@ fn a_lock_that_calls_take_is_free_in_the_child_and_its_runtime_is_its_own() {
 
 fn own_thread() -> bool {
     std::thread::current().name() == Some("seawall")
+}
+
+#[test]
+fn a_child_is_another_process_and_so_is_its_own() {
+    let here = Process::here();
+    assert!(here.is_here());
+    let others = forked(|| {
+        let child = Process::here();
+        let grandchild = forked(|| i32::from(child.is_here() || here.is_here()));
+        grandchild + 2 * i32::from(here.is_here()) + 4 * i32::from(!child.is_here())
+    });
+    assert_eq!((others, here.is_here()), (0, true));
 }

@@ -74,7 +74,7 @@ fn a_stream_is_read_to_its_end_however_it_is_cut_into_chunks() {
             assert_eq!(deltas.iter().map(Delta::has_content).collect::<Vec<_>>(), [false, true, true, false, false]);
             assert_eq!(deltas[0].role.as_deref(), Some("assistant"));
             assert_eq!(deltas[3].finish_reason.as_deref(), Some("stop"));
-            assert_eq!(deltas[4].usage.unwrap().total_tokens, 5);
+            assert_eq!(deltas[4].usage.as_ref().unwrap().total_tokens, 5);
         }
     });
 }
@@ -185,7 +185,7 @@ fn what_is_no_stream_is_told_by_its_first_byte() {
         let (deltas, end) = read(Answer::json(plain)).await;
         end.unwrap();
         assert_eq!((deltas.len(), &*deltas[0].content, deltas[0].finish_reason.as_deref()), (1, "whole", Some("stop")));
-        assert_eq!((deltas[0].tool_calls[0].name.as_deref(), deltas[0].usage.unwrap().prompt_tokens), (Some("f"), 1));
+        assert_eq!((deltas[0].tool_calls[0].name.as_deref(), deltas[0].usage.as_ref().unwrap().prompt_tokens), (Some("f"), 1));
         let two = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"},
             {"index":1,"message":{"content":"b"},"finish_reason":"length"}],"usage":{"prompt_tokens":1}}"#;
         let (deltas, end) = read(Answer::json(&format!("\u{feff}{two}"))).await;
