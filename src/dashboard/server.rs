@@ -141,7 +141,7 @@ impl Dashboard {
 
 async fn talk(stream: TcpStream, shared: Arc<Shared>) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).keep_alive(false).half_close(false).max_buf_size(32 << 10);
+    http.timer(TokioTimer::new()).keep_alive(false).half_close(true).max_buf_size(32 << 10);
     let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&shared, &request))));
     // A reader that is slow, dead or no browser at all costs a connection for so long, and nobody waits for it.
     let _ = tokio::time::timeout(PATIENCE, http.serve_connection(TokioIo::new(stream), service)).await;

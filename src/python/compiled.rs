@@ -41,13 +41,16 @@ pub enum Callee {
     Prompt(Py<PyAny>),
     /// A ready answer.
     Value(Py<PyAny>),
-    /// The exception that is injected.
+    /// The exception that is injected in the primary's place.
     Raise(Py<Chaos>),
+    /// The result that is.
+    Injected(Py<PyAny>),
 }
 
 /// What a call's targets, and the stages it passes, are called where its story is told.
 pub struct Labels {
-    pub targets: Vec<String>,
+    /// With the number of the alternative that it is: 0 for the primary, and for what is injected in its place.
+    pub targets: Vec<(String, u16)>,
     pub places: Vec<Word>,
 }
 
@@ -160,7 +163,8 @@ impl Builder {
             return Ok(id);
         }
         if let Ok(chaos) = policy.cast::<Chaos>() {
-            let branches = vec![inner, self.leaf(Callee::Raise(chaos.clone().unbind())), self.leaf(Callee::Value(chaos.get().given(py)))];
+            let branches =
+                vec![inner, self.leaf(Callee::Raise(chaos.clone().unbind())), self.leaf(Callee::Injected(chaos.get().given(py)))];
             let id = self.plan.layer(Arc::new(chaos.get().policy()), branches);
             self.stages.push(Stage { kind: "chaos", judge: Judge::Nobody, hooks: None, breaker: None });
             return Ok(id);
@@ -279,7 +283,8 @@ impl Compiled {
         for callee in &self.callees {
             match callee {
                 Callee::Primary => {}
-                Callee::Function(held) | Callee::Runnable(held) | Callee::Prompt(held) | Callee::Value(held) => visit.call(held)?,
+                Callee::Function(held) | Callee::Runnable(held) | Callee::Prompt(held) => visit.call(held)?,
+                Callee::Value(held) | Callee::Injected(held) => visit.call(held)?,
                 Callee::Raise(chaos) => visit.call(chaos)?,
             }
         }

@@ -131,14 +131,20 @@ impl Flight {
         })
     }
 
-    fn targets(&self, py: Python<'_>) -> Vec<String> {
+    fn targets(&self, py: Python<'_>) -> Vec<(String, u16)> {
         let name = |callee: &Callee| match callee {
             Callee::Primary | Callee::Raise(_) | Callee::Prompt(_) => short_repr(self.function(py)),
             Callee::Function(function) => short_repr(function.bind(py)),
             Callee::Runnable(runnable) => runnable.bind(py).get_type().name().map_or_else(|_| "?".into(), |name| name.to_string()),
-            Callee::Value(_) => "a value".to_owned(),
+            Callee::Value(_) | Callee::Injected(_) => "a value".to_owned(),
         };
-        self.compiled.callees.iter().map(name).collect()
+        let mut alternatives = 0;
+        let target = |callee: &Callee| {
+            let is_primary = matches!(callee, Callee::Primary | Callee::Raise(_) | Callee::Injected(_));
+            alternatives += u16::from(!is_primary);
+            (name(callee), if is_primary { 0 } else { alternatives })
+        };
+        self.compiled.callees.iter().map(target).collect()
     }
 }
 

@@ -247,7 +247,7 @@ impl Flight {
                 Ok((self.function.bind(py).clone(), changed))
             }
             Callee::Raise(chaos) => return Err(chaos.get().raised(py)),
-            Callee::Value(value) => Err(value.clone_ref(py)),
+            Callee::Value(value) | Callee::Injected(value) => Err(value.clone_ref(py)),
         })
     }
 
@@ -521,6 +521,6 @@ impl Flight {
 
     /// Whether the target's result has to be awaited in an asynchronous call.
     pub fn is_value(&self, target: Target) -> bool {
-        matches!(self.compiled.callee(target), Callee::Value(_))
+        matches!(self.compiled.callee(target), Callee::Value(_) | Callee::Injected(_))
     }
 }

@@ -181,7 +181,7 @@ impl Diary {
         self.noted.iter().map(note).collect()
     }
 
-    fn rows<'py>(&self, py: Python<'py>, of: &[String]) -> PyResult<Bound<'py, PyAny>> {
+    fn rows<'py>(&self, py: Python<'py>, of: &[(String, u16)]) -> PyResult<Bound<'py, PyAny>> {
         static ATTEMPTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let rows = PyList::empty(py);
         for tried in &self.tried {
@@ -190,10 +190,10 @@ impl Diary {
                 None if tried.is_cut => "CallTimeoutError",
                 None => "ok",
             };
-            let of = of.get(tried.target.0 as usize).map(String::as_str);
+            let (of, alternative) = of.get(tried.target.0 as usize).map_or((None, 0), |(name, number)| (Some(name.as_str()), *number));
             let (started, took) = (tried.started.since(self.begun).as_secs_f64(), tried.took.as_secs_f64());
             let waited = tried.waited.map(|wait| wait.as_secs_f64());
-            rows.append((of, tried.target.0, started, took, outcome, tried.status, None::<&str>, waited))?;
+            rows.append((of, alternative, started, took, outcome, tried.status, None::<&str>, waited))?;
         }
         ours(py, &ATTEMPTS, "seawall._attempts", "attempts")?.call1((rows,))
     }

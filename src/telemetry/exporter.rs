@@ -172,7 +172,7 @@ impl Exporter {
 
 async fn talk(stream: TcpStream, publisher: Publisher) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).half_close(false).max_buf_size(32 << 10);
+    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).half_close(true).max_buf_size(32 << 10);
     let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&publisher, &request))));
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from seawall import Chaos, CircuitBreaker, Pipeline, PipelineOrderWarning, Retry, Timeout, guard, testing
+from seawall import Chaos, CircuitBreaker, Fallback, Pipeline, PipelineOrderWarning, Retry, Timeout, guard, testing
 from seawall.errors import CallTimeoutError, ConfigurationError
 
 
@@ -202,3 +202,12 @@ async def test_cancelling_a_call_that_is_held_up_leaves_nothing_behind() -> None
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_what_it_does_is_told_of_the_function_and_not_of_an_alternative() -> None:
+    harm = Chaos(exception=ConnectionError, exception_rate=1, enabled=True)
+    harmed = Pipeline(harm)(answer)
+    guarded = Pipeline(Fallback(harmed, lambda: "b"), Retry(2, wait=0), harm)(answer)
+    assert guarded() == "b"
+    assert [attempt.alternative for attempt in guarded.story.attempts] == [0, 0, 1, 2]
+    assert [attempt.outcome for attempt in guarded.story.attempts] == ["ConnectionError"] * 3 + ["ok"]

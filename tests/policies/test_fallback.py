@@ -114,3 +114,14 @@ def test_bad_configuration_is_refused() -> None:
         Fallback("x", on=(int,))
     with pytest.raises(ValueError, match="{}"):
         Prompt("no place for the input")
+
+
+@pytest.mark.parametrize("listed", [[len, str], (len,), ["a", len]])
+def test_alternatives_in_a_list_are_no_answer(listed: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"one by one, as in Fallback\(a, b\)"):
+        Fallback(listed)
+
+
+@pytest.mark.parametrize("answer", [[], [1, 2], ("a", "b")])
+def test_other_lists_are_answers(answer: Any) -> None:
+    assert Pipeline(Fallback(answer)).call(fails) is answer

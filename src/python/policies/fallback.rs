@@ -6,7 +6,7 @@ use crate::python::errors::configuration;
 use crate::python::judge::{FallbackJudge, Listed, answers_at_once, happens, predicate};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
 
 /// Alternatives, tried in order when the call fails.
 ///
@@ -22,6 +22,20 @@ pub struct Fallback {
     on_result: Option<Py<PyAny>>,
     #[pyo3(get)]
     only_when_open: bool,
+}
+
+/// Whether it is a list that was meant as several alternatives: as an answer it would be one of functions.
+fn has_alternatives_in_it(alternative: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if !alternative.is_exact_instance_of::<PyList>() && !alternative.is_exact_instance_of::<PyTuple>() {
+        return Ok(false);
+    }
+    for item in alternative.try_iter()? {
+        let item = item?;
+        if item.is_callable() || item.hasattr("invoke")? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[pymethods]
@@ -41,6 +55,13 @@ impl Fallback {
         }
         if alternatives.len() > 63 {
             return Err(configuration(py, &format!("Fallback takes at most 63 alternatives, not {}", alternatives.len())));
+        }
+        for alternative in alternatives.iter() {
+            if has_alternatives_in_it(&alternative)? {
+                let message = "Fallback takes its alternatives one by one, as in Fallback(a, b), and was given a list of them; where a list \
+                               of functions is meant as the answer itself, give a function that returns it";
+                return Err(configuration(py, message));
+            }
         }
         happens(py, "on", &Listed::parse("on", on.as_ref())?, true)?;
         let on = on.map(|on| answers_at_once("on", on)).transpose()?;
