@@ -29,7 +29,7 @@ class Things(Mapping[str, T], Generic[T]):
     """What a section of the file describes, by name."""
 
     def __init__(self, file: str, one: str, things: Mapping[str, T]) -> None:
-        self._file, self._one, self._things = file, one, dict(things)
+        self._file, self.one, self._things = file, one, dict(things)
 
     def __getitem__(self, name: str) -> T:
         try:
@@ -37,7 +37,7 @@ class Things(Mapping[str, T], Generic[T]):
         except (KeyError, TypeError):
             meant = Report(self._file).meant(str(name), self._things)
             there = f"; there are {', '.join(map(repr, self._things))}" if self._things else ""
-            text = f"{self._file} describes no {self._one} {name!r}{there}" + (f": {meant}" if meant else "")
+            text = f"{self._file} describes no {self.one} {name!r}{there}" + (f": {meant}" if meant else "")
         raise NoSuchNameError(text)
 
     def __iter__(self) -> Iterator[str]:
@@ -47,7 +47,7 @@ class Things(Mapping[str, T], Generic[T]):
         return len(self._things)
 
     def __repr__(self) -> str:
-        return f"<{self._one}s {', '.join(map(repr, self._things)) or 'none'}>"
+        return f"<{self.one}s {', '.join(map(repr, self._things)) or 'none'}>"
 
 
 class Config:
@@ -60,6 +60,7 @@ class Config:
         circuits: `seawall.CircuitBreaker`.
         monitors: `seawall.Monitor`.
         sinks: functions of an alert, of `seawall.sinks`.
+        sections: all of these, by name.
     """
 
     models: Mapping[str, Any]
@@ -72,11 +73,11 @@ class Config:
         from seawall.configuration._build import SECTIONS
 
         self.path = path
-        self._sections = {name: Things(str(path), SECTIONS[name].one, found) for name, found in things.items()}
-        self.__dict__.update(self._sections)
+        self.sections = {name: Things(str(path), SECTIONS[name].one, found) for name, found in things.items()}
+        self.__dict__.update(self.sections)
 
     def __repr__(self) -> str:
-        parts = "; ".join(f"{name} {', '.join(things)}" for name, things in self._sections.items() if things)
+        parts = "; ".join(f"{name} {', '.join(things)}" for name, things in self.sections.items() if things)
         return f"<Config {self.path}: {parts or 'empty'}>"
 
 

@@ -40,7 +40,11 @@ class Problem(NamedTuple):
     mark: str
 
     def __str__(self) -> str:
-        head = f"{self.file}:{self.line}:{self.column}: {self.message}"
+        return self.told()
+
+    def told(self, kind: str = "") -> str:
+        """In three lines: the place and the message, the line of the file, and the mark below it."""
+        head = f"{self.file}:{self.line}:{self.column}: {kind}{self.message}"
         number = f"{self.line:>4}"
         under = f"{' ' * len(number)} | {self.mark}{' ' + self.hint if self.hint else ''}"
         return f"{head}\n{number} | {self.source}\n{under}"
