@@ -6,13 +6,14 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from seawall.configuration._document import Problem, Report, read
 from seawall.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from seawall import CircuitBreaker, Monitor, Pipeline
+    from seawall._model import Hidden
     from seawall.configuration._build import ConfigurationWarning
     from seawall.sinks import Sink
 
@@ -48,6 +49,17 @@ class Things(Mapping[str, T], Generic[T]):
 
     def __repr__(self) -> str:
         return f"<{self.one}s {', '.join(map(repr, self._things)) or 'none'}>"
+
+
+class Asked(NamedTuple):
+    """Where a model asks, and as whom."""
+
+    base_url: str | None
+    key: Hidden
+    source: str
+    proxy: str | bool | None
+    ca_bundle: Any
+    made: Any
 
 
 class Config:
@@ -108,14 +120,14 @@ def load(path: str | os.PathLike[str]) -> Config:
     return config
 
 
-def examined(path: Path, *, is_rehearsal: bool = False) -> tuple[Config | None, Report]:
-    """What the file describes, unless it is wrong, and what is to be said of it."""
+def examined(path: Path, *, is_rehearsal: bool = False, asked: dict[str, Asked] | None = None) -> tuple[Config | None, Report]:
+    """What the file describes, unless it is wrong, and what is to be said of it. `asked` gets where each model asks, and as whom."""
     report, root = read(path)
     if root is None:
         return None, report
     from seawall.configuration._build import Builder
 
-    builder = Builder(report, root, path.absolute().parent, os.environ, is_rehearsal=is_rehearsal)
+    builder = Builder(report, root, path.absolute().parent, os.environ, is_rehearsal=is_rehearsal, asked=asked)
     things = builder.everything()
     return (None if report.problems else Config(path, things)), report
 

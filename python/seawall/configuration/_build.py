@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import seawall
 from seawall import _order, presets
-from seawall.configuration import _compound, _kinds, _tables
+from seawall._model import Hidden
+from seawall.configuration import Asked, _compound, _kinds, _tables
 from seawall.configuration._compound import Given, Merged
 from seawall.configuration._document import Node, Report, is_read, quoted, safe, under
 from seawall.configuration._kinds import BROKEN, STAND_IN
@@ -37,8 +38,17 @@ class Builder:
 
     tables = _Tables
 
-    def __init__(self, report: Report, root: Node, directory: Path, environ: Mapping[str, str], *, is_rehearsal: bool) -> None:
-        self.report, self.environ, self.is_rehearsal = report, environ, is_rehearsal
+    def __init__(
+        self,
+        report: Report,
+        root: Node,
+        directory: Path,
+        environ: Mapping[str, str],
+        *,
+        is_rehearsal: bool,
+        asked: dict[str, Asked] | None = None,
+    ) -> None:
+        self.report, self.environ, self.is_rehearsal, self.asked = report, environ, is_rehearsal, asked
         self._directory = directory
         self.entries: dict[str, dict[str, Node]] = {name: {} for name in SECTIONS}
         self._defaults: dict[str, Node] = {}
@@ -370,6 +380,11 @@ def _model(b: Builder, name: str, table: Table, given: Given) -> Any:
         return BROKEN
     if retry is not None:
         model = model._but(_retry=seawall.Retry(1) if policy is None else policy)
+    if b.asked is not None:
+        said = given.arguments
+        key = said.get("api_key", b.environ.get("OPENAI_API_KEY"))
+        key = Hidden(None if key is STAND_IN else key)
+        b.asked[name] = Asked(said.get("base_url"), key, _source(given), said.get("proxy"), said.get("ca_bundle"), model)
     return _with_fallbacks(b, name, given, model, fallbacks)
 
 
@@ -405,6 +420,17 @@ def _key(b: Builder, given: Given) -> None:
         b.warn(
             given.node, f"{given.node.path} has no api_key: its base_url is sent OPENAI_API_KEY, which may be another service's"
         )
+
+
+def _source(given: Given) -> str:
+    """Where a key is from, in words."""
+    node = given.nodes.get("api_key")
+    if node is None:
+        return "the environment variable OPENAI_API_KEY"
+    if isinstance(node.value, dict):
+        ((kind, inner),) = node.value.items()
+        return f"the environment variable {inner.value}" if kind == "env" else f"the file {inner.value}"
+    return "the configuration itself"
 
 
 def _pipeline(b: Builder, name: str, table: Table, given: Given) -> Any:

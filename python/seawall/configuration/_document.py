@@ -112,7 +112,7 @@ def _hidden(text: str, path: str) -> list[bool]:
         return [True] * len(text)
     hidden = [False] * len(text)
     patterns = [*_SECRETS, *(() if path.endswith("base_url") else (_ADDRESS,))]
-    if is_secret(path) and not re.search(r"\{\s*(?:env|file)\s*=", text):
+    if is_secret(path) and not path.endswith((".env", ".file")) and not re.search(r"\{\s*(?:env|file)\s*=", text):
         patterns.append(_TEXTS)
     for pattern in patterns:
         for found in pattern.finditer(text):
