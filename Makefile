@@ -9,7 +9,7 @@ SOURCES = $(shell find src -type f) Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python test-peers campaign loom fuzz mutants lint fmt build bench clean
+.PHONY: help demo test test-all test-rust test-python test-peers campaign loom fuzz mutants audit lint fmt build bench clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,20 @@ mutants: target/tools/bin/cargo-mutants ## Break the pure core in 800 small ways
 target/tools/bin/cargo-mutants:
 	cargo install --quiet --locked --version '=27.1.0' --root target/tools cargo-mutants
 
+# Not part of `make test`: cargo-deny takes minutes to build, and advisories come from the network.
+DENY = target/tools/bin/cargo-deny
+audit: $(DENY) $(VENV)/made ## Check the lock file, licences, sources, features, advisories and the wheel's bill of materials. STRICT=1: advisories or fail.
+	cargo metadata --locked --quiet --format-version 1 >target/audit.json
+	$(DENY) check --hide-inclusion-graph licenses bans sources
+	$(DENY) list --layout license
+	rm -rf target/audit && $(BIN)/maturin build --quiet --interpreter $(BIN)/python --out target/audit
+	$(BIN)/python tests/audit/bill.py target/audit/*.whl
+	@if $(DENY) fetch db >target/audit.log 2>&1; then $(DENY) check --hide-inclusion-graph advisories; \
+		else tail -1 target/audit.log; echo "audit: ADVISORIES WERE NOT CHECKED: their database cannot be had here"; test -z "$(STRICT)"; fi
+
+target/tools/bin/cargo-deny:
+	cargo install --quiet --locked --version '=0.20.2' --root target/tools cargo-deny
+
 lint: $(VENV)/dev ## Check formatting, lints and types.
 	cargo fmt --check
 	cargo clippy --quiet --all-targets --no-default-features --features net -- -D warnings
@@ -81,7 +95,7 @@ $(VENV)/made:
 	@test -n "$(PYTHON)" || { echo "seawall needs Python 3.10 or newer, and none was found: install one, or say make PYTHON=/path/to/python"; exit 1; }
 	@cargo --version >/dev/null 2>&1 || { echo "seawall needs a Rust toolchain (cargo), and none was found: see rustup.rs"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q 'pip>=25.1' 'maturin>=1.9,<2'
+	$(BIN)/python -m pip install -q 'pip>=25.1' 'maturin>=1.13,<2'
 	@touch $@
 
 # The extension as the tests use it: the dev profile, optimised a little, built once.

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "net")]
 pub mod dashboard;
+#[cfg(feature = "net")]
+pub mod document;
 pub mod drive;
 pub mod engine;
 pub mod events;

@@ -56,13 +56,14 @@ from seawall._words import (
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
 if TYPE_CHECKING:
-    from seawall import dashboard, sinks, telemetry, testing
+    from seawall import configuration, dashboard, sinks, telemetry, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._explain import Explanation, explain
     from seawall._monitoring import Alert, MonitoringSystem, observe
     from seawall._prices import Price, prices
     from seawall._rules import Rule
     from seawall._sdk import resilient
+    from seawall.configuration import load
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,8 @@ __version__ = "0.1.0"
 # Loaded when first asked for: most programs go without.
 _LATER = {
     "testing": "testing",
+    "configuration": "configuration",
+    "load": "configuration",
     "dashboard": "dashboard",
     "telemetry": "telemetry",
     "sinks": "sinks",
@@ -130,10 +133,12 @@ __all__ = [
     "circuit",
     "circuits",
     "classify",
+    "configuration",
     "dashboard",
     "errors",
     "explain",
     "guard",
+    "load",
     "observe",
     "presets",
     "prices",

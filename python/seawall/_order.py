@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from seawall._seawall import Chaos, CircuitBreaker, Fallback, Retry
@@ -40,7 +42,26 @@ def found(policies: Sequence[Any]) -> list[str]:
     return wrong
 
 
+# Where what is wrong is kept instead, by whoever tells it with a place of its own.
+_kept: ContextVar[list[str] | None] = ContextVar("_kept", default=None)
+
+
+@contextmanager
+def kept() -> Iterator[list[str]]:
+    """What would be warned of meanwhile."""
+    found: list[str] = []
+    token = _kept.set(found)
+    try:
+        yield found
+    finally:
+        _kept.reset(token)
+
+
 def check(policies: Sequence[Any]) -> None:
     """Warns of known-wrong orders among `policies`, outermost first."""
-    for text in found(policies):
+    wrong, keeps = found(policies), _kept.get()
+    if keeps is not None:
+        keeps += wrong
+        return
+    for text in wrong:
         warnings.warn(text, PipelineOrderWarning, stacklevel=3)

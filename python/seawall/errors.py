@@ -99,7 +99,12 @@ class ConfigurationError(SeawallError, ValueError):
     """An argument or a setting is wrong. Raised when it is written, not when the call fails.
 
     The message says which argument, what it was and what it may be. Retrying cannot help; change the argument.
+
+    Attributes:
+        problems: what is wrong in a file that `seawall.load` was given, each a `seawall.configuration.Problem`; else empty.
     """
+
+    problems: tuple[Any, ...] = ()
 
 
 class ConfigurationTypeError(ConfigurationError, TypeError):

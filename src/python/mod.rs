@@ -7,6 +7,7 @@ mod compiled;
 mod convert;
 mod coroutine;
 mod dashboard;
+mod document;
 mod ending;
 mod errors;
 mod event_loop;
@@ -104,7 +105,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     trace::register(m)?;
     m.add_class::<story::Story>()?;
     m.add_class::<simulator::SimulatedServer>()?;
-    m.add_function(wrap_pyfunction!(simulator::read_script, m)?)?;
+    m.add_function(wrap_pyfunction!(document::read_toml, m)?)?;
     slots::set(m.py())?;
     Ok(())
 }

@@ -1,17 +1,15 @@
 //! The simulator's native half; `seawall.simulator.Simulator` is its face.
 
 use super::errors::configuration;
-use crate::simulator::document::{self, Item, Place, Value};
 use crate::simulator::faults::Fault;
 use crate::simulator::limits::{Limits, Rates};
 use crate::simulator::log::{Entry, Log};
 use crate::simulator::script::{Rule, Scope, Script};
 use crate::simulator::server::{Options, Server};
 use crate::simulator::spread::Pace;
-use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyBytes;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -196,32 +194,4 @@ impl SimulatedServer {
     fn open_connections(&self) -> usize {
         self.server().as_ref().map_or(0, |s| s.shared().connections.load(Ordering::Acquire))
     }
-}
-
-/// A script's text as values with their places: `((line, column), value)`, a table's keys each with `(place, item)`.
-///
-/// Raises `ValueError(line, column, message)` where it is no TOML.
-#[pyfunction]
-pub fn read_script<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
-    let whole = document::parse(text).map_err(|p| PyValueError::new_err((p.place.0, p.place.1, p.message)))?;
-    item(py, whole)
-}
-
-fn item(py: Python<'_>, item: Item) -> PyResult<Bound<'_, PyAny>> {
-    let value = match item.value {
-        Value::Text(text) => text.into_bound_py_any(py)?,
-        Value::Whole(number) => number.into_bound_py_any(py)?,
-        Value::Number(number) => number.into_bound_py_any(py)?,
-        Value::Flag(flag) => flag.into_bound_py_any(py)?,
-        Value::List(items) => items.into_iter().map(|each| self::item(py, each)).collect::<PyResult<Vec<_>>>()?.into_bound_py_any(py)?,
-        Value::Table(fields) => {
-            let table = PyDict::new(py);
-            for (key, place, value) in fields {
-                let pair: (Place, Bound<'_, PyAny>) = (place, self::item(py, value)?);
-                table.set_item(key, pair)?;
-            }
-            table.into_any()
-        }
-    };
-    (item.place, value).into_bound_py_any(py)
 }

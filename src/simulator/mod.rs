@@ -4,7 +4,6 @@ mod anthropic;
 mod asked;
 mod body;
 mod damage;
-pub mod document;
 mod embeddings;
 pub mod faults;
 mod hints;

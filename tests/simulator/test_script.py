@@ -83,7 +83,10 @@ def test_the_example_of_the_page_is_a_script():
 WRONG = [
     ("seed = ", "script:1:8: this is no TOML"),
     ("[[rule]\n", "script:1:"),
-    ("a = 2024-01-01", "script:1:5: this is no TOML: 2024-01-01 is a date: times are seconds since the start"),
+    (
+        "a = 2024-01-01",
+        "script:1:5: this is no TOML: 2024-01-01 is a date, which nothing here is: write a text in quotes, and a time in seconds",
+    ),
     ("sed = 1", "script:1:1: 'sed' is not known here; is 'seed' meant?; there may be api_keys, limit"),
     ("seed = -1", "script:1:1: seed must be a whole number from 0 on, not -1"),
     ("\nmodels = 5", "script:2:1: models must be names, not 5"),

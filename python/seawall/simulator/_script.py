@@ -18,7 +18,7 @@ from seawall.simulator import distributions, faults
 if TYPE_CHECKING:
     from seawall.simulator._simulator import Simulator
 
-Place = tuple[int, int]
+Place = tuple[int, int, int]
 _T = TypeVar("_T")
 
 SETTINGS = ("seed", "models", "api_keys", "require_key")
@@ -63,7 +63,7 @@ class Table:
     keys: dict[str, Place] = field(default_factory=dict)
 
     def wrong(self, message: str, place: Place | None = None) -> ConfigurationError:
-        line, column = place or self.place
+        line, column, _ = place or self.place
         where = f"{self.label}: " if self.label else ""
         return ConfigurationError(f"{self.script}:{line}:{column}: {where}{message}")
 
@@ -138,11 +138,10 @@ def parsed(text: str, name: str) -> Script:
     """
     if not isinstance(text, str):
         raise TypeError(f"a script must be a str, not {text!r}")
-    try:
-        root = Node(*_seawall.read_script(text))
-    except ValueError as error:
-        line, column, message = error.args
-        raise Table(name, "", (line, column)).wrong(f"this is no TOML: {message}") from None
+    whole, problems = _seawall.read_toml(text)
+    for place, message, _ in problems:
+        raise Table(name, "", place).wrong(f"this is no TOML: {message}")
+    root = Node(*whole)
     script = Script(name, _table(name, "", root))
     script.settings.known((*SETTINGS, *TABLES))
     for kind, (method, allowed) in TABLES.items():
