@@ -10,12 +10,14 @@ from seawall._monitoring import Alert, MonitoringSystem, observe
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
 from seawall._seawall import (
+    Bulkhead,
     Chaos,
     CircuitBreaker,
     Fallback,
     Monitor,
     Permit,
     Pipeline,
+    RateLimit,
     Retry,
     Timeout,
     remaining,
@@ -97,6 +99,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Alert",
+    "Bulkhead",
     "Chaos",
     "CircuitBreaker",
     "CircuitBreakerError",
@@ -113,6 +116,7 @@ __all__ = [
     "PipelineOrderWarning",
     "Price",
     "Prompt",
+    "RateLimit",
     "Rejected",
     "Retry",
     "Rule",

@@ -42,8 +42,9 @@ impl Config {
 
     fn full(&self, now: Instant) -> Levels {
         let share = self.share();
-        let bucket = |limit: f64, least: f64| Bucket::full(limit, self.per, (limit * share).max(least));
-        Levels { at: now, requests: self.requests.map(|limit| bucket(limit, 1.0)), tokens: self.tokens.map(|limit| bucket(limit, 1.0)) }
+        // Whole requests: a part of one lets nobody go. What sums of fractions lack is none.
+        let bucket = |limit: f64| Bucket::full(limit, self.per, (limit * share + 1e-9).floor().max(1.0));
+        Levels { at: now, requests: self.requests.map(bucket), tokens: self.tokens.map(bucket) }
     }
 }
 
@@ -302,7 +303,7 @@ impl RateLimit {
             state.pump(now, told);
             state.change(now, told, |levels| {
                 levels.at = levels.at.max(now.after(span));
-                levels.requests.iter_mut().for_each(|bucket| bucket.level = bucket.level.min(1.0));
+                levels.requests.iter_mut().for_each(|bucket| bucket.level = 1.0);
                 levels.tokens.iter_mut().for_each(|bucket| bucket.level = bucket.level.min(0.0));
             });
         });

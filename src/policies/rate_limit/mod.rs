@@ -3,8 +3,10 @@
 
 mod levels;
 mod limit;
+mod said;
 
 pub use limit::{Config, Outlook, Place, RateLimit, Said, Turn};
+pub use said::said;
 
 use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict, WaitHint};
 use crate::events;
