@@ -155,7 +155,7 @@ def bulkhead(given: Bulkhead) -> str:
     """A bulkhead: who is inside, and who waits."""
     active, queued = given.active, given.queued
     tone, state = ("bad", "full") if active >= given.max_concurrency and queued >= given.max_queue else ("good", "room")
-    if state == "full" and given.max_queue > 0 or queued:
+    if (state == "full" and given.max_queue > 0) or queued:
         tone, state = ("bad", "full") if queued >= given.max_queue else ("fair", "calls wait")
     figures = h.figures([("under way", f"{active:,} of {given.max_concurrency:,}"), ("waiting", f"{queued:,}")])
     table = h.table([("allows", words.policy(given))])
