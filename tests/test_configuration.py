@@ -14,7 +14,21 @@ from typing import Any
 import pytest
 
 import seawall
-from seawall import Chaos, CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout, circuit, guard, retry, testing
+from seawall import (
+    Bulkhead,
+    Chaos,
+    CircuitBreaker,
+    Fallback,
+    Monitor,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Timeout,
+    circuit,
+    guard,
+    retry,
+    testing,
+)
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 
@@ -158,6 +172,20 @@ CHAOS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "seed": (Kind({"zero"}, WHOLE - {"zero"}), {}),
     "enabled": (FLAG, {}),
 }
+RATE = Kind({"fraction", "huge", "huge whole"}, UNDER - {"negative span"} | {"zero", "endless", "beyond floats"})
+ROOM = Kind({"zero"}, WHOLE - {"zero"})
+RATE_LIMIT: dict[str, tuple[Kind, dict[str, Any]]] = {
+    "requests": (RATE, {"tokens": 5}),
+    "tokens": (RATE, {"requests": 5}),
+    "per": (SEEN, {"requests": 5}),
+    "burst": (Kind({"fraction"}, UNDER - {"negative span"} | HUGE | {"zero"}), {"requests": 5}),
+    "max_queue": (ROOM, {"requests": 5}),
+    "max_wait": (SECONDS, {"requests": 5}),
+    "estimate": (PREDICATE, {"tokens": 5}),
+    "settle": (PREDICATE, {"tokens": 5}),
+    "name": (TEXT, {"requests": 5}),
+}
+BULKHEAD = {"max_queue": ROOM, "max_wait": LIMIT, "name": TEXT}
 GUARD = {
     "preset": Kind(CALLED, TEXTS),  # a class and a function are decorated
     "name": TEXT,
@@ -167,6 +195,8 @@ GUARD = {
     "attempt_timeout": LIMIT,
     "deadline": LIMIT,
     "circuit": FLAG,
+    "rate_limit": Kind(set(), set()),
+    "bulkhead": Kind(set(), set()),
     "monitor": FLAG,
     "chaos": Kind(set(), set()),
 }
@@ -234,6 +264,12 @@ def arguments() -> Iterator[tuple[str, str, Kind, Callable[[Any], object]]]:
     yield "Fallback", "only_when_open", FLAG, lambda v: Fallback("instead", only_when_open=v)
     for name, (kind, others) in CHAOS.items():
         yield "Chaos", name, kind, lambda v, name=name, others=others: Chaos(**others, **{name: v})
+    for name, (kind, others) in RATE_LIMIT.items():
+        yield "RateLimit", name, kind, lambda v, name=name, others=others: RateLimit(**others, **{name: v})
+    yield "Bulkhead", "max_concurrency", COUNT.needed(), Bulkhead
+    for name, kind in BULKHEAD.items():
+        room = {} if name == "max_queue" else {"max_queue": 1}
+        yield "Bulkhead", name, kind, lambda v, name=name, room=room: Bulkhead(1, **room, **{name: v})
     yield "Chaos.enabled_for", "seconds", LIMIT, Chaos(latency=1).enabled_for
     yield "Monitor", "window", Kind({"fraction"}, UNDER | WHOLE | HUGE), Monitor
     yield "Monitor", "name", TEXT, lambda v: Monitor(name=v)

@@ -9,12 +9,14 @@ from seawall._decorators import circuit, guard, retry
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
 from seawall._seawall import (
+    Bulkhead,
     Chaos,
     CircuitBreaker,
     Fallback,
     Monitor,
     Permit,
     Pipeline,
+    RateLimit,
     Retry,
     Timeout,
     remaining,
@@ -103,6 +105,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Alert",
+    "Bulkhead",
     "Chaos",
     "CircuitBreaker",
     "CircuitBreakerError",
@@ -119,6 +122,7 @@ __all__ = [
     "PipelineOrderWarning",
     "Price",
     "Prompt",
+    "RateLimit",
     "Rejected",
     "Retry",
     "Rule",

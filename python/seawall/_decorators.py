@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 from seawall import presets
 from seawall._classify import transient
 from seawall._guarded import is_decorated
-from seawall._seawall import Chaos, CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout
+from seawall._seawall import Bulkhead, Chaos, CircuitBreaker, Fallback, Monitor, Pipeline, RateLimit, Retry, Timeout
 from seawall._word import seconds, shown, whole_number
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
@@ -132,6 +132,8 @@ def guard(
     attempt_timeout: Seconds | None = ...,
     deadline: Seconds | None = ...,
     circuit: bool | CircuitBreaker | None = ...,
+    rate_limit: RateLimit | None = ...,
+    bulkhead: Bulkhead | None = ...,
     monitor: bool | Monitor | None = ...,
     chaos: Chaos | None = ...,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
@@ -145,6 +147,8 @@ def guard(
     attempt_timeout: Seconds | None = _UNSET,
     deadline: Seconds | None = _UNSET,
     circuit: bool | CircuitBreaker | None = _UNSET,
+    rate_limit: RateLimit | None = None,
+    bulkhead: Bulkhead | None = None,
     monitor: bool | Monitor | None = _UNSET,
     chaos: Chaos | None = None,
 ) -> Any:
@@ -160,6 +164,8 @@ def guard(
         deadline: seconds for everything, fallbacks included.
         circuit: `True` for a breaker of its own (opens at half of the attempts failing over 30 s, 20 seen at least), a
             `CircuitBreaker` to share one, `None` for none.
+        rate_limit: a `RateLimit` that each attempt waits for; one object is one limit, for all that share it. No preset has one.
+        bulkhead: a `Bulkhead` that holds the number of attempts under way down; shared likewise. No preset has one.
         monitor: a `Monitor` that is told how each call came out; `True` for one of its own, that the guarded function's
             `pipeline.monitor` is; `None` for none.
         chaos: a `Chaos` next to the call, for tests. No preset has one.
@@ -178,11 +184,14 @@ def guard(
     watch = chosen.monitor if monitor is _UNSET else monitor
     if isinstance(watch, bool):
         watch = Monitor(name=name) if watch else None
-    if chaos is not None and not isinstance(chaos, Chaos):
-        raise ConfigurationTypeError(f"chaos must be a seawall.Chaos, not {shown(chaos)}")
+    limits = {"rate_limit": (rate_limit, RateLimit), "bulkhead": (bulkhead, Bulkhead), "chaos": (chaos, Chaos)}
+    for argument, (policy, kind) in limits.items():
+        if policy is not None and not isinstance(policy, kind):
+            raise ConfigurationTypeError(f"{argument} must be a seawall.{kind.__name__} or None, not {shown(policy)}")
     if watch is not None and not isinstance(watch, Monitor):
         raise ConfigurationTypeError(f"monitor must be a seawall.Monitor, True, False or None, not {shown(watch)}")
-    parts |= {"chaos": chaos, "deadline": None if deadline is _UNSET else deadline}
+    parts |= {argument: policy for argument, (policy, _) in limits.items()}
+    parts |= {"deadline": None if deadline is _UNSET else deadline}
     _check(parts)
     policies = _policies(parts, chosen.retry_budget)
     return _around(function, Pipeline(*policies, name=name, monitor=watch))
@@ -217,6 +226,9 @@ def _policies(parts: dict[str, Any], budget: float | None) -> Iterable[Any]:
         yield breaker
     elif breaker:
         yield own_breaker()
+    for limit in (parts["rate_limit"], parts["bulkhead"]):
+        if limit is not None:
+            yield limit
     if parts["attempt_timeout"] is not None:
         yield Timeout(parts["attempt_timeout"])
     if parts["chaos"] is not None:

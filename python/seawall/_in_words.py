@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seawall import _response
-from seawall._seawall import Chaos, CircuitBreaker, Fallback, Retry, Timeout, Wait
+from seawall._seawall import Bulkhead, Chaos, CircuitBreaker, Fallback, RateLimit, Retry, Timeout, Wait
 
 STATES = {
     "closed": "good",
@@ -131,6 +131,19 @@ def _fallback(fallback: Fallback) -> str:
     return f"{'while the circuit is open' if fallback.only_when_open else 'if all inside fails'}: {others}"
 
 
+def rates(given: RateLimit) -> str:
+    """What a rate limit allows."""
+    limits = [f"{most:,g} {what}" for what, most in (("requests", given.requests), ("tokens", given.tokens)) if most is not None]
+    return f"{' and '.join(limits)} in {limit(given.per)}"
+
+
+def _queue(given: RateLimit | Bulkhead) -> str:
+    if given.max_queue == 0:
+        return "turns others away"
+    most = "" if given.max_wait is None else f", {limit(given.max_wait)} at most"
+    return f"up to {given.max_queue:,} wait{most}"
+
+
 def policy(given: Any) -> str:
     """What a policy is set to do."""
     if isinstance(given, CircuitBreaker):
@@ -141,6 +154,10 @@ def policy(given: Any) -> str:
         return _fallback(given)
     if isinstance(given, Timeout):
         return f"at most {limit(given.seconds)} for all inside{', on a thread of its own' if given.thread else ''}"
+    if isinstance(given, RateLimit):
+        return f"{rates(given)}; {_queue(given)}"
+    if isinstance(given, Bulkhead):
+        return f"{plural(given.max_concurrency, 'call')} at a time; {_queue(given)}"
     if isinstance(given, Chaos):
         return f"{'on' if given.enabled else 'off'}: breaks calls on purpose"
     return ""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from seawall._seawall import Chaos, CircuitBreaker, Fallback, Retry
+from seawall._seawall import Bulkhead, Chaos, CircuitBreaker, Fallback, RateLimit, Retry
 
 
 class PipelineOrderWarning(UserWarning):
@@ -29,6 +29,14 @@ def found(policies: Sequence[Any]) -> list[str]:
         )
     if retry is not None and fallback is not None and retry < fallback and not policies[fallback].only_when_open:
         wrong.append("the Retry stands outside the Fallback: each attempt runs through all alternatives. Put it inside.")
+    limit, bulkhead = (_first(policies, kind) for kind in (RateLimit, Bulkhead))
+    if limit is not None and retry is not None and limit < retry:
+        wrong.append("the RateLimit stands outside the Retry: further attempts go uncounted. Put it inside.")
+    if bulkhead is not None and limit is not None and bulkhead < limit:
+        wrong.append(
+            "the Bulkhead stands outside the RateLimit: calls that wait for their turn take the places of those that could go. "
+            "Put it inside."
+        )
     chaos = _first(policies, Chaos)
     if chaos is not None and not all(isinstance(policy, Chaos) for policy in policies[chaos:]):
         wrong.append("the Chaos is not innermost: what it injects is not seen by the policies inside of it. Put it last.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._circuits import Circuits
     from seawall._monitoring import Alert
-    from seawall._seawall import CircuitBreaker, Guarded, Monitor, Pipeline, Reply
+    from seawall._seawall import Bulkhead, CircuitBreaker, Guarded, Monitor, Pipeline, RateLimit, Reply
     from seawall.llm import EmbeddingsReply
 
 # How many of the last calls a sparkline has, and how many rows a table.
@@ -131,6 +131,35 @@ def circuits(known: Circuits) -> str:
     trouble = len(known.open())
     badge = h.badge(f"{trouble} open", "bad") if trouble else h.badge("all closed", "good") if rows else ""
     return h.card("Circuits of this process", None, (table or h.line("There are none.")) + more, badge=badge, note=_now())
+
+
+# -- limits
+
+
+def rate_limit(given: RateLimit) -> str:
+    """A rate limit: what may go now, and who waits."""
+    requests, tokens = given.available
+    rows = [(f"{what} left now", f"{left:,}") for what, left in (("requests", requests), ("tokens", tokens)) if left is not None]
+    rows.append(("waiting", f"{given.queued:,}"))
+    paused = given.paused
+    if paused is not None:
+        badge = h.badge("paused", "bad")
+    else:
+        busy = given.queued > 0
+        badge = h.badge("calls wait" if busy else "room", "fair" if busy else "good")
+    said = [("allows", words.policy(given))] + ([("paused for", span(paused))] if paused is not None else [])
+    return h.card("Rate limit", given.name or "(unnamed)", h.figures(rows), h.table(said), badge=badge, note=_now())
+
+
+def bulkhead(given: Bulkhead) -> str:
+    """A bulkhead: who is inside, and who waits."""
+    active, queued = given.active, given.queued
+    tone, state = ("bad", "full") if active >= given.max_concurrency and queued >= given.max_queue else ("good", "room")
+    if (state == "full" and given.max_queue > 0) or queued:
+        tone, state = ("bad", "full") if queued >= given.max_queue else ("fair", "calls wait")
+    figures = h.figures([("under way", f"{active:,} of {given.max_concurrency:,}"), ("waiting", f"{queued:,}")])
+    table = h.table([("allows", words.policy(given))])
+    return h.card("Bulkhead", given.name or "(unnamed)", figures, table, badge=h.badge(state, tone), note=_now())
 
 
 # -- pipelines
@@ -271,6 +300,7 @@ def embeddings(given: EmbeddingsReply) -> str:
 
 # Of events that take no time.
 _EVENTS = {"circuit.closed": "good", "circuit.half_opened": "fair", "fallback.used": "fair", "chaos.injected": "fair"}
+_EVENTS |= {"rate_limit.waited": "fair", "bulkhead.waited": "fair"}
 
 
 def _happened(step: ExplainedStep) -> Span:

@@ -55,17 +55,18 @@ def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any], *arg
         loop.call_soon_threadsafe(callback, *args)
 
 
-def _set(loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], Any], is_wait: bool) -> Alarm:
+def alarm(loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], Any], is_wait: bool) -> Alarm:
+    """Has something done on a loop in so many seconds of our time. `is_wait`: if nothing else is to be done, time is moved there."""
     at = math.inf if math.isinf(seconds) else _seawall.clock_now() + round(seconds * 1e9)
-    alarm = Alarm(loop, at, ring, is_wait)
+    made = Alarm(loop, at, ring, is_wait)
     with _lock:
-        _alarms.append(alarm)
+        _alarms.append(made)
         begins = loop not in _turning
         if begins:
             _turning.add(loop)
     if begins:
-        loop.call_soon(_turn, loop, alarm.order, _ROUNDS)
-    return alarm
+        loop.call_soon(_turn, loop, made.order, _ROUNDS)
+    return made
 
 
 def _turn(loop: asyncio.AbstractEventLoop, newest: int, rounds: int) -> None:
@@ -115,7 +116,7 @@ def released() -> None:
 
 def call_later(loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], Any]) -> Alarm:
     """As the loop's own `call_later`, by our time."""
-    return _set(loop, seconds, ring, is_wait=False)
+    return alarm(loop, seconds, ring, is_wait=False)
 
 
 async def sleep(seconds: float) -> None:
@@ -127,8 +128,8 @@ async def sleep(seconds: float) -> None:
         if not future.done():
             future.set_result(None)
 
-    alarm = _set(loop, seconds, ring, is_wait=True)
+    wait = alarm(loop, seconds, ring, is_wait=True)
     try:
         await future
     finally:
-        alarm.cancel()
+        wait.cancel()

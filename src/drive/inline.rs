@@ -1,6 +1,7 @@
 //! The inline driver: runs one call to its end on the caller's thread.
 
-use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Step, Target, Verdict};
+use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Signal, Step, Target, Verdict};
+use std::sync::Arc;
 use std::vec::Drain;
 
 /// What the inline driver needs from whoever owns the values.
@@ -14,10 +15,27 @@ pub trait Host {
     fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Self::Interrupt>;
     /// Says what an outcome is to a stage.
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Self::Interrupt>;
-    /// Waits until that time; gives what it is then.
-    fn wait(&mut self, until: Instant) -> Result<Instant, Self::Interrupt>;
+    /// Waits as it is said; gives what time it is then.
+    fn wait(&mut self, wait: &Wait) -> Result<Instant, Self::Interrupt>;
     /// Publishes what happened.
     fn publish(&mut self, events: Drain<'_, Event>) -> Result<(), Self::Interrupt>;
+}
+
+/// A wait on the caller's thread.
+pub struct Wait {
+    /// Until when.
+    pub until: Instant,
+    /// What ends it before.
+    pub signal: Option<Arc<Signal>>,
+    /// Whether it is time that is waited for; else `until` only cuts it short.
+    pub passes_time: bool,
+}
+
+impl Wait {
+    /// What an execution that has nothing to do waits for.
+    pub fn of(execution: &Execution, until: Instant) -> Wait {
+        Wait { until, signal: execution.signal().cloned(), passes_time: execution.passes_time() }
+    }
 }
 
 /// What became of a call.
@@ -74,7 +92,7 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Int
                 now = host.now();
                 execution.verdict(verdict, now);
             }
-            Step::Wait { until } => now = host.wait(until)?,
+            Step::Wait { until } => now = host.wait(&Wait::of(execution, until))?,
             Step::Done(outcome) => return Ok(End::Done(outcome)),
             // A call on this thread has ended before anything can cancel it, one on another is left alone, and nothing is delivered before its end.
             Step::Cancel { .. } | Step::Deliver(_) => {}

@@ -111,7 +111,7 @@ impl<H: Host> Drive<H> {
                     self.execution.verdict(verdict, clock::now());
                 }
                 Step::Wait { until } => {
-                    if self.running.is_empty() && clock::is_by_hand() {
+                    if self.running.is_empty() && clock::is_by_hand() && self.execution.passes_time() {
                         clock::advance_to(until);
                     }
                     let span = clock::now().until(until).map(clock::slice);
@@ -128,23 +128,27 @@ impl<H: Host> Drive<H> {
         }
     }
 
-    /// The next call to end, or nothing once `span` has passed.
+    /// The next call to end; nothing once `span` has passed or the execution's signal is given.
     async fn next_end(&mut self, span: Option<Duration>) -> Option<(CallId, H::Result)> {
         let running = &mut self.running;
+        let signal = self.execution.signal();
         let ended = poll_fn(|cx| {
+            if signal.is_some_and(|signal| signal.listen(cx.waker())) {
+                return Poll::Ready(None);
+            }
             for at in 0..running.len() {
                 if let Poll::Ready(result) = running[at].1.as_mut().poll(cx) {
                     let (call, _) = running.swap_remove(at);
-                    return Poll::Ready((call, result));
+                    return Poll::Ready(Some((call, result)));
                 }
             }
             Poll::Pending
         });
         match span {
-            None => Some(ended.await),
+            None => ended.await,
             Some(span) => tokio::select! {
                 biased;
-                end = ended => Some(end),
+                end = ended => end,
                 () = tokio::time::sleep(span) => None,
             },
         }

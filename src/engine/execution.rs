@@ -1,14 +1,16 @@
 //! One guarded call: a small tree of passages, driven from outside.
 
 use super::lane::Pass;
-use super::layer::{Cx, Event, Flow, Input, Layer};
+use super::layer::{Cx, Event, Flow, Hears, Input, Layer};
 use super::outcome::{Outcome, Ticket};
 use super::plan::{Plan, Stage, StageId};
 use super::random::Random;
+use super::signal::Signal;
 use super::step::{Ask, CallId, Step, Verdict};
 use super::time::Instant;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use std::vec::Drain;
 
 type NodeId = usize;
@@ -34,6 +36,7 @@ struct Node {
     begun: Instant,
     deadline: Instant,
     wake: Option<Instant>,
+    hears: Hears,
 }
 
 /// What waits to be handed to a layer.
@@ -60,6 +63,12 @@ pub struct Execution {
     cap: u32,
     /// By when the caller has to be over.
     inherited: Instant,
+    /// What other calls wake this one by; made for the first layer that listens.
+    signal: Option<Arc<Signal>>,
+    /// What the call weighs at some stages.
+    weights: Vec<(StageId, u64)>,
+    /// How long it has waited in queues.
+    queued: Duration,
 }
 
 impl Execution {
@@ -100,6 +109,7 @@ impl Execution {
                 begun: pass.begun,
                 deadline,
                 wake: None,
+                hears: Hears::default(),
             });
             let node = execution.nodes.len() - 1;
             let flow = execution.on(node, Input::Begin, pass.begun);
@@ -130,6 +140,11 @@ impl Execution {
         self
     }
 
+    /// Weighs so much at that stage: what a limit there counts beside the call itself.
+    pub fn weighs(&mut self, stage: StageId, amount: u64) {
+        self.weights.push((stage, amount));
+    }
+
     fn empty(plan: Arc<Plan>, seed: u64) -> Execution {
         Execution {
             plan,
@@ -145,6 +160,9 @@ impl Execution {
             hurries: false,
             cap: u32::MAX,
             inherited: Instant::NEVER,
+            signal: None,
+            weights: Vec::new(),
+            queued: Duration::ZERO,
         }
     }
 
@@ -169,6 +187,7 @@ impl Execution {
                     self.nodes[node].wake = None;
                     self.input(node, Input::Wake, now);
                 }
+                None if self.signal.as_ref().is_some_and(|signal| signal.take()) => self.signalled(now),
                 None => return Step::Wait { until: self.next_wake() },
             }
         }
@@ -177,6 +196,25 @@ impl Execution {
     /// The earliest time at which a layer wants to be woken.
     pub fn next_wake(&self) -> Instant {
         self.nodes.iter().filter(|n| n.life != Life::Ended).filter_map(|n| n.wake).min().unwrap_or(Instant::NEVER)
+    }
+
+    /// What else than time and the end of a call may end a wait, if anything in here listens.
+    pub fn signal(&self) -> Option<&Arc<Signal>> {
+        self.signal.as_ref().filter(|_| self.nodes.iter().any(|n| n.hears.signal && n.life == Life::Running))
+    }
+
+    /// Whether it waits for time to pass, and not only for something that a limit would cut short.
+    pub fn passes_time(&self) -> bool {
+        self.nodes.iter().any(|n| n.life != Life::Ended && n.wake.is_some() && !n.hears.limit)
+    }
+
+    fn signalled(&mut self, now: Instant) {
+        for node in 0..self.nodes.len() {
+            // Asked at each: what one does may end others.
+            if self.nodes[node].hears.signal && self.nodes[node].life == Life::Running {
+                self.input(node, Input::Wake, now);
+            }
+        }
     }
 
     /// Wakes the layers whose time has come, without asking for the next step.
@@ -277,7 +315,7 @@ impl Execution {
                 (Kind::Call(call), false)
             }
         };
-        let node = Node { parent, stage, kind, life: Life::Running, begun: now, deadline, wake: None };
+        let node = Node { parent, stage, kind, life: Life::Running, begun: now, deadline, wake: None, hears: Hears::default() };
         // A node ends after all that is inside of it: an ended one is nobody's parent any more, and its place is free.
         let free = self.nodes.iter().position(|n| n.life == Life::Ended);
         let id = match free {
@@ -329,6 +367,9 @@ impl Execution {
 
     fn input(&mut self, node: NodeId, input: Input, now: Instant) {
         let flow = self.on(node, input, now);
+        if flow != Flow::Hold {
+            self.nodes[node].hears.signal = false;
+        }
         match flow {
             Flow::Hold => {}
             Flow::Inward(branch) => {
@@ -354,7 +395,9 @@ impl Execution {
             Stage::Layer { inner, .. } => inner.len(),
             Stage::Leaf(_) => 0,
         };
-        let Node { kind, begun, deadline, wake, .. } = &mut self.nodes[node];
+        // Few calls weigh anything anywhere.
+        let weight = self.weights.iter().find(|(at, _)| *at == stage).map_or(0, |(_, amount)| *amount);
+        let Node { kind, begun, deadline, wake, hears, .. } = &mut self.nodes[node];
         let Kind::Layer(layer) = kind else { return Flow::Hold };
         let mut cx = Cx {
             now,
@@ -362,6 +405,10 @@ impl Execution {
             begun: *begun,
             deadline,
             wake,
+            hears,
+            signal: &mut self.signal,
+            weight,
+            queued: &mut self.queued,
             random: &mut self.random,
             events: &mut self.events,
             attached: &mut self.attached,

@@ -8,9 +8,11 @@
 use super::outcome::Outcome;
 use super::plan::StageId;
 use super::random::Random;
+use super::signal::Signal;
 use super::step::Verdict;
 use super::time::Instant;
 use crate::events::Name;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Configuration and shared state; one object may stand in many plans.
@@ -80,7 +82,7 @@ pub enum Input {
     Begin,
     /// What is inside came out so; with a verdict if the layer asked.
     Child(Outcome, Option<Verdict>),
-    /// The time that the layer set has come.
+    /// The time that the layer set has come, or the signal that it listens to was given.
     Wake,
     /// A stream that the layer passed on has ended; with a verdict if the layer asked.
     Ended(Outcome, Option<Verdict>),
@@ -122,6 +124,15 @@ pub struct Event {
     pub reason: &'static str,
 }
 
+/// What wakes a layer beside what comes from inside.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hears {
+    /// Its time is a limit: nobody waits for it.
+    pub limit: bool,
+    /// The execution's signal.
+    pub signal: bool,
+}
+
 /// What a layer may use.
 pub struct Cx<'a> {
     pub(super) now: Instant,
@@ -129,6 +140,10 @@ pub struct Cx<'a> {
     pub(super) begun: Instant,
     pub(super) deadline: &'a mut Instant,
     pub(super) wake: &'a mut Option<Instant>,
+    pub(super) hears: &'a mut Hears,
+    pub(super) signal: &'a mut Option<Arc<Signal>>,
+    pub(super) weight: u64,
+    pub(super) queued: &'a mut Duration,
     pub(super) random: &'a mut Random,
     pub(super) events: &'a mut Vec<Event>,
     pub(super) attached: &'a mut Vec<Outcome>,
@@ -166,9 +181,43 @@ impl Cx<'_> {
         *self.deadline = deadline.min(*self.deadline);
     }
 
-    /// Asks for [`Input::Wake`] at that time; replaces an earlier wish.
+    /// Asks for [`Input::Wake`] at that time, which is waited for; replaces an earlier wish.
     pub fn wake_at(&mut self, at: Instant) {
         *self.wake = Some(at);
+        self.hears.limit = false;
+    }
+
+    /// Asks for [`Input::Wake`] at that time, if nothing else happens before; replaces an earlier wish. A limit alone is
+    /// nothing that is waited for: where time is moved by hand it is not what moves it.
+    pub fn limit_at(&mut self, at: Instant) {
+        *self.wake = Some(at);
+        self.hears.limit = true;
+    }
+
+    /// Takes a wish for [`Input::Wake`] at some time back.
+    pub fn no_wake(&mut self) {
+        *self.wake = None;
+    }
+
+    /// What another call may give to have this layer woken, until it goes inward or resolves.
+    pub fn listen(&mut self) -> Arc<Signal> {
+        self.hears.signal = true;
+        self.signal.get_or_insert_with(|| Arc::new(Signal::new())).clone()
+    }
+
+    /// What this call weighs here, as its driver said: the tokens that it is expected to use; 0 if it said nothing.
+    pub fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// How long this call has waited in queues of its own, all told.
+    pub fn queued(&self) -> Duration {
+        *self.queued
+    }
+
+    /// It has waited so long in a queue: that is no part of what the callee took.
+    pub fn has_queued(&mut self, span: Duration) {
+        *self.queued += span;
     }
 
     /// A number in `[0, 1)`.

@@ -16,6 +16,7 @@ mod layer;
 mod outcome;
 mod plan;
 mod random;
+mod signal;
 mod step;
 mod time;
 
@@ -25,5 +26,6 @@ pub use layer::{Cx, Event, Flow, Input, Lane, Layer, Policy};
 pub use outcome::{Outcome, Refusal, Rejection, Ticket};
 pub use plan::{Plan, PlanBuilder, StageId, Target};
 pub use random::Random;
+pub use signal::Signal;
 pub use step::{Ask, CallId, Step, Verdict, WaitHint};
 pub use time::Instant;

@@ -23,7 +23,7 @@ pub enum Step {
     Cancel { call: CallId },
     /// Say by `verdict` what this outcome is to that stage.
     Judge(Ask),
-    /// Nothing to do until a call ends or `until` comes.
+    /// Nothing to do until a call ends, `until` comes, or the execution's signal is given.
     Wait { until: Instant },
     /// Hand out the open stream and go on reporting.
     Deliver(Ticket),
@@ -62,6 +62,8 @@ pub enum Verdict {
     Stop,
     /// No evidence: neither success nor failure.
     Ignore,
+    /// As it should be, and so much was used of what the layer counts.
+    Used(u64),
 }
 
 impl Verdict {

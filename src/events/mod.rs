@@ -75,6 +75,11 @@ events! {
     CIRCUIT_HALF_OPENED = "circuit.half_opened", Info, "the circuit lets probes through";
     CIRCUIT_CLOSED = "circuit.closed", Info, "the circuit closed: calls pass again";
     CIRCUIT_REJECTED = "circuit.rejected", Debug, "the circuit turned a call away";
+    RATE_LIMIT_WAITED = "rate_limit.waited", Debug, "a call waited for its turn under a rate limit, and goes";
+    RATE_LIMIT_REJECTED = "rate_limit.rejected", Debug, "a rate limit turned a call away";
+    RATE_LIMIT_PAUSED = "rate_limit.paused", Info, "the server had enough: a rate limit lets nobody through for a while";
+    BULKHEAD_WAITED = "bulkhead.waited", Debug, "a call waited for a free place in a bulkhead, and goes";
+    BULKHEAD_REJECTED = "bulkhead.rejected", Debug, "a bulkhead turned a call away";
     TIMEOUT_ELAPSED = "timeout.elapsed", Info, "a time limit passed";
     FALLBACK_USED = "fallback.used", Warning, "an alternative is tried";
     FALLBACK_EXHAUSTED = "fallback.exhausted", Warning, "no alternative helped";

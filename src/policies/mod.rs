@@ -1,9 +1,11 @@
 //! Policies: configuration, shared state and one call's passage through each.
 
+pub mod bulkhead;
 pub mod chaos;
 pub mod circuit_breaker;
 pub mod class;
 pub mod fallback;
+pub mod rate_limit;
 pub mod retry;
 pub mod timeout;
 
@@ -19,10 +21,12 @@ pub struct PolicyRow {
 }
 
 /// The one table of policies, in canonical order.
-pub const POLICIES: [PolicyRow; 5] = [
+pub const POLICIES: [PolicyRow; 7] = [
     PolicyRow { kind: "fallback", class: "Fallback", rank: 20 },
     PolicyRow { kind: "retry", class: "Retry", rank: 40 },
     PolicyRow { kind: "circuit_breaker", class: "CircuitBreaker", rank: 60 },
+    PolicyRow { kind: "rate_limit", class: "RateLimit", rank: 70 },
+    PolicyRow { kind: "bulkhead", class: "Bulkhead", rank: 80 },
     // Stands at two places: rank 30 as the total limit, 90 as the attempt's.
     PolicyRow { kind: "timeout", class: "Timeout", rank: 90 },
     PolicyRow { kind: "chaos", class: "Chaos", rank: 95 },

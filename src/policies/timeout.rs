@@ -45,7 +45,7 @@ impl Layer for Timeout {
                 let end = cx.now().after(self.limit);
                 cx.limit(end);
                 // The caller's own limit ends the call too, and nobody out there can.
-                cx.wake_at(end.min(cx.inherited()));
+                cx.limit_at(end.min(cx.inherited()));
                 Flow::Inward(0)
             }
             Input::Wake => {

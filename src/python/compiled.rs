@@ -4,9 +4,11 @@ use super::errors::{configuration, wrong_type};
 use super::hooks::Hooks;
 use super::judge::Judge;
 use super::monitor::Monitor;
+use super::policies::bulkhead::Bulkhead;
 use super::policies::chaos::Chaos;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::policies::fallback::Fallback;
+use super::policies::rate_limit::RateLimit;
 use super::policies::retry::Retry;
 use super::policies::timeout::Timeout;
 use super::remaining;
@@ -27,6 +29,14 @@ pub struct Stage {
     pub judge: Judge,
     pub hooks: Option<Hooks>,
     pub breaker: Option<Py<CircuitBreaker>>,
+    /// Of a policy that has a name of its own.
+    pub name: Option<String>,
+}
+
+impl Stage {
+    fn of(kind: &'static str, judge: Judge) -> Stage {
+        Stage { kind, judge, hooks: None, breaker: None, name: None }
+    }
 }
 
 /// What a leaf calls.
@@ -85,6 +95,8 @@ pub struct Parts {
     pub async_hook: Option<&'static str>,
     /// Plain functions run on threads of their own.
     pub threaded: bool,
+    /// Where a call weighs something.
+    pub scales: Vec<(StageId, Py<RateLimit>)>,
     shares: Vec<Arc<Shares>>,
 }
 
@@ -105,6 +117,7 @@ struct Builder {
     limits: Vec<Duration>,
     async_hook: Option<&'static str>,
     threaded: bool,
+    scales: Vec<(StageId, Py<RateLimit>)>,
     shares: Vec<Arc<Shares>>,
 }
 
@@ -125,7 +138,7 @@ impl Builder {
     fn leaf(&mut self, callee: Callee) -> StageId {
         let target = Target(self.callees.len() as u16);
         self.callees.push(callee);
-        self.stages.push(Stage { kind: "call", judge: Judge::Nobody, hooks: None, breaker: None });
+        self.stages.push(Stage::of("call", Judge::Nobody));
         self.plan.leaf(target)
     }
 
@@ -146,27 +159,41 @@ impl Builder {
             self.limits.extend(retry.timeout());
             self.async_hook = self.async_hook.or(retry.async_hook());
             self.shares.push(retry.shares());
-            self.stages.push(Stage { kind: "retry", judge: Judge::Retry(retry.judge(py)?), hooks: retry.hooks(py), breaker: None });
+            self.stages.push(Stage { hooks: retry.hooks(py), ..Stage::of("retry", Judge::Retry(retry.judge(py)?)) });
             return Ok(id);
         }
         if let Ok(breaker) = policy.cast::<CircuitBreaker>() {
             let id = self.plan.layer(Arc::new(breaker.get().policy()), vec![inner]);
             let judge = Judge::Breaker(breaker.get().judge(py)?);
-            self.stages.push(Stage { kind: "circuit_breaker", judge, hooks: None, breaker: Some(breaker.clone().unbind()) });
+            self.stages.push(Stage { breaker: Some(breaker.clone().unbind()), ..Stage::of("circuit_breaker", judge) });
             return Ok(id);
         }
         if let Ok(timeout) = policy.cast::<Timeout>() {
             let id = self.plan.layer(timeout.get().policy(), vec![inner]);
             self.limits.push(timeout.get().limit);
             self.threaded |= timeout.get().thread;
-            self.stages.push(Stage { kind: "timeout", judge: Judge::Nobody, hooks: None, breaker: None });
+            self.stages.push(Stage::of("timeout", Judge::Nobody));
+            return Ok(id);
+        }
+        if let Ok(limit) = policy.cast::<RateLimit>() {
+            let id = self.plan.layer(Arc::new(limit.get().policy()), vec![inner]);
+            if limit.get().counts_tokens() {
+                self.scales.push((id, limit.clone().unbind()));
+            }
+            let judge = Judge::Limit(limit.clone().unbind());
+            self.stages.push(Stage { name: limit.get().name.clone(), ..Stage::of("rate_limit", judge) });
+            return Ok(id);
+        }
+        if let Ok(bulkhead) = policy.cast::<Bulkhead>() {
+            let id = self.plan.layer(Arc::new(bulkhead.get().policy()), vec![inner]);
+            self.stages.push(Stage { name: bulkhead.get().name.clone(), ..Stage::of("bulkhead", Judge::Nobody) });
             return Ok(id);
         }
         if let Ok(chaos) = policy.cast::<Chaos>() {
             let branches =
                 vec![inner, self.leaf(Callee::Raise(chaos.clone().unbind())), self.leaf(Callee::Injected(chaos.get().given(py)))];
             let id = self.plan.layer(Arc::new(chaos.get().policy()), branches);
-            self.stages.push(Stage { kind: "chaos", judge: Judge::Nobody, hooks: None, breaker: None });
+            self.stages.push(Stage::of("chaos", Judge::Nobody));
             return Ok(id);
         }
         if let Ok(fallback) = policy.cast::<Fallback>() {
@@ -176,11 +203,11 @@ impl Builder {
                 branches.push(self.leaf(callee));
             }
             let id = self.plan.layer(Arc::new(fallback.get().policy()), branches);
-            self.stages.push(Stage { kind: "fallback", judge: Judge::Fallback(fallback.get().judge(py)?), hooks: None, breaker: None });
+            self.stages.push(Stage::of("fallback", Judge::Fallback(fallback.get().judge(py)?)));
             return Ok(id);
         }
         let message = format!(
-            "a pipeline takes policies (Retry, CircuitBreaker, Timeout, Fallback, Chaos, or another Pipeline), not {}",
+            "a pipeline takes policies (Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout, Fallback, Chaos, or another Pipeline), not {}",
             short_repr(policy)
         );
         Err(wrong_type(py, &message))
@@ -205,6 +232,7 @@ impl Compiled {
             has_hooks,
             async_hook: builder.async_hook,
             threaded: builder.threaded,
+            scales: builder.scales,
             shares: builder.shares,
         });
         let source = Source::of(parts.name.as_deref().unwrap_or_default(), "", "");
@@ -279,6 +307,9 @@ impl Compiled {
             if let Some(hooks) = &stage.hooks {
                 hooks.traverse(visit)?;
             }
+        }
+        for (_, limit) in &self.scales {
+            visit.call(limit)?;
         }
         for callee in &self.callees {
             match callee {

@@ -164,11 +164,11 @@ impl Flight {
         self.compiled.name.clone().unwrap_or_else(|| short_repr(self.function.bind(py)))
     }
 
-    /// Where a stage is: at a breaker of a name of its own, or in the pipeline.
+    /// Where a stage is: at a breaker or a limit of a name of its own, or in the pipeline.
     pub(super) fn place(&self, py: Python<'_>, stage: &Stage) -> String {
         match &stage.breaker {
             Some(breaker) => breaker.get().display_name(),
-            None => self.name(py),
+            None => stage.name.clone().unwrap_or_else(|| self.name(py)),
         }
     }
 
@@ -280,7 +280,7 @@ impl Flight {
     fn rejected(&self, py: Python<'_>, rejection: &Rejection) -> PyErr {
         let (name, last) = match &self.compiled.stage(rejection.stage()).breaker {
             Some(breaker) => (breaker.get().display_name(), breaker.get().last_failure(py)),
-            None => (self.name(py), None),
+            None => (self.place(py, self.compiled.stage(rejection.stage())), None),
         };
         errors::rejection(py, rejection, &name, last.as_ref())
     }
@@ -369,6 +369,7 @@ impl Flight {
                 }
                 Ok(verdict)
             }
+            Judge::Limit(limit) => limit.get().judge(&happened),
             Judge::Fallback(judge) if judge.only_when_open => {
                 let open = matches!(ask.outcome, Outcome::Rejected(r) if r.refusal() == crate::engine::Refusal::CircuitOpen);
                 Ok(match ask.outcome {
@@ -415,6 +416,8 @@ impl Flight {
                     self.replace(event);
                 }
                 events::FALLBACK_USED => self.course.fell_back = true,
+                // The attempt begins now.
+                events::RATE_LIMIT_WAITED | events::BULKHEAD_WAITED => self.diary.waits(event.at, Duration::ZERO),
                 _ => {}
             }
             match &self.compiled.stage(event.stage).breaker {
@@ -491,14 +494,20 @@ impl Flight {
         called
     }
 
-    /// A fresh execution of this call.
-    pub fn execution(&mut self, py: Python<'_>, now: Instant) -> Execution {
+    /// A fresh execution of this call. Fails with what the user's own estimate of its tokens raises.
+    pub fn execution(&mut self, py: Python<'_>, now: Instant) -> PyResult<Execution> {
+        let compiled = self.compiled.clone();
+        let mut weights = Vec::with_capacity(compiled.scales.len());
+        for (stage, limit) in &compiled.scales {
+            weights.push((*stage, limit.get().weight(py, self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)))?));
+        }
         self.course.begun = now;
         self.diary.begin(now);
         self.compiled.tally.begin();
         self.trace = trace::begin(py, || self.name(py), now);
-        let execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
-        trial::dressed(if self.compiled.announces { execution.announcing() } else { execution })
+        let mut execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
+        weights.into_iter().for_each(|(stage, tokens)| execution.weighs(stage, tokens));
+        Ok(trial::dressed(if self.compiled.announces { execution.announcing() } else { execution }))
     }
 
     /// The execution of a call that met trouble on the fast lane.

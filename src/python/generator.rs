@@ -10,7 +10,7 @@ use super::slots;
 use super::stack;
 use super::turnstile::{Entered, Turnstile};
 use crate::drive::clock;
-use crate::drive::inline::Host;
+use crate::drive::inline::{Host, Wait};
 use crate::engine::{CallId, Execution, Instant, Step};
 use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -76,7 +76,7 @@ impl Running {
             if let Some(Input::Throw(error)) = input {
                 return Err(error);
             }
-            self.execution = Some(self.flight.execution(py, clock::now()));
+            self.execution = Some(self.flight.execution(py, clock::now())?);
         } else {
             self.look_at_the_clock(py)?;
         }
@@ -168,7 +168,8 @@ impl Running {
                 execution.verdict(verdict, clock::now());
             }
             Step::Wait { until } => {
-                Inline { py, flight: &mut self.flight }.wait(until)?;
+                let wait = Wait::of(execution, until);
+                Inline { py, flight: &mut self.flight }.wait(&wait)?;
             }
             Step::Deliver(ticket) => return Ok(Some(Turn::Item(self.flight.hand_out(py, ticket)))),
             Step::Cancel { .. } => {

@@ -487,7 +487,7 @@ pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
     if stack::is_used_up() {
         return Err(stack::used_up());
     }
-    let execution = flight.execution(py, clock::now());
+    let execution = flight.execution(py, clock::now())?;
     go_on(py, flight, execution)
 }
 

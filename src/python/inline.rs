@@ -1,9 +1,10 @@
 //! The inline driver's host: a synchronous Python call on the caller's own thread.
 
+use super::bell;
 use super::flight::{Flight, Interrupt, Way};
 use super::guarded;
 use super::virtual_time;
-use crate::drive::inline::{Called, Host};
+use crate::drive::inline::{Called, Host, Wait};
 use crate::drive::{clock, pause};
 use crate::engine::{Ask, CallId, Event, Instant, Target, Verdict};
 use pyo3::prelude::*;
@@ -46,7 +47,11 @@ impl Host for Inline<'_, '_> {
         self.flight.judge(self.py, ask)
     }
 
-    fn wait(&mut self, until: Instant) -> Result<Instant, Interrupt> {
+    fn wait(&mut self, wait: &Wait) -> Result<Instant, Interrupt> {
+        if let Some(signal) = &wait.signal {
+            return bell::listen(self.py, signal, wait);
+        }
+        let until = wait.until;
         loop {
             self.py.check_signals()?;
             let now = clock::now();

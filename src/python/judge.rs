@@ -5,6 +5,7 @@ use super::bare;
 use super::convert;
 use super::errors::{configuration, ours, wrong_type};
 use super::policies::circuit_breaker::short_repr;
+use super::policies::rate_limit::RateLimit;
 use crate::drive::clock;
 use crate::engine::{Random, Verdict, WaitHint};
 use crate::policies::class::{FallbackRule, Row};
@@ -404,6 +405,8 @@ pub enum Judge {
     Retry(RetryJudge),
     Breaker(BreakerJudge),
     Fallback(FallbackJudge),
+    /// A limit asks what was used, and whether the server has had enough.
+    Limit(Py<RateLimit>),
     /// The stage asks nothing.
     Nobody,
 }
@@ -425,6 +428,7 @@ impl Judge {
                 judge.listed.traverse(visit)?;
                 visit.call(&judge.on_result)
             }
+            Judge::Limit(limit) => visit.call(limit),
             Judge::Nobody => Ok(()),
         }
     }

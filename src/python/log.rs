@@ -84,6 +84,11 @@ pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error:
             )
         }
         events::CIRCUIT_REJECTED => format!("circuit '{name}' is open: call turned away"),
+        events::RATE_LIMIT_WAITED => format!("'{name}' waited {seconds:.2} s for its turn under the rate limit"),
+        events::RATE_LIMIT_REJECTED => format!("rate limit '{name}' is used up: call turned away, next place in {seconds:.2} s"),
+        events::RATE_LIMIT_PAUSED => format!("rate limit '{name}' lets nobody through for {seconds:.2} s{after}"),
+        events::BULKHEAD_WAITED => format!("'{name}' waited {seconds:.2} s for a place in the bulkhead"),
+        events::BULKHEAD_REJECTED => format!("bulkhead '{name}' turned a call away: {}", event.reason),
         events::TIMEOUT_ELAPSED => format!("'{name}' took longer than {seconds} s"),
         events::FALLBACK_USED => format!("alternative {} of '{name}' is tried{after}", event.number),
         events::FALLBACK_EXHAUSTED => format!("no alternative of '{name}' helped"),

@@ -3,6 +3,7 @@
 mod alerts;
 mod async_generator;
 mod bare;
+mod bell;
 mod compiled;
 mod convert;
 mod coroutine;
@@ -82,6 +83,9 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::circuit_breaker::Permit>()?;
     m.add_class::<policies::timeout::Timeout>()?;
     m.add_class::<policies::fallback::Fallback>()?;
+    m.add_class::<policies::rate_limit::RateLimit>()?;
+    m.add_class::<policies::bulkhead::Bulkhead>()?;
+    m.add_function(wrap_pyfunction!(policies::shared::forget_waiters, m)?)?;
     m.add_class::<policies::chaos::Chaos>()?;
     m.add_class::<pipeline::Pipeline>()?;
     m.add_class::<guarded::Guarded>()?;

@@ -4,6 +4,7 @@
 //! It awaits the guarded coroutine itself, so the task, its context variables and tracebacks are the caller's. A time
 //! limit ends the await by cancelling what the task waits for, not the task: an outer cancellation stays visible.
 
+use super::bell::Bell;
 use super::coroutine::Coroutine;
 use super::errors::ours;
 use super::event_loop::{self, Scope, Timer};
@@ -11,6 +12,7 @@ use super::flight::{Flight, Way};
 use super::hooks;
 use super::sdk_stream::{self, Desk};
 use crate::drive::clock;
+use crate::drive::inline::Wait;
 use crate::engine::{CallId, Execution, Instant, Step};
 use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
 use pyo3::ffi;
@@ -89,6 +91,8 @@ pub struct Running {
     pub thrown: Option<Py<PyAny>>,
     /// Where streams of an SDK are looked after.
     desk: Option<Desk>,
+    /// What another call's signal rings.
+    bell: Option<Bell>,
 }
 
 impl Running {
@@ -107,6 +111,7 @@ impl Running {
             items: None,
             thrown: None,
             desk: None,
+            bell: None,
         }
     }
 
@@ -126,7 +131,7 @@ impl Running {
             if let Resume::Throw(error) = input {
                 return Err(error);
             }
-            self.execution = Some(self.flight.execution(py, clock::now()));
+            self.execution = Some(self.flight.execution(py, clock::now())?);
         } else {
             input = self.limit_passed(py, input)?;
         }
@@ -316,7 +321,10 @@ impl Running {
     /// Something that was awaited has ended; a turn if an item comes of it.
     pub fn ended(&mut self, py: Python<'_>, awaited: Awaited, result: PyResult<Py<PyAny>>) -> PyResult<Option<Turn>> {
         match awaited {
-            Awaited::Pause => result.map(|_| None),
+            Awaited::Pause => {
+                self.bell = None;
+                result.map(|_| None)
+            }
             Awaited::Hook(hook) => result.map(drop).or_else(|error| hooks::failed(py, hook.bind(py), error)).map(|()| None),
             Awaited::Giveup => {
                 self.flight.answered = Some(result?.is_truthy(py)?);
@@ -427,7 +435,17 @@ impl Running {
                 }
             }
             Step::Wait { until } => {
-                let pause = event_loop::sleep(py, until.since(clock::now()))?;
+                let wait = Wait::of(execution, until);
+                let pause = match &wait.signal {
+                    None => event_loop::sleep(py, until.since(clock::now()))?,
+                    Some(signal) => match Bell::hang(py, signal, &wait)? {
+                        Some((bell, pause)) => {
+                            self.bell = Some(bell);
+                            pause
+                        }
+                        None => return Ok(None),
+                    },
+                };
                 self.current = Some((pause.unbind(), Awaited::Pause));
             }
             Step::Done(outcome) => {
@@ -501,6 +519,9 @@ impl Running {
         }
         if let Some(scope) = &self.scope {
             scope.traverse(visit)?;
+        }
+        if let Some(bell) = &self.bell {
+            bell.traverse(visit)?;
         }
         visit.call(&self.first)?;
         visit.call(&self.thrown)?;

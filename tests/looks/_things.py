@@ -6,7 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import seawall
-from seawall import CircuitBreaker, Fallback, Monitor, MonitoringSystem, Pipeline, Retry, Timeout, circuits, explain, guard, retry
+from seawall import (
+    Bulkhead,
+    CircuitBreaker,
+    Fallback,
+    Monitor,
+    MonitoringSystem,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Timeout,
+    circuits,
+    explain,
+    guard,
+    retry,
+)
 from seawall.llm import Attempts, Chat, Embeddings
 from seawall.simulator import Simulator, faults
 
@@ -107,6 +121,8 @@ def everything(sim: Simulator) -> dict[str, Any]:
         "metrics, hostile": opened(HOSTILE, Hostile(SECRET)).metrics(),
         "event": told[0],
         "circuits": circuits,
+        "rate limit": RateLimit(500, 200_000, name="shared"),
+        "bulkhead": Bulkhead(8, max_queue=100, name=HOSTILE),
         "pipeline, empty": Pipeline(),
         "pipeline, wrong": Pipeline(CircuitBreaker(2), Retry(3), Fallback(HOSTILE, print), name=HOSTILE),
         "pipeline, whole": guard("prod", fallback=[print, 3], name="ask", deadline=5)(print).pipeline,

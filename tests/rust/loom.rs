@@ -1,11 +1,15 @@
-//! The breaker's gate and the latch under every order of steps that two threads can take: `make loom`.
+//! The breaker's gate, the latch, a bulkhead's queue and the signal to who waits there under every order of steps that two threads can take: `make loom`.
 #![cfg(loom)]
 
 use loom::sync::Arc;
 use loom::thread;
-use seawall::engine::Instant;
+use seawall::engine::{Cx, Execution, Flow, Input, Instant, Layer, PlanBuilder, Policy, Signal, Target};
+use seawall::policies::bulkhead::{self, Bulkhead, Entry, Permit, Place};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Span, State};
 use seawall::stats::Latch;
+use std::sync::Arc as Shared;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 const NOW: Instant = Instant(1_000);
@@ -172,5 +176,112 @@ fn a_latch_is_held_by_one_at_a_time() {
         add(&latch);
         other.join().expect("no panic");
         assert_eq!(*latch.hold(), 2, "no addition is lost");
+    });
+}
+
+/// A signal as an execution makes it.
+fn signal() -> Shared<Signal> {
+    struct Asks(Shared<std::sync::Mutex<Option<Shared<Signal>>>>);
+    impl Layer for Asks {
+        fn on(&mut self, _: Input, cx: &mut Cx<'_>) -> Flow {
+            *self.0.lock().expect("nobody panics") = Some(cx.listen());
+            Flow::Hold
+        }
+    }
+    impl Policy for Asks {
+        fn kind(&self) -> &'static str {
+            "test"
+        }
+        fn enter(&self) -> Box<dyn Layer> {
+            Box::new(Asks(self.0.clone()))
+        }
+    }
+    let taken = Shared::new(std::sync::Mutex::new(None));
+    let mut builder = PlanBuilder::default();
+    let leaf = builder.leaf(Target(0));
+    let root = builder.layer(Shared::new(Asks(taken.clone())), vec![leaf]);
+    Execution::new(builder.build(root), 1, NOW).step(NOW);
+    let signal = taken.lock().expect("nobody panics").take();
+    signal.expect("it listens")
+}
+
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Wake for Counted {
+    fn wake(self: Shared<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_signal_given_while_somebody_begins_to_wait_is_not_lost() {
+    loom::model(|| {
+        let signal = signal();
+        let counted = Shared::new(Counted::default());
+        let giver = {
+            let signal = signal.clone();
+            thread::spawn(move || signal.give())
+        };
+        let given = signal.listen(&Waker::from(counted.clone()));
+        giver.join().expect("no panic");
+        assert!(given != (counted.0.load(Ordering::SeqCst) == 1), "it is seen, or wakes");
+        assert!(signal.listen(&Waker::from(counted)));
+    });
+}
+
+fn full(queue: usize) -> (Shared<Bulkhead>, Permit, Vec<(Place, Shared<Signal>)>) {
+    let bulkhead = Shared::new(Bulkhead::new(bulkhead::Config { max_concurrency: 1, max_queue: queue, max_wait: None }));
+    let held = bulkhead.try_enter().expect("it is empty");
+    let wait = |_| {
+        let signal = signal();
+        match bulkhead.enter(signal.clone()) {
+            Entry::Queued(place) => (place, signal),
+            _ => panic!("it is full, and there is room to wait"),
+        }
+    };
+    let line = (0..queue).map(wait).collect();
+    (bulkhead, held, line)
+}
+
+#[test]
+fn a_place_given_to_one_that_goes_away_goes_on_to_the_next() {
+    loom::model(|| {
+        let (bulkhead, held, line) = full(2);
+        let first = line[0].0;
+        let leaves = {
+            let bulkhead = bulkhead.clone();
+            thread::spawn(move || bulkhead.leave(held))
+        };
+        if let Some(permit) = bulkhead.withdraw(first) {
+            bulkhead.leave(permit);
+        }
+        leaves.join().expect("no panic");
+        let counted = Shared::new(Counted::default());
+        assert!(line[1].1.listen(&Waker::from(counted)), "the second is told");
+        let permit = bulkhead.look(line[1].0).expect("it has its turn");
+        assert_eq!(bulkhead.counts(), (1, 0));
+        bulkhead.leave(permit);
+        assert_eq!(bulkhead.counts(), (0, 0));
+    });
+}
+
+#[test]
+fn one_who_comes_while_the_last_leaves_is_let_in_or_called() {
+    loom::model(|| {
+        let bulkhead = Shared::new(Bulkhead::new(bulkhead::Config { max_concurrency: 1, max_queue: 1, max_wait: None }));
+        let permit = bulkhead.try_enter().expect("it is empty");
+        let leaves = {
+            let bulkhead = bulkhead.clone();
+            thread::spawn(move || bulkhead.leave(permit))
+        };
+        let entry = bulkhead.enter(signal());
+        leaves.join().expect("no panic");
+        match entry {
+            Entry::In(permit) => bulkhead.leave(permit),
+            Entry::Queued(place) => bulkhead.leave(bulkhead.look(place).expect("it has its turn")),
+            Entry::Full => panic!("there was room to wait"),
+        }
+        assert_eq!(bulkhead.counts(), (0, 0));
     });
 }

@@ -170,7 +170,7 @@ impl Policy for Guarded {
     }
 
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(Passage { breaker: self.breaker.clone(), judges_values: self.judges_values, permit: None })
+        Box::new(Passage { breaker: self.breaker.clone(), judges_values: self.judges_values, permit: None, queued: Duration::ZERO })
     }
 
     fn lane(&self) -> Lane {
@@ -205,7 +205,7 @@ impl Policy for Guarded {
 
     fn enter_with(&self, permit: u64, begun: Instant) -> Box<dyn Layer> {
         let permit = Some(Permit::passed(permit, begun));
-        Box::new(Passage { breaker: self.breaker.clone(), judges_values: self.judges_values, permit })
+        Box::new(Passage { breaker: self.breaker.clone(), judges_values: self.judges_values, permit, queued: Duration::ZERO })
     }
 }
 
@@ -213,11 +213,15 @@ struct Passage {
     breaker: Arc<CircuitBreaker>,
     judges_values: bool,
     permit: Option<Permit>,
+    /// How long the call had waited in queues before.
+    queued: Duration,
 }
 
 impl Passage {
     fn settle(&mut self, evidence: Evidence, cx: &mut Cx<'_>) {
-        let Some(permit) = self.permit.take() else { return };
+        let Some(mut permit) = self.permit.take() else { return };
+        // What waited for its turn further in was not slow.
+        permit.at = permit.at.after(cx.queued().saturating_sub(self.queued));
         let chance = cx.random();
         report(self.breaker.settle(permit, evidence, cx.now(), chance), &self.breaker, cx);
     }
@@ -237,7 +241,7 @@ fn report(transition: Option<Transition>, breaker: &CircuitBreaker, cx: &mut Cx<
 
 fn evidence(outcome: &Outcome, verdict: Option<Verdict>) -> Evidence {
     match verdict {
-        Some(Verdict::Success) => Evidence::Success,
+        Some(Verdict::Success | Verdict::Used(_)) => Evidence::Success,
         Some(Verdict::Failure { .. } | Verdict::Final | Verdict::Stop) => Evidence::Failure,
         Some(Verdict::Ignore) => Evidence::None,
         None if matches!(outcome, Outcome::Value(_)) => Evidence::Success,
@@ -260,7 +264,7 @@ impl Layer for Passage {
             Input::Begin if self.permit.is_some() => Flow::Inward(0),
             Input::Begin => match self.breaker.admit(cx.now()) {
                 Ok((permit, transition)) => {
-                    self.permit = Some(permit);
+                    (self.permit, self.queued) = (Some(permit), cx.queued());
                     report(transition, &self.breaker, cx);
                     Flow::Inward(0)
                 }

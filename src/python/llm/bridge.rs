@@ -14,11 +14,16 @@ use std::collections::HashMap;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::task::Wake;
+use std::time::Duration;
 use tokio::task::AbortHandle;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
+
+/// For a signal that another thread got.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// A place where one thread waits and another wakes it.
 pub struct Parker {
@@ -46,7 +51,7 @@ impl Parker {
     /// Waits, with the GIL released, until woken; a signal's exception ends it.
     fn park(&self, py: Python<'_>) -> PyResult<()> {
         while !self.woken.load(Ordering::Acquire) {
-            py.detach(|| self.poll());
+            py.detach(|| self.poll(SLICE));
             py.check_signals()?;
         }
         let _ = (&self.reader).read(&mut [0]);
@@ -54,18 +59,34 @@ impl Parker {
         Ok(())
     }
 
+    /// Waits so long at the most, until woken, or for a signal. To be called with the GIL released.
+    pub fn park_for(&self, span: Duration) {
+        if !self.woken.load(Ordering::Acquire) {
+            self.poll(span);
+        }
+        if self.woken.swap(false, Ordering::AcqRel) {
+            let _ = (&self.reader).read(&mut [0]);
+        }
+    }
+
     #[cfg(unix)]
-    fn poll(&self) {
+    fn poll(&self, most: Duration) {
         use std::os::fd::AsRawFd;
         let mut wanted = libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // A signal ends the wait by EINTR. The slice is for a signal that another thread got.
+        // A signal ends the wait by EINTR.
         // SAFETY: one valid pollfd.
-        unsafe { libc::poll(&mut wanted, 1, 100) };
+        unsafe { libc::poll(&mut wanted, 1, most.min(SLICE).as_millis() as i32) };
     }
 
     #[cfg(not(unix))]
-    fn poll(&self) {
-        std::thread::sleep(std::time::Duration::from_millis(1));
+    fn poll(&self, most: Duration) {
+        std::thread::sleep(most.min(Duration::from_millis(1)));
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        Parker::wake(&self);
     }
 }
 
@@ -74,19 +95,28 @@ thread_local! {
     static PARKER: RefCell<Option<Arc<Parker>>> = const { RefCell::new(None) };
 }
 
-/// Waits on this thread until `ready` gives something. `register` is told whom to wake.
-pub fn wait<T>(py: Python<'_>, register: impl FnOnce(Arc<Parker>), mut ready: impl FnMut() -> Option<T>) -> PyResult<T> {
-    let parker = match PARKER.with(|slot| slot.borrow_mut().take()).filter(|p| p.process.is_here()) {
+/// A place to wait at on this thread.
+pub fn parker() -> PyResult<Arc<Parker>> {
+    Ok(match PARKER.with(|slot| slot.borrow_mut().take()).filter(|p| p.process.is_here()) {
         Some(parker) => parker,
         None => Arc::new(Parker::new()?),
-    };
+    })
+}
+
+/// The wait is over. A waker that is still to come belongs to it: such a place is not used again.
+pub fn put_back(parker: Arc<Parker>) {
+    if !parker.woken.load(Ordering::Acquire) && Arc::strong_count(&parker) == 1 {
+        PARKER.with(|slot| *slot.borrow_mut() = Some(parker));
+    }
+}
+
+/// Waits on this thread until `ready` gives something. `register` is told whom to wake.
+pub fn wait<T>(py: Python<'_>, register: impl FnOnce(Arc<Parker>), mut ready: impl FnMut() -> Option<T>) -> PyResult<T> {
+    let parker = parker()?;
     register(parker.clone());
     loop {
         if let Some(value) = ready() {
-            // A waker that is still to come belongs to this call: such a place is not used again.
-            if !parker.woken.load(Ordering::Acquire) && Arc::strong_count(&parker) == 1 {
-                PARKER.with(|slot| *slot.borrow_mut() = Some(parker));
-            }
+            put_back(parker);
             return Ok(value);
         }
         parker.park(py)?;

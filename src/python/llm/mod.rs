@@ -1,7 +1,7 @@
 //! The native client's Python side.
 
 mod batch;
-mod bridge;
+pub mod bridge;
 mod extras;
 mod foreign;
 mod json;

@@ -1,7 +1,10 @@
 //! One pyclass per policy: keyword arguments in, configuration out.
 
+pub mod bulkhead;
 pub mod chaos;
 pub mod circuit_breaker;
 pub mod fallback;
+pub mod rate_limit;
 pub mod retry;
+pub mod shared;
 pub mod timeout;

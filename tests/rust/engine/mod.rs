@@ -7,6 +7,7 @@ mod gate;
 mod inherited;
 mod judged;
 mod lane;
+mod limits;
 mod machine;
 mod pairs;
 mod pipeline_model;

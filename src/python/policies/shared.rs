@@ -1,0 +1,52 @@
+//! What limits that several pipelines share have in common: in a forked process those that wait, or are inside, are not there.
+
+use crate::policies::bulkhead::Bulkhead;
+use crate::policies::rate_limit::RateLimit;
+use crate::python::errors::ours;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+static BULKHEADS: Mutex<Vec<Weak<Bulkhead>>> = Mutex::new(Vec::new());
+static RATE_LIMITS: Mutex<Vec<Weak<RateLimit>>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has them forgotten in forked processes, from the first on.
+fn watch_forks(py: Python<'_>) -> PyResult<()> {
+    static WATCHED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ours(py, &WATCHED, "seawall._limits", "watch_forks")?.call0().map(drop)
+}
+
+fn known<T>(list: &'static Mutex<Vec<Weak<T>>>, one: &Arc<T>) {
+    let mut list = lock(list);
+    list.retain(|each| each.strong_count() > 0);
+    list.push(Arc::downgrade(one));
+}
+
+/// A new bulkhead.
+pub fn bulkhead(py: Python<'_>, core: Bulkhead) -> PyResult<Arc<Bulkhead>> {
+    let core = Arc::new(core);
+    known(&BULKHEADS, &core);
+    watch_forks(py)?;
+    Ok(core)
+}
+
+/// A new rate limit.
+pub fn rate_limit(py: Python<'_>, core: RateLimit) -> PyResult<Arc<RateLimit>> {
+    let core = Arc::new(core);
+    known(&RATE_LIMITS, &core);
+    watch_forks(py)?;
+    Ok(core)
+}
+
+/// In a forked process: those that waited, or were inside, are not here.
+#[pyfunction]
+pub fn forget_waiters() {
+    let bulkheads: Vec<_> = lock(&BULKHEADS).iter().filter_map(Weak::upgrade).collect();
+    bulkheads.iter().for_each(|bulkhead| bulkhead.clear());
+    let limits: Vec<_> = lock(&RATE_LIMITS).iter().filter_map(Weak::upgrade).collect();
+    limits.iter().for_each(|limit| limit.clear());
+}
