@@ -274,10 +274,12 @@ assert urllib.request.urlopen(served.url, timeout=20).status == 200
 
 # Nobody would accept in a child: what it has of the socket must not keep the place.
 reader, writer = os.pipe()
+begun, begins = os.pipe()
 child = os.fork()
 if not child:
     os.close(writer)
-    end(lambda: os.read(reader, 1))
+    end(lambda: os.write(begins, b"b") and os.read(reader, 1))
+os.read(begun, 1)  # what it does first is letting the socket go
 served.close()
 assert refused(served.port)
 os.close(writer)

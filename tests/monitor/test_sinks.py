@@ -539,7 +539,7 @@ for _ in range(5):
         ("", 60, ""),
         ("", 60, "sys.exit(0)"),
         ("", 60, "threading.Thread(target=seawall.sinks.flush).start()"),
-        ("hangs", 8, ""),
+        ("hangs", 20, ""),
         ("broken", 60, "sys.exit(0)"),
     ],
 )
