@@ -7,5 +7,7 @@ pub mod pause;
 #[cfg(all(unix, feature = "net"))]
 pub mod signals;
 #[cfg(feature = "net")]
+pub mod still;
+#[cfg(feature = "net")]
 pub mod tokio;
 pub mod trial;

@@ -267,7 +267,7 @@ impl RateLimit {
                     },
                     None => ours(py, &USED, "seawall._limits", "used")?.call1((*value,))?.extract()?,
                 };
-                Ok(used.map_or(Verdict::Success, Verdict::Used))
+                Ok(used.map_or(Verdict::Success, Verdict::used))
             }
             Happened::Error(error) => {
                 let py = error.py();
@@ -275,7 +275,9 @@ impl RateLimit {
                 if bare::row(error)?.is_some() {
                     return Ok(Verdict::Ignore);
                 }
-                if let Some(headers) = ours(py, &HEADERS, "seawall._limits", "headers")?.call1((*error,))?.extract::<Option<Bound<'_, PyDict>>>()? {
+                if let Some(headers) =
+                    ours(py, &HEADERS, "seawall._limits", "headers")?.call1((*error,))?.extract::<Option<Bound<'_, PyDict>>>()?
+                {
                     let (requests, tokens) = core::said(|name| headers.get_item(name).ok().flatten()?.extract().ok());
                     self.core.learn(requests, tokens, clock::now());
                 }
