@@ -1,7 +1,7 @@
 //! What the core costs with no Python around it: `cargo bench --no-default-features`. Prints nanoseconds of CPU per operation.
 
 use seawall::drive::clock;
-use seawall::drive::inline::{self, Called, Host};
+use seawall::drive::inline::{self, Called, Host, Wait};
 use seawall::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, PlanBuilder, Target, Ticket, Verdict};
 use seawall::monitor::{Monitor, Source};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Guarded, Span};
@@ -108,8 +108,8 @@ impl Host for Answers {
         Ok(Verdict::Success)
     }
 
-    fn wait(&mut self, until: Instant) -> Result<Instant, Infallible> {
-        Ok(until)
+    fn wait(&mut self, wait: &Wait) -> Result<Instant, Infallible> {
+        Ok(wait.until)
     }
 
     fn publish(&mut self, _: Drain<'_, Event>) -> Result<(), Infallible> {
@@ -138,8 +138,8 @@ impl Host for Fails {
         Ok(Verdict::FAILURE)
     }
 
-    fn wait(&mut self, until: Instant) -> Result<Instant, Infallible> {
-        Ok(until)
+    fn wait(&mut self, wait: &Wait) -> Result<Instant, Infallible> {
+        Ok(wait.until)
     }
 
     fn publish(&mut self, events: Drain<'_, Event>) -> Result<(), Infallible> {

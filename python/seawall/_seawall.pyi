@@ -193,7 +193,7 @@ class RateLimit:
         max_queue: int = 1000,
         max_wait: Seconds | None = None,
         estimate: Callable[..., int] | None = None,
-        settle: Callable[[Any], int] | None = None,
+        settle: Callable[[Any], int] | Literal[False] | None = None,
         name: str | None = None,
     ) -> Self: ...
     @property

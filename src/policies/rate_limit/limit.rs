@@ -25,6 +25,8 @@ pub struct Config {
     pub per: Duration,
     /// What may go at once: requests or, where only tokens are limited, tokens. `None`: a fiftieth of the limit.
     pub burst: Option<f64>,
+    /// Whether what a call has used replaces what it took; else that holds, as where the server goes by it.
+    pub settles: bool,
     /// Calls that wait; more are turned away at once.
     pub max_queue: usize,
     /// The longest wait; `None`: as long as the call's deadline allows.
@@ -296,7 +298,7 @@ impl RateLimit {
     /// A call that took so many tokens has used so many.
     pub fn settle(&self, taken: u64, used: u64, now: Instant) {
         let (taken, used) = (self.needed(taken), used as f64);
-        if self.config.tokens.is_some() && (taken - used).abs() > 0.0 {
+        if self.config.settles && self.config.tokens.is_some() && (taken - used).abs() > 0.0 {
             self.run(|state, told| {
                 state.pump(now, told);
                 state.change(now, told, |levels| levels.tokens.iter_mut().for_each(|bucket| bucket.level += taken - used));

@@ -50,7 +50,15 @@ fn plan(policies: Vec<Arc<dyn Policy>>) -> Arc<Plan> {
 
 /// A hundred in 98 seconds, of which 98 are used: one request a second, ten tokens a second.
 fn by_the_second(burst: f64, tokens: bool) -> Config {
-    Config { requests: Some(100.0), tokens: tokens.then_some(1000.0), per: s(98.0), burst: Some(burst), max_queue: 50, max_wait: None }
+    Config {
+        requests: Some(100.0),
+        tokens: tokens.then_some(1000.0),
+        per: s(98.0),
+        burst: Some(burst),
+        settles: true,
+        max_queue: 50,
+        max_wait: None,
+    }
 }
 
 /// Buckets that are filled drop by drop, and a line of people.
@@ -188,7 +196,7 @@ proptest! {
     #[test]
     fn no_span_sees_more_than_the_limit(requests in 1..400_u32, per in 1..120_u32, idle in 0..200_u32) {
         let per = Duration::from_secs(per.into());
-        let config = Config { requests: Some(requests.into()), tokens: None, per, burst: None, max_queue: 1, max_wait: None };
+        let config = Config { requests: Some(requests.into()), tokens: None, per, burst: None, settles: true, max_queue: 1, max_wait: None };
         let limit = RateLimit::new(config);
         let mut now = at(f64::from(idle));
         let mut went: Vec<Instant> = Vec::new();
@@ -222,6 +230,32 @@ fn what_cannot_make_it_is_refused_at_once_and_told_when_it_could() {
     let bounded = RateLimit::new(Config { max_queue: 0, ..by_the_second(1.0, false) });
     assert!(bounded.try_go(0, at(0.0)).is_some());
     assert_eq!(bounded.ask(0, at(0.5), Instant::NEVER, signal()), Turn::Never(s(0.5)));
+}
+
+#[test]
+fn where_the_server_goes_by_what_was_asked_for_that_holds() {
+    let limit = RateLimit::new(Config { settles: false, ..by_the_second(10.0, true) });
+    assert!(limit.try_go(60, at(0.0)).is_some());
+    limit.settle(60, 10, at(0.0));
+    assert_eq!(limit.outlook(at(0.0)).tokens, Some(40.0));
+}
+
+/// Both ways of a server to count: what it tells is what holds, whoever else has used the limit, and those that went since are
+/// counted as not told of.
+#[test]
+fn what_an_answer_says_is_left_holds_for_those_that_follow() {
+    let limit = RateLimit::new(by_the_second(50.0, true));
+    let Some(first) = limit.try_go(100, at(0.0)) else { panic!("it is full") };
+    assert!(limit.try_go(100, at(0.0)).is_some());
+    limit.left(first, [Some(30), Some(250)], at(0.0));
+    let outlook = limit.outlook(at(0.0));
+    assert_eq!((outlook.requests, outlook.tokens), (Some(29.0), Some(150.0)));
+    // All that a call may need has to be there: nothing is owed to a server.
+    let Turn::At(_, turn) = limit.ask(300, at(0.0), Instant::NEVER, signal()) else { panic!("there is not enough") };
+    assert_eq!(turn, at(15.0));
+    // More is no more than our own.
+    limit.left(first, [Some(1_000_000), Some(1_000_000)], at(0.0));
+    assert_eq!((limit.outlook(at(0.0)).requests, limit.outlook(at(0.0)).tokens), (Some(48.0), Some(300.0)));
 }
 
 #[test]
