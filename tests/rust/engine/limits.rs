@@ -49,7 +49,7 @@ fn plan(policies: Vec<Arc<dyn Policy>>) -> Arc<Plan> {
 }
 
 /// A hundred in 98 seconds, of which 98 are used: one request a second, ten tokens a second.
-fn by_the_second(burst: f64, tokens: bool) -> Config {
+pub fn by_the_second(burst: f64, tokens: bool) -> Config {
     Config {
         requests: Some(100.0),
         tokens: tokens.then_some(1000.0),
