@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from seawall import _guarded, _seawall, errors
-from seawall._seawall import CircuitBreaker, Monitor, Retry
+from seawall._seawall import Bulkhead, CircuitBreaker, Monitor, RateLimit, Retry
 from seawall._word import shown, whole_number
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ OnInterrupt = Literal["error", "restart", "continue"]
 # Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
 _ELSEWHERE = {
     **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query")),
-    **dict.fromkeys(("circuit", "monitor")),
+    **dict.fromkeys(("circuit", "rate_limit", "bulkhead", "monitor")),
     **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout", "on_interrupt")),
     **dict.fromkeys(("ca_bundle", "client_cert", "proxy")),
     "verify": "ca_bundle",
@@ -193,6 +193,8 @@ class Model:
         default_headers: Mapping[str, str] | None = None,
         default_query: Mapping[str, str] | None = None,
         circuit: CircuitBreaker | None = None,
+        rate_limit: RateLimit | None = None,
+        bulkhead: Bulkhead | None = None,
         monitor: Monitor | None = None,
         max_response_bytes: int = 64 * 1024 * 1024,
         ca_bundle: str | os.PathLike[str] | None = None,
@@ -214,8 +216,10 @@ class Model:
         whole_number("max_response_bytes", max_response_bytes, 1, 2**63 - 1)
         if circuit is not None and not isinstance(circuit, CircuitBreaker):
             raise errors.ConfigurationError(f"circuit must be a seawall.CircuitBreaker or None, not {circuit!r}")
-        if monitor is not None and not isinstance(monitor, Monitor):
-            raise errors.ConfigurationTypeError(f"monitor must be a seawall.Monitor or None, not {shown(monitor)}")
+        shared = {"rate_limit": (rate_limit, RateLimit), "bulkhead": (bulkhead, Bulkhead), "monitor": (monitor, Monitor)}
+        for argument, (given, kind) in shared.items():
+            if given is not None and not isinstance(given, kind):
+                raise errors.ConfigurationTypeError(f"{argument} must be a seawall.{kind.__name__} or None, not {shown(given)}")
         streams = {"first_token_timeout": first_token_timeout, "idle_timeout": idle_timeout, "on_interrupt": on_interrupt}
         for name, said in streams.items():
             if said is not None and not self._streams:
@@ -251,6 +255,8 @@ class Model:
             first_token_timeout=first_token_timeout,
             idle_timeout=idle_timeout,
             breaker=circuit,
+            rate_limit=rate_limit,
+            bulkhead=bulkhead,
             max_response_bytes=max_response_bytes,
             params=kept.value,
             key_source=source,

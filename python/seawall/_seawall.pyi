@@ -193,7 +193,7 @@ class RateLimit:
         max_queue: int = 1000,
         max_wait: Seconds | None = None,
         estimate: Callable[..., int] | None = None,
-        settle: Callable[[Any], int] | None = None,
+        settle: Callable[[Any], int] | Literal[False] | None = None,
         name: str | None = None,
     ) -> Self: ...
     @property
@@ -338,6 +338,8 @@ class Leg:
         proxy: str | None = None,
         authorities: bytes | None = None,
         identity: bytes | None = None,
+        rate_limit: RateLimit | None = None,
+        bulkhead: Bulkhead | None = None,
     ) -> Leg: ...
     def with_retry(self, retry: Retry | None) -> Leg: ...
     def with_timeout(self, timeout: Seconds | None) -> Leg: ...

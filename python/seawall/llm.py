@@ -172,6 +172,8 @@ class Chat(Model):
         max_retries: attempts after the first (2), for transient failures.
         organization, project, default_headers, default_query: sent along.
         circuit: a `CircuitBreaker` to look after this model.
+        rate_limit: a `RateLimit` that each attempt waits for; one object is one limit for all models that have it.
+        bulkhead: a `Bulkhead` that bounds the attempts under way; shared likewise.
         monitor: a `Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
         max_response_bytes: a reply or a stream of more, decompressed, is refused (64 MiB).
         ca_bundle: a PEM file of the authorities to trust, in place of the system's (or SSL_CERT_FILE's).

@@ -9,5 +9,7 @@ pub mod process;
 #[cfg(all(unix, feature = "net"))]
 pub mod signals;
 #[cfg(feature = "net")]
+pub mod still;
+#[cfg(feature = "net")]
 pub mod tokio;
 pub mod trial;

@@ -1,6 +1,7 @@
 //! The tokio driver: runs one call without anybody's thread waiting for it.
 
 use crate::drive::clock;
+use crate::drive::still::{self, Still};
 use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Step, Target, Ticket, Verdict};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -53,6 +54,8 @@ pub struct Drive<H: Host> {
     /// Who owns the values.
     pub host: H,
     running: Vec<(CallId, Call<H::Result>)>,
+    /// Of a call that waits while time is moved by hand.
+    still: Option<Still>,
 }
 
 /// Where the driver stopped.
@@ -67,7 +70,7 @@ pub enum Turn {
 impl<H: Host> Drive<H> {
     /// A call that has not begun.
     pub fn new(execution: Execution, host: H) -> Drive<H> {
-        Drive { execution, host, running: Vec::with_capacity(1) }
+        Drive { execution, host, running: Vec::with_capacity(1), still: None }
     }
 
     /// The machine, for what it knows of the call.
@@ -94,16 +97,22 @@ impl<H: Host> Drive<H> {
     pub async fn advance(&mut self) -> Result<Turn, H::Interrupt> {
         loop {
             let step = self.execution.step(clock::now());
+            if !matches!(step, Step::Wait { .. }) {
+                self.still = None;
+            }
             if self.execution.has_events() {
                 self.host.publish(self.execution.take_events()).answer().await?;
             }
             match step {
                 Step::Start { call, target, deadline } => {
                     let started = self.host.start(call, target, deadline);
+                    still::begun();
                     self.running.push((call, started));
                 }
                 Step::Cancel { call } => {
+                    let before = self.running.len();
                     self.running.retain(|(id, _)| *id != call);
+                    still::ended(before - self.running.len());
                     self.host.cancelled(call);
                 }
                 Step::Judge(ask) => {
@@ -112,7 +121,7 @@ impl<H: Host> Drive<H> {
                 }
                 Step::Wait { until } => {
                     if self.running.is_empty() && clock::is_by_hand() && self.execution.passes_time() {
-                        clock::advance_to(until);
+                        self.still.get_or_insert_default().pass(until);
                     }
                     let span = clock::now().until(until).map(clock::slice);
                     if let Some((call, result)) = self.next_end(span).await {
@@ -139,6 +148,7 @@ impl<H: Host> Drive<H> {
             for at in 0..running.len() {
                 if let Poll::Ready(result) = running[at].1.as_mut().poll(cx) {
                     let (call, _) = running.swap_remove(at);
+                    still::ended(1);
                     return Poll::Ready(Some((call, result)));
                 }
             }
@@ -168,6 +178,7 @@ pub async fn sleep_until(until: Instant) {
 
 impl<H: Host> Drop for Drive<H> {
     fn drop(&mut self) {
+        still::ended(self.running.len());
         self.execution.abandon(clock::now());
     }
 }

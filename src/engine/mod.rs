@@ -27,5 +27,5 @@ pub use outcome::{Outcome, Refusal, Rejection, Ticket};
 pub use plan::{Plan, PlanBuilder, StageId, Target};
 pub use random::Random;
 pub use signal::Signal;
-pub use step::{Ask, CallId, Step, Verdict, WaitHint};
+pub use step::{Ask, CallId, Count, Step, Verdict, WaitHint};
 pub use time::Instant;

@@ -62,11 +62,25 @@ pub enum Verdict {
     Stop,
     /// No evidence: neither success nor failure.
     Ignore,
-    /// As it should be, and so much was used of what the layer counts.
-    Used(u64),
+    /// As it should be, with what it says of something that the layer counts.
+    Counted(Count),
+}
+
+/// What an outcome says of what a layer counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Count {
+    /// How much it has used.
+    pub used: Option<u64>,
+    /// How much the callee says is left: of calls, and of what they use.
+    pub left: [Option<u32>; 2],
 }
 
 impl Verdict {
+    /// So much was used; nothing is known of what is left.
+    pub fn used(amount: u64) -> Verdict {
+        Verdict::Counted(Count { used: Some(amount), left: [None; 2] })
+    }
+
     /// A failure about which nothing more is known.
     pub const FAILURE: Verdict = Verdict::Failure { wait: WaitHint::None, branches: u64::MAX };
 }

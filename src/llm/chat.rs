@@ -197,6 +197,10 @@ impl ChatReply {
     pub fn headers(&self) -> Vec<(String, String)> {
         shown_headers(&self.headers, &self.secrets)
     }
+
+    pub(super) fn head(&self) -> &HeaderMap {
+        &self.headers
+    }
 }
 
 /// The body as a JSON object of that shape, or the error that says what it is instead.

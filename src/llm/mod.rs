@@ -15,6 +15,7 @@ pub mod delta;
 pub mod embeddings;
 pub mod endpoint;
 pub mod error;
+pub mod estimate;
 #[cfg(unix)]
 mod fork;
 pub mod interrupt;

@@ -2,6 +2,7 @@
 
 use super::interrupt::{OnInterrupt, forbids_continuing};
 use super::route::Leg;
+use crate::engine::StageId;
 use crate::telemetry::Trace;
 use reqwest::header::HeaderMap;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub struct Order {
     pub extras: Extras,
     /// What follows when its stream breaks off.
     pub on_interrupt: OnInterrupt,
+    /// What it weighs at the limits of its route.
+    pub weights: Vec<(StageId, u64)>,
     /// Whoever follows it.
     pub trace: Option<Arc<dyn Trace>>,
 }

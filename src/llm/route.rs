@@ -14,14 +14,17 @@ use super::order::{Order, Params, Task};
 use super::rule::Rule;
 use super::story::Diary;
 use super::stream::{ChatStream, open_stream};
+use super::usage::Usage;
 use super::watch::Watch;
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
-use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
+use crate::engine::{Ask, CallId, Count, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
+use crate::policies::rate_limit::{RateLimit, Said, said};
 use crate::stats::Source;
 use crate::telemetry;
 use bytes::Bytes;
+use reqwest::header::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
 use std::vec::Drain;
@@ -180,6 +183,8 @@ pub struct Flight {
     pub exhausted: Option<(u32, Duration, &'static str)>,
     /// The text that the reader has, once a stream was handed out.
     given: Option<String>,
+    /// Of the stream that ended last: the tokens used, and its headers.
+    pub(super) ended: Option<(Option<u64>, HeaderMap)>,
     /// Why it is not gone on from, where that was wanted.
     obstacle: Option<&'static str>,
     pub(super) watch: Option<Watch>,
@@ -204,6 +209,7 @@ impl Flight {
             begun: clock::now(),
             exhausted: None,
             given: None,
+            ended: None,
             obstacle: None,
             watch: None,
             diary: Diary::default(),
@@ -445,6 +451,28 @@ fn dimensions(order: &Order, leg: &Leg) -> Option<usize> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
+impl Flight {
+    /// What an answer has used, and what the server says in it is left; the limit hears what the limits are.
+    fn counted(&self, limit: &RateLimit, ticket: Ticket) -> Verdict {
+        let left = |headers: &HeaderMap| {
+            let (requests, tokens) = said(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
+            let of = |said: Said| Said { remaining: None, ..said };
+            if requests.limit.or(tokens.limit).is_some() {
+                limit.learn(of(requests), of(tokens), clock::now());
+            }
+            [requests, tokens].map(|said| said.remaining.map(|left| left as u32))
+        };
+        let total = |usage: &Usage| usage.total_tokens;
+        let (used, left) = match self.kept.get(ticket.0 as usize) {
+            Some(Ok(Answer::Chat(reply))) => (reply.usage.as_ref().map(total), left(reply.head())),
+            Some(Ok(Answer::Embeddings(reply))) => (reply.usage.as_ref().map(total), [None; 2]),
+            Some(Ok(Answer::Streamed)) => self.ended.as_ref().map_or((None, [None; 2]), |(used, headers)| (*used, left(headers))),
+            _ => (None, [None; 2]),
+        };
+        Verdict::Counted(Count { used, left })
+    }
+}
+
 impl Host for Flight {
     type Result = Result<Answer, ApiError>;
     type Interrupt = Raised;
@@ -505,6 +533,9 @@ impl Host for Flight {
 
     fn judge(&mut self, ask: Ask) -> Asked<Result<Verdict, Raised>> {
         let rule = &self.route.rules[ask.stage.0 as usize];
+        if let (Rule::Limit(limit), Outcome::Value(ticket)) = (rule, ask.outcome) {
+            return Asked::Now(Ok(self.counted(limit, ticket)));
+        }
         let failure = self.failure(&ask.outcome);
         if let (Some(watch), Some(failure)) = (&mut self.watch, &failure) {
             watch.failed(failure);
@@ -556,8 +587,9 @@ impl Host for Flight {
 
 impl Route {
     /// A call that has not begun.
-    pub fn execution(&self, deadline: Instant) -> Execution {
-        let execution = Execution::within(self.plan.clone(), clock::seed(), clock::now(), deadline);
+    pub fn execution(&self, order: &Order, deadline: Instant) -> Execution {
+        let mut execution = Execution::within(self.plan.clone(), clock::seed(), clock::now(), deadline);
+        order.weights.iter().for_each(|(stage, tokens)| execution.weighs(*stage, *tokens));
         trial::dressed(if self.announces { execution.announcing() } else { execution })
     }
 

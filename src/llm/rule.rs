@@ -1,8 +1,11 @@
 //! How the stages of a route judge a failed attempt.
 
 use super::error::{ApiError, ErrorKind};
+use crate::drive::clock;
 use crate::engine::{Verdict, WaitHint};
-use crate::policies::class::FallbackRule;
+use crate::policies::class::{Class, FallbackRule};
+use crate::policies::rate_limit::{RateLimit, Said, said};
+use std::sync::Arc;
 
 /// Which errors a rule is about: a bit for each `ErrorKind`.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,8 @@ pub enum Rule {
     Breaker,
     /// Fallback: the kinds it handles (`None`: all), and the alternatives that lie elsewhere.
     Fallback(Option<Kinds>, u64),
+    /// A limit: what was used, what the server says is left, and whether it has had enough.
+    Limit(Arc<RateLimit>),
 }
 
 impl Kinds {
@@ -35,6 +40,14 @@ impl Kinds {
     fn of(self, error: &ApiError) -> (bool, bool) {
         let bits = error.kinds().fold(0, |bits, kind| bits | Kinds::bit(kind));
         (self.matched & bits != 0, self.named & bits != 0)
+    }
+}
+
+/// Tells a limit what a failure says is left of it.
+fn tell(limit: &RateLimit, header: impl Fn(&str) -> Option<String>) {
+    let (requests, tokens) = said(header);
+    if [requests, tokens] != [Said::default(); 2] {
+        limit.learn(requests, tokens, clock::now());
     }
 }
 
@@ -64,6 +77,17 @@ impl Rule {
             }
             Rule::Retry(_) => Verdict::Final,
             Rule::Breaker if error.class().row().breaker => Verdict::FAILURE,
+            Rule::Limit(limit) => {
+                let headers = |name: &str| error.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+                tell(limit, headers);
+                match error.class() {
+                    Class::RateLimited => {
+                        let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
+                        Verdict::Failure { wait, branches: u64::MAX }
+                    }
+                    _ => Verdict::Ignore,
+                }
+            }
             Rule::Breaker | Rule::None => Verdict::Ignore,
             Rule::Fallback(Some(kinds), _) if !kinds.of(error).0 => Verdict::Final,
             Rule::Fallback(kinds, elsewhere) => match error.class().row().fallback {

@@ -167,6 +167,12 @@ def test_the_users_own_estimate_and_count(seawall_clock: testing.clock, caplog: 
     assert limit.available == (None, 400)
 
 
+def test_where_a_server_goes_by_what_was_asked_for_the_estimate_holds() -> None:
+    limit = RateLimit(tokens=6000, burst=1000, settle=False)
+    assert Pipeline(limit).call(lambda _: {"usage": {"total_tokens": 1}}, "x" * 400)["usage"]["total_tokens"] == 1
+    assert limit.available[1] in (900, 901)
+
+
 def answer_of(text: Any) -> Any:
     raise AssertionError("not called: its tokens could not be told")
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import OnInterrupt, retry_policy
-from seawall._seawall import CircuitBreaker, Monitor, Route
+from seawall._seawall import Bulkhead, CircuitBreaker, Monitor, RateLimit, Route
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch
 from seawall.langchain._arguments import accepted, refuse_in_call, with_parameters
@@ -69,6 +69,8 @@ class ChatOpenAI(_batch.Batching, OnNative, Calls):
         stream_usage: ask for token counts in streams (true).
         proxy, ca_bundle, client_cert, max_response_bytes: as `seawall.llm.Chat` has them; proxy: also OPENAI_PROXY.
         circuit: a `seawall.CircuitBreaker` to look after this model.
+        rate_limit, bulkhead: a `seawall.RateLimit` that attempts wait for, a `seawall.Bulkhead` that bounds those under way; one
+            object is one limit for all models that have it.
         monitor: a `seawall.Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
         model_kwargs, extra_body: further parameters of every request.
 
@@ -97,6 +99,8 @@ class ChatOpenAI(_batch.Batching, OnNative, Calls):
     client_cert: SkipValidation[Any] = Field(default=None, exclude=True)
     max_response_bytes: SkipValidation[int] = 64 * 1024 * 1024
     circuit: CircuitBreaker | None = Field(default=None, exclude=True)
+    rate_limit: RateLimit | None = Field(default=None, exclude=True)
+    bulkhead: Bulkhead | None = Field(default=None, exclude=True)
     monitor: Monitor | None = Field(default=None, exclude=True)
     streaming: bool = False
     stream_usage: bool = True

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import retry_policy
-from seawall._seawall import CircuitBreaker, Monitor
+from seawall._seawall import Bulkhead, CircuitBreaker, Monitor, RateLimit
 from seawall.errors import ConfigurationError
 from seawall.langchain._arguments import accepted
 from seawall.langchain._native import OnNative
@@ -56,6 +56,8 @@ class OpenAIEmbeddings(OnNative, BaseEmbeddings):
     client_cert: SkipValidation[Any] = Field(default=None, exclude=True)
     max_response_bytes: SkipValidation[int] = 64 * 1024 * 1024
     circuit: CircuitBreaker | None = Field(default=None, exclude=True)
+    rate_limit: RateLimit | None = Field(default=None, exclude=True)
+    bulkhead: Bulkhead | None = Field(default=None, exclude=True)
     monitor: Monitor | None = Field(default=None, exclude=True)
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
 

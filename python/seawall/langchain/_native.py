@@ -49,6 +49,8 @@ class OnNative(BaseModel):
             "default_headers": model.default_headers,
             "default_query": model.default_query,
             "circuit": model.circuit,
+            "rate_limit": model.rate_limit,
+            "bulkhead": model.bulkhead,
             "monitor": model.monitor,
             "proxy": model.openai_proxy,
             "ca_bundle": model.ca_bundle,

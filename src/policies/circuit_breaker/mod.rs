@@ -241,7 +241,7 @@ fn report(transition: Option<Transition>, breaker: &CircuitBreaker, cx: &mut Cx<
 
 fn evidence(outcome: &Outcome, verdict: Option<Verdict>) -> Evidence {
     match verdict {
-        Some(Verdict::Success | Verdict::Used(_)) => Evidence::Success,
+        Some(Verdict::Success | Verdict::Counted(_)) => Evidence::Success,
         Some(Verdict::Failure { .. } | Verdict::Final | Verdict::Stop) => Evidence::Failure,
         Some(Verdict::Ignore) => Evidence::None,
         None if matches!(outcome, Outcome::Value(_)) => Evidence::Success,

@@ -48,6 +48,9 @@ pub struct Levels {
     pub requests: Option<Bucket>,
     /// Tokens.
     pub tokens: Option<Bucket>,
+    /// What the server has of both, as far as it has told: it may count in other ways than we do, and for others too. A call
+    /// goes only if this holds all that it may need.
+    pub told: [Option<Bucket>; 2],
 }
 
 impl Levels {
@@ -55,30 +58,36 @@ impl Levels {
     pub fn fill(&mut self, now: Instant) {
         let passed = now.0.saturating_sub(self.at.0);
         self.at = self.at.max(now);
-        self.requests.iter_mut().chain(&mut self.tokens).for_each(|bucket| bucket.fill(passed));
+        self.all().for_each(|bucket| bucket.fill(passed));
     }
 
     /// The earliest time at which a call of so many tokens may go.
     pub fn turn(&self, tokens: f64) -> Instant {
         let wait = |bucket: &Option<Bucket>, need| bucket.as_ref().map_or(0, |bucket| bucket.wait(need));
-        let wait = wait(&self.requests, 1.0).max(wait(&self.tokens, tokens));
+        let told = wait(&self.told[0], 1.0).max(wait(&self.told[1], tokens));
+        let wait = wait(&self.requests, 1.0).max(wait(&self.tokens, tokens)).max(told);
         Instant(self.at.0.saturating_add(wait))
     }
 
     /// A call of so many tokens goes at `turn`.
     pub fn take(&mut self, tokens: f64, turn: Instant) {
         self.fill(turn);
-        self.give(-1.0, -tokens);
+        self.give_back(-1.0, -tokens);
     }
 
-    /// So much more, or less, is there.
-    pub fn give(&mut self, requests: f64, tokens: f64) {
-        self.requests.iter_mut().for_each(|bucket| bucket.level += requests);
-        self.tokens.iter_mut().for_each(|bucket| bucket.level += tokens);
+    /// So much was not taken after all.
+    pub fn give_back(&mut self, requests: f64, tokens: f64) {
+        let [told_requests, told_tokens] = &mut self.told;
+        self.requests.iter_mut().chain(told_requests).for_each(|bucket| bucket.level += requests);
+        self.tokens.iter_mut().chain(told_tokens).for_each(|bucket| bucket.level += tokens);
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Bucket> {
+        self.requests.iter_mut().chain(&mut self.tokens).chain(self.told.iter_mut().flatten())
     }
 
     /// Throws away what is beyond the depth: there is nobody to take it.
     pub fn spill(&mut self) {
-        self.requests.iter_mut().chain(&mut self.tokens).for_each(|bucket| bucket.level = bucket.level.min(bucket.depth));
+        self.all().for_each(|bucket| bucket.level = bucket.level.min(bucket.depth));
     }
 }

@@ -25,6 +25,8 @@ pub struct Config {
     pub per: Duration,
     /// What may go at once: requests or, where only tokens are limited, tokens. `None`: a fiftieth of the limit.
     pub burst: Option<f64>,
+    /// Whether what a call has used replaces what it took; else that holds, as where the server goes by it.
+    pub settles: bool,
     /// Calls that wait; more are turned away at once.
     pub max_queue: usize,
     /// The longest wait; `None`: as long as the call's deadline allows.
@@ -44,7 +46,7 @@ impl Config {
         let share = self.share();
         // Whole requests: a part of one lets nobody go. What sums of fractions lack is none.
         let bucket = |limit: f64| Bucket::full(limit, self.per, (limit * share + 1e-9).floor().max(1.0));
-        Levels { at: now, requests: self.requests.map(bucket), tokens: self.tokens.map(bucket) }
+        Levels { at: now, requests: self.requests.map(bucket), tokens: self.tokens.map(bucket), told: [None; 2] }
     }
 }
 
@@ -52,11 +54,15 @@ impl Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(u64);
 
+/// What had been taken of requests and of tokens, all told, when a call went.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Mark([f64; 2]);
+
 /// What is said to a call that wants to go.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Turn {
     /// It goes.
-    Now,
+    Now(Mark),
     /// It waits, until then if nothing is given back before; its signal is given when its time has come closer.
     At(Place, Instant),
     /// It would have to wait so long, which is too long.
@@ -102,7 +108,8 @@ struct State {
     /// What will be left when they all have gone; `None` while nobody has worked it out.
     tail: Option<Levels>,
     /// Those that had their turn and have not gone yet, with what they took.
-    called: Vec<(Place, f64)>,
+    called: Vec<(Place, f64, Mark)>,
+    taken: Mark,
     next: u64,
 }
 
@@ -122,9 +129,9 @@ impl State {
             if turn > now {
                 break;
             }
-            self.levels.take(first.tokens, turn);
+            let mark = self.take(first.tokens, turn);
             if let Some(Waiter { place, tokens, signal, .. }) = self.queue.pop_front() {
-                self.called.push((place, tokens));
+                self.called.push((place, tokens, mark));
                 told.push(signal);
             }
         }
@@ -162,9 +169,17 @@ impl State {
         })
     }
 
-    fn take_called(&mut self, place: Place) -> Option<f64> {
-        let at = self.called.iter().position(|(called, _)| *called == place)?;
-        Some(self.called.swap_remove(at).1)
+    fn take(&mut self, tokens: f64, turn: Instant) -> Mark {
+        self.levels.take(tokens, turn);
+        let [requests, all] = self.taken.0;
+        self.taken = Mark([requests + 1.0, all + tokens]);
+        self.taken
+    }
+
+    fn take_called(&mut self, place: Place) -> Option<(f64, Mark)> {
+        let at = self.called.iter().position(|(called, ..)| *called == place)?;
+        let (_, tokens, mark) = self.called.swap_remove(at);
+        Some((tokens, mark))
     }
 }
 
@@ -172,7 +187,8 @@ impl RateLimit {
     /// One of which nothing was used.
     pub fn new(config: Config) -> RateLimit {
         let levels = config.full(Instant(0));
-        RateLimit { config, state: Mutex::new(State { levels, queue: VecDeque::new(), tail: None, called: Vec::new(), next: 0 }) }
+        let state = State { levels, queue: VecDeque::new(), tail: None, called: Vec::new(), taken: Mark::default(), next: 0 };
+        RateLimit { config, state: Mutex::new(state) }
     }
 
     /// How much, in which span.
@@ -197,20 +213,16 @@ impl RateLimit {
         self.config.tokens.map_or(0.0, |limit| (tokens as f64).min(limit))
     }
 
-    /// Whether a call goes right now, without waiting.
-    pub fn try_go(&self, tokens: u64, now: Instant) -> bool {
+    /// Lets a call go that need not wait.
+    pub fn try_go(&self, tokens: u64, now: Instant) -> Option<Mark> {
         let needed = self.needed(tokens);
         let mut state = self.state();
         // Those that wait go first.
         if !state.queue.is_empty() {
-            return false;
+            return None;
         }
         state.levels.fill(now);
-        let goes = state.levels.turn(needed) <= now;
-        if goes {
-            state.levels.take(needed, now);
-        }
-        goes
+        (state.levels.turn(needed) <= now).then(|| state.take(needed, now))
     }
 
     /// The turn of a call that has to have gone by `until`, and can be told by `signal`.
@@ -224,9 +236,8 @@ impl RateLimit {
             let mut tail = state.tail();
             let turn = tail.turn(tokens);
             if state.queue.is_empty() && turn <= now {
-                state.levels.take(tokens, now);
                 state.tail = None;
-                return Turn::Now;
+                return Turn::Now(state.take(tokens, now));
             }
             if turn > until || state.queue.len() >= self.config.max_queue {
                 return Turn::Never(turn.since(now));
@@ -244,8 +255,8 @@ impl RateLimit {
     pub fn look(&self, place: Place, now: Instant, until: Instant) -> Turn {
         self.run(|state, told| {
             state.pump(now, told);
-            if state.take_called(place).is_some() {
-                return Turn::Now;
+            if let Some((_, mark)) = state.take_called(place) {
+                return Turn::Now(mark);
             }
             let mut levels = state.levels;
             let mut turn = now;
@@ -269,8 +280,8 @@ impl RateLimit {
             if let Ok(at) = state.queue.binary_search_by_key(&place.0, |waiter| waiter.place.0) {
                 state.queue.remove(at);
                 state.change(now, told, |_| ());
-            } else if let Some(tokens) = state.take_called(place) {
-                state.change(now, told, |levels| levels.give(1.0, tokens));
+            } else if let Some((tokens, _)) = state.take_called(place) {
+                state.change(now, told, |levels| levels.give_back(1.0, tokens));
             }
         });
     }
@@ -280,17 +291,17 @@ impl RateLimit {
         let tokens = self.needed(tokens);
         self.run(|state, told| {
             state.pump(now, told);
-            state.change(now, told, |levels| levels.give(1.0, tokens));
+            state.change(now, told, |levels| levels.give_back(1.0, tokens));
         });
     }
 
     /// A call that took so many tokens has used so many.
     pub fn settle(&self, taken: u64, used: u64, now: Instant) {
         let (taken, used) = (self.needed(taken), used as f64);
-        if self.config.tokens.is_some() && (taken - used).abs() > 0.0 {
+        if self.config.settles && self.config.tokens.is_some() && (taken - used).abs() > 0.0 {
             self.run(|state, told| {
                 state.pump(now, told);
-                state.change(now, told, |levels| levels.give(0.0, taken - used));
+                state.change(now, told, |levels| levels.tokens.iter_mut().for_each(|bucket| bucket.level += taken - used));
             });
         }
     }
@@ -305,39 +316,51 @@ impl RateLimit {
                 levels.at = levels.at.max(now.after(span));
                 levels.requests.iter_mut().for_each(|bucket| bucket.level = 1.0);
                 levels.tokens.iter_mut().for_each(|bucket| bucket.level = bucket.level.min(0.0));
+                // It has told something newer.
+                levels.told = [None; 2];
             });
         });
     }
 
-    /// What a server says is left, of requests and of tokens. It may be less than we know of, where others use the same limit; that
-    /// it is more is no news: the limits given hold.
+    /// What a failure says of the limits of requests and of tokens, and of what is left. It may be less than we know of, where
+    /// others use the same limits; that it is more is no news: the limits given hold.
     pub fn learn(&self, requests: Said, tokens: Said, now: Instant) {
-        let tightens = |bucket: &Option<Bucket>, own: Option<f64>, said: Said| {
-            bucket.is_some_and(|bucket| said.remaining.is_some_and(|left| left < bucket.level) || self.rate(own, said) != Some(bucket.rate))
-        };
-        let adapted = |bucket: &mut Option<Bucket>, own: Option<f64>, said: Said| {
-            let Some(bucket) = bucket else { return };
-            bucket.level = said.remaining.map_or(bucket.level, |left| bucket.level.min(left));
-            bucket.rate = self.rate(own, said).unwrap_or(bucket.rate);
-        };
-        self.run(|state, told| {
-            state.pump(now, told);
-            let mut levels = state.levels;
-            levels.fill(now);
-            if tightens(&levels.requests, self.config.requests, requests) || tightens(&levels.tokens, self.config.tokens, tokens) {
-                state.change(now, told, |levels| {
-                    adapted(&mut levels.requests, self.config.requests, requests);
-                    adapted(&mut levels.tokens, self.config.tokens, tokens);
-                });
-            }
+        let left = [requests.remaining, tokens.remaining];
+        self.hear([requests.limit, tokens.limit], now, |place, known| left[place].map(|left| known.map_or(left, |known| known.min(left))));
+    }
+
+    /// What the answer to a call that went at `mark` says. It tells of what went before that call, and perhaps of what went after
+    /// it: those are counted as not told of.
+    pub fn left(&self, mark: Mark, left: [Option<u32>; 2], now: Instant) {
+        let taken = self.state().taken;
+        let since = |place: usize| taken.0[place] - mark.0[place];
+        self.hear([None; 2], now, |place, _| left[place].map(|left| f64::from(left) - since(place)));
+    }
+
+    /// Takes down limits that a server has told, and what `level` makes of what was known of what is left.
+    fn hear(&self, limits: [Option<f64>; 2], now: Instant, level: impl Fn(usize, Option<f64>) -> Option<f64>) {
+        let own = [self.config.requests, self.config.tokens];
+        self.run(|state, signals| {
+            state.pump(now, signals);
+            state.change(now, signals, |levels| {
+                let Levels { requests, tokens, told, .. } = levels;
+                for (place, bucket) in [requests, tokens].into_iter().enumerate() {
+                    let (Some(bucket), Some(own)) = (bucket, own[place]) else { continue };
+                    if let Some(limit) = limits[place].filter(|limit| *limit >= 1.0) {
+                        bucket.rate = self.rate(own).min(USED * limit / MINUTE.as_nanos() as f64);
+                    }
+                    told[place].iter_mut().for_each(|told| told.rate = bucket.rate);
+                    if let Some(level) = level(place, told[place].map(|told| told.level)) {
+                        told[place] = Some(Bucket { depth: own, rate: bucket.rate, level: level.min(own) });
+                    }
+                }
+            });
         });
     }
 
-    /// The rate of a limit of which a server says so: never above our own.
-    fn rate(&self, own: Option<f64>, said: Said) -> Option<f64> {
-        let own = USED * own? / self.config.per.as_nanos() as f64;
-        let limit = said.limit.filter(|limit| *limit >= 1.0);
-        Some(limit.map_or(own, |limit| own.min(USED * limit / MINUTE.as_nanos() as f64)))
+    /// What comes in each nanosecond of a limit of ours.
+    fn rate(&self, limit: f64) -> f64 {
+        USED * limit / self.config.per.as_nanos() as f64
     }
 
     /// What is known at `now`.
@@ -346,8 +369,11 @@ impl RateLimit {
         let mut levels = state.levels;
         let paused = Some(levels.at.since(now)).filter(|span| !span.is_zero());
         levels.fill(now);
-        let level = |bucket: &Option<Bucket>| bucket.map(|bucket| bucket.level);
-        Outlook { requests: level(&levels.requests), tokens: level(&levels.tokens), queued: state.queue.len(), paused }
+        let level = |bucket: &Option<Bucket>, told: &Option<Bucket>| {
+            bucket.map(|bucket| bucket.level.min(told.map_or(f64::INFINITY, |told| told.level)))
+        };
+        let [requests, tokens] = [level(&levels.requests, &levels.told[0]), level(&levels.tokens, &levels.told[1])];
+        Outlook { requests, tokens, queued: state.queue.len(), paused }
     }
 
     /// Forgets who waits. For a forked process, where they are not.

@@ -5,10 +5,10 @@ mod levels;
 mod limit;
 mod said;
 
-pub use limit::{Config, Outlook, Place, RateLimit, Said, Turn};
+pub use limit::{Config, Mark, Outlook, Place, RateLimit, Said, Turn};
 pub use said::said;
 
-use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict, WaitHint};
+use crate::engine::{Count, Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict, WaitHint};
 use crate::events;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Limited {
 
 impl Limited {
     fn passage(&self, at: At) -> Passage {
-        Passage { limit: self.limit.clone(), looks: self.looks, at, tokens: 0, calls: 0 }
+        Passage { limit: self.limit.clone(), looks: self.looks, at, tokens: 0, calls: 0, mark: None }
     }
 }
 
@@ -41,7 +41,7 @@ impl Policy for Limited {
     }
 
     fn admit(&self, now: Instant) -> Option<u64> {
-        self.limit.try_go(0, now).then_some(0)
+        self.limit.try_go(0, now).map(|_| 0)
     }
 
     fn enter_with(&self, _permit: u64, _begun: Instant) -> Box<dyn Layer> {
@@ -65,6 +65,7 @@ struct Passage {
     tokens: u64,
     /// Calls that the whole call had made when it went.
     calls: u32,
+    mark: Option<Mark>,
 }
 
 impl Passage {
@@ -82,7 +83,8 @@ impl Passage {
 
     fn turn(&mut self, turn: Turn, cx: &mut Cx<'_>) -> Flow {
         match turn {
-            Turn::Now => {
+            Turn::Now(mark) => {
+                self.mark = Some(mark);
                 let waited = cx.now().since(cx.begun());
                 if !waited.is_zero() {
                     cx.no_wake();
@@ -115,7 +117,14 @@ impl Passage {
 
     fn ended(&mut self, outcome: &Outcome, verdict: Option<Verdict>, cx: &mut Cx<'_>) {
         match verdict {
-            Some(Verdict::Used(tokens)) => self.limit.settle(self.tokens, tokens, cx.now()),
+            Some(Verdict::Counted(Count { used, left })) => {
+                if let Some(used) = used {
+                    self.limit.settle(self.tokens, used, cx.now());
+                }
+                if let (Some(mark), [Some(_), _] | [_, Some(_)]) = (self.mark, left) {
+                    self.limit.left(mark, left, cx.now());
+                }
+            }
             Some(Verdict::Failure { wait, .. }) => {
                 let span = match wait {
                     WaitHint::RetryAfter(span) | WaitHint::Exactly(span) => span,
@@ -144,7 +153,8 @@ impl Layer for Passage {
             (Input::Begin, At::Gone) => self.go(cx),
             (Input::Begin, _) => {
                 self.tokens = cx.weight();
-                if self.limit.try_go(self.tokens, cx.now()) {
+                self.mark = self.limit.try_go(self.tokens, cx.now());
+                if self.mark.is_some() {
                     return self.go(cx);
                 }
                 let turn = self.limit.ask(self.tokens, cx.now(), self.until(cx), cx.listen());

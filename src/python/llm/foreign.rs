@@ -16,6 +16,7 @@ use crate::telemetry::Call;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,18 @@ impl Listeners {
         monitor: Option<Py<Monitor>>,
     ) -> Listeners {
         Listeners { stages, names, table, function, monitor: monitor.map(|monitor| Arc::new(Watching(monitor))) }
+    }
+
+    /// What a call weighs at a limit by the user's own estimate, if the limit has one.
+    pub fn weight(
+        &self,
+        py: Python<'_>,
+        stage: StageId,
+        content: &Bound<'_, PyAny>,
+        params: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Option<u64>> {
+        let limit = self.stages[stage.0 as usize].limit.as_ref().filter(|limit| limit.get().has_estimate());
+        limit.map(|limit| limit.get().weight(py, &PyTuple::new(py, [content])?, params)).transpose()
     }
 
     fn raised(&self, py: Python<'_>, failure: &Failure) -> PyErr {
@@ -80,6 +93,7 @@ impl Listeners {
             stage.judge.as_ref().map_or(Ok(()), |judge| judge.traverse(visit))?;
             stage.hooks.as_ref().map_or(Ok(()), |hooks| hooks.traverse(visit))?;
             visit.call(&stage.breaker)?;
+            visit.call(&stage.limit)?;
         }
         visit.call(&self.table)?;
         visit.call(&self.function)?;

@@ -11,13 +11,16 @@ use crate::llm::network::Network;
 use crate::llm::route::{Leg as Core, Patience};
 use crate::llm::rule::{Kinds, Rule};
 use crate::llm::secret::ApiKey;
+use crate::policies::rate_limit::Limited;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
 use crate::python::errors::{class, configuration, ours};
 use crate::python::hooks::Hooks;
 use crate::python::judge::{Judge, Listed};
 use crate::python::llm::json;
+use crate::python::policies::bulkhead::Bulkhead;
 use crate::python::policies::circuit_breaker::CircuitBreaker;
+use crate::python::policies::rate_limit::RateLimit;
 use crate::python::policies::retry::Retry;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -37,6 +40,8 @@ pub struct Leg {
     who: [Option<String>; 2],
     retry: Option<Py<Retry>>,
     breaker: Option<Py<CircuitBreaker>>,
+    limit: Option<Py<RateLimit>>,
+    bulkhead: Option<Py<Bulkhead>>,
     timeout: Option<Duration>,
 }
 
@@ -45,7 +50,8 @@ impl Leg {
     #[new]
     #[pyo3(signature = (model, *, base_url, api_key=None, organization=None, project=None, headers=None, query=None, params=None,
                         retry=None, breaker=None, timeout=None, first_token_timeout=None, idle_timeout=None,
-                        max_response_bytes=67_108_864, key_source=None, proxy=None, authorities=None, identity=None))]
+                        max_response_bytes=67_108_864, key_source=None, proxy=None, authorities=None, identity=None,
+                        rate_limit=None, bulkhead=None))]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
         py: Python<'_>,
@@ -67,6 +73,8 @@ impl Leg {
         proxy: Option<String>,
         authorities: Option<Vec<u8>>,
         identity: Option<Vec<u8>>,
+        rate_limit: Option<Py<RateLimit>>,
+        bulkhead: Option<Py<Bulkhead>>,
     ) -> PyResult<Leg> {
         let table = class(py, "APIError")?.getattr("__module__").and_then(|m| py.import(m.extract::<&str>()?))?;
         let wrong = |error| raise::api(py, &error, table.as_any(), None);
@@ -114,7 +122,7 @@ impl Leg {
         };
         let keys = key_source.as_ref().map(|source| Keys::new(Arc::new(Function(source.clone_ref(py)))));
         let core = Core { endpoint, model: model.into(), params, max_response_bytes, patience, keys, network };
-        Ok(Leg { core: Arc::new(core), place, key, key_source, who, retry, breaker, timeout })
+        Ok(Leg { core: Arc::new(core), place, key, key_source, who, retry, breaker, limit: rate_limit, bulkhead, timeout })
     }
 
     /// The same model at the same place with other retries.
@@ -127,6 +135,8 @@ impl Leg {
             who: self.who.clone(),
             retry,
             breaker: self.breaker.as_ref().map(|b| b.clone_ref(py)),
+            limit: self.limit.as_ref().map(|l| l.clone_ref(py)),
+            bulkhead: self.bulkhead.as_ref().map(|b| b.clone_ref(py)),
             timeout: self.timeout,
         }
     }
@@ -153,6 +163,8 @@ impl Leg {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.key_source)?;
         visit.call(&self.retry)?;
+        visit.call(&self.limit)?;
+        visit.call(&self.bulkhead)?;
         visit.call(&self.breaker)
     }
 
@@ -180,6 +192,7 @@ pub struct Stage {
     pub judge: Option<Judge>,
     pub hooks: Option<Hooks>,
     pub breaker: Option<Py<CircuitBreaker>>,
+    pub limit: Option<Py<RateLimit>>,
 }
 
 /// Builds a plan with a rule, a name and a listener's entry per stage.
@@ -189,6 +202,8 @@ pub struct Builder {
     rules: Vec<Rule>,
     names: Vec<String>,
     stages: Vec<Stage>,
+    /// Where calls weigh something, and the leg whose that is.
+    scales: Vec<(StageId, usize)>,
 }
 
 impl Builder {
@@ -205,13 +220,30 @@ impl Builder {
         self.push(id, rule, stage.unwrap_or_default(), name)
     }
 
-    /// A leg with its policies: Retry, CircuitBreaker, Timeout, the call.
+    /// The limits at which calls weigh something, and the legs whose they are.
+    pub fn take_scales(&mut self) -> Vec<(StageId, usize)> {
+        std::mem::take(&mut self.scales)
+    }
+
+    /// A leg with its policies: Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout, the call.
     pub fn chain(&mut self, py: Python<'_>, leg: &Leg, target: Target, table: &Bound<'_, PyAny>) -> PyResult<StageId> {
         let leaf = self.plan.leaf(target);
         let mut inner = self.push(leaf, Rule::None, Stage::default(), leg.name());
         // Without a limit of its own, a request is still cut by the one around its call.
         let limit = leg.timeout.unwrap_or(Duration::MAX);
         inner = self.layer(Arc::new(Timeout { limit }), vec![inner], Rule::None, None, leg.name());
+        if let Some(bulkhead) = &leg.bulkhead {
+            let name = bulkhead.get().name.clone().unwrap_or_else(|| leg.name());
+            inner = self.layer(Arc::new(bulkhead.get().policy()), vec![inner], Rule::None, None, name);
+        }
+        if let Some(limit) = &leg.limit {
+            let core = limit.get().core.clone();
+            let (name, rule) = (limit.get().name.clone().unwrap_or_else(|| leg.name()), Rule::Limit(core.clone()));
+            let stage = Stage { limit: Some(limit.clone_ref(py)), ..Stage::default() };
+            // Each answer says what is left.
+            inner = self.layer(Arc::new(Limited { limit: core, looks: true }), vec![inner], rule, Some(stage), name);
+            self.scales.push((inner, target.0 as usize));
+        }
         if let Some(breaker) = &leg.breaker {
             CircuitBreaker::guards(breaker.bind(py), &leg.core.model)?;
             let name = breaker.get().display_name();
@@ -227,7 +259,7 @@ impl Builder {
                 _ => None,
             };
             let foreign = judge.needs_python();
-            let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py), breaker: None };
+            let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py), ..Stage::default() };
             inner = self.layer(Arc::new(retry.policy(py, None)), vec![inner], Rule::Retry(listed), Some(stage), leg.name());
         }
         Ok(inner)

@@ -12,11 +12,12 @@ use super::story::Story;
 use super::stream::{Stream, Watched};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
-use crate::engine::{Instant, Outcome, Target};
+use crate::engine::{Instant, Outcome, StageId, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
 use crate::llm::error::{ApiError, ErrorKind, Raised};
+use crate::llm::estimate;
 use crate::llm::interrupt::{OnInterrupt, WORDS};
 use crate::llm::models::ModelsReply;
 use crate::llm::order::{Extras, Order, Task};
@@ -228,7 +229,7 @@ impl Shared {
 pub async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Instant) -> Finished {
     let begun = clock::now();
     let carried = async move {
-        let mut drive = Drive::new(core.execution(deadline), Flight::new(core, order, client));
+        let mut drive = Drive::new(core.execution(&order, deadline), Flight::new(core, order, client));
         loop {
             if let Turn::Done(outcome) = drive.advance().await? {
                 return Ok(Finished::of(&mut drive, &outcome));
@@ -281,6 +282,8 @@ pub struct Route {
     /// Those of `shared` too, for the garbage collector.
     listeners: Arc<Listeners>,
     on_interrupt: OnInterrupt,
+    /// The limits at which calls weigh something, and of which leg they are.
+    scales: Vec<(StageId, usize)>,
 }
 
 fn on_interrupt(py: Python<'_>, word: &Bound<'_, PyAny>) -> PyResult<OnInterrupt> {
@@ -308,10 +311,16 @@ impl Route {
         let py = content.py();
         let lists = (content.cast::<PyList>(), content.cast::<PyTuple>());
         let inputs = lists.0.map(|list| list.len()).or_else(|_| lists.1.map(|tuple| tuple.len())).unwrap_or(1);
-        let (content, params) = (json::text(content, place)?, json::params(params)?);
+        let asked = content;
+        let (content, sent) = (json::text(content, place)?, json::params(params)?);
         let source = self.shared.core.sources.first().copied().unwrap_or_default();
         let trace = if trace::is_on() { Traced::of_a_model(py, task.operation(), source) } else { None };
-        Ok(Arc::new(Order { task, content, inputs, params, extras, on_interrupt, trace }))
+        let mut order = Order { task, content, inputs, params: sent, extras, on_interrupt, weights: Vec::new(), trace };
+        for (stage, leg) in &self.scales {
+            let weight = self.listeners.weight(py, *stage, asked, params)?;
+            order.weights.push((*stage, weight.unwrap_or_else(|| estimate::tokens(&order, &self.shared.core.legs[*leg]))));
+        }
+        Ok(Arc::new(order))
     }
 }
 
@@ -378,6 +387,7 @@ impl Route {
                 first.get().name(),
             );
         }
+        let scales = builder.take_scales();
         let (plan, rules, names, stages) = builder.finish(root);
         let announces = stages.iter().any(|stage| stage.hooks.is_some());
         let is_counted = monitor.is_some();
@@ -387,7 +397,7 @@ impl Route {
         let sources = legs.iter().map(|leg| Source::of(&pipeline, &leg.model, &leg.endpoint.place())).collect();
         let core = Arc::new(Core { plan, legs, rules, names, sources, is_counted, foreign: Some(foreign.clone()), announces });
         let on_interrupt = on_interrupt.map_or(Ok(OnInterrupt::Error), |word| self::on_interrupt(py, &word))?;
-        Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign, on_interrupt })
+        Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign, on_interrupt, scales })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -183,11 +183,12 @@ async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<P
 }
 
 async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Arc<Pipe>, deadline: Instant) -> Result<Finished, Raised> {
+    let execution = shared.core.execution(&order, deadline);
     let mut flight = Flight::new(shared.core.clone(), order, client);
     if pipe.lock().watched != Watched::No {
         flight = flight.watched_by(pipe.clone());
     }
-    let mut drive = Drive::new(shared.core.execution(deadline), flight);
+    let mut drive = Drive::new(execution, flight);
     let mut turn = drive.advance().await?;
     while let Turn::Delivered(ticket) = turn {
         let call = drive.host.last_call();

@@ -12,7 +12,7 @@ use crate::python::judge::{Happened, function_at_once, server_wait};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyTuple};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const QUEUE: u32 = 1000;
 /// served; one that cannot have it in time is turned away at once, with `RateLimitExceededError` and its `retry_after`.
 ///
 /// Each call takes one request and its estimated tokens at its turn; what it really used settles that: more is owed, what it did
-/// not use is given back. `estimate(*args, **kwargs) -> int` says how many it may use; without one it is the call's text at four
+/// not use is given back; `settle=False` leaves it at the estimate, for servers that go by what was asked for. `estimate(*args, **kwargs) -> int` says how many it may use; without one it is the call's text at four
 /// bytes a token, and `max_tokens` or `max_completion_tokens` where the call has one. `settle(result) -> int` says how many it has
 /// used; without one they are read from the result's `usage` or `usage_metadata`, and where there is none the estimate holds.
 ///
@@ -88,11 +88,14 @@ impl RateLimit {
         settle: Option<&Bound<'_, PyAny>>,
         name: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<RateLimit> {
+        // `False` is not left out: it is said.
+        let goes_by_the_estimate = settle.is_some_and(|settle| settle.cast::<PyBool>().is_ok_and(|said| !said.is_true()));
         let config = Config {
             requests: convert::optional("requests", requests, amount)?,
             tokens: convert::optional("tokens", tokens, amount)?,
             per: convert::optional("per", per, convert::finite_positive_seconds)?.unwrap_or(Duration::from_secs(60)),
             burst: convert::optional("burst", burst, amount)?,
+            settles: !goes_by_the_estimate,
             max_queue: convert::optional("max_queue", max_queue, |a, v| convert::count(a, v, 0))?.unwrap_or(QUEUE) as usize,
             max_wait: convert::optional("max_wait", max_wait, convert::seconds)?,
         };
@@ -111,7 +114,7 @@ impl RateLimit {
             }
             Ok(given)
         };
-        let (estimate, settle) = (function("estimate", estimate)?, function("settle", settle)?);
+        let (estimate, settle) = (function("estimate", estimate)?, function("settle", settle.filter(|_| !goes_by_the_estimate))?);
         let name = convert::optional("name", name, convert::text)?;
         Ok(RateLimit { core: shared::rate_limit(py, core::RateLimit::new(config))?, name, estimate, settle, identity: clock::seed() })
     }
@@ -183,7 +186,10 @@ impl RateLimit {
         said.set_item("max_queue", config.max_queue)?;
         said.set_item("max_wait", this.max_wait())?;
         said.set_item("estimate", &this.estimate)?;
-        said.set_item("settle", &this.settle)?;
+        match config.settles {
+            true => said.set_item("settle", &this.settle)?,
+            false => said.set_item("settle", false)?,
+        }
         said.set_item("name", this.name.as_deref())?;
         ours(py, &REDUCED, "seawall._limits", "reduced")?.call1((slf, (config.requests, config.tokens), said))
     }
@@ -257,6 +263,7 @@ impl RateLimit {
         static HEADERS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static LIMITED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         match happened {
+            Happened::Value(_) if !self.core.config().settles => Ok(Verdict::Success),
             Happened::Value(value) => {
                 let py = value.py();
                 let used = match &self.settle {
@@ -267,7 +274,7 @@ impl RateLimit {
                     },
                     None => ours(py, &USED, "seawall._limits", "used")?.call1((*value,))?.extract()?,
                 };
-                Ok(used.map_or(Verdict::Success, Verdict::Used))
+                Ok(used.map_or(Verdict::Success, Verdict::used))
             }
             Happened::Error(error) => {
                 let py = error.py();

@@ -1,11 +1,14 @@
 //! The fast lane is a shortcut through the machine: the same story gives the same end, events and state on both.
 
+use super::limits::by_the_second;
 use super::policies::{FAIL, config, guarded, retry};
 use crate::virtual_time::{Answer, World, at, s};
 use proptest::prelude::*;
 use seawall::engine::{Plan, PlanBuilder, Policy, Target};
-use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Slow, Span, State};
+use seawall::policies::bulkhead::{self, Bounded, Bulkhead};
+use seawall::policies::circuit_breaker::{self, CircuitBreaker, Slow, Span, State};
 use seawall::policies::fallback::Fallback;
+use seawall::policies::rate_limit::{Config, Limited, RateLimit};
 use seawall::policies::retry::{Budget, Retry};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
@@ -17,17 +20,19 @@ struct Shape {
     budget: bool,
     limit: Option<u8>,
     fallback: bool,
+    /// A rate limit of one request a second, and a place in a bulkhead.
+    limited: (bool, bool),
 }
 
-fn breaker(kind: u8) -> Config {
-    let windowed = |span| Config { consecutive: None, rate: Some(0.5), span, minimum_calls: 3, ..config(1, 2.0) };
+fn breaker(kind: u8) -> circuit_breaker::Config {
+    let windowed = |span| circuit_breaker::Config { consecutive: None, rate: Some(0.5), span, minimum_calls: 3, ..config(1, 2.0) };
     match kind {
         0 => config(2, 2.0),
         1 => windowed(Span::Calls(5)),
         2 => windowed(Span::Time(s(4.0))),
-        3 => Config { slow: Some(Slow { duration: s(0.5), ratio: 0.5 }), ..windowed(Span::Calls(4)) },
-        4 => Config { lenient: true, ..config(2, 1.5) },
-        _ => Config { success_threshold: 2, half_open_max_calls: 2, ..config(3, 1.0) },
+        3 => circuit_breaker::Config { slow: Some(Slow { duration: s(0.5), ratio: 0.5 }), ..windowed(Span::Calls(4)) },
+        4 => circuit_breaker::Config { lenient: true, ..config(2, 1.5) },
+        _ => circuit_breaker::Config { success_threshold: 2, half_open_max_calls: 2, ..config(3, 1.0) },
     }
 }
 
@@ -37,7 +42,13 @@ fn build(shape: Shape) -> (Arc<Plan>, Arc<CircuitBreaker>) {
     let budget = shape.budget.then(|| Arc::new(Budget::new(0.5, 0.0, 2.0)));
     let mut plan = PlanBuilder::default();
     let mut inner = plan.leaf(Target(0));
-    let mut policies: Vec<Arc<dyn Policy>> = vec![guarded(&shared), Arc::new(Retry { budget, ..retry(shape.attempts, 0.25) })];
+    let (limited, bounded) = shape.limited;
+    let mut policies: Vec<Arc<dyn Policy>> = Vec::new();
+    let room = bulkhead::Config { max_concurrency: 1, max_queue: 0, max_wait: None };
+    policies.extend(bounded.then(|| Arc::new(Bounded(Arc::new(Bulkhead::new(room)))) as Arc<dyn Policy>));
+    let limit = || Arc::new(RateLimit::new(Config { max_queue: 1, ..by_the_second(2.0, false) }));
+    policies.extend(limited.then(|| Arc::new(Limited { limit: limit(), looks: false }) as Arc<dyn Policy>));
+    policies.extend([guarded(&shared), Arc::new(Retry { budget, ..retry(shape.attempts, 0.25) })]);
     policies.extend(shape.limit.map(|tenths| Arc::new(Timeout { limit: s(f64::from(tenths) / 10.0) }) as Arc<dyn Policy>));
     for policy in policies {
         inner = plan.layer(policy, vec![inner]);
@@ -50,8 +61,8 @@ fn build(shape: Shape) -> (Arc<Plan>, Arc<CircuitBreaker>) {
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
-    (0u8..6, 1u32..4, any::<bool>(), proptest::option::of(1u8..20), any::<bool>())
-        .prop_map(|(breaker, attempts, budget, limit, fallback)| Shape { breaker, attempts, budget, limit, fallback })
+    (0u8..6, 1u32..4, any::<bool>(), proptest::option::of(1u8..20), any::<bool>(), any::<(bool, bool)>())
+        .prop_map(|(breaker, attempts, budget, limit, fallback, limited)| Shape { breaker, attempts, budget, limit, fallback, limited })
 }
 
 fn answers() -> impl Strategy<Value = Answer> {
@@ -97,7 +108,7 @@ proptest! {
 
 #[test]
 fn a_call_without_trouble_takes_the_lane_and_one_with_trouble_does_not() {
-    let (plan, breaker) = build(Shape { breaker: 0, attempts: 2, budget: true, limit: Some(10), fallback: true });
+    let (plan, breaker) = build(Shape { breaker: 0, attempts: 2, budget: true, limit: Some(10), fallback: true, limited: (false, false) });
     let mut world =
         World::new(&[&[(0.0, Answer::Value(1)), (0.0, FAIL), (0.0, FAIL), (0.0, Answer::Value(1))], &[(0.0, Answer::Value(2))]]);
     let lanes: Vec<bool> = (0..3).map(|_| world.run_by_lane(&plan, false).1).collect();
@@ -111,7 +122,7 @@ fn a_call_without_trouble_takes_the_lane_and_one_with_trouble_does_not() {
 
 #[test]
 fn a_policy_that_judges_results_has_no_lane() {
-    let (plan, _) = build(Shape { breaker: 0, attempts: 2, budget: false, limit: None, fallback: false });
+    let (plan, _) = build(Shape { breaker: 0, attempts: 2, budget: false, limit: None, fallback: false, limited: (false, false) });
     assert!(plan.has_lane());
     let mut builder = PlanBuilder::default();
     let leaf = builder.leaf(Target(0));

@@ -49,8 +49,16 @@ fn plan(policies: Vec<Arc<dyn Policy>>) -> Arc<Plan> {
 }
 
 /// A hundred in 98 seconds, of which 98 are used: one request a second, ten tokens a second.
-fn by_the_second(burst: f64, tokens: bool) -> Config {
-    Config { requests: Some(100.0), tokens: tokens.then_some(1000.0), per: s(98.0), burst: Some(burst), max_queue: 50, max_wait: None }
+pub fn by_the_second(burst: f64, tokens: bool) -> Config {
+    Config {
+        requests: Some(100.0),
+        tokens: tokens.then_some(1000.0),
+        per: s(98.0),
+        burst: Some(burst),
+        settles: true,
+        max_queue: 50,
+        max_wait: None,
+    }
 }
 
 /// Buckets that are filled drop by drop, and a line of people.
@@ -120,7 +128,7 @@ proptest! {
                     // In any order: whoever looks lets those before it go too.
                     for (who, place, due) in waiting.drain(..).rev().collect::<Vec<_>>() {
                         match limit.look(place, time(now), Instant::NEVER) {
-                            Turn::Now => went.push(who),
+                            Turn::Now(_) => went.push(who),
                             Turn::At(_, due) => left.push((who, place, due)),
                             Turn::Never(_) => prop_assert!(false, "nothing limits the wait"),
                         }
@@ -137,9 +145,9 @@ proptest! {
                         naive.line.push_back((comers, tokens));
                         naive.lets_go();
                     }
-                    let quick = comers % 2 == 0 && limit.try_go(tokens as u64, time(now));
-                    match if quick { Turn::Now } else { limit.ask(tokens as u64, time(now), Instant::NEVER, signal()) } {
-                        Turn::Now => went.push(comers),
+                    let quick = if comers % 2 == 0 { limit.try_go(tokens as u64, time(now)) } else { None };
+                    match quick.map_or_else(|| limit.ask(tokens as u64, time(now), Instant::NEVER, signal()), Turn::Now) {
+                        Turn::Now(_) => went.push(comers),
                         Turn::At(place, due) => waiting.push((comers, place, due)),
                         Turn::Never(after) => {
                             prop_assert!(!room && !after.is_zero());
@@ -164,7 +172,7 @@ proptest! {
             let looked: Vec<_> = std::mem::take(&mut waiting);
             for (who, place, _) in looked {
                 match limit.look(place, time(now), Instant::NEVER) {
-                    Turn::Now => went.push(who),
+                    Turn::Now(_) => went.push(who),
                     Turn::At(_, due) => waiting.push((who, place, due)),
                     Turn::Never(_) => prop_assert!(false),
                 }
@@ -180,7 +188,7 @@ proptest! {
         }
         // What was foretold comes true, if nothing else happens.
         if let Some((_, place, due)) = waiting.last().copied() {
-            prop_assert_eq!(limit.look(place, Instant(due.0), Instant::NEVER), Turn::Now);
+            prop_assert!(matches!(limit.look(place, Instant(due.0), Instant::NEVER), Turn::Now(_)));
         }
     }
 
@@ -188,16 +196,16 @@ proptest! {
     #[test]
     fn no_span_sees_more_than_the_limit(requests in 1..400_u32, per in 1..120_u32, idle in 0..200_u32) {
         let per = Duration::from_secs(per.into());
-        let config = Config { requests: Some(requests.into()), tokens: None, per, burst: None, max_queue: 1, max_wait: None };
+        let config = Config { requests: Some(requests.into()), tokens: None, per, burst: None, settles: true, max_queue: 1, max_wait: None };
         let limit = RateLimit::new(config);
         let mut now = at(f64::from(idle));
         let mut went: Vec<Instant> = Vec::new();
         for _ in 0..requests * 3 {
             match limit.ask(0, now, Instant::NEVER, signal()) {
-                Turn::Now => {}
+                Turn::Now(_) => {}
                 Turn::At(place, turn) => {
                     now = turn;
-                    prop_assert_eq!(limit.look(place, now, Instant::NEVER), Turn::Now);
+                    prop_assert!(matches!(limit.look(place, now, Instant::NEVER), Turn::Now(_)));
                 }
                 Turn::Never(_) => prop_assert!(false, "it waits alone"),
             }
@@ -215,20 +223,47 @@ proptest! {
 #[test]
 fn what_cannot_make_it_is_refused_at_once_and_told_when_it_could() {
     let limit = RateLimit::new(by_the_second(1.0, false));
-    assert!(limit.try_go(0, at(0.0)));
+    assert!(limit.try_go(0, at(0.0)).is_some());
     assert_eq!(limit.ask(0, at(0.25), at(0.9), signal()), Turn::Never(s(0.75)));
     assert!(matches!(limit.ask(0, at(0.25), at(1.0), signal()), Turn::At(_, turn) if turn == at(1.0)));
     assert_eq!(limit.ask(0, at(0.25), at(1.9), signal()), Turn::Never(s(1.75)));
     let bounded = RateLimit::new(Config { max_queue: 0, ..by_the_second(1.0, false) });
-    assert!(bounded.try_go(0, at(0.0)));
+    assert!(bounded.try_go(0, at(0.0)).is_some());
     assert_eq!(bounded.ask(0, at(0.5), Instant::NEVER, signal()), Turn::Never(s(0.5)));
+}
+
+#[test]
+fn where_the_server_goes_by_what_was_asked_for_that_holds() {
+    let limit = RateLimit::new(Config { settles: false, ..by_the_second(10.0, true) });
+    assert!(limit.try_go(60, at(0.0)).is_some());
+    limit.settle(60, 10, at(0.0));
+    assert_eq!(limit.outlook(at(0.0)).tokens, Some(40.0));
+}
+
+/// Both ways of a server to count: what it tells is what holds, whoever else has used the limit, and those that went since are
+/// counted as not told of.
+#[test]
+fn what_an_answer_says_is_left_holds_for_those_that_follow() {
+    let limit = RateLimit::new(by_the_second(50.0, true));
+    let Some(first) = limit.try_go(100, at(0.0)) else { panic!("it is full") };
+    assert!(limit.try_go(100, at(0.0)).is_some());
+    limit.left(first, [Some(30), Some(250)], at(0.0));
+    let outlook = limit.outlook(at(0.0));
+    assert_eq!((outlook.requests, outlook.tokens), (Some(29.0), Some(150.0)));
+    // All that a call may need has to be there: nothing is owed to a server.
+    let Turn::At(_, turn) = limit.ask(300, at(0.0), Instant::NEVER, signal()) else { panic!("there is not enough") };
+    assert_eq!(turn, at(15.0));
+    // More is no more than our own; who waited for it goes.
+    limit.left(first, [Some(1_000_000), Some(1_000_000)], at(0.0));
+    let outlook = limit.outlook(at(0.0));
+    assert_eq!((outlook.requests, outlook.tokens, outlook.queued), (Some(47.0), Some(0.0), 0));
 }
 
 #[test]
 fn a_server_that_had_enough_holds_everybody_up_and_then_one_goes_first() {
     let limit = RateLimit::new(by_the_second(10.0, true));
     limit.pause(s(30.0), at(1.0));
-    assert!(!limit.try_go(0, at(30.9)));
+    assert!(limit.try_go(0, at(30.9)).is_none());
     assert_eq!(limit.outlook(at(11.0)).paused, Some(s(20.0)));
     let Turn::At(first, turn) = limit.ask(0, at(2.0), Instant::NEVER, signal()) else { panic!("it is paused") };
     assert_eq!(turn, at(31.0));
@@ -237,7 +272,7 @@ fn a_server_that_had_enough_holds_everybody_up_and_then_one_goes_first() {
     // A second answer like it does not shorten the pause; a longer one is believed for two minutes.
     limit.pause(s(1.0), at(2.0));
     assert_eq!(limit.look(first, at(30.9), Instant::NEVER), Turn::At(first, at(31.0)));
-    assert_eq!(limit.look(first, at(31.0), Instant::NEVER), Turn::Now);
+    assert!(matches!(limit.look(first, at(31.0), Instant::NEVER), Turn::Now(_)));
     limit.pause(s(86_400.0), at(40.0));
     assert_eq!(limit.outlook(at(40.0)).paused, Some(s(120.0)));
 }
@@ -254,9 +289,9 @@ fn what_a_server_says_tightens_and_never_loosens() {
     assert_eq!((outlook.requests, outlook.tokens), (Some(2.0), Some(30.0)));
     // Half of ours: 1 in 2 s at most; the old pace comes back with the old limit.
     limit.learn(said(Some(100.0 / 98.0 * 30.0), Some(0.0)), Said::default(), at(0.0));
-    assert!(!limit.try_go(0, at(1.9)) && limit.try_go(0, at(2.0)));
+    assert!(limit.try_go(0, at(1.9)).is_none() && limit.try_go(0, at(2.0)).is_some());
     limit.learn(said(Some(1e9), None), Said::default(), at(2.0));
-    assert!(!limit.try_go(0, at(2.9)) && limit.try_go(0, at(3.0)));
+    assert!(limit.try_go(0, at(2.9)).is_none() && limit.try_go(0, at(3.0)).is_some());
 }
 
 /// Wakes nobody, and counts.
@@ -456,14 +491,14 @@ fn calls_wait_for_their_turn_and_what_they_do_not_use_lets_others_go() {
     assert!(callers[0].running.is_some());
     assert_eq!((callers[1].until, callers[2].until), (at(50.0), at(100.0)));
     assert_eq!(limit.outlook(at(0.0)).queued, 2);
-    callers[0].verdict = Verdict::Used(100);
+    callers[0].verdict = Verdict::used(100);
     callers[0].answers(at(5.0));
     assert!(callers[1].woken() && !callers[2].woken(), "the first of the line hears that its turn has come closer");
     callers[1].go(at(5.0));
     assert_eq!(callers[1].until, at(10.0));
     callers[1].go(at(10.0));
     assert!(callers[1].running.is_some());
-    callers[1].verdict = Verdict::Used(0);
+    callers[1].verdict = Verdict::used(0);
     callers[1].answers(at(10.0));
     callers[2].go(at(10.0));
     assert!(callers[2].running.is_some(), "five hundred came back");
@@ -483,7 +518,7 @@ fn one_that_goes_away_before_its_turn_took_nothing() {
     let mut next = Caller::new(&plan, at(0.5));
     next.go(at(0.5));
     assert_eq!(next.until, at(2.0));
-    assert!(!limit.try_go(0, at(1.0)));
+    assert!(limit.try_go(0, at(1.0)).is_none());
     let _ = limit.ask(0, at(1.0), at(1.0), signal());
     callers[2].execution.abandon(at(1.0));
     assert!(next.woken());
@@ -536,7 +571,7 @@ fn retry_waits_for_a_limit_where_its_deadline_allows() {
     };
     let full = || {
         let (limit, policy) = limited(Config { max_queue: 0, ..by_the_second(1.0, false) }, false);
-        assert!(limit.try_go(0, at(0.0)));
+        assert!(limit.try_go(0, at(0.0)).is_some());
         policy
     };
     let mut patient = Caller::new(&plan(vec![Arc::new(retry(Some(s(2.0)))), full()]), at(0.0));
@@ -549,7 +584,7 @@ fn retry_waits_for_a_limit_where_its_deadline_allows() {
     assert!(matches!(hasty.end, Some(Outcome::Rejected(r)) if r.retry_after() == Some(s(1.0))), "{:?}", hasty.end);
     // With room to wait, a time limit is what decides: nobody waits in vain.
     let (limit, policy) = limited(by_the_second(1.0, false), false);
-    assert!(limit.try_go(0, at(0.0)));
+    assert!(limit.try_go(0, at(0.0)).is_some());
     let mut timed = Caller::new(&plan(vec![Arc::new(Timeout { limit: s(0.5) }), policy]), at(0.0));
     timed.go(at(0.0));
     assert!(matches!(timed.end, Some(Outcome::Rejected(r)) if r.refusal() == Refusal::RateLimited), "{:?}", timed.end);
