@@ -194,6 +194,14 @@ SAID = {
              |                                                ^^^^^^^^^^^^^^^^^^^
         """,
     ),
+    "transient among classes": (
+        "[pipelines.x]\nretry.on = ['transient', 'ValueError']",
+        """
+        2:13: pipelines.x.retry.on[0] must be the name of a class of seawall.errors or of a builtin exception, not "transient"
+           2 | retry.on = ['transient', 'ValueError']
+             |             ^^^^^^^^^^^ "transient" stands by itself, in no list
+        """,
+    ),
     "a wait that is none": (
         "[pipelines.x]\nretry.wait = { exponental = {} }",
         '2:16: pipelines.x.retry.wait has no option "exponental"\n   2 | retry.wait = { exponental = {} }\n     |                ^^^^^^^^^^ is "exponential" meant?',

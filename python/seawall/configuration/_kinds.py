@@ -270,7 +270,7 @@ def _error(node: Node, b: Builder) -> Any:
     found = _ERRORS.get(name)
     if found is not None:
         return found
-    hint = b.report.meant(name, _ERRORS)
+    hint = '"transient" stands by itself, in no list' if name == "transient" else b.report.meant(name, _ERRORS)
     package, _, last = name.rpartition(".")
     if package:
         hint = (
