@@ -291,7 +291,11 @@ class Builder:
         node = self._defaults.get(section.name)
         if node is None:
             return Given(Node("", (1, 1, 1), (1, 1, 1), {}))
-        return self.given(table, node, {name for each in section.tables.values() for name in each.names})
+        given = self.given(table, node, {name for each in section.tables.values() for name in each.names})
+        for name in table.alone:
+            given.take(name)
+            given.broken.discard(name)
+        return given
 
     def _table_of(self, section: Section, node: Node) -> Table | None:
         """The table that holds, by the option `type`."""
@@ -407,6 +411,11 @@ def _with_fallbacks(b: Builder, name: str, given: Given, model: Any, fallbacks: 
 def _key(b: Builder, given: Given) -> None:
     """A key that is not said is the environment's; whoever names another service may not mean that one."""
     if given.said("api_key"):
+        where = [given.nodes[name].path.startswith("defaults.") for name in ("api_key", "base_url") if name in given.nodes]
+        if where == [True, False]:
+            b.warn(
+                given.nodes["base_url"], f"{given.node.path} has a base_url and no api_key: it is sent that of defaults.models"
+            )
         return
     if not b.environ.get("OPENAI_API_KEY"):
         what = f"{given.node.path} has no api_key, and the environment variable OPENAI_API_KEY is not set"

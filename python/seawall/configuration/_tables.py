@@ -46,6 +46,8 @@ class Table(NamedTuple):
     options: tuple[Option, ...]
     own: tuple[str, ...] = ()
     spread: str | None = None
+    alone: tuple[str, ...] = ()
+    """Options for which `[defaults]` does not speak."""
 
     def option(self, name: str) -> Option | None:
         return next((each for each in self.options if each.name == name), None)
@@ -156,6 +158,8 @@ EMBEDDINGS = Table(
         Option("max_batch_tokens", WHOLE, "300000", "tokens in one request"),
     ),
     _MODEL_OWN,
+    # What is about streams and chats is no embeddings model's.
+    alone=("params", "first_token_timeout", "idle_timeout", "on_interrupt"),
 )
 
 PIPELINE = Table(
