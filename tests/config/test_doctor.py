@@ -19,7 +19,7 @@ import trustme
 from seawall._model import Hidden
 from seawall.configuration import _document
 from seawall.doctor import Place, __main__, _key, _surroundings
-from seawall.simulator import Simulator
+from seawall.simulator import Simulator, faults
 
 KEY = "sk-0123456789-the-right-one"
 
@@ -225,6 +225,19 @@ def test_all_that_a_file_describes_is_looked_at(run, sim, tmp_path, monkeypatch)
         2,
         {"": ("", f"{path} describes no model 'slow'; there are fast, vectors, other\n")},
     )
+
+
+def test_a_model_is_called_once_and_none_in_its_place(run, sim, tmp_path, monkeypatch):
+    path = tmp_path / "seawall.toml"
+    model = f"base_url = '{sim.base_url}'\napi_key.env = 'OPENAI_API_KEY'\n"
+    path.write_text(
+        f"[models.fast]\nmodel = 'gpt-4o'\n{model}fallbacks = ['other']\nmonitor = 'main'\nretry = {{ attempts = 3, wait = 0 }}\n"
+        f"[models.other]\nmodel = 'gpt-4o'\n{model}params = {{ user = 'other' }}\n[monitors.main]\n"
+    )
+    sim.on("gpt-4o", faults.status(503), path="/v1/chat/completions")
+    code, found = run("--config", str(path), "--model", "fast", "--call")
+    assert (code, found["model fast"][0]) == (0, "warning") and found["model fast"][1].startswith("the service says 503")
+    assert [each.path for each in sim.requests].count("/v1/chat/completions") == 1
 
 
 def test_a_file_that_is_wrong_is_not_begun_with(run, tmp_path):

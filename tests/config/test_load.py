@@ -176,6 +176,16 @@ def test_defaults_hold_where_tables_say_nothing_entry_by_entry(load, sim):
         assert (sim.requests[0].headers["x-a"], sim.requests[0].headers["x-b"]) == ("1", "3" if name == "fast" else "2")
 
 
+def test_tables_within_defaults_are_merged_entry_by_entry(load):
+    config = load(
+        "[defaults.pipelines]\nretry = { attempts = 2, budget = 0.5 }\n[pipelines.x]\nretry.attempts = 7\n[pipelines.y]\nretry = false"
+    )
+    assert "up to 7 attempts" in str(config.pipelines["x"].describe()) and "50 % of the calls" in str(
+        config.pipelines["x"].describe()
+    )
+    assert "Retry" not in str(config.pipelines["y"].describe())
+
+
 def test_what_is_about_chats_is_no_default_of_embeddings(load, sim):
     config = load(
         "[defaults.models]\nidle_timeout = 5\nparams = { temperature = 0 }\n[models.vectors]\ntype = 'embeddings'\n"
