@@ -26,17 +26,10 @@ class ConfigurationWarning(UserWarning):
     """Something in a file that its author hardly wants, such as a key that stands in it."""
 
 
-class _Tables:
-    """The tables, as the kinds of options ask for them; a module of its own would be imported in a circle."""
-
-    RETRY, CIRCUIT, CHAOS, RULE = _tables.RETRY, _tables.CIRCUIT, _tables.CHAOS, _tables.RULE
-    TIMEOUT, FALLBACK, ANYTHING = _tables.TIMEOUT, _tables.FALLBACK, _kinds.ANYTHING
-
-
 class Builder:
     """Reads the tables of one file. In a rehearsal, secrets that are not here are warned of, and stood in for."""
 
-    tables = _Tables
+    tables = _tables
 
     def __init__(
         self,
@@ -54,8 +47,8 @@ class Builder:
         self._defaults: dict[str, Node] = {}
         self._made: dict[tuple[str, str], Any] = {}
         self._path: list[tuple[str, str]] = []
-        # How much each thing comes to, with all that it refers to.
-        self._weight: dict[tuple[str, str], int] = {}
+        # How much a thing comes to with all that it refers to, where that is more than itself.
+        self.weights: dict[int, int] = {}
         self._sort(root)
 
     # The parts of the file.
@@ -317,17 +310,14 @@ class Builder:
             )
         return found
 
-    def weigh(self, key: tuple[str, str], things: Iterable[Any], most: int, node: Node, what: str) -> bool:
-        """Counts what a thing comes to with all that it refers to, before it is made: those that double at each step would fill the
-        memory."""
-        by_thing = {id(made): self._weight.get(each, 1) for each, made in self._made.items()}
-        weight = sum(by_thing.get(id(thing), 1) for thing in things)
-        self._weight[key] = weight + 1
-        if weight > most:
-            self.report.wrong(
-                node, f"{node.path} comes to {weight} {what}, with those that they bring along; {most} are the most"
-            )
-        return weight <= most
+    def weigh(self, things: Iterable[Any], most: int, node: Node, what: str) -> int | None:
+        """What these come to with all that they refer to, counted before it is put together: what doubles at each step would fill the
+        memory. `None` where it is too much, which is told."""
+        weight = sum(self.weights.get(id(thing), 1) for thing in things)
+        if weight <= most:
+            return weight
+        self.report.wrong(node, f"{node.path} comes to {weight} {what}, with those that they bring along; {most} are the most")
+        return None
 
 
 def _either(tables: Mapping[str, Table]) -> str:
@@ -389,10 +379,10 @@ def _model(b: Builder, name: str, table: Table, given: Given) -> Any:
         key = said.get("api_key", b.environ.get("OPENAI_API_KEY"))
         key = Hidden(None if key is STAND_IN else key)
         b.asked[name] = Asked(said.get("base_url"), key, _source(given), said.get("proxy"), said.get("ca_bundle"), model)
-    return _with_fallbacks(b, name, given, model, fallbacks)
+    return _with_fallbacks(b, given, model, fallbacks)
 
 
-def _with_fallbacks(b: Builder, name: str, given: Given, model: Any, fallbacks: list[Any]) -> Any:
+def _with_fallbacks(b: Builder, given: Given, model: Any, fallbacks: list[Any]) -> Any:
     if not fallbacks:
         return model
     at = given.nodes["fallbacks"]
@@ -403,9 +393,12 @@ def _with_fallbacks(b: Builder, name: str, given: Given, model: Any, fallbacks: 
                 f"{at.path} has {other!r}, which is no {type(model).__name__}: only models of one type stand in for each other",
             )
             return BROKEN
-    if not b.weigh(("models", name), fallbacks, _compound.MOST_ALTERNATIVES, at, "alternatives"):
+    weight = b.weigh(fallbacks, _compound.MOST_ALTERNATIVES, at, "alternatives")
+    if weight is None:
         return BROKEN
-    return model.with_fallbacks(fallbacks)
+    made = model.with_fallbacks(fallbacks)
+    b.weights[id(made)] = weight + 1
+    return made
 
 
 def _key(b: Builder, given: Given) -> None:
@@ -496,7 +489,8 @@ def _ordered(b: Builder, name: str, given: Given) -> Any:
     policies = given.take("policies")
     if policies is None:
         return BROKEN
-    if not b.weigh(("pipelines", name), policies, _compound.MOST_POLICIES, at, "policies"):
+    weight = b.weigh(policies, _compound.MOST_POLICIES, at, "policies")
+    if weight is None:
         return BROKEN
     monitor = given.arguments.get("monitor")
     if isinstance(monitor, bool):
@@ -504,6 +498,7 @@ def _ordered(b: Builder, name: str, given: Given) -> Any:
     arguments = {"name": given.arguments.get("name", name), "monitor": monitor}
     with _order.kept() as wrong:
         made = b.made(lambda **more: seawall.Pipeline(*policies, **more), arguments, given.nodes, given.node, given.broken)
+    b.weights[id(made)] = weight
     _warn_of(b, given, wrong)
     return made
 

@@ -9,7 +9,7 @@ import seawall
 from seawall._classify import transient
 from seawall._decorators import own_breaker
 from seawall.configuration._document import Node, quoted
-from seawall.configuration._kinds import BROKEN, SECONDS, Kind, must
+from seawall.configuration._kinds import ANYTHING, BROKEN, SECONDS, Kind, must
 
 if TYPE_CHECKING:
     from seawall.configuration._build import Builder
@@ -144,7 +144,7 @@ def _alternative(node: Node, b: Builder) -> Any:
     if word == "model":
         return b.refer("models", "model", inner)
     if word == "value":
-        return b.tables.ANYTHING.read(inner, b)
+        return ANYTHING.read(inner, b)
     if not isinstance(inner.value, str):
         return must(inner, b, "a text with {} where the input goes")
     return b.made(seawall.Prompt, {"change": inner.value}, {"change": inner}, inner)
