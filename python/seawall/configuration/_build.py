@@ -14,7 +14,7 @@ from seawall._model import Hidden
 from seawall.configuration import Asked, _compound, _kinds, _tables
 from seawall.configuration._compound import Given, Merged
 from seawall.configuration._document import Node, Report, is_read, quoted, safe, under
-from seawall.configuration._kinds import BROKEN, STAND_IN
+from seawall.configuration._kinds import BROKEN, MISSING, STAND_IN
 from seawall.configuration._tables import Table
 from seawall.errors import ConfigurationError
 
@@ -139,6 +139,9 @@ class Builder:
             value = option.kind.read(inner, self) if is_read(inner) else BROKEN
             if value is BROKEN:
                 given.broken.add(name)
+            elif value is MISSING:
+                given.missing.add(name)
+                given.arguments.update({} if option.stand_in is None else {name: option.stand_in})
             else:
                 given.arguments[name] = Merged(value) if option.kind.merges and type(value) is dict else value
         return given
@@ -374,10 +377,9 @@ def _model(b: Builder, name: str, table: Table, given: Given) -> Any:
         return BROKEN
     if retry is not None:
         model = model._but(_retry=seawall.Retry(1) if policy is None else policy)
-    if b.asked is not None:
+    if b.asked is not None and "base_url" not in given.missing:
         said = given.arguments
-        key = said.get("api_key", b.environ.get("OPENAI_API_KEY"))
-        key = Hidden(None if key is STAND_IN else key)
+        key = Hidden(None if said.get("api_key") is STAND_IN else said.get("api_key") or b.environ.get("OPENAI_API_KEY"))
         b.asked[name] = Asked(said.get("base_url"), key, _source(given), said.get("proxy"), said.get("ca_bundle"), model)
     return _with_fallbacks(b, given, model, fallbacks)
 

@@ -27,9 +27,11 @@ class Given:
     arguments: dict[str, Any] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    """Options whose values are not here, where a file is only checked."""
 
     def said(self, name: str) -> bool:
-        return name in self.arguments or name in self.broken
+        return name in self.arguments or name in self.broken or name in self.missing
 
     def take(self, name: str, otherwise: Any = None) -> Any:
         """An option that is no argument of the constructor, taken out."""
@@ -47,7 +49,8 @@ class Given:
         for name in self.broken:
             arguments.pop(name, None)
         broken = self.broken | (other.broken - self.arguments.keys())
-        return Given(self.node, arguments, {**other.nodes, **self.nodes}, broken)
+        missing = self.missing | (other.missing - self.nodes.keys())
+        return Given(self.node, arguments, {**other.nodes, **self.nodes}, broken, missing)
 
 
 class Merged(dict[str, Any]):

@@ -127,7 +127,7 @@ _MODEL = (
     Option("type", TEXT, '`"chat"`', '`"chat"` or `"embeddings"`'),
     Option("model", TEXT, "", "the model's name", is_needed=True, stand_in="model"),
     Option("api_key", SECRET, "`OPENAI_API_KEY`", "the key", stand_in=STAND_IN),
-    Option("base_url", SOURCED, "OpenAI's", "where the service is"),
+    Option("base_url", SOURCED, "OpenAI's", "where the service is", stand_in="http://localhost/"),
     Option("organization", SOURCED, "`OPENAI_ORG_ID`", "sent as `OpenAI-Organization`"),
     Option("project", SOURCED, "`OPENAI_PROJECT_ID`", "sent as `OpenAI-Project`"),
     Option("timeout", SECONDS_OR_FALSE, "60", "one attempt, to the last byte"),
