@@ -14,6 +14,9 @@ import seawall
 from seawall.configuration import _build
 from seawall.errors import ConfigurationError
 
+# apprise loads it.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
 NAMES = ["x", "y", "main", "a b", "", "ü"]
 WORDS = sorted(
     {

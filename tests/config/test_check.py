@@ -12,6 +12,9 @@ import pytest
 import seawall
 from seawall import check
 
+# apprise loads it.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
 RIGHT = "[models.fast]\nmodel = 'x'\napi_key.env = 'A_KEY'\n[monitors.main]\n[sinks.a]\ntype = 'log'\n[sinks.b]\ntype = 'log'\n"
 WRONG = "[monitors.main]\nwindow = 0\nnmae = 'x'\n"
 WARNED = "[pipelines.x]\nretry = 3\ncircuit = { failure_threshold = 2 }\n[models.y]\nmodel = 'x'\napi_key = 'sk-in-the-file'\n"
@@ -79,6 +82,17 @@ def test_a_secret_that_is_not_here_is_no_error_of_the_file(run, monkeypatch):
     assert "error: models.third.timeout must be more than zero seconds, not 0" in out
     with pytest.raises(seawall.ConfigurationError):
         seawall.load("a.toml")
+
+
+def test_an_address_that_is_not_here_is_no_error_either(run, monkeypatch):
+    monkeypatch.delenv("A_KEY")
+    options = "base_url.env = 'A_URL'\nproxy.env = 'A_URL'\norganization.env = 'A_URL'\ndefault_headers.x.env = 'A_URL'\n"
+    code, out, _ = run(
+        a=f"[models.x]\nmodel = 'x'\napi_key.env = 'A_KEY'\n{options}[models.y]\nmodel = 'y'\napi_key.env = 'A_KEY'\nfallbacks = ['x']\n"
+        "[sinks.x]\nurl.env = 'A_URL'\nsecret.env = 'A_KEY'\nheaders.x.env = 'A_URL'\n[sinks.y]\ntype = 'apprise'\nurls = [{ env = 'A_URL' }]\n"
+    )
+    assert (code, out.count("warning: ")) == (0, 10)
+    assert out.endswith("a.toml: ok, 10 warnings, 2 models, 2 sinks\n")
 
 
 def test_programs_read_it_as_json(run):

@@ -176,6 +176,40 @@ def test_defaults_hold_where_tables_say_nothing_entry_by_entry(load, sim):
         assert (sim.requests[0].headers["x-a"], sim.requests[0].headers["x-b"]) == ("1", "3" if name == "fast" else "2")
 
 
+def test_tables_within_defaults_are_merged_entry_by_entry(load):
+    config = load(
+        "[defaults.pipelines]\nretry = { attempts = 2, budget = 0.5 }\n[pipelines.x]\nretry.attempts = 7\n[pipelines.y]\nretry = false"
+    )
+    assert "up to 7 attempts" in str(config.pipelines["x"].describe()) and "50 % of the calls" in str(
+        config.pipelines["x"].describe()
+    )
+    assert "Retry" not in str(config.pipelines["y"].describe())
+
+
+def test_what_is_about_chats_is_no_default_of_embeddings(load, sim):
+    config = load(
+        "[defaults.models]\nidle_timeout = 5\nparams = { temperature = 0 }\n[models.vectors]\ntype = 'embeddings'\n"
+        + model(sim, name="text-embedding-3-small")
+        + "[models.fast]\n"
+        + model(sim)
+    )
+    config.models["vectors"].invoke("one")
+    config.models["fast"].invoke("one")
+    assert ["temperature" in request.body for request in sim.requests] == [False, True]
+
+
+def test_the_defaults_key_for_another_service_is_warned_of(load, sim):
+    defaults = "[defaults.models]\n" + model(sim) + "[models.fast]\n"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(defaults + "timeout = 5")
+        load(defaults + "base_url = 'https://api.example.com/v1'\napi_key = { env = 'A_KEY' }")
+    with pytest.warns(
+        ConfigurationWarning, match=r"models.fast has a base_url and no api_key: it is sent that of defaults.models"
+    ):
+        load(defaults + "base_url = 'https://api.example.com/v1'")
+
+
 def test_monitors_have_rules_and_tell_sinks(load, raw):
     server = raw(raw.answer("{}"))
     config = load(

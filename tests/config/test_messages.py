@@ -194,6 +194,49 @@ SAID = {
              |                                                ^^^^^^^^^^^^^^^^^^^
         """,
     ),
+    "what follows from a mistake, not": (
+        "[pipelines.x]\nchaos = { exception = 'Busy', exception_rate = 0.5 }",
+        """
+        2:23: pipelines.x.chaos.exception must be the name of a class of seawall.errors or of a builtin exception, not "Busy"
+           2 | chaos = { exception = 'Busy', exception_rate = 0.5 }
+             |                       ^^^^^^
+        """,
+    ),
+    "something needed that is refused, and more": (
+        "[models.x]\nmodel = ''\napi_key.env = 'A_KEY'\nmax_retries = -1",
+        """
+        2:9: models.x.model must be the name of a model, not ''
+           2 | model = ''
+             |         ^^
+        4:15: models.x.max_retries must be a whole number from 0 on, not -1
+           4 | max_retries = -1
+             |               ^^
+        """,
+    ),
+    "an empty time": (
+        "[monitors.x]\nremind_every = ''",
+        """
+        2:16: monitors.x.remind_every must be seconds, or a text like "20s", "1m30s" or "250ms", not ""
+           2 | remind_every = ''
+             |                ^^
+        """,
+    ),
+    "a folder for a key": (
+        "[models.x]\nmodel = 'x'\napi_key = { file = '.' }",
+        """
+        3:20: models.x.api_key.file: HERE is no file
+           3 | api_key = { file = '.' }
+             |                    ^^^
+        """,
+    ),
+    "transient among classes": (
+        "[pipelines.x]\nretry.on = ['transient', 'ValueError']",
+        """
+        2:13: pipelines.x.retry.on[0] must be the name of a class of seawall.errors or of a builtin exception, not "transient"
+           2 | retry.on = ['transient', 'ValueError']
+             |             ^^^^^^^^^^^ "transient" stands by itself, in no list
+        """,
+    ),
     "a wait that is none": (
         "[pipelines.x]\nretry.wait = { exponental = {} }",
         '2:16: pipelines.x.retry.wait has no option "exponental"\n   2 | retry.wait = { exponental = {} }\n     |                ^^^^^^^^^^ is "exponential" meant?',
@@ -283,12 +326,12 @@ def test_what_is_wrong_is_said(name, tmp_path, monkeypatch):
 def test_all_that_is_wrong_is_said_in_the_file_s_order(tmp_path, monkeypatch):
     monkeypatch.setenv("A_KEY", "sk-x")
     texts = [text for name, (text, _) in SAID.items() if name.startswith(("out of", "a time", "rules"))]
-    whole = "\n".join(text.replace(".x", f".x{at}") for at, text in enumerate(texts))
+    whole = "[sinks.last]\n" + "\n".join(text.replace(".x", f".x{at}") for at, text in enumerate(texts))
     (tmp_path / "s.toml").write_text(whole)
     with pytest.raises(ConfigurationError) as refused:
         seawall.load(tmp_path / "s.toml")
     places = [(problem.line, problem.column) for problem in refused.value.problems]
-    assert len(places) == 7 and places == sorted(places)
+    assert len(places) == 8 and places[0] == (1, 1) and places == sorted(places)
 
 
 @pytest.mark.parametrize(
@@ -315,6 +358,11 @@ def test_marks_stand_under_what_they_mark(tmp_path):
     long = said(tmp_path, f"[monitors]\nx = {{ name = '{'n' * 500}', window = 'x', remind_every = '{'r' * 500}' }}")
     shown, mark = long.split("\n")[1:3]
     assert len(shown) < 140 and shown[mark.index("^") :].startswith("'x'") and shown.endswith("…")
+
+
+def test_of_a_line_without_end_nothing_is_shown(tmp_path):
+    problem = said(tmp_path, f"[monitors]\nx = {{ name = '{'n' * 3000}', window = 'x' }}")
+    assert "x.window must be" in problem and "nn" not in problem and "'x'" not in problem and "^" in problem
 
 
 def test_many_problems_are_counted(tmp_path):

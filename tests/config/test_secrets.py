@@ -10,6 +10,9 @@ import pytest
 import seawall
 from seawall.errors import ConfigurationError
 
+# apprise loads it.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
 KEY = "gGhHiI0123456789wWxX"  # looks like no service's
 WRONG = [
     "[models.x]\nmodel = 1\napi_key = '{key}'\n",

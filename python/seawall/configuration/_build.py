@@ -14,7 +14,7 @@ from seawall._model import Hidden
 from seawall.configuration import Asked, _compound, _kinds, _tables
 from seawall.configuration._compound import Given, Merged
 from seawall.configuration._document import Node, Report, is_read, quoted, safe, under
-from seawall.configuration._kinds import BROKEN, STAND_IN
+from seawall.configuration._kinds import BROKEN, MISSING, STAND_IN
 from seawall.configuration._tables import Table
 from seawall.errors import ConfigurationError
 
@@ -26,17 +26,10 @@ class ConfigurationWarning(UserWarning):
     """Something in a file that its author hardly wants, such as a key that stands in it."""
 
 
-class _Tables:
-    """The tables, as the kinds of options ask for them; a module of its own would be imported in a circle."""
-
-    RETRY, CIRCUIT, CHAOS, RULE = _tables.RETRY, _tables.CIRCUIT, _tables.CHAOS, _tables.RULE
-    TIMEOUT, FALLBACK, ANYTHING = _tables.TIMEOUT, _tables.FALLBACK, _kinds.ANYTHING
-
-
 class Builder:
     """Reads the tables of one file. In a rehearsal, secrets that are not here are warned of, and stood in for."""
 
-    tables = _Tables
+    tables = _tables
 
     def __init__(
         self,
@@ -54,8 +47,8 @@ class Builder:
         self._defaults: dict[str, Node] = {}
         self._made: dict[tuple[str, str], Any] = {}
         self._path: list[tuple[str, str]] = []
-        # How much each thing comes to, with all that it refers to.
-        self._weight: dict[tuple[str, str], int] = {}
+        # How much a thing comes to with all that it refers to, where that is more than itself.
+        self.weights: dict[int, int] = {}
         self._sort(root)
 
     # The parts of the file.
@@ -146,6 +139,9 @@ class Builder:
             value = option.kind.read(inner, self) if is_read(inner) else BROKEN
             if value is BROKEN:
                 given.broken.add(name)
+            elif value is MISSING:
+                given.missing.add(name)
+                given.arguments.update({} if option.stand_in is None else {name: option.stand_in})
             else:
                 given.arguments[name] = Merged(value) if option.kind.merges and type(value) is dict else value
         return given
@@ -291,7 +287,11 @@ class Builder:
         node = self._defaults.get(section.name)
         if node is None:
             return Given(Node("", (1, 1, 1), (1, 1, 1), {}))
-        return self.given(table, node, {name for each in section.tables.values() for name in each.names})
+        given = self.given(table, node, {name for each in section.tables.values() for name in each.names})
+        for name in table.alone:
+            given.take(name)
+            given.broken.discard(name)
+        return given
 
     def _table_of(self, section: Section, node: Node) -> Table | None:
         """The table that holds, by the option `type`."""
@@ -313,17 +313,14 @@ class Builder:
             )
         return found
 
-    def weigh(self, key: tuple[str, str], things: Iterable[Any], most: int, node: Node, what: str) -> bool:
-        """Counts what a thing comes to with all that it refers to, before it is made: those that double at each step would fill the
-        memory."""
-        by_thing = {id(made): self._weight.get(each, 1) for each, made in self._made.items()}
-        weight = sum(by_thing.get(id(thing), 1) for thing in things)
-        self._weight[key] = weight + 1
-        if weight > most:
-            self.report.wrong(
-                node, f"{node.path} comes to {weight} {what}, with those that they bring along; {most} are the most"
-            )
-        return weight <= most
+    def weigh(self, things: Iterable[Any], most: int, node: Node, what: str) -> int | None:
+        """What these come to with all that they refer to, counted before it is put together: what doubles at each step would fill the
+        memory. `None` where it is too much, which is told."""
+        weight = sum(self.weights.get(id(thing), 1) for thing in things)
+        if weight <= most:
+            return weight
+        self.report.wrong(node, f"{node.path} comes to {weight} {what}, with those that they bring along; {most} are the most")
+        return None
 
 
 def _either(tables: Mapping[str, Table]) -> str:
@@ -380,15 +377,14 @@ def _model(b: Builder, name: str, table: Table, given: Given) -> Any:
         return BROKEN
     if retry is not None:
         model = model._but(_retry=seawall.Retry(1) if policy is None else policy)
-    if b.asked is not None:
+    if b.asked is not None and "base_url" not in given.missing:
         said = given.arguments
-        key = said.get("api_key", b.environ.get("OPENAI_API_KEY"))
-        key = Hidden(None if key is STAND_IN else key)
+        key = Hidden(None if said.get("api_key") is STAND_IN else said.get("api_key") or b.environ.get("OPENAI_API_KEY"))
         b.asked[name] = Asked(said.get("base_url"), key, _source(given), said.get("proxy"), said.get("ca_bundle"), model)
-    return _with_fallbacks(b, name, given, model, fallbacks)
+    return _with_fallbacks(b, given, model, fallbacks)
 
 
-def _with_fallbacks(b: Builder, name: str, given: Given, model: Any, fallbacks: list[Any]) -> Any:
+def _with_fallbacks(b: Builder, given: Given, model: Any, fallbacks: list[Any]) -> Any:
     if not fallbacks:
         return model
     at = given.nodes["fallbacks"]
@@ -399,14 +395,22 @@ def _with_fallbacks(b: Builder, name: str, given: Given, model: Any, fallbacks: 
                 f"{at.path} has {other!r}, which is no {type(model).__name__}: only models of one type stand in for each other",
             )
             return BROKEN
-    if not b.weigh(("models", name), fallbacks, _compound.MOST_ALTERNATIVES, at, "alternatives"):
+    weight = b.weigh(fallbacks, _compound.MOST_ALTERNATIVES, at, "alternatives")
+    if weight is None:
         return BROKEN
-    return model.with_fallbacks(fallbacks)
+    made = model.with_fallbacks(fallbacks)
+    b.weights[id(made)] = weight + 1
+    return made
 
 
 def _key(b: Builder, given: Given) -> None:
     """A key that is not said is the environment's; whoever names another service may not mean that one."""
     if given.said("api_key"):
+        where = [given.nodes[name].path.startswith("defaults.") for name in ("api_key", "base_url") if name in given.nodes]
+        if where == [True, False]:
+            b.warn(
+                given.nodes["base_url"], f"{given.node.path} has a base_url and no api_key: it is sent that of defaults.models"
+            )
         return
     if not b.environ.get("OPENAI_API_KEY"):
         what = f"{given.node.path} has no api_key, and the environment variable OPENAI_API_KEY is not set"
@@ -487,7 +491,8 @@ def _ordered(b: Builder, name: str, given: Given) -> Any:
     policies = given.take("policies")
     if policies is None:
         return BROKEN
-    if not b.weigh(("pipelines", name), policies, _compound.MOST_POLICIES, at, "policies"):
+    weight = b.weigh(policies, _compound.MOST_POLICIES, at, "policies")
+    if weight is None:
         return BROKEN
     monitor = given.arguments.get("monitor")
     if isinstance(monitor, bool):
@@ -495,6 +500,7 @@ def _ordered(b: Builder, name: str, given: Given) -> Any:
     arguments = {"name": given.arguments.get("name", name), "monitor": monitor}
     with _order.kept() as wrong:
         made = b.made(lambda **more: seawall.Pipeline(*policies, **more), arguments, given.nodes, given.node, given.broken)
+    b.weights[id(made)] = weight
     _warn_of(b, given, wrong)
     return made
 

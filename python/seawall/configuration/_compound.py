@@ -9,7 +9,7 @@ import seawall
 from seawall._classify import transient
 from seawall._decorators import own_breaker
 from seawall.configuration._document import Node, quoted
-from seawall.configuration._kinds import BROKEN, SECONDS, Kind, must
+from seawall.configuration._kinds import ANYTHING, BROKEN, SECONDS, Kind, must
 
 if TYPE_CHECKING:
     from seawall.configuration._build import Builder
@@ -27,9 +27,11 @@ class Given:
     arguments: dict[str, Any] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    """Options whose values are not here, where a file is only checked."""
 
     def said(self, name: str) -> bool:
-        return name in self.arguments or name in self.broken
+        return name in self.arguments or name in self.broken or name in self.missing
 
     def take(self, name: str, otherwise: Any = None) -> Any:
         """An option that is no argument of the constructor, taken out."""
@@ -47,7 +49,8 @@ class Given:
         for name in self.broken:
             arguments.pop(name, None)
         broken = self.broken | (other.broken - self.arguments.keys())
-        return Given(self.node, arguments, {**other.nodes, **self.nodes}, broken)
+        missing = self.missing | (other.missing - self.nodes.keys())
+        return Given(self.node, arguments, {**other.nodes, **self.nodes}, broken, missing)
 
 
 class Merged(dict[str, Any]):
@@ -144,7 +147,7 @@ def _alternative(node: Node, b: Builder) -> Any:
     if word == "model":
         return b.refer("models", "model", inner)
     if word == "value":
-        return b.tables.ANYTHING.read(inner, b)
+        return ANYTHING.read(inner, b)
     if not isinstance(inner.value, str):
         return must(inner, b, "a text with {} where the input goes")
     return b.made(seawall.Prompt, {"change": inner.value}, {"change": inner}, inner)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from seawall.configuration._build import Builder
 
 BROKEN: Any = type("Broken", (), {"__repr__": lambda _: "broken"})()
-# In place of a secret that is not here, where a file is only checked.
+# What is not here, where a file is only checked; and a text in its place.
+MISSING: Any = type("Missing", (), {"__repr__": lambda _: "missing"})()
 STAND_IN = "stand-in"
 # A file with a key in it holds the key, and little else.
 _MOST_OF_A_KEY = 64 * 1024
@@ -160,7 +161,7 @@ def _from_environment(node: Node, b: Builder) -> Any:
     near = b.report.meant(name, [each for each in b.environ if each.isupper()])
     if b.is_rehearsal:
         b.warn(node, f"{node.path}: the environment variable {name} {state} here", near)
-        return STAND_IN
+        return MISSING
     b.report.wrong(node, f"{node.path}: the environment variable {name} {state}", near or f"set {name} where this runs")
     return BROKEN
 
@@ -180,7 +181,7 @@ def _from_file(node: Node, b: Builder) -> Any:
         problem = f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}"
     if b.is_rehearsal:
         b.warn(node, f"{node.path}: {problem}")
-        return STAND_IN
+        return MISSING
     b.report.wrong(node, f"{node.path}: {problem}")
     return BROKEN
 
@@ -209,13 +210,15 @@ def _texts(node: Node, b: Builder) -> Any:
     if not isinstance(node.value, dict):
         return must(node, b, "a table of texts")
     read = {name: (_secret if _CREDENTIAL.search(name) else _text)(each, b) for name, each in node.value.items()}
-    return BROKEN if BROKEN in read.values() else read
+    if BROKEN in read.values():
+        return BROKEN
+    return {name: STAND_IN if each is MISSING else each for name, each in read.items()}
 
 
 def _urls(node: Node, b: Builder) -> Any:
     each = node.value if isinstance(node.value, list) else [node]
     read = [_secret(one, b) for one in each]
-    return BROKEN if BROKEN in read else read
+    return BROKEN if BROKEN in read else ["json://localhost" if one is MISSING else one for one in read]
 
 
 def _path(node: Node, b: Builder) -> Any:
@@ -270,7 +273,7 @@ def _error(node: Node, b: Builder) -> Any:
     found = _ERRORS.get(name)
     if found is not None:
         return found
-    hint = b.report.meant(name, _ERRORS)
+    hint = '"transient" stands by itself, in no list' if name == "transient" else b.report.meant(name, _ERRORS)
     package, _, last = name.rpartition(".")
     if package:
         hint = (

@@ -46,6 +46,8 @@ class Table(NamedTuple):
     options: tuple[Option, ...]
     own: tuple[str, ...] = ()
     spread: str | None = None
+    alone: tuple[str, ...] = ()
+    """Options for which `[defaults]` does not speak."""
 
     def option(self, name: str) -> Option | None:
         return next((each for each in self.options if each.name == name), None)
@@ -125,7 +127,7 @@ _MODEL = (
     Option("type", TEXT, '`"chat"`', '`"chat"` or `"embeddings"`'),
     Option("model", TEXT, "", "the model's name", is_needed=True, stand_in="model"),
     Option("api_key", SECRET, "`OPENAI_API_KEY`", "the key", stand_in=STAND_IN),
-    Option("base_url", SOURCED, "OpenAI's", "where the service is"),
+    Option("base_url", SOURCED, "OpenAI's", "where the service is", stand_in="http://localhost/"),
     Option("organization", SOURCED, "`OPENAI_ORG_ID`", "sent as `OpenAI-Organization`"),
     Option("project", SOURCED, "`OPENAI_PROJECT_ID`", "sent as `OpenAI-Project`"),
     Option("timeout", SECONDS_OR_FALSE, "60", "one attempt, to the last byte"),
@@ -156,6 +158,8 @@ EMBEDDINGS = Table(
         Option("max_batch_tokens", WHOLE, "300000", "tokens in one request"),
     ),
     _MODEL_OWN,
+    # What is about streams and chats is no embeddings model's.
+    alone=("params", "first_token_timeout", "idle_timeout", "on_interrupt"),
 )
 
 PIPELINE = Table(
