@@ -13,7 +13,7 @@ import pytest
 import seawall
 from seawall import configuration
 from seawall.configuration import ConfigurationWarning
-from seawall.errors import ConfigurationError
+from seawall.errors import ConfigurationError, RateLimitExceededError
 from seawall.llm import Chat, Embeddings
 from seawall.simulator import Simulator, faults
 
@@ -140,6 +140,37 @@ def test_what_is_named_in_two_places_is_one_thing(load, sim):
     assert all(breaker in config.pipelines[name].policies for name in ("one", "two"))
     assert config.pipelines["one"].monitor is config.pipelines["two"].monitor is config.monitors["main"]
     assert breaker.name == "openai"
+
+
+def test_limits_are_shared_by_name_and_one_s_own_in_place(load, sim):
+    config = load(
+        "[models.a]\n"
+        + model(sim, 'rate_limit = "account"\nbulkhead = 2')
+        + "[models.b]\n"
+        + model(sim, 'rate_limit = "account"')
+        + """
+        [pipelines.p]
+        rate_limit = { requests = 3, per = "1h", max_wait = 0 }
+        bulkhead = "few"
+        [pipelines.ordered]
+        policies = [{ rate_limit = "account" }, { bulkhead = { max_concurrency = 1 } }]
+        [rate_limits.account]
+        requests = 2
+        per = "1h"
+        burst = 2
+        max_wait = 0
+        [bulkheads.few]
+        max_concurrency = 3
+        """
+    )
+    account = config.rate_limits["account"]
+    assert (account.name, config.bulkheads["few"].name) == ("account", "few")
+    assert config.models["a"].invoke("x").content and config.models["b"].invoke("x").content
+    for refused in (lambda: config.models["b"].invoke("x"), lambda: config.pipelines["ordered"].call(len, "x")):
+        with pytest.raises(RateLimitExceededError, match="account"):
+            refused()
+    assert sim.count() == 2
+    assert config.pipelines["p"].call(len, "x") == 1
 
 
 def test_an_order_of_one_s_own_is_kept(load):

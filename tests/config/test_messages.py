@@ -44,7 +44,7 @@ SAID = {
     ),
     "a section that is none": (
         "[model.x]",
-        '1:2: "model" is no section of a file; there are models, pipelines, circuits, monitors, sinks, defaults\n   1 | [model.x]\n     |  ^^^^^ is "models" meant?',
+        '1:2: "model" is no section of a file; there are models, pipelines, circuits, rate_limits, bulkheads, monitors, sinks, defaults\n   1 | [model.x]\n     |  ^^^^^ is "models" meant?',
     ),
     "a section as a list": (
         "[[models]]\nmodel = 'x'",
@@ -56,7 +56,7 @@ SAID = {
     ),
     "defaults without a section": (
         "[defaults]\ntimeout = 5",
-        '2:1: defaults has no "timeout"; there are models, pipelines, circuits, monitors\n   2 | timeout = 5\n     | ^^^^^^^ is [defaults.pipelines] meant?',
+        '2:1: defaults has no "timeout"; there are models, pipelines, circuits, rate_limits, bulkheads, monitors\n   2 | timeout = 5\n     | ^^^^^^^ is [defaults.pipelines] meant?',
     ),
     "an option that is none, nearly": (
         "[monitors.x]\nwindw = 5",
@@ -192,6 +192,26 @@ SAID = {
         2:48: pipelines.x.retry.on[2] must be the name of a class of seawall.errors or of a builtin exception, not "KeyboardInterrupt"
            2 | retry.on = ['RatelimitErr', 'openai.APIError', 'KeyboardInterrupt']
              |                                                ^^^^^^^^^^^^^^^^^^^
+        """,
+    ),
+    "limits that are none": (
+        "[pipelines.x]\nrate_limit = 5\nbulkhead = true\n[pipelines.y]\nbulkhead = 0\nrate_limit = 'acount'\n[rate_limits.account]\nper = 1",
+        """
+        2:14: pipelines.x.rate_limit must be a table like { requests = 500, per = 60 }, or the name of one of rate_limits, not 5
+           2 | rate_limit = 5
+             |              ^
+        3:12: pipelines.x.bulkhead must be a number of calls, a table like { max_concurrency = 8 }, or the name of one of bulkheads, not true
+           3 | bulkhead = true
+             |            ^^^^
+        5:12: pipelines.y.bulkhead must be a whole number, 1 or more, not 0
+           5 | bulkhead = 0
+             |            ^
+        6:14: pipelines.y.rate_limit: there is no rate limit "acount"; there are "account"
+           6 | rate_limit = 'acount'
+             |              ^^^^^^^^ is "account" meant?
+        7:1: rate_limits.account: a RateLimit needs requests=, tokens= or both: how much is allowed?
+           7 | [rate_limits.account]
+             | ^^^^^^^^^^^^^^^^^^^^^
         """,
     ),
     "what follows from a mistake, not": (

@@ -47,6 +47,8 @@ def tables() -> dict[str, str]:
         "retry": drawn(head, rows(_tables.RETRY)),
         "chaos": drawn(head, rows(_tables.CHAOS)),
         "circuits": drawn(head, rows(_tables.CIRCUIT)),
+        "rate_limits": drawn(head, rows(_tables.RATE_LIMIT)),
+        "bulkheads": drawn(head, rows(_tables.BULKHEAD)),
         "monitors": drawn(head, rows(_tables.MONITOR)),
         "rules": drawn(head, rows(_tables.RULE)),
     }
@@ -81,6 +83,8 @@ def test_the_page_s_example_is_loaded_and_warns_of_nothing(tmp_path, monkeypatch
         "models": ["fast", "cheap", "elsewhere", "vectors"],
         "pipelines": ["tools", "search"],
         "circuits": ["elsewhere"],
+        "rate_limits": ["account"],
+        "bulkheads": ["tools"],
         "monitors": ["main"],
         "sinks": ["ops", "log"],
     }

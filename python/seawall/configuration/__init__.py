@@ -1,4 +1,4 @@
-"""One TOML file that describes models, pipelines, circuits, monitors and sinks: `seawall.load("seawall.toml")`."""
+"""One TOML file that describes models, pipelines, circuits, limits, monitors and sinks: `seawall.load("seawall.toml")`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seawall.configuration._document import Problem, Report, read
 from seawall.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from seawall import CircuitBreaker, Monitor, Pipeline
+    from seawall import Bulkhead, CircuitBreaker, Monitor, Pipeline, RateLimit
     from seawall._model import Hidden
     from seawall.configuration._build import ConfigurationWarning
     from seawall.sinks import Sink
@@ -70,6 +70,8 @@ class Config:
         models: `seawall.llm.Chat` and `Embeddings`, with their retries, breakers and alternatives.
         pipelines: `seawall.Pipeline`, which decorate functions.
         circuits: `seawall.CircuitBreaker`.
+        rate_limits: `seawall.RateLimit`.
+        bulkheads: `seawall.Bulkhead`.
         monitors: `seawall.Monitor`.
         sinks: functions of an alert, of `seawall.sinks`.
         sections: all of these, by name.
@@ -78,6 +80,8 @@ class Config:
     models: Mapping[str, Any]
     pipelines: Mapping[str, Pipeline]
     circuits: Mapping[str, CircuitBreaker]
+    rate_limits: Mapping[str, RateLimit]
+    bulkheads: Mapping[str, Bulkhead]
     monitors: Mapping[str, Monitor]
     sinks: Mapping[str, Sink]
 

@@ -97,6 +97,24 @@ def circuit_of(given: Any, b: Builder, name: str | None = None) -> Any:
     return b.made(seawall.CircuitBreaker, {**base, **given.arguments}, given.nodes, given.node, given.broken)
 
 
+def _rate_limit(node: Node, b: Builder) -> Any:
+    if isinstance(node.value, str):
+        return b.refer("rate_limits", "rate limit", node)
+    if isinstance(node.value, dict):
+        return b.thing(b.tables.RATE_LIMIT, node)
+    return must(node, b, "a table like { requests = 500, per = 60 }, or the name of one of rate_limits")
+
+
+def _bulkhead(node: Node, b: Builder) -> Any:
+    if isinstance(node.value, str):
+        return b.refer("bulkheads", "bulkhead", node)
+    if isinstance(node.value, dict):
+        return b.thing(b.tables.BULKHEAD, node)
+    if isinstance(node.value, int) and not isinstance(node.value, bool):
+        return b.made(seawall.Bulkhead, {"max_concurrency": node.value}, {"max_concurrency": node}, node)
+    return must(node, b, "a number of calls, a table like { max_concurrency = 8 }, or the name of one of bulkheads")
+
+
 def _monitor(node: Node, b: Builder) -> Any:
     if isinstance(node.value, (bool, str)):
         return node.value if isinstance(node.value, bool) else b.refer("monitors", "monitor", node)
@@ -153,7 +171,7 @@ def _alternative(node: Node, b: Builder) -> Any:
     return b.made(seawall.Prompt, {"change": inner.value}, {"change": inner}, inner)
 
 
-_POLICIES = ("retry", "circuit", "timeout", "fallback", "chaos", "pipeline")
+_POLICIES = ("retry", "circuit", "rate_limit", "bulkhead", "timeout", "fallback", "chaos", "pipeline")
 _POLICY_TAKES = 'one policy in braces, such as { retry = 3 }, { circuit = true } or { timeout = "10s" }'
 
 
@@ -182,8 +200,8 @@ def _policy(node: Node, b: Builder) -> Any:
         return retry_of(_retry(inner, b), b)
     if word == "circuit":
         return circuit_of(_circuit(inner, b), b)
-    if word == "chaos":
-        return _chaos(inner, b)
+    if word in ("rate_limit", "bulkhead", "chaos"):
+        return {"rate_limit": _rate_limit, "bulkhead": _bulkhead, "chaos": _chaos}[word](inner, b)
     if word == "pipeline":
         return b.refer("pipelines", "pipeline", inner)
     if word == "timeout":
@@ -239,6 +257,8 @@ def _sink(node: Node, b: Builder) -> tuple[Any, Any, Node]:
 
 RETRY = Kind("attempts, a [table](#retry), or `false` for none", _retry, merges=True)
 CIRCUIT = Kind("`true`, `false`, a [table](#circuits), or the name of a circuit", _circuit, merges=True)
+RATE_LIMIT = Kind("a [table](#rate-limits), or the name of a rate limit", _rate_limit)
+BULKHEAD = Kind("a number of calls, a [table](#bulkheads), or the name of a bulkhead", _bulkhead)
 MONITOR = Kind("`true`, `false`, or the name of a monitor", _monitor)
 CHAOS = Kind("a [table](#chaos)", _chaos)
 FALLBACK = Kind("a list of [alternatives](#alternatives), or `false` for none", _fallback)

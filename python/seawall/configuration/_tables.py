@@ -109,6 +109,31 @@ CIRCUIT = Table(
     ),
 )
 
+RATE_LIMIT = Table(
+    seawall.RateLimit,
+    (
+        Option("requests", NUMBER, "any number", "so many in each `per`; this, `tokens` or both"),
+        Option("tokens", NUMBER, "any number", "so many in each `per`, estimated first and settled by what was used"),
+        Option("per", SECONDS, "60", "the span"),
+        Option("burst", NUMBER, "a fiftieth of the limit", "what may go at once after a pause"),
+        Option("max_queue", WHOLE, "1000", "calls that wait; more are turned away"),
+        Option("max_wait", SECONDS, "as the call's limits allow", "the longest wait"),
+        Option("settle", FLAG, "by what was used", "`false`: the estimate holds, for servers that go by what was asked for"),
+        Option("name", TEXT, "the table's", "in errors and logs"),
+        code("estimate", "it is a function"),
+    ),
+)
+
+BULKHEAD = Table(
+    seawall.Bulkhead,
+    (
+        Option("max_concurrency", WHOLE, "", "calls under way at a time", is_needed=True, stand_in=1),
+        Option("max_queue", WHOLE, "0", "calls that wait; more are turned away"),
+        Option("max_wait", SECONDS, "as the call's limits allow", "the longest wait"),
+        Option("name", TEXT, "the table's", "in errors and logs"),
+    ),
+)
+
 CHAOS = Table(
     seawall.Chaos,
     (
@@ -137,6 +162,8 @@ _MODEL = (
     Option("max_retries", WHOLE, "2", "attempts after the first; `retry` says more"),
     Option("retry", compound.RETRY, "of 3 attempts", "its retries"),
     Option("circuit", compound.CIRCUIT, "`false`", "its breaker"),
+    Option("rate_limit", compound.RATE_LIMIT, "none", "what each attempt waits for"),
+    Option("bulkhead", compound.BULKHEAD, "none", "how many attempts are under way at a time"),
     Option("fallbacks", names("models", "model"), "none", "models that stand in, in order"),
     Option("monitor", named("monitors", "monitor"), "none", "what counts its calls"),
     Option("params", PARAMETERS, "none", "parameters of every request: `temperature`, `max_completion_tokens`, …"),
@@ -173,6 +200,8 @@ PIPELINE = Table(
         Option("attempt_timeout", SECONDS_OR_FALSE, "the preset's", "for one attempt"),
         Option("deadline", SECONDS_OR_FALSE, "none", "for everything, fallbacks included"),
         Option("circuit", compound.CIRCUIT, "the preset's", "its breaker"),
+        Option("rate_limit", compound.RATE_LIMIT, "none", "what each attempt waits for"),
+        Option("bulkhead", compound.BULKHEAD, "none", "how many attempts are under way at a time"),
         Option("monitor", compound.MONITOR, "the preset's", "what counts its calls"),
         Option("chaos", compound.CHAOS, "none", "faults on purpose, for tests"),
         Option(
