@@ -203,7 +203,7 @@ SAID = {
         3:12: pipelines.x.bulkhead must be a number of calls, a table like { max_concurrency = 8 }, or the name of one of bulkheads, not true
            3 | bulkhead = true
              |            ^^^^
-        5:12: pipelines.y.bulkhead must be a whole number, 1 or more, not 0
+        5:12: pipelines.y.bulkhead must be a whole number from 1 on, not 0
            5 | bulkhead = 0
              |            ^
         6:14: pipelines.y.rate_limit: there is no rate limit "acount"; there are "account"

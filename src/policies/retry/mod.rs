@@ -214,7 +214,10 @@ impl Passage {
                     self.refused(cx);
                     self.give_up(last, reason::CIRCUIT, cx)
                 }
-                (Refusal::RateLimited | Refusal::BulkheadFull, _) if rejection.retry_after().is_some() => {
+                // As a server's: one that is too long, or that nobody knows, is not waited for.
+                (Refusal::RateLimited | Refusal::BulkheadFull, _)
+                    if rejection.retry_after().is_some_and(|after| after <= self.config.max_retry_after) =>
+                {
                     self.refused(cx);
                     self.wait(outcome, rejection.retry_after().unwrap_or_default(), cx)
                 }

@@ -582,6 +582,11 @@ fn retry_waits_for_a_limit_where_its_deadline_allows() {
     let mut hasty = Caller::new(&plan(vec![Arc::new(retry(Some(s(0.5)))), full()]), at(0.0));
     hasty.go(at(0.0));
     assert!(matches!(hasty.end, Some(Outcome::Rejected(r)) if r.retry_after() == Some(s(1.0))), "{:?}", hasty.end);
+    // As a server's word: what is farther away than anybody would wait for is said at once.
+    let unwilling = Retry { max_retry_after: s(0.9), ..retry(None) };
+    let mut told = Caller::new(&plan(vec![Arc::new(unwilling), full()]), at(0.0));
+    told.go(at(0.0));
+    assert!(matches!(told.end, Some(Outcome::Rejected(r)) if r.retry_after() == Some(s(1.0))), "{:?}", told.end);
     // With room to wait, a time limit is what decides: nobody waits in vain.
     let (limit, policy) = limited(by_the_second(1.0, false), false);
     assert!(limit.try_go(0, at(0.0)).is_some());
