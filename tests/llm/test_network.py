@@ -183,7 +183,8 @@ def modern(tls: Files) -> Iterator[Modern]:
         async def end() -> None:
             await loop.run_in_executor(None, over.wait)
 
-        await serve(app, config, shutdown_trigger=end)
+        with suppress(ssl.SSLError):  # asyncio's: what a client still says while the server says goodbye
+            await serve(app, config, shutdown_trigger=end)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
     thread.start()
