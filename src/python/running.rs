@@ -4,10 +4,10 @@
 //! It awaits the guarded coroutine itself, so the task, its context variables and tracebacks are the caller's. A time
 //! limit ends the await by cancelling what the task waits for, not the task: an outer cancellation stays visible.
 
+use super::bell::Bell;
 use super::coroutine::Coroutine;
 use super::errors::ours;
 use super::event_loop::{self, Scope, Timer};
-use super::bell::Bell;
 use super::flight::{Flight, Way};
 use super::hooks;
 use super::sdk_stream::{self, Desk};

@@ -8,9 +8,8 @@ const OF_A_MINUTE: f64 = 90.0;
 /// What answers say of requests and of tokens: OpenAI's headers, which most others send too, and Anthropic's.
 pub fn said(header: impl Fn(&str) -> Option<String>) -> (Said, Said) {
     let about = |kind: &str| {
-        let value = |part: &str| {
-            header(&format!("x-ratelimit-{part}-{kind}")).or_else(|| header(&format!("anthropic-ratelimit-{kind}-{part}")))
-        };
+        let value =
+            |part: &str| header(&format!("x-ratelimit-{part}-{kind}")).or_else(|| header(&format!("anthropic-ratelimit-{kind}-{part}")));
         let number = |part: &str| value(part)?.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
         let is_long = value("reset").and_then(|reset| go_duration(reset.trim())).is_some_and(|seconds| seconds > OF_A_MINUTE);
         Said { limit: number("limit").filter(|_| !is_long), remaining: number("remaining") }

@@ -275,7 +275,9 @@ impl RateLimit {
                 if bare::row(error)?.is_some() {
                     return Ok(Verdict::Ignore);
                 }
-                if let Some(headers) = ours(py, &HEADERS, "seawall._limits", "headers")?.call1((*error,))?.extract::<Option<Bound<'_, PyDict>>>()? {
+                if let Some(headers) =
+                    ours(py, &HEADERS, "seawall._limits", "headers")?.call1((*error,))?.extract::<Option<Bound<'_, PyDict>>>()?
+                {
                     let (requests, tokens) = core::said(|name| headers.get_item(name).ok().flatten()?.extract().ok());
                     self.core.learn(requests, tokens, clock::now());
                 }
