@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from seawall import _guarded, _seawall, errors
-from seawall._seawall import CircuitBreaker, Monitor, Retry
+from seawall._seawall import Cache, CircuitBreaker, Monitor, Retry
 from seawall._word import shown, whole_number
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ OnInterrupt = Literal["error", "restart", "continue"]
 # Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
 _ELSEWHERE = {
     **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query")),
-    **dict.fromkeys(("circuit", "monitor")),
+    **dict.fromkeys(("circuit", "monitor", "cache")),
     **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout", "on_interrupt")),
     **dict.fromkeys(("ca_bundle", "client_cert", "proxy")),
     "verify": "ca_bundle",
@@ -175,6 +175,8 @@ class Model:
     model = "?"
     # What counts its calls, those that its alternatives answer included.
     monitor: Monitor | None = None
+    # What gives its answers again.
+    cache: Cache | None = None
     _others: tuple[Model, ...] = ()
 
     def __init__(
@@ -194,6 +196,7 @@ class Model:
         default_query: Mapping[str, str] | None = None,
         circuit: CircuitBreaker | None = None,
         monitor: Monitor | None = None,
+        cache: Cache | None = None,
         max_response_bytes: int = 64 * 1024 * 1024,
         ca_bundle: str | os.PathLike[str] | None = None,
         client_cert: Any = None,
@@ -216,6 +219,8 @@ class Model:
             raise errors.ConfigurationError(f"circuit must be a seawall.CircuitBreaker or None, not {circuit!r}")
         if monitor is not None and not isinstance(monitor, Monitor):
             raise errors.ConfigurationTypeError(f"monitor must be a seawall.Monitor or None, not {shown(monitor)}")
+        if cache is not None and not isinstance(cache, Cache):
+            raise errors.ConfigurationTypeError(f"cache must be a seawall.Cache or None, not {shown(cache)}")
         streams = {"first_token_timeout": first_token_timeout, "idle_timeout": idle_timeout, "on_interrupt": on_interrupt}
         for name, said in streams.items():
             if said is not None and not self._streams:
@@ -238,6 +243,7 @@ class Model:
         self._handled: Any = None
         self._on_interrupt = on_interrupt
         self.monitor = monitor
+        self.cache = cache
         # It holds the key, and shows it nowhere.
         self._bare = _seawall.Leg(
             model,
@@ -308,6 +314,7 @@ class Model:
             function=self._function(),
             on_interrupt=self._on_interrupt,
             monitor=self.monitor,
+            cache=self.cache,
         )
 
     @classmethod

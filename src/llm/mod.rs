@@ -18,6 +18,7 @@ pub mod error;
 #[cfg(unix)]
 mod fork;
 pub mod interrupt;
+pub mod kept;
 pub mod keys;
 pub mod models;
 pub mod network;

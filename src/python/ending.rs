@@ -130,6 +130,7 @@ impl Flight {
             Callee::Function(function) => short_repr(function.bind(py)),
             Callee::Runnable(runnable) => runnable.bind(py).get_type().name().map_or_else(|_| "?".into(), |name| name.to_string()),
             Callee::Value(_) => "a value".to_owned(),
+            Callee::Found => "the cache".to_owned(),
         };
         self.compiled.callees.iter().map(name).collect()
     }

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import retry_policy
-from seawall._seawall import CircuitBreaker, Monitor
+from seawall._seawall import Cache, CircuitBreaker, Monitor
 from seawall.errors import ConfigurationError
 from seawall.langchain._arguments import accepted
 from seawall.langchain._native import OnNative
@@ -57,6 +57,7 @@ class OpenAIEmbeddings(OnNative, BaseEmbeddings):
     max_response_bytes: SkipValidation[int] = 64 * 1024 * 1024
     circuit: CircuitBreaker | None = Field(default=None, exclude=True)
     monitor: Monitor | None = Field(default=None, exclude=True)
+    cache: Cache | None = Field(default=None, exclude=True)
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     def __init__(self, **arguments: Any) -> None:

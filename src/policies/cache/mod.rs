@@ -12,6 +12,7 @@ use crate::engine::{Cx, Flow, Input, Instant, Layer, Outcome, Policy, Refusal, R
 use crate::events;
 use std::any::Any;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -68,13 +69,15 @@ pub struct Request {
     pub asked: Key,
     alone: bool,
     who: u64,
+    /// Of those that wait it leads this flight; 0: none.
+    leads: AtomicU64,
     hand: Mutex<Hand>,
 }
 
 impl Request {
     /// A call that asks for that.
     pub fn new(key: Key, asked: Key) -> Request {
-        Request { key, asked, alone: false, who: 0, hand: Mutex::new(Hand::Empty) }
+        Request { key, asked, alone: false, who: 0, leads: AtomicU64::new(0), hand: Mutex::new(Hand::Empty) }
     }
 
     /// The same that neither waits for an equal call nor lets one wait: one whose answer comes piece by piece may stand still
@@ -177,6 +180,9 @@ impl Passage {
     }
 
     fn ask(&mut self, lead: Lead, stale: Option<(Value, Instant)>, cx: &mut Cx<'_>) -> Flow {
+        if let Some(request) = &self.request {
+            request.leads.store(lead.number(), Ordering::Relaxed);
+        }
         (self.at, self.stale) = (At::Asking(lead), stale);
         cx.emit(events::CACHE_MISS, 0, Duration::ZERO, None, "");
         Flow::Inward(CALL)

@@ -4,6 +4,7 @@ use super::store::{ByKey, Store};
 use super::{Config, Key, Offer, Request, Value};
 use crate::engine::{Instant, Signal};
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The right to ask: for all that wait, where it says a number.
@@ -15,6 +16,12 @@ pub struct Lead {
     number: u64,
     /// What was forgotten since is not to come back.
     era: u64,
+}
+
+impl Lead {
+    pub(super) fn number(self) -> u64 {
+        self.number
+    }
 }
 
 /// A place among those that wait for an equal call.
@@ -280,6 +287,15 @@ impl Cache {
     /// The call that asked came to nothing: another asks for those that wait.
     pub fn give_up(&self, lead: Lead) {
         self.locked(|state, after| state.pass_on(lead, after));
+    }
+
+    /// The driver's: what that call has given has still to be run, by somebody who may never do it. Nobody waits for that.
+    pub fn release(&self, request: &Request) {
+        let number = request.leads.swap(0, Ordering::Relaxed);
+        if number != 0 {
+            let lead = Lead { key: request.key, asked: request.asked, number, era: 0 };
+            self.locked(|state, after| state.pass_on(lead, after));
+        }
     }
 
     /// It asks for itself alone from here on.

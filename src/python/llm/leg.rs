@@ -11,6 +11,7 @@ use crate::llm::network::Network;
 use crate::llm::route::{Leg as Core, Patience};
 use crate::llm::rule::{Kinds, Rule};
 use crate::llm::secret::ApiKey;
+use crate::policies::cache::Cached;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
 use crate::python::errors::{class, configuration, ours};
@@ -203,6 +204,13 @@ impl Builder {
     pub fn layer(&mut self, policy: Arc<dyn Policy>, inner: Vec<StageId>, rule: Rule, stage: Option<Stage>, name: String) -> StageId {
         let id = self.plan.layer(policy, inner);
         self.push(id, rule, stage.unwrap_or_default(), name)
+    }
+
+    /// A cache around what is inside.
+    pub fn cache(&mut self, cache: Cached, inner: StageId, found: Target, name: String) -> StageId {
+        let ready = self.plan.ready(found);
+        self.push(ready, Rule::None, Stage::default(), name.clone());
+        self.layer(Arc::new(cache), vec![inner, ready], Rule::None, None, name)
     }
 
     /// A leg with its policies: Retry, CircuitBreaker, Timeout, the call.

@@ -1,5 +1,6 @@
 //! The native client's Python side.
 
+mod asked;
 mod batch;
 pub mod bridge;
 mod extras;
@@ -15,6 +16,8 @@ mod route;
 mod story;
 mod stream;
 mod webhook;
+
+pub use asked::asked;
 
 use pyo3::prelude::*;
 

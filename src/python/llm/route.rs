@@ -18,6 +18,7 @@ use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
 use crate::llm::error::{ApiError, ErrorKind, Raised};
 use crate::llm::interrupt::{OnInterrupt, WORDS};
+use crate::llm::kept::Keeping;
 use crate::llm::models::ModelsReply;
 use crate::llm::order::{Extras, Order, Task};
 use crate::llm::route::{Answer, Attempt, Failure, Flight, Leg as LegCore, Route as Core};
@@ -29,6 +30,7 @@ use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
 use crate::python::judge::Listed;
 use crate::python::monitor::Monitor;
+use crate::python::policies::cache::Cache;
 use crate::python::policies::circuit_breaker::short_repr;
 use crate::python::trace::{self, Traced};
 use crate::python::{remaining, story};
@@ -55,6 +57,8 @@ pub struct Finished {
     others: Vec<Failure>,
     attempts: Vec<Attempt>,
     notes: Vec<Note>,
+    /// Which alternative gave the answer that a cache had.
+    found: Option<Target>,
     begun: Instant,
     took: Duration,
     exhausted: Option<(u32, Duration, &'static str)>,
@@ -84,6 +88,7 @@ impl Finished {
             others,
             attempts: std::mem::take(&mut flight.attempts),
             notes,
+            found: flight.found,
             begun: flight.begun,
             took: clock::now().since(flight.begun),
             exhausted: flight.exhausted,
@@ -99,6 +104,7 @@ impl Finished {
             others: Vec::new(),
             attempts: Vec::new(),
             notes: Vec::new(),
+            found: None,
             begun,
             took: clock::now().since(begun),
             exhausted: None,
@@ -145,13 +151,13 @@ impl Shared {
         Ok(error)
     }
 
-    fn reply(&self, py: Python<'_>, finished: &mut Finished, reply: ChatReply) -> PyResult<Py<PyAny>> {
+    fn reply(&self, py: Python<'_>, finished: &mut Finished, reply: Arc<ChatReply>) -> PyResult<Py<PyAny>> {
         let story = self.story(finished);
         let asked_model = self.core.legs.get(story.alternative as usize).map_or_else(|| "".into(), |l| l.model.clone());
         Ok(Py::new(py, Reply { reply, story, asked_model })?.into_any())
     }
 
-    fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: EmbeddingsReply) -> PyResult<Py<PyAny>> {
+    fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: &EmbeddingsReply) -> PyResult<Py<PyAny>> {
         static EMBEDDED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let attempts = raise::attempts(py, &finished.attempts, &self.core.legs, finished.begun)?;
         let vectors = PyList::empty(py);
@@ -160,7 +166,16 @@ impl Shared {
         }
         let tokens = reply.usage.as_ref().map_or(0, |u| u.prompt_tokens);
         let steps = story::steps(py, &finished.notes)?;
-        let fields = (vectors, reply.model, tokens, attempts, finished.took.as_secs_f64(), reply.request_id, steps);
+        let fields = (
+            vectors,
+            reply.model.as_deref(),
+            tokens,
+            attempts,
+            finished.took.as_secs_f64(),
+            reply.request_id.as_deref(),
+            steps,
+            finished.found.is_some(),
+        );
         Ok(ours(py, &EMBEDDED, "seawall.llm", "EmbeddingsReply")?.call1(fields)?.unbind())
     }
 
@@ -176,8 +191,8 @@ impl Shared {
     pub fn convert(&self, py: Python<'_>, mut finished: Finished) -> PyResult<Py<PyAny>> {
         let unsaid = || Err(Failure::Api(ApiError::new(ErrorKind::Api, "the stream has ended")));
         match std::mem::replace(&mut finished.result, unsaid()) {
-            Ok(Answer::Chat(reply)) => self.reply(py, &mut finished, *reply),
-            Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, reply),
+            Ok(Answer::Chat(reply)) => self.reply(py, &mut finished, reply),
+            Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, &reply),
             Ok(Answer::Models(reply)) => self.models(py, &reply),
             Ok(Answer::Stream(..) | Answer::Streamed) => Ok(py.None()),
             Err(failure) => Err(self.raised(py, &finished, &failure)?),
@@ -212,7 +227,7 @@ impl Shared {
     /// The story of a finished call.
     pub fn story(&self, finished: &mut Finished) -> Story {
         let (attempts, notes) = (std::mem::take(&mut finished.attempts), std::mem::take(&mut finished.notes));
-        Story::new(attempts, notes, finished.begun, finished.took, self.core.legs.clone())
+        Story::new(attempts, finished.found, notes, finished.begun, finished.took, self.core.legs.clone())
     }
 
     /// The exception of a failed stream.
@@ -228,7 +243,10 @@ impl Shared {
 pub async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Instant) -> Finished {
     let begun = clock::now();
     let carried = async move {
-        let mut drive = Drive::new(core.execution(deadline), Flight::new(core, order, client));
+        let mut execution = core.execution(deadline);
+        let mut flight = Flight::new(core, order, client);
+        flight.asks_cache(&mut execution);
+        let mut drive = Drive::new(execution, flight);
         loop {
             if let Turn::Done(outcome) = drive.advance().await? {
                 return Ok(Finished::of(&mut drive, &outcome));
@@ -311,7 +329,9 @@ impl Route {
         let (content, params) = (json::text(content, place)?, json::params(params)?);
         let source = self.shared.core.sources.first().copied().unwrap_or_default();
         let trace = if trace::is_on() { Traced::of_a_model(py, task.operation(), source) } else { None };
-        Ok(Arc::new(Order { task, content, inputs, params, extras, on_interrupt, trace }))
+        let mut order = Order { task, content, inputs, params, extras, on_interrupt, key: None, trace };
+        order.key = self.shared.core.keeping.as_ref().and_then(|keeping| keeping.key(&order, &self.shared.core.legs[0]));
+        Ok(Arc::new(order))
     }
 }
 
@@ -323,13 +343,26 @@ fn task(name: &str) -> Task {
     }
 }
 
+impl Route {
+    /// The end of a call whose answer is in the cache: it is carried out here and now, by the same steps as any.
+    fn at_once(&self, order: &Arc<Order>, (runtime, client): (&Handle, &Client), deadline: Instant) -> Option<Finished> {
+        let (keeping, (key, _)) = (self.shared.core.keeping.as_ref()?, order.key?);
+        if !keeping.cache.has(&key, clock::now()) {
+            return None;
+        }
+        let _runtime = runtime.enter();
+        // Gone meanwhile, it is given up again before anything is sent.
+        run(self.shared.core.clone(), order.clone(), client.clone(), deadline).now_or_never()
+    }
+}
+
 #[pymethods]
 impl Route {
     /// `legs` in the order in which they are tried; `handled` are the exception classes for which alternatives stand in;
     /// `table` is where exception classes are looked up; `function` is what retry states and logs name. `on_interrupt` is for
     /// streams that say nothing else.
     #[new]
-    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None, monitor=None))]
+    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None, monitor=None, cache=None))]
     #[allow(clippy::too_many_arguments)] // one per argument
     fn new(
         py: Python<'_>,
@@ -340,6 +373,7 @@ impl Route {
         function: Option<Py<PyAny>>,
         on_interrupt: Option<Bound<'_, PyAny>>,
         monitor: Option<Py<Monitor>>,
+        cache: Option<Py<Cache>>,
     ) -> PyResult<Route> {
         let Some(first) = legs.first() else { return Err(configuration(py, "a route needs a model")) };
         if legs.len() > MOST {
@@ -369,6 +403,13 @@ impl Route {
                 first.get().name(),
             );
         }
+        let keeping = cache.map(|cache| {
+            let (cache, target) = (cache.get(), Target(legs.len() as u16));
+            let name = cache.name.clone().unwrap_or_else(|| first.get().name());
+            let stage = builder.cache(cache.policy(), root, target, name);
+            root = stage;
+            Keeping::new(cache.core.clone(), stage, target, &first.get().core)
+        });
         if let Some(deadline) = deadline {
             root = builder.layer(
                 Arc::new(Timeout { limit: Duration::from_secs_f64(deadline) }),
@@ -385,7 +426,7 @@ impl Route {
         let pipeline = first.get().name();
         let legs: Arc<[Arc<LegCore>]> = legs.iter().map(|l| l.get().core.clone()).collect();
         let sources = legs.iter().map(|leg| Source::of(&pipeline, &leg.model, &leg.endpoint.place())).collect();
-        let core = Arc::new(Core { plan, legs, rules, names, sources, is_counted, foreign: Some(foreign.clone()), announces });
+        let core = Arc::new(Core { plan, legs, rules, names, sources, is_counted, foreign: Some(foreign.clone()), announces, keeping });
         let on_interrupt = on_interrupt.map_or(Ok(OnInterrupt::Error), |word| self::on_interrupt(py, &word))?;
         Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign, on_interrupt })
     }
@@ -410,6 +451,9 @@ impl Route {
         let order = self.order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
         let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
+        if let Some(finished) = self.at_once(&order, (&runtime, &client), deadline) {
+            return self.shared.convert(py, finished);
+        }
         let slot: Arc<Mutex<Option<Finished>>> = Arc::new(Mutex::new(None));
         let mut abort = None;
         let finished = bridge::wait(

@@ -186,7 +186,9 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
     if pipe.lock().watched != Watched::No {
         flight = flight.watched_by(pipe.clone());
     }
-    let mut drive = Drive::new(shared.core.execution(deadline), flight);
+    let mut execution = shared.core.execution(deadline);
+    flight.asks_cache(&mut execution);
+    let mut drive = Drive::new(execution, flight);
     let mut turn = drive.advance().await?;
     while let Turn::Delivered(ticket) = turn {
         let call = drive.host.last_call();
@@ -232,6 +234,7 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
             // Whoever reads has what there is, however long the next attempt takes.
             pipe.tell();
         }
+        drive.host.recorded = stream.take_recording().map(Arc::from);
         if let Some(end) = end {
             let outcome = drive.host.keep_end(call, end);
             drive.stream_ended(call, outcome);
@@ -385,6 +388,12 @@ impl Stream {
     #[getter]
     fn alternative(&self) -> Option<u16> {
         self.story.get().map(|story| story.alternative)
+    }
+
+    /// Whether it came from a cache, once the stream is over.
+    #[getter]
+    fn cached(&self) -> Option<bool> {
+        self.story.get().map(|story| story.cached)
     }
 
     /// Seconds from the first piece asked for to the end, once the stream is over.
