@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ _BY_REDUCTION = {
     "zoneinfo": ("ZoneInfo",),
     "builtins": ("complex", "range", "slice", "bytearray"),
 }
+# What a value of a class derived from these holds of them.
+_BASES: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes, int: int, float: float, tuple: tuple, list: list}
 # So many parts of an answer are looked at for its size; the rest is taken to be like them.
 _MOST = 2_000
 
@@ -59,12 +61,12 @@ def plain(value: Any) -> tuple[Any, ...] | None:
         return name, value.model_dump()
     if kind.__name__ in _BY_REDUCTION.get(kind.__module__, ()):
         return name, repr(value)
-    for base, make in ((str, str.__str__), (bytes, bytes), (int, int), (float, float), (tuple, tuple), (list, list)):
+    for base, make in _BASES.items():
         if isinstance(value, base):
-            return name, make(value)  # type: ignore[operator]
+            return name, make(value)
     if isinstance(value, Mapping):
         return name, dict(value)
-    if kind.__hash__ is object.__hash__ and kind.__eq__ is object.__eq__ or isinstance(value, type):
+    if (kind.__hash__ is object.__hash__ and kind.__eq__ is object.__eq__) or isinstance(value, type):
         return None
     if hasattr(value, "__func__") and hasattr(value, "__self__"):
         return name, value.__func__, value.__self__
@@ -96,7 +98,7 @@ def size(value: Any, items: tuple[Any, ...] | None = None) -> int:
     return total if not ahead else total * (looked + len(ahead)) // looked
 
 
-def replayed(items: tuple[Any, ...], returned: Any) -> Iterator[Any]:
+def replayed(items: tuple[Any, ...], returned: Any) -> Generator[Any, None, Any]:
     """The items of a generator once more, and what it returned."""
     yield from items
     return returned

@@ -5,7 +5,6 @@ use super::route::Leg;
 use crate::policies::cache::Key;
 use crate::telemetry::Trace;
 use reqwest::header::HeaderMap;
-use ring::digest::{SHA256, digest};
 use std::sync::Arc;
 
 /// What a route asks for.
@@ -38,8 +37,8 @@ pub struct Order {
     pub extras: Extras,
     /// What follows when its stream breaks off.
     pub on_interrupt: OnInterrupt,
-    /// What it asks of a cache, where there is one: what its answer is kept under, and what was asked.
-    pub key: Option<(Key, Key)>,
+    /// What its answer is kept under, where there is a cache.
+    pub key: Option<Key>,
     /// Whoever follows it.
     pub trace: Option<Arc<dyn Trace>>,
 }
@@ -66,13 +65,6 @@ impl Order {
     pub(super) fn obstacle(&self, legs: &[Arc<Leg>]) -> Option<&'static str> {
         legs.iter().flat_map(|leg| self.params_at(leg)).find_map(|(name, value)| forbids_continuing(name, value))
     }
-}
-
-/// The digest of messages or inputs alone, whoever is asked and how.
-pub fn asked(content: &[u8]) -> Key {
-    let mut key = Key([0; 32]);
-    key.0.copy_from_slice(digest(&SHA256, content).as_ref());
-    key
 }
 
 /// What a call sends beside its body.

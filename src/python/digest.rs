@@ -2,12 +2,11 @@
 //! types have different ones: `1`, `1.0` and `True` are not the same question.
 
 use super::errors::ours;
-use crate::policies::cache::Key;
+use crate::policies::cache::{Digest, Key};
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
-use ring::digest::{SHA256, digest};
 
 /// Deeper nesting is a mistake, most likely a cycle.
 const DEEPEST: usize = 200;
@@ -111,9 +110,7 @@ impl Written {
 
     /// The digest of what was written from there on.
     pub fn digest(&self, from: usize) -> Key {
-        let mut key = Key([0; 32]);
-        key.0.copy_from_slice(digest(&SHA256, &self.bytes[from..]).as_ref());
-        key
+        Digest::of(&self.bytes[from..])
     }
 
     /// How much was written.

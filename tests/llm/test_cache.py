@@ -40,6 +40,18 @@ def test_an_answer_is_given_again_and_says_so(sim: Simulator, chat: Callable[...
     assert requests(sim) == 2
 
 
+def test_whoever_listens_is_told_the_same_as_nobody(sim: Simulator, chat: Callable[..., Chat]) -> None:
+    def story(model: Chat) -> list[Any]:
+        replies = [model.invoke("why?"), model.invoke("why?"), model.invoke("why?", seed=1)]
+        return [
+            (len(r.attempts), r.cached, r.alternative, r.asked_model, [(s.event, s.policy) for s in r.story]) for r in replies
+        ]
+
+    caches = Cache(name="answers"), Cache(name="answers")
+    assert story(chat(cache=caches[0])) == story(chat(cache=caches[1], monitor=Monitor()))
+    assert caches[0].stats[:5] == caches[1].stats[:5] == (1, 2, 0, 0, 2)
+
+
 def test_all_that_changes_the_answer_counts_and_nothing_else(sim: Simulator, chat: Callable[..., Chat]) -> None:
     cache = Cache()
     model = chat(cache=cache, temperature=0.5, seed=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 import gc
 import os
@@ -74,12 +74,12 @@ class Odd:
         return 1
 
 
-DAY = datetime.date(2026, 1, 2)
+DAY = dt.date(2026, 1, 2)
 SAME = [
     (({"b": 1, "a": [2]},), ({"a": [2], "b": 1},)),
     (({1, 2, 3},), ({3, 2, 1},)),
     ((Prompt("x", ["y"]),), (Prompt("x", ["y"]),)),
-    ((Colour.RED, DAY), (Colour.RED, datetime.date(2026, 1, 2))),
+    ((Colour.RED, DAY), (Colour.RED, dt.date(2026, 1, 2))),
     (("half \ud800",), ("half \ud800",)),
     ((10**30, 0.5, b"x", None), (10**30, 0.5, b"x", None)),
 ]
@@ -88,7 +88,7 @@ DIFFERENT += [
     (Prompt("x", []),),
     (Prompt("y", []),),
     (DAY,),
-    (datetime.datetime(2026, 1, 2),),
+    (dt.datetime(2026, 1, 2),),
     ("ab", "c"),
     ("a", "bc"),
     ([], []),

@@ -3,9 +3,11 @@
 //! What a call asks for is a [`Request`], which its driver brings: the key, and the place where answers change hands. Values
 //! are the driver's; here they are counted and passed on, and nobody looks at them.
 
+mod digest;
 mod shared;
 mod store;
 
+pub use digest::Digest;
 pub use shared::{Arrival, Cache, Counts, Lead, Place, Turn};
 
 use crate::engine::{Cx, Flow, Input, Instant, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
@@ -21,12 +23,11 @@ pub type Value = Arc<dyn Any + Send + Sync>;
 
 /// What a call asks for, as a digest of all that its answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key(pub [u8; 32]);
+pub struct Key(pub u128);
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+        state.write_u64(self.0 as u64);
     }
 }
 

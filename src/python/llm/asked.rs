@@ -1,8 +1,7 @@
 //! What a model was asked, for whoever wants its answers forgotten.
 
 use super::json;
-use crate::llm::order::asked as digest;
-use crate::policies::cache::Key;
+use crate::policies::cache::{Digest, Key};
 use crate::python::errors::{ours, unless_interrupted};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -14,7 +13,7 @@ pub fn asked(py: Python<'_>, input: &Bound<'_, PyAny>) -> PyResult<Vec<Key>> {
     let mut asked = Vec::new();
     for content in [unless_interrupted(py, messages())?, Some(input.clone())].into_iter().flatten() {
         let text = unless_interrupted(py, json::text(&content, "input"))?;
-        asked.extend(text.map(|text| digest(&text)));
+        asked.extend(text.map(|text| Digest::of(&text)));
     }
     Ok(asked)
 }

@@ -96,6 +96,21 @@ impl Finished {
         }
     }
 
+    /// A call whose answer was in the cache.
+    fn at_hand(answer: Answer, by: Target, note: Note, begun: Instant) -> Finished {
+        Finished {
+            result: Ok(answer),
+            others: Vec::new(),
+            attempts: Vec::new(),
+            notes: vec![note],
+            found: Some(by),
+            begun,
+            took: clock::now().since(begun),
+            exhausted: None,
+            interrupt: None,
+        }
+    }
+
     /// A call that ran into a mistake of ours.
     pub fn panicked(begun: Instant) -> Finished {
         let message = "seawall itself failed in this call; what it printed on the standard error stream belongs in a bug report";
@@ -346,7 +361,7 @@ fn task(name: &str) -> Task {
 impl Route {
     /// The end of a call whose answer is in the cache: it is carried out here and now, by the same steps as any.
     fn at_once(&self, order: &Arc<Order>, (runtime, client): (&Handle, &Client), deadline: Instant) -> Option<Finished> {
-        let (keeping, (key, _)) = (self.shared.core.keeping.as_ref()?, order.key?);
+        let (keeping, key) = (self.shared.core.keeping.as_ref()?, order.key?);
         if !keeping.cache.has(&key, clock::now()) {
             return None;
         }
@@ -406,9 +421,9 @@ impl Route {
         let keeping = cache.map(|cache| {
             let (cache, target) = (cache.get(), Target(legs.len() as u16));
             let name = cache.name.clone().unwrap_or_else(|| first.get().name());
-            let stage = builder.cache(cache.policy(), root, target, name);
+            let stage = builder.cache(cache.policy(), root, target, name.clone());
             root = stage;
-            Keeping::new(cache.core.clone(), stage, target, &first.get().core)
+            Keeping::new(cache.core.clone(), stage, target, &name, &first.get().core)
         });
         if let Some(deadline) = deadline {
             root = builder.layer(
@@ -449,6 +464,10 @@ impl Route {
         extras: Option<Given>,
     ) -> PyResult<Py<PyAny>> {
         let order = self.order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
+        let now = clock::now();
+        if let Some((answer, by, note)) = self.shared.core.at_hand(&order, now) {
+            return self.shared.convert(py, Finished::at_hand(answer, by, note, now));
+        }
         let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         if let Some(finished) = self.at_once(&order, (&runtime, &client), deadline) {
