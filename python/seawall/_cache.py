@@ -66,7 +66,8 @@ def plain(value: Any) -> tuple[Any, ...] | None:
             return name, make(value)
     if isinstance(value, Mapping):
         return name, dict(value)
-    if (kind.__hash__ is object.__hash__ and kind.__eq__ is object.__eq__) or isinstance(value, type):
+    own: tuple[Any, Any] = (kind.__eq__, kind.__hash__)
+    if isinstance(value, type) or own == (object.__eq__, object.__hash__):
         return None
     if hasattr(value, "__func__") and hasattr(value, "__self__"):
         return name, value.__func__, value.__self__
