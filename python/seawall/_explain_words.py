@@ -250,6 +250,7 @@ WORDS: dict[str, str] = {
     "circuit": "断路器",
     "rate limit": "限流器",
     "bulkhead": "并发上限",
+    "cache": "缓存",
     "policy": "策略",
     "latency": "延迟",
 }

@@ -165,7 +165,7 @@ impl Flight {
             return Some(if passes { Verdict::FAILURE } else { Verdict::Final });
         };
         let by = self.attempts.last().map_or(Target(0), |attempt| attempt.target);
-        let kept = match (self.kept(ticket), &self.recorded) {
+        let kept = match (self.kept.get(ticket.0 as usize).and_then(|kept| kept.as_ref().ok()), &self.recorded) {
             (Some(Answer::Streamed), Some(pieces)) => {
                 let is_filtered = pieces.iter().any(|piece| piece.finish_reason.as_deref() == Some("content_filter"));
                 Some((Kept::Stream(pieces.clone()), pieces.iter().map(Delta::size).sum(), !is_filtered))

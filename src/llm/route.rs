@@ -175,7 +175,7 @@ pub struct Flight {
     pub(super) order: Arc<Order>,
     client: Client,
     bodies: Vec<Option<Bytes>>,
-    kept: Vec<Result<Answer, ApiError>>,
+    pub(super) kept: Vec<Result<Answer, ApiError>>,
     /// The attempts, in order.
     pub attempts: Vec<Attempt>,
     /// When the call began.
@@ -362,11 +362,6 @@ impl Flight {
         let name = &self.route.names[rejection.stage().0 as usize];
         let limit = rejection.limit().as_secs_f64();
         Failure::Api(ApiError::new(ErrorKind::Timeout, format!("Request timed out: no whole answer from {name} within {limit} s.")))
-    }
-
-    /// The answer behind a ticket, if it is there and was not taken.
-    pub(super) fn kept(&self, ticket: Ticket) -> Option<&Answer> {
-        self.kept.get(ticket.0 as usize)?.as_ref().ok()
     }
 
     /// The error behind an outcome, for judges and logs.

@@ -2,10 +2,11 @@
 
 use super::digest::Written;
 use super::errors::ours;
-use super::flight::Way;
+use super::flight::{Flight, Way};
 use super::guarded::has_to_run;
+use super::judge::Happened;
 use super::policies::cache::Cache;
-use crate::engine::{StageId, Target};
+use crate::engine::{StageId, Target, Verdict};
 use crate::policies::cache::{self as core, Offer, Request};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -150,6 +151,58 @@ fn is_used_once(value: &Bound<'_, PyAny>) -> PyResult<bool> {
         || value.hasattr(intern!(py, "__next__"))?
         || value.hasattr(intern!(py, "__anext__"))?
         || value.hasattr(intern!(py, "__await__"))?)
+}
+
+impl Flight {
+    /// What a cache has found.
+    pub(super) fn found(&self, py: Python<'_>, target: Target) -> PyResult<Py<PyAny>> {
+        self.asked_of.iter().find(|asked| asked.is_at(target)).map_or_else(|| Ok(py.None()), |asked| asked.found(py, self.way))
+    }
+
+    /// What the call has given has still to be run, by whoever got it: no cache waits for that.
+    pub fn goes_elsewhere(&mut self) {
+        self.is_elsewhere = true;
+        self.asked_of.iter().for_each(Asked::release);
+    }
+
+    /// An item of the stream that is open goes to its reader.
+    #[inline]
+    pub fn records(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(recording) = &mut self.recording else { return Ok(()) };
+        let most = self.compiled.caches.iter().map(|stand| stand.cache.get().core.config().max_bytes).max();
+        recording.item(item, most.unwrap_or(0))
+    }
+
+    /// The reader says something to it: what follows is for nobody else.
+    pub fn is_steered(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.void();
+        }
+    }
+
+    /// What may be kept, and what an older answer may stand in for.
+    pub(super) fn judge_for_cache(&self, stage: StageId, happened: &Happened<'_, '_>) -> PyResult<Verdict> {
+        static STANDS_IN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let value = match happened {
+            Happened::Value(value) => *value,
+            Happened::Error(error) => {
+                let stands_in = ours(error.py(), &STANDS_IN, "seawall._cache", "stands_in_for")?.call1((*error,))?.is_truthy()?;
+                return Ok(if stands_in { Verdict::FAILURE } else { Verdict::Final });
+            }
+        };
+        let items = match (self.way, &self.recording) {
+            (Way::Items | Way::AsyncItems, Some(recording)) => recording.items(value.py())?,
+            (Way::Items | Way::AsyncItems, None) => Some(PyTuple::empty(value.py())),
+            (Way::Sync | Way::Async, _) => None,
+        };
+        let is_whole = !self.is_elsewhere && (items.is_some() || matches!(self.way, Way::Sync | Way::Async));
+        let asked = self.asked_of.iter().find(|asked| asked.stage() == stage);
+        let keep = !self.course().fell_back && !self.course().is_injected;
+        match asked.filter(|_| is_whole) {
+            Some(asked) if asked.offer(value, items, keep)? => Ok(Verdict::Success),
+            _ => Ok(Verdict::Ignore),
+        }
+    }
 }
 
 /// The items of a generator that a cache may want.

@@ -92,12 +92,12 @@ pub struct Flight {
     /// How it came out was told.
     pub(super) is_told: bool,
     /// What it asks of caches.
-    asked_of: Vec<AskedOfCache>,
+    pub(super) asked_of: Vec<AskedOfCache>,
     /// Its items, where a cache may want them.
-    recording: Option<Recording>,
+    pub(super) recording: Option<Recording>,
     /// What it gives is nothing for a cache: it is run by somebody else.
-    is_elsewhere: bool,
-    way: Way,
+    pub(super) is_elsewhere: bool,
+    pub(super) way: Way,
 }
 
 /// How a call went.
@@ -292,32 +292,6 @@ impl Flight {
         Ok(outcome)
     }
 
-    /// What a cache has found.
-    fn found(&self, py: Python<'_>, target: Target) -> PyResult<Py<PyAny>> {
-        self.asked_of.iter().find(|asked| asked.is_at(target)).map_or_else(|| Ok(py.None()), |asked| asked.found(py, self.way))
-    }
-
-    /// What the call has given has still to be run, by whoever got it: no cache waits for that.
-    pub fn goes_elsewhere(&mut self) {
-        self.is_elsewhere = true;
-        self.asked_of.iter().for_each(AskedOfCache::release);
-    }
-
-    /// An item of the stream that is open goes to its reader.
-    #[inline]
-    pub fn records(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Some(recording) = &mut self.recording else { return Ok(()) };
-        let most = self.compiled.caches.iter().map(|stand| stand.cache.get().core.config().max_bytes).max();
-        recording.item(item, most.unwrap_or(0))
-    }
-
-    /// The reader says something to it: what follows is for nobody else.
-    pub fn is_steered(&mut self) {
-        if let Some(recording) = &mut self.recording {
-            recording.void();
-        }
-    }
-
     /// Keeps the first item of a stream, whose call goes on.
     pub fn keep_item(&mut self, py: Python<'_>, item: Py<PyAny>) -> PyResult<Ticket> {
         if !self.asked_of.is_empty() && !self.is_elsewhere {
@@ -437,30 +411,6 @@ impl Flight {
         }
     }
 
-    /// What may be kept, and what an older answer may stand in for.
-    fn judge_for_cache(&self, stage: StageId, happened: &Happened<'_, '_>) -> PyResult<Verdict> {
-        static STANDS_IN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let value = match happened {
-            Happened::Value(value) => *value,
-            Happened::Error(error) => {
-                let stands_in = ours(error.py(), &STANDS_IN, "seawall._cache", "stands_in_for")?.call1((*error,))?.is_truthy()?;
-                return Ok(if stands_in { Verdict::FAILURE } else { Verdict::Final });
-            }
-        };
-        let items = match (self.way, &self.recording) {
-            (Way::Items | Way::AsyncItems, Some(recording)) => recording.items(value.py())?,
-            (Way::Items | Way::AsyncItems, None) => Some(PyTuple::empty(value.py())),
-            (Way::Sync | Way::Async, _) => None,
-        };
-        let is_whole = !self.is_elsewhere && (items.is_some() || matches!(self.way, Way::Sync | Way::Async));
-        let asked = self.asked_of.iter().find(|asked| asked.stage() == stage);
-        let keep = !self.course.fell_back && !self.course.is_injected;
-        match asked.filter(|_| is_whole) {
-            Some(asked) if asked.offer(value, items, keep)? => Ok(Verdict::Success),
-            _ => Ok(Verdict::Ignore),
-        }
-    }
-
     fn retry_state<'py>(
         &self,
         py: Python<'py>,
@@ -495,6 +445,7 @@ impl Flight {
                 }
                 events::FALLBACK_USED => self.course.fell_back = true,
                 events::CHAOS_INJECTED => self.course.is_injected = true,
+                events::CACHE_MISS => self.diary.begins(event.at),
                 // The attempt begins now.
                 events::RATE_LIMIT_WAITED | events::BULKHEAD_WAITED => self.diary.waits(event.at, Duration::ZERO),
                 _ => {}

@@ -4,6 +4,7 @@ mod asked;
 mod batch;
 pub mod bridge;
 mod extras;
+mod finished;
 mod foreign;
 mod json;
 mod keys;

@@ -3,6 +3,7 @@
 use super::batch::{Batch, Call, Work};
 use super::bridge::{self, Sender, Tie};
 use super::extras::{Checked, Given};
+use super::finished::Finished;
 use super::foreign::Listeners;
 use super::json;
 use super::leg::{Leg, kinds};
@@ -12,19 +13,18 @@ use super::story::Story;
 use super::stream::{Stream, Watched};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
-use crate::engine::{Instant, Outcome, Target};
+use crate::engine::{Instant, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
-use crate::llm::error::{ApiError, ErrorKind, Raised};
+use crate::llm::error::{ApiError, ErrorKind};
 use crate::llm::interrupt::{OnInterrupt, WORDS};
 use crate::llm::kept::Keeping;
 use crate::llm::models::ModelsReply;
 use crate::llm::order::{Extras, Order, Task};
-use crate::llm::route::{Answer, Attempt, Failure, Flight, Leg as LegCore, Route as Core};
+use crate::llm::route::{Answer, Failure, Flight, Leg as LegCore, Route as Core};
 use crate::llm::rule::Rule;
 use crate::llm::runtime;
-use crate::policies::class::Class;
 use crate::policies::fallback::Fallback;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
@@ -35,7 +35,6 @@ use crate::python::policies::circuit_breaker::short_repr;
 use crate::python::trace::{self, Traced};
 use crate::python::{remaining, story};
 use crate::stats::Source;
-use crate::telemetry::Note;
 use futures_util::FutureExt;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -50,88 +49,6 @@ use tokio::task::AbortHandle;
 
 /// Alternatives are bits of a mask.
 const MOST: usize = 64;
-
-/// How a call of a route came out, before Python sees it.
-pub struct Finished {
-    result: Result<Answer, Failure>,
-    others: Vec<Failure>,
-    attempts: Vec<Attempt>,
-    notes: Vec<Note>,
-    /// Which alternative gave the answer that a cache had.
-    found: Option<Target>,
-    begun: Instant,
-    took: Duration,
-    exhausted: Option<(u32, Duration, &'static str)>,
-    /// What the user's code raised that is no outcome: the caller gets that.
-    interrupt: Option<Raised>,
-}
-
-impl Finished {
-    /// A call carried as far as it went.
-    pub fn carried(carried: std::thread::Result<Result<Finished, Raised>>, begun: Instant) -> Finished {
-        match carried {
-            Ok(Ok(finished)) => finished,
-            Ok(Err(interrupt)) => Finished { interrupt: Some(interrupt), ..Finished::panicked(begun) },
-            Err(_) => Finished::panicked(begun),
-        }
-    }
-
-    /// Collects what there is to say at the end.
-    pub fn of(drive: &mut Drive<Flight>, outcome: &Outcome) -> Finished {
-        let attached: Vec<Outcome> = drive.execution().attached().to_vec();
-        let flight = &mut drive.host;
-        let mut others: Vec<Failure> = attached.iter().filter_map(|o| flight.failure(o)).collect();
-        let result = flight.take(outcome).map_err(|failure| flight.told(failure, &mut others));
-        let notes = flight.over(outcome, result.as_ref().err());
-        Finished {
-            result,
-            others,
-            attempts: std::mem::take(&mut flight.attempts),
-            notes,
-            found: flight.found,
-            begun: flight.begun,
-            took: clock::now().since(flight.begun),
-            exhausted: flight.exhausted,
-            interrupt: None,
-        }
-    }
-
-    /// A call whose answer was in the cache.
-    fn at_hand(answer: Answer, by: Target, note: Note, begun: Instant) -> Finished {
-        Finished {
-            result: Ok(answer),
-            others: Vec::new(),
-            attempts: Vec::new(),
-            notes: vec![note],
-            found: Some(by),
-            begun,
-            took: clock::now().since(begun),
-            exhausted: None,
-            interrupt: None,
-        }
-    }
-
-    /// A call that ran into a mistake of ours.
-    pub fn panicked(begun: Instant) -> Finished {
-        let message = "seawall itself failed in this call; what it printed on the standard error stream belongs in a bug report";
-        Finished {
-            result: Err(Failure::Api(ApiError::new(ErrorKind::Api, message).with_class(Class::Permanent))),
-            others: Vec::new(),
-            attempts: Vec::new(),
-            notes: Vec::new(),
-            found: None,
-            begun,
-            took: clock::now().since(begun),
-            exhausted: None,
-            interrupt: None,
-        }
-    }
-
-    /// Whether it is a whole reply.
-    pub fn is_reply(&self) -> bool {
-        matches!(self.result, Ok(Answer::Chat(_)))
-    }
-}
 
 /// What all calls of a route share with Python.
 pub struct Shared {

@@ -1,9 +1,10 @@
 //! `Stream`: a streamed answer, read from a thread or an event loop. A slow reader slows the request down.
 
 use super::bridge::{self, Parker, Sender, Tie};
+use super::finished::Finished;
 use super::progress::AttemptEvent;
 use super::reply::Chunk;
-use super::route::{Finished, Shared};
+use super::route::Shared;
 use super::story::Story;
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
