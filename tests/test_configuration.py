@@ -16,6 +16,7 @@ import pytest
 import seawall
 from seawall import (
     Bulkhead,
+    Cache,
     Chaos,
     CircuitBreaker,
     Fallback,
@@ -185,6 +186,7 @@ RATE_LIMIT: dict[str, tuple[Kind, dict[str, Any]]] = {
     "settle": (PREDICATE, {"tokens": 5}),
     "name": (TEXT, {"requests": 5}),
 }
+CACHE = {"max_items": COUNT, "max_bytes": COUNT, "stale_if_error": SECONDS, "key": PREDICATE, "name": TEXT}
 BULKHEAD = {"max_queue": ROOM, "max_wait": LIMIT, "name": TEXT}
 GUARD = {
     "preset": Kind(CALLED, TEXTS),  # a class and a function are decorated
@@ -197,6 +199,7 @@ GUARD = {
     "circuit": FLAG,
     "rate_limit": Kind(set(), set()),
     "bulkhead": Kind(set(), set()),
+    "cache": Kind(set(), set()),
     "monitor": FLAG,
     "chaos": Kind(set(), set()),
 }
@@ -270,6 +273,9 @@ def arguments() -> Iterator[tuple[str, str, Kind, Callable[[Any], object]]]:
     for name, kind in BULKHEAD.items():
         room = {} if name == "max_queue" else {"max_queue": 1}
         yield "Bulkhead", name, kind, lambda v, name=name, room=room: Bulkhead(1, **room, **{name: v})
+    yield "Cache", "ttl", LIMIT, Cache
+    for name, kind in CACHE.items():
+        yield "Cache", name, kind, lambda v, name=name: Cache(**{name: v})
     yield "Chaos.enabled_for", "seconds", LIMIT, Chaos(latency=1).enabled_for
     yield "Monitor", "window", Kind({"fraction"}, UNDER | WHOLE | HUGE), Monitor
     yield "Monitor", "name", TEXT, lambda v: Monitor(name=v)

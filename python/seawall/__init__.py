@@ -10,6 +10,7 @@ from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
 from seawall._seawall import (
     Bulkhead,
+    Cache,
     Chaos,
     CircuitBreaker,
     Fallback,
@@ -106,6 +107,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Alert",
     "Bulkhead",
+    "Cache",
     "Chaos",
     "CircuitBreaker",
     "CircuitBreakerError",

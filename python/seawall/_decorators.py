@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 from seawall import presets
 from seawall._classify import transient
 from seawall._guarded import is_decorated
-from seawall._seawall import Bulkhead, Chaos, CircuitBreaker, Fallback, Monitor, Pipeline, RateLimit, Retry, Timeout
+from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Monitor, Pipeline, RateLimit, Retry, Timeout
 from seawall._word import seconds, shown, whole_number
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
@@ -134,6 +134,7 @@ def guard(
     circuit: bool | CircuitBreaker | None = ...,
     rate_limit: RateLimit | None = ...,
     bulkhead: Bulkhead | None = ...,
+    cache: Cache | None = ...,
     monitor: bool | Monitor | None = ...,
     chaos: Chaos | None = ...,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
@@ -149,6 +150,7 @@ def guard(
     circuit: bool | CircuitBreaker | None = _UNSET,
     rate_limit: RateLimit | None = None,
     bulkhead: Bulkhead | None = None,
+    cache: Cache | None = None,
     monitor: bool | Monitor | None = _UNSET,
     chaos: Chaos | None = None,
 ) -> Any:
@@ -166,6 +168,8 @@ def guard(
             `CircuitBreaker` to share one, `None` for none.
         rate_limit: a `RateLimit` that each attempt waits for; one object is one limit, for all that share it. No preset has one.
         bulkhead: a `Bulkhead` that holds the number of attempts under way down; shared likewise. No preset has one.
+        cache: a `Cache` that gives answers again; one object is one cache, for all that share it. No preset has one. It stands
+            outside of all but the deadline.
         monitor: a `Monitor` that is told how each call came out; `True` for one of its own, that the guarded function's
             `pipeline.monitor` is; `None` for none.
         chaos: a `Chaos` next to the call, for tests. No preset has one.
@@ -184,7 +188,12 @@ def guard(
     watch = chosen.monitor if monitor is _UNSET else monitor
     if isinstance(watch, bool):
         watch = Monitor(name=name) if watch else None
-    limits = {"rate_limit": (rate_limit, RateLimit), "bulkhead": (bulkhead, Bulkhead), "chaos": (chaos, Chaos)}
+    limits = {
+        "cache": (cache, Cache),
+        "rate_limit": (rate_limit, RateLimit),
+        "bulkhead": (bulkhead, Bulkhead),
+        "chaos": (chaos, Chaos),
+    }
     for argument, (policy, kind) in limits.items():
         if policy is not None and not isinstance(policy, kind):
             raise ConfigurationTypeError(f"{argument} must be a seawall.{kind.__name__} or None, not {shown(policy)}")
@@ -214,6 +223,8 @@ def _check(parts: dict[str, Any]) -> None:
 def _policies(parts: dict[str, Any], budget: float | None) -> Iterable[Any]:
     if parts["deadline"] is not None:
         yield Timeout(parts["deadline"])
+    if parts["cache"] is not None:
+        yield parts["cache"]
     if parts["fallback"] is not None:
         yield Fallback(*_alternatives(parts["fallback"]))
     if parts["timeout"] is not None:

@@ -76,6 +76,16 @@ PHRASES: dict[str, tuple[str, str]] = {
     ),
     "bulkhead.waited": ("{policy}: waited {seconds} for a place in the bulkhead", "{policy}：等待并发名额 {seconds}"),
     "bulkhead.rejected": ("bulkhead {policy} turned the call away", "并发上限 {policy} 拒绝了调用"),
+    "cache.hit": ("{policy}: answered from the cache, {seconds} old", "{policy}：缓存命中，已缓存 {seconds}"),
+    "cache.miss": ("{policy}: the cache has no answer", "{policy}：缓存未命中"),
+    "cache.joined": (
+        "{policy}: given the answer of an equal call, after {seconds}",
+        "{policy}：与相同请求合并，等待 {seconds} 后取得其结果",
+    ),
+    "cache.stale": (
+        "{policy}: an answer from the cache, {seconds} old, stands in{error}",
+        "{policy}：改用已缓存 {seconds} 的过期结果{error}",
+    ),
     "timeout.elapsed": ("{policy}: the limit of {seconds} passed", "{policy}：已超过 {seconds} 的时限"),
     "fallback.used": ("{policy}: alternative {number} is tried{error}", "{policy}：改用第 {number} 备选{error}"),
     "fallback.exhausted": ("{policy}: no alternative helped", "{policy}：所有备选均告失败"),
@@ -240,6 +250,7 @@ WORDS: dict[str, str] = {
     "circuit": "断路器",
     "rate limit": "限流器",
     "bulkhead": "并发上限",
+    "cache": "缓存",
     "policy": "策略",
     "latency": "延迟",
 }

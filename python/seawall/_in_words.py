@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seawall import _response
-from seawall._seawall import Bulkhead, Chaos, CircuitBreaker, Fallback, RateLimit, Retry, Timeout, Wait
+from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, RateLimit, Retry, Timeout, Wait
 
 STATES = {
     "closed": "good",
@@ -144,6 +144,13 @@ def _queue(given: RateLimit | Bulkhead) -> str:
     return f"up to {given.max_queue:,} wait{most}"
 
 
+def cache(given: Cache) -> str:
+    """How long a cache gives answers again, and how many."""
+    ttl = "answers serve as long as there is room" if given.ttl is None else f"answers serve for {limit(given.ttl)}"
+    stale = f", and {limit(given.stale_if_error)} more in place of a failure" if given.stale_if_error else ""
+    return f"{ttl}{stale}; up to {given.max_items:,} of {given.max_bytes:,} bytes"
+
+
 def policy(given: Any) -> str:
     """What a policy is set to do."""
     if isinstance(given, CircuitBreaker):
@@ -154,6 +161,8 @@ def policy(given: Any) -> str:
         return _fallback(given)
     if isinstance(given, Timeout):
         return f"at most {limit(given.seconds)} for all inside{', on a thread of its own' if given.thread else ''}"
+    if isinstance(given, Cache):
+        return cache(given)
     if isinstance(given, RateLimit):
         return f"{rates(given)}; {_queue(given)}"
     if isinstance(given, Bulkhead):

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from seawall import _guarded, _seawall, errors
-from seawall._seawall import Bulkhead, CircuitBreaker, Monitor, RateLimit, Retry
+from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Monitor, RateLimit, Retry
 from seawall._word import shown, whole_number
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ OnInterrupt = Literal["error", "restart", "continue"]
 # Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
 _ELSEWHERE = {
     **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query")),
-    **dict.fromkeys(("circuit", "rate_limit", "bulkhead", "monitor")),
+    **dict.fromkeys(("circuit", "rate_limit", "bulkhead", "monitor", "cache")),
     **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout", "on_interrupt")),
     **dict.fromkeys(("ca_bundle", "client_cert", "proxy")),
     "verify": "ca_bundle",
@@ -175,6 +175,8 @@ class Model:
     model = "?"
     # What counts its calls, those that its alternatives answer included.
     monitor: Monitor | None = None
+    # What gives its answers again.
+    cache: Cache | None = None
     _others: tuple[Model, ...] = ()
 
     def __init__(
@@ -196,6 +198,7 @@ class Model:
         rate_limit: RateLimit | None = None,
         bulkhead: Bulkhead | None = None,
         monitor: Monitor | None = None,
+        cache: Cache | None = None,
         max_response_bytes: int = 64 * 1024 * 1024,
         ca_bundle: str | os.PathLike[str] | None = None,
         client_cert: Any = None,
@@ -216,7 +219,12 @@ class Model:
         whole_number("max_response_bytes", max_response_bytes, 1, 2**63 - 1)
         if circuit is not None and not isinstance(circuit, CircuitBreaker):
             raise errors.ConfigurationError(f"circuit must be a seawall.CircuitBreaker or None, not {circuit!r}")
-        shared = {"rate_limit": (rate_limit, RateLimit), "bulkhead": (bulkhead, Bulkhead), "monitor": (monitor, Monitor)}
+        shared = {
+            "rate_limit": (rate_limit, RateLimit),
+            "bulkhead": (bulkhead, Bulkhead),
+            "monitor": (monitor, Monitor),
+            "cache": (cache, Cache),
+        }
         for argument, (given, kind) in shared.items():
             if given is not None and not isinstance(given, kind):
                 raise errors.ConfigurationTypeError(f"{argument} must be a seawall.{kind.__name__} or None, not {shown(given)}")
@@ -242,6 +250,7 @@ class Model:
         self._handled: Any = None
         self._on_interrupt = on_interrupt
         self.monitor = monitor
+        self.cache = cache
         # It holds the key, and shows it nowhere.
         self._bare = _seawall.Leg(
             model,
@@ -314,6 +323,7 @@ class Model:
             function=self._function(),
             on_interrupt=self._on_interrupt,
             monitor=self.monitor,
+            cache=self.cache,
         )
 
     @classmethod

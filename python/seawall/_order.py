@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from seawall._seawall import Bulkhead, Chaos, CircuitBreaker, Fallback, RateLimit, Retry
+from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, RateLimit, Retry
 
 
 class PipelineOrderWarning(UserWarning):
@@ -37,6 +37,14 @@ def found(policies: Sequence[Any]) -> list[str]:
             "the Bulkhead stands outside the RateLimit: calls that wait for their turn take the places of those that could go. "
             "Put it inside."
         )
+    cache = _first(policies, Cache)
+    for kind in (Retry, CircuitBreaker, RateLimit, Bulkhead):
+        place = _first(policies, kind)
+        if cache is not None and place is not None and place < cache:
+            wrong.append(
+                f"the {kind.__name__} stands outside the Cache: what is answered from the cache passes it all the same. "
+                "Put the Cache outside."
+            )
     chaos = _first(policies, Chaos)
     if chaos is not None and not all(isinstance(policy, Chaos) for policy in policies[chaos:]):
         wrong.append("the Chaos is not innermost: what it injects is not seen by the policies inside of it. Put it last.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._circuits import Circuits
     from seawall._monitoring import Alert
-    from seawall._seawall import Bulkhead, CircuitBreaker, Guarded, Monitor, Pipeline, RateLimit, Reply
+    from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Guarded, Monitor, Pipeline, RateLimit, Reply
     from seawall.llm import EmbeddingsReply
 
 # How many of the last calls a sparkline has, and how many rows a table.
@@ -162,6 +162,22 @@ def bulkhead(given: Bulkhead) -> str:
     return h.card("Bulkhead", given.name or "(unnamed)", figures, table, badge=h.badge(state, tone), note=_now())
 
 
+def cache(given: Cache) -> str:
+    """A cache: what it keeps, and what has come of the calls."""
+    stats = given.stats
+    asked = stats.hits + stats.joined + stats.misses
+    rows = [
+        ("kept", f"{stats.items:,}"),
+        ("bytes", f"{stats.bytes:,}"),
+        ("hits", f"{stats.hits:,}"),
+        ("joined", f"{stats.joined:,}"),
+    ]
+    rows += [("misses", f"{stats.misses:,}"), ("stale", f"{stats.stale:,}")]
+    badge = h.badge(f"{(stats.hits + stats.joined) / asked:.0%} answered", "good") if asked else h.badge("not used yet", "fair")
+    table = h.table([("keeps", words.policy(given))])
+    return h.card("Cache", given.name or "(unnamed)", h.figures(rows), table, badge=badge, note=_now())
+
+
 # -- pipelines
 
 
@@ -276,7 +292,9 @@ def reply(given: Reply) -> str:
         notes.append("It was cut short by its length limit.")
     elif given.finish_reason == "content_filter":
         notes.append("A content filter cut it short.")
-    if given.alternative:
+    if given.cached:
+        notes.append("It came from the cache: nothing was asked.")
+    if given.alternative and given.attempts:
         notes.append(f"Alternative {given.alternative} answered; {given.attempts[0].model} was asked first.")
     badge = h.badge("complete", "good")
     if notes:
@@ -301,6 +319,7 @@ def embeddings(given: EmbeddingsReply) -> str:
 # Of events that take no time.
 _EVENTS = {"circuit.closed": "good", "circuit.half_opened": "fair", "fallback.used": "fair", "chaos.injected": "fair"}
 _EVENTS |= {"rate_limit.waited": "fair", "bulkhead.waited": "fair"}
+_EVENTS |= {"cache.hit": "good", "cache.miss": "fair", "cache.joined": "good", "cache.stale": "fair"}
 
 
 def _happened(step: ExplainedStep) -> Span:

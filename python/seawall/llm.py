@@ -128,6 +128,11 @@ class AsyncStream(_seawall.AsyncPieces):
         return self._stream.story
 
     @property
+    def cached(self) -> bool | None:
+        """Whether it came from a cache, once the stream is over."""
+        return self._stream.cached
+
+    @property
     def alternative(self) -> int | None:
         """Which alternative answered (0 is the primary), once the stream is over."""
         return self._stream.alternative
@@ -174,6 +179,7 @@ class Chat(Model):
         circuit: a `CircuitBreaker` to look after this model.
         rate_limit: a `RateLimit` that each attempt waits for; one object is one limit for all models that have it.
         bulkhead: a `Bulkhead` that bounds the attempts under way; shared likewise.
+        cache: a `Cache` that gives its answers again, those of its alternatives but while they are under way excepted.
         monitor: a `Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
         max_response_bytes: a reply or a stream of more, decompressed, is refused (64 MiB).
         ca_bundle: a PEM file of the authorities to trust, in place of the system's (or SSL_CERT_FILE's).
@@ -282,6 +288,7 @@ class EmbeddingsReply:
         seconds: from the call to the answer.
         request_id: the provider's id of the (first) request; `attempts` has those of all.
         story: what policies did in the call's course, in order.
+        cached: whether it came from a cache: no request was made for it.
     """
 
     vectors: list[list[float]]
@@ -291,6 +298,7 @@ class EmbeddingsReply:
     seconds: float
     request_id: str | None = None
     story: tuple[Step, ...] = ()
+    cached: bool = False
 
     def __repr__(self) -> str:
         # Not the vectors: thousands of numbers say nothing.
@@ -418,6 +426,11 @@ def _together(counts: list[int], replies: list[Any]) -> list[Any]:
     return results
 
 
+def _alternative(reply: EmbeddingsReply) -> int:
+    # Without attempts it is the cache's.
+    return reply.attempts[-1].alternative if reply.attempts else 0
+
+
 def _joined(replies: list[EmbeddingsReply], seconds: float) -> EmbeddingsReply:
     """One reply of several requests' replies."""
     first = replies[0]
@@ -426,7 +439,7 @@ def _joined(replies: list[EmbeddingsReply], seconds: float) -> EmbeddingsReply:
     attempts = Attempts(attempt for reply in replies for attempt in reply.attempts)
     for other in replies[1:]:
         lengths = len(first.vectors[0]), len(other.vectors[0])
-        alternatives = first.attempts[-1].alternative, other.attempts[-1].alternative
+        alternatives = _alternative(first), _alternative(other)
         if lengths[0] != lengths[1] or (first.model != other.model and alternatives[0] != alternatives[1]):
             error = errors.MalformedResponseError(
                 f"the texts took {len(replies)} requests, and vectors of {first.model!r} ({lengths[0]} numbers) and of "
@@ -442,6 +455,7 @@ def _joined(replies: list[EmbeddingsReply], seconds: float) -> EmbeddingsReply:
         seconds,
         first.request_id,
         tuple(step for reply in replies for step in reply.story),
+        all(reply.cached for reply in replies),
     )
 
 

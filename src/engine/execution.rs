@@ -8,6 +8,7 @@ use super::random::Random;
 use super::signal::Signal;
 use super::step::{Ask, CallId, Step, Verdict};
 use super::time::Instant;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub struct Execution {
     events: Vec<Event>,
     attached: Vec<Outcome>,
     random: Random,
+    /// Calls of targets, ready answers included.
+    started: u32,
     calls: u32,
     announces: bool,
     hurries: bool,
@@ -67,6 +70,8 @@ pub struct Execution {
     signal: Option<Arc<Signal>>,
     /// What the call weighs at some stages.
     weights: Vec<(StageId, u64)>,
+    /// What its driver has brought along for some stages.
+    baggage: Vec<(StageId, Arc<dyn Any + Send + Sync>)>,
     /// How long it has waited in queues.
     queued: Duration,
 }
@@ -99,7 +104,7 @@ impl Execution {
                     None => break,
                 },
                 Stage::Layer { policy, inner } => (policy.enter(), inner[0]),
-                Stage::Leaf(_) => break,
+                Stage::Leaf(..) => break,
             };
             execution.nodes.push(Node {
                 parent,
@@ -145,6 +150,11 @@ impl Execution {
         self.weights.push((stage, amount));
     }
 
+    /// Brings something along for that stage, which its policy understands.
+    pub fn brings(&mut self, stage: StageId, what: Arc<dyn Any + Send + Sync>) {
+        self.baggage.push((stage, what));
+    }
+
     fn empty(plan: Arc<Plan>, seed: u64) -> Execution {
         Execution {
             plan,
@@ -155,6 +165,7 @@ impl Execution {
             events: Vec::new(),
             attached: Vec::new(),
             random: Random::seeded(seed),
+            started: 0,
             calls: 0,
             announces: false,
             hurries: false,
@@ -162,6 +173,7 @@ impl Execution {
             inherited: Instant::NEVER,
             signal: None,
             weights: Vec::new(),
+            baggage: Vec::new(),
             queued: Duration::ZERO,
         }
     }
@@ -296,7 +308,7 @@ impl Execution {
         &self.attached
     }
 
-    /// Calls started so far, over all targets.
+    /// Attempts started so far, over all targets: answers that were ready are none.
     pub fn calls(&self) -> u32 {
         self.calls
     }
@@ -308,9 +320,10 @@ impl Execution {
     fn spawn(&mut self, parent: Option<NodeId>, stage: StageId, now: Instant, deadline: Instant) {
         let (kind, begins) = match &self.plan.stages[stage.0 as usize] {
             Stage::Layer { policy, .. } => (Kind::Layer(policy.enter()), true),
-            Stage::Leaf(target) => {
-                let call = CallId(self.calls);
-                self.calls += 1;
+            Stage::Leaf(target, is_attempt) => {
+                let call = CallId(self.started);
+                self.started += 1;
+                self.calls += u32::from(*is_attempt);
                 self.out.push_back(Step::Start { call, target: *target, deadline });
                 (Kind::Call(call), false)
             }
@@ -376,7 +389,7 @@ impl Execution {
                 let (stage, deadline) = (self.nodes[node].stage, self.nodes[node].deadline);
                 let inner = match &self.plan.stages[stage.0 as usize] {
                     Stage::Layer { inner, .. } => inner[branch],
-                    Stage::Leaf(_) => return,
+                    Stage::Leaf(..) => return,
                 };
                 self.spawn(Some(node), inner, now, deadline);
             }
@@ -393,10 +406,11 @@ impl Execution {
         let stage = self.nodes[node].stage;
         let branches = match &self.plan.stages[stage.0 as usize] {
             Stage::Layer { inner, .. } => inner.len(),
-            Stage::Leaf(_) => 0,
+            Stage::Leaf(..) => 0,
         };
         // Few calls weigh anything anywhere.
         let weight = self.weights.iter().find(|(at, _)| *at == stage).map_or(0, |(_, amount)| *amount);
+        let brought = self.baggage.iter().find(|(at, _)| *at == stage).map(|(_, what)| what);
         let Node { kind, begun, deadline, wake, hears, .. } = &mut self.nodes[node];
         let Kind::Layer(layer) = kind else { return Flow::Hold };
         let mut cx = Cx {
@@ -408,6 +422,7 @@ impl Execution {
             hears,
             signal: &mut self.signal,
             weight,
+            brought,
             queued: &mut self.queued,
             random: &mut self.random,
             events: &mut self.events,

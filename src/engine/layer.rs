@@ -12,6 +12,7 @@ use super::signal::Signal;
 use super::step::Verdict;
 use super::time::Instant;
 use crate::events::Name;
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,6 +144,7 @@ pub struct Cx<'a> {
     pub(super) hears: &'a mut Hears,
     pub(super) signal: &'a mut Option<Arc<Signal>>,
     pub(super) weight: u64,
+    pub(super) brought: Option<&'a Arc<dyn Any + Send + Sync>>,
     pub(super) queued: &'a mut Duration,
     pub(super) random: &'a mut Random,
     pub(super) events: &'a mut Vec<Event>,
@@ -208,6 +210,11 @@ impl Cx<'_> {
     /// What this call weighs here, as its driver said: the tokens that it is expected to use; 0 if it said nothing.
     pub fn weight(&self) -> u64 {
         self.weight
+    }
+
+    /// What its driver has brought along for this layer, and the two of them understand.
+    pub fn brought(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
+        self.brought
     }
 
     /// How long this call has waited in queues of its own, all told.

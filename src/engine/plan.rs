@@ -13,8 +13,12 @@ pub struct StageId(pub u16);
 pub struct Target(pub u16);
 
 pub(super) enum Stage {
-    Layer { policy: Arc<dyn Policy>, inner: Vec<StageId> },
-    Leaf(Target),
+    Layer {
+        policy: Arc<dyn Policy>,
+        inner: Vec<StageId>,
+    },
+    /// The target, and whether calling it is an attempt.
+    Leaf(Target, bool),
 }
 
 /// An immutable tree of policies with targets as leaves, shared by all executions.
@@ -54,7 +58,12 @@ pub struct PlanBuilder {
 impl PlanBuilder {
     /// A call of `target`.
     pub fn leaf(&mut self, target: Target) -> StageId {
-        self.push(Stage::Leaf(target))
+        self.push(Stage::Leaf(target, true))
+    }
+
+    /// An answer that is there already: giving it is no attempt.
+    pub fn ready(&mut self, target: Target) -> StageId {
+        self.push(Stage::Leaf(target, false))
     }
 
     /// `policy` around `inner`; more than one branch only for policies that choose between them.

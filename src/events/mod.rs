@@ -80,6 +80,10 @@ events! {
     RATE_LIMIT_PAUSED = "rate_limit.paused", Info, "the server had enough: a rate limit lets nobody through for a while";
     BULKHEAD_WAITED = "bulkhead.waited", Debug, "a call waited for a free place in a bulkhead, and goes";
     BULKHEAD_REJECTED = "bulkhead.rejected", Debug, "a bulkhead turned a call away";
+    CACHE_HIT = "cache.hit", Debug, "an answer came from the cache: nothing was asked";
+    CACHE_MISS = "cache.miss", Debug, "the cache has no answer: the call is made";
+    CACHE_JOINED = "cache.joined", Debug, "a call was given the answer of an equal one that was under way";
+    CACHE_STALE = "cache.stale", Warning, "the call failed: an answer from the cache that is past its time stands in";
     TIMEOUT_ELAPSED = "timeout.elapsed", Info, "a time limit passed";
     FALLBACK_USED = "fallback.used", Warning, "an alternative is tried";
     FALLBACK_EXHAUSTED = "fallback.exhausted", Warning, "no alternative helped";

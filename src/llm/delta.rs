@@ -78,6 +78,16 @@ impl Delta {
         self.index == 0 && self.tool_calls.is_empty() && silent(&self.reasoning) && silent(&self.refusal)
     }
 
+    /// The same in memory of its own: its event came in a part of a buffer.
+    pub(super) fn on_its_own(&self) -> Delta {
+        Delta { raw: Bytes::copy_from_slice(&self.raw), ..self.clone() }
+    }
+
+    /// About how many bytes it takes up.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Delta>() + self.raw.len() + self.content.len()
+    }
+
     /// Whether it holds something of the answer. A role, a finish reason and a count of tokens are nothing of it.
     pub fn has_content(&self) -> bool {
         let said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());

@@ -19,6 +19,7 @@ pub mod estimate;
 #[cfg(unix)]
 mod fork;
 pub mod interrupt;
+pub mod kept;
 pub mod keys;
 pub mod models;
 pub mod network;

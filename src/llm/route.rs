@@ -7,6 +7,7 @@ use super::embeddings::{self, EmbeddingsReply};
 use super::endpoint::{Endpoint, is_credential};
 use super::error::{ApiError, ErrorKind, Raised};
 use super::interrupt::{Beginning, Mark, OnInterrupt, with_answer};
+use super::kept::Keeping;
 use super::keys::Keys;
 use super::models::{self, ModelsReply};
 use super::network::Network;
@@ -20,6 +21,7 @@ use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, CallId, Count, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
+use crate::policies::cache::Request as AskedOfCache;
 use crate::policies::rate_limit::{RateLimit, Said, said};
 use crate::stats::Source;
 use crate::telemetry;
@@ -123,18 +125,20 @@ pub struct Route {
     pub foreign: Option<Arc<dyn Foreign>>,
     /// Whether somebody wants to hear of each attempt.
     pub announces: bool,
+    /// Where answers are kept.
+    pub keeping: Option<Keeping>,
 }
 
 /// What a call gives back.
 pub enum Answer {
     /// A whole completion.
-    Chat(Box<ChatReply>),
+    Chat(Arc<ChatReply>),
     /// An open stream and its pieces up to the first content.
     Stream(Box<ChatStream>, Vec<Delta>),
     /// The end of a stream whose pieces were handed out one by one.
     Streamed,
     /// Vectors.
-    Embeddings(EmbeddingsReply),
+    Embeddings(Arc<EmbeddingsReply>),
     /// What models there are.
     Models(ModelsReply),
 }
@@ -174,7 +178,7 @@ pub struct Flight {
     pub(super) order: Arc<Order>,
     client: Client,
     bodies: Vec<Option<Bytes>>,
-    kept: Vec<Result<Answer, ApiError>>,
+    pub(super) kept: Vec<Result<Answer, ApiError>>,
     /// The attempts, in order.
     pub attempts: Vec<Attempt>,
     /// When the call began.
@@ -187,6 +191,14 @@ pub struct Flight {
     pub(super) ended: Option<(Option<u64>, HeaderMap)>,
     /// Why it is not gone on from, where that was wanted.
     obstacle: Option<&'static str>,
+    /// What it asks of a cache.
+    pub(super) request: Option<Arc<AskedOfCache>>,
+    /// Which alternative gave the answer that a cache had.
+    pub found: Option<Target>,
+    /// The call that gave it here.
+    pub(super) found_call: Option<CallId>,
+    /// The pieces of the stream that is over, where a cache may want them.
+    pub recorded: Option<Arc<[Delta]>>,
     pub(super) watch: Option<Watch>,
     /// What policies have done, tokens used, and when the first content came.
     pub(super) diary: Diary,
@@ -211,6 +223,10 @@ impl Flight {
             given: None,
             ended: None,
             obstacle: None,
+            request: None,
+            found: None,
+            found_call: None,
+            recorded: None,
             watch: None,
             diary: Diary::default(),
         }
@@ -382,7 +398,7 @@ impl Flight {
 
     /// The call whose stream was delivered: the last attempt.
     pub fn last_call(&self) -> Option<CallId> {
-        self.attempts.last().map(|a| a.call)
+        self.found_call.or(self.attempts.last().map(|a| a.call))
     }
 
     fn note_end(&mut self, call: CallId, outcome: &'static str, error: Option<&ApiError>) {
@@ -400,11 +416,15 @@ impl Flight {
     }
 }
 
-async fn opened(client: Client, leg: Arc<Leg>, request: Request, beginning: Beginning) -> Result<Answer, ApiError> {
+async fn opened(client: Client, leg: Arc<Leg>, request: Request, beginning: Beginning, records: bool) -> Result<Answer, ApiError> {
     let patience = leg.patience;
     let begun = async {
         let (client, endpoint) = leg.reached(client).await?;
         let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
+        // What goes on from something is not the whole of it.
+        if records && beginning.text.is_empty() {
+            stream.record();
+        }
         stream.begins(beginning);
         let mut first = Vec::new();
         // A stream counts as begun with its first content; until then it may be tried again in silence.
@@ -438,9 +458,9 @@ async fn answered(client: Client, leg: Arc<Leg>, request: Request, order: Arc<Or
     let reply = client.send_json(&endpoint, request).await?;
     let is_long = reply.body.len() > LONG;
     let read = move || match order.task {
-        Task::Embeddings => embeddings::parse_reply(reply, order.inputs, dimensions(&order, &leg)).map(Answer::Embeddings),
+        Task::Embeddings => embeddings::parse_reply(reply, order.inputs, dimensions(&order, &leg)).map(Arc::new).map(Answer::Embeddings),
         Task::Models => models::parse_reply(reply).map(Answer::Models),
-        Task::Chat | Task::Stream => chat::parse_reply(reply).map(|reply| Answer::Chat(Box::new(reply))),
+        Task::Chat | Task::Stream => chat::parse_reply(reply).map(Arc::new).map(Answer::Chat),
     };
     if is_long { on_a_thread(read).await } else { read() }
 }
@@ -478,6 +498,9 @@ impl Host for Flight {
     type Interrupt = Raised;
 
     fn start(&mut self, call: CallId, target: Target, _deadline: Instant) -> Call<Self::Result> {
+        if let Some(answer) = self.found(call, target) {
+            return Box::pin(std::future::ready(Ok(answer)));
+        }
         let request = self.request(target);
         let leg = self.route.legs[target.0 as usize].clone();
         self.tell(Watch::ended);
@@ -494,7 +517,7 @@ impl Host for Flight {
         self.tell(Watch::begun);
         let (client, order) = (self.client.clone(), self.order.clone());
         match order.task {
-            Task::Stream => Box::pin(opened(client, leg, request, self.beginning())),
+            Task::Stream => Box::pin(opened(client, leg, request, self.beginning(), order.key.is_some())),
             Task::Chat | Task::Embeddings | Task::Models => Box::pin(answered(client, leg, request, order)),
         }
     }
@@ -520,7 +543,10 @@ impl Host for Flight {
             Err(error) => self.note_end(call, error.kind.class_name(), Some(error)),
             Ok(answer) => {
                 self.note_end(call, "ok", None);
-                self.diary.answered(answer, self.begun);
+                // What a cache had was paid for before.
+                if self.found.is_none() {
+                    self.diary.answered(answer, self.begun);
+                }
             }
         }
         self.kept.push(result);
@@ -532,6 +558,9 @@ impl Host for Flight {
     }
 
     fn judge(&mut self, ask: Ask) -> Asked<Result<Verdict, Raised>> {
+        if let Some(verdict) = self.judge_for_cache(&ask) {
+            return Asked::Now(Ok(verdict));
+        }
         let rule = &self.route.rules[ask.stage.0 as usize];
         if let (Rule::Limit(limit), Outcome::Value(ticket)) = (rule, ask.outcome) {
             return Asked::Now(Ok(self.counted(limit, ticket)));

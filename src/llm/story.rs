@@ -85,6 +85,9 @@ impl Flight {
 
     /// Takes down what a stream that is over, or broke off, has cost.
     pub fn read(&mut self, stream: &ChatStream) {
+        if self.found.is_some() {
+            return; // it was paid for before
+        }
         self.diary.use_up(stream.usage(), stream.answered_by());
         if !self.order.weights.is_empty() {
             self.ended = Some((stream.usage().map(|usage| usage.total_tokens), stream.headers().clone()));

@@ -76,6 +76,8 @@ pub struct ChatStream {
     /// As the server said last.
     usage: Option<Usage>,
     source: Option<Arc<Source>>,
+    /// The pieces given out, where they are wanted again.
+    recording: Option<Vec<Delta>>,
 }
 
 impl fmt::Debug for ChatStream {
@@ -107,8 +109,12 @@ fn shortened(space: &[u8]) -> BytesMut {
 impl ChatStream {
     /// A stream from a response's head and its body. One of more bytes than `max` is refused.
     pub fn new(head: RawReply, body: Response, max: usize) -> ChatStream {
+        ChatStream::of(head, Some(body), max)
+    }
+
+    fn of(head: RawReply, response: Option<Response>, max: usize) -> ChatStream {
         ChatStream {
-            response: Some(body),
+            response,
             head,
             body: Body::Unknown(BytesMut::new()),
             events: VecDeque::new(),
@@ -129,7 +135,24 @@ impl ChatStream {
             echo: None,
             usage: None,
             source: None,
+            recording: None,
         }
+    }
+
+    /// The pieces of a whole answer once more.
+    pub fn replayed(pieces: &[Delta]) -> ChatStream {
+        let head = RawReply::new(200, HeaderMap::new(), Bytes::new());
+        ChatStream { ready: pieces.iter().cloned().collect(), attempt: 0, ..ChatStream::of(head, None, 0) }
+    }
+
+    /// Keeps a record of all pieces from here on.
+    pub fn record(&mut self) {
+        self.recording = Some(Vec::new());
+    }
+
+    /// The record of a stream that is over.
+    pub fn take_recording(&mut self) -> Option<Vec<Delta>> {
+        self.recording.take()
     }
 
     /// The next piece, or `None` after the last one of a whole answer.
@@ -165,6 +188,9 @@ impl ChatStream {
             };
         }
         let mut delta = self.ready.pop_front()?;
+        if let Some(recording) = &mut self.recording {
+            recording.push(delta.on_its_own());
+        }
         (delta.attempt, delta.mark) = (self.attempt, std::mem::take(&mut self.mark));
         if delta.index == 0 {
             self.text.push_str(&delta.content);

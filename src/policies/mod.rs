@@ -1,6 +1,7 @@
 //! Policies: configuration, shared state and one call's passage through each.
 
 pub mod bulkhead;
+pub mod cache;
 pub mod chaos;
 pub mod circuit_breaker;
 pub mod class;
@@ -21,7 +22,8 @@ pub struct PolicyRow {
 }
 
 /// The one table of policies, in canonical order.
-pub const POLICIES: [PolicyRow; 7] = [
+pub const POLICIES: [PolicyRow; 8] = [
+    PolicyRow { kind: "cache", class: "Cache", rank: 10 },
     PolicyRow { kind: "fallback", class: "Fallback", rank: 20 },
     PolicyRow { kind: "retry", class: "Retry", rank: 40 },
     PolicyRow { kind: "circuit_breaker", class: "CircuitBreaker", rank: 60 },

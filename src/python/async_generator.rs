@@ -321,6 +321,9 @@ fn prepared(py: Python<'_>, running: &mut Running, ask: Ask) -> PyResult<(bool, 
     if running.look_at_the_clock(py)? {
         return Ok((false, none()));
     }
+    if matches!(ask, Ask::Send(_) | Ask::Throw(_)) {
+        running.flight.is_steered();
+    }
     let Some(items) = &running.items else { return Ok((false, none())) };
     let (source, call) = (items.source.bind(py), items.call);
     let next = match ask {

@@ -1,10 +1,12 @@
 //! A pipeline made ready to run: the plan, and for each of its stages and targets what the driver has to know.
 
+use super::cached::Stand;
 use super::errors::{configuration, wrong_type};
 use super::hooks::Hooks;
 use super::judge::Judge;
 use super::monitor::Monitor;
 use super::policies::bulkhead::Bulkhead;
+use super::policies::cache::Cache;
 use super::policies::chaos::Chaos;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::policies::fallback::Fallback;
@@ -55,11 +57,13 @@ pub enum Callee {
     Raise(Py<Chaos>),
     /// The result that is.
     Injected(Py<PyAny>),
+    /// What a cache has found.
+    Found,
 }
 
 /// What a call's targets, and the stages it passes, are called where its story is told.
 pub struct Labels {
-    /// With the number of the alternative that it is: 0 for the primary, and for what is injected in its place.
+    /// With the number of the alternative that it is: 0 for the primary, and for what is given in its place.
     pub targets: Vec<(String, u16)>,
     pub places: Vec<Word>,
 }
@@ -97,6 +101,8 @@ pub struct Parts {
     pub threaded: bool,
     /// Where a call weighs something.
     pub scales: Vec<(StageId, Py<RateLimit>)>,
+    /// Where answers are kept.
+    pub caches: Vec<Stand>,
     shares: Vec<Arc<Shares>>,
 }
 
@@ -118,6 +124,7 @@ struct Builder {
     async_hook: Option<&'static str>,
     threaded: bool,
     scales: Vec<(StageId, Py<RateLimit>)>,
+    caches: Vec<Stand>,
     shares: Vec<Arc<Shares>>,
 }
 
@@ -189,6 +196,16 @@ impl Builder {
             self.stages.push(Stage { name: bulkhead.get().name.clone(), ..Stage::of("bulkhead", Judge::Nobody) });
             return Ok(id);
         }
+        if let Ok(cache) = policy.cast::<Cache>() {
+            let target = Target(self.callees.len() as u16);
+            self.callees.push(Callee::Found);
+            self.stages.push(Stage::of("call", Judge::Nobody));
+            let branches = vec![inner, self.plan.ready(target)];
+            let id = self.plan.layer(Arc::new(cache.get().policy()), branches);
+            self.caches.push(Stand { stage: id, target, cache: cache.clone().unbind() });
+            self.stages.push(Stage { name: cache.get().name.clone(), ..Stage::of("cache", Judge::Cache) });
+            return Ok(id);
+        }
         if let Ok(chaos) = policy.cast::<Chaos>() {
             let branches =
                 vec![inner, self.leaf(Callee::Raise(chaos.clone().unbind())), self.leaf(Callee::Injected(chaos.get().given(py)))];
@@ -207,7 +224,7 @@ impl Builder {
             return Ok(id);
         }
         let message = format!(
-            "a pipeline takes policies (Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout, Fallback, Chaos, or another Pipeline), not {}",
+            "a pipeline takes policies (Cache, Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout, Fallback, Chaos, or another Pipeline), not {}",
             short_repr(policy)
         );
         Err(wrong_type(py, &message))
@@ -233,6 +250,7 @@ impl Compiled {
             async_hook: builder.async_hook,
             threaded: builder.threaded,
             scales: builder.scales,
+            caches: builder.caches,
             shares: builder.shares,
         });
         let source = Source::of(parts.name.as_deref().unwrap_or_default(), "", "");
@@ -311,9 +329,12 @@ impl Compiled {
         for (_, limit) in &self.scales {
             visit.call(limit)?;
         }
+        for stand in &self.caches {
+            visit.call(&stand.cache)?;
+        }
         for callee in &self.callees {
             match callee {
-                Callee::Primary => {}
+                Callee::Primary | Callee::Found => {}
                 Callee::Function(held) | Callee::Runnable(held) | Callee::Prompt(held) => visit.call(held)?,
                 Callee::Value(held) | Callee::Injected(held) => visit.call(held)?,
                 Callee::Raise(chaos) => visit.call(chaos)?,

@@ -137,10 +137,11 @@ impl Flight {
             Callee::Function(function) => short_repr(function.bind(py)),
             Callee::Runnable(runnable) => runnable.bind(py).get_type().name().map_or_else(|_| "?".into(), |name| name.to_string()),
             Callee::Value(_) | Callee::Injected(_) => "a value".to_owned(),
+            Callee::Found => "the cache".to_owned(),
         };
         let mut alternatives = 0;
         let target = |callee: &Callee| {
-            let is_primary = matches!(callee, Callee::Primary | Callee::Raise(_) | Callee::Injected(_));
+            let is_primary = matches!(callee, Callee::Primary | Callee::Raise(_) | Callee::Injected(_) | Callee::Found);
             alternatives += u16::from(!is_primary);
             (name(callee), if is_primary { 0 } else { alternatives })
         };

@@ -2,6 +2,7 @@
 //! log and, at the end, what is returned or raised.
 
 use super::bare;
+use super::cached::{Asked as AskedOfCache, Recording};
 use super::compiled::{Callee, Compiled, Stage};
 use super::errors::{self, ours};
 use super::event_loop::is_awaitable;
@@ -40,7 +41,7 @@ pub enum Way {
 }
 
 impl Way {
-    fn method(self) -> &'static str {
+    pub fn method(self) -> &'static str {
         match self {
             Way::Sync => "invoke",
             Way::Async => "ainvoke",
@@ -90,6 +91,13 @@ pub struct Flight {
     pub(super) trace: Option<Traced>,
     /// How it came out was told.
     pub(super) is_told: bool,
+    /// What it asks of caches.
+    pub(super) asked_of: Vec<AskedOfCache>,
+    /// Its items, where a cache may want them.
+    pub(super) recording: Option<Recording>,
+    /// What it gives is nothing for a cache: it is run by somebody else.
+    pub(super) is_elsewhere: bool,
+    pub(super) way: Way,
 }
 
 /// How a call went.
@@ -98,6 +106,8 @@ pub struct Course {
     pub begun: Instant,
     pub retries: u32,
     pub fell_back: bool,
+    /// Something else than the callee may have answered.
+    pub is_injected: bool,
     pub waited: Duration,
     /// The last wait alone.
     last_wait: Option<Duration>,
@@ -133,6 +143,10 @@ impl Flight {
             diary: Diary::default(),
             trace: None,
             is_told: false,
+            asked_of: Vec::new(),
+            recording: None,
+            is_elsewhere: false,
+            way: Way::Sync,
         }
     }
 
@@ -153,6 +167,8 @@ impl Flight {
             visit.call(waiting)?;
         }
         visit.call(&self.given)?;
+        self.asked_of.iter().try_for_each(|asked| asked.traverse(visit))?;
+        self.recording.iter().try_for_each(|recording| recording.traverse(visit))?;
         self.values.iter().try_for_each(|kept| match kept {
             Kept::Value(held) | Kept::Error(held) => visit.call(held),
             Kept::Gone => Ok(()),
@@ -175,7 +191,7 @@ impl Flight {
     /// Whether each frame of the user's needs something around it.
     #[inline]
     pub fn has_frames(&self) -> bool {
-        self.compiled.has_limits || self.trace.is_some()
+        self.compiled.has_limits || self.trace.is_some() || self.recording.is_some()
     }
 
     /// Runs a frame of the user's within a deadline, and in the call's span.
@@ -188,6 +204,9 @@ impl Flight {
 
     /// Calls a target. What an object with `invoke` is asked for depends on the way.
     pub fn start(&self, py: Python<'_>, target: Target, way: Way) -> PyResult<Py<PyAny>> {
+        if let Callee::Found = self.compiled.callee(target) {
+            return self.found(py, target);
+        }
         self.diary.started(target);
         if self.is_primary(target) && self.kwargs.is_none() {
             return self.call_primary(py);
@@ -217,6 +236,9 @@ impl Flight {
     /// Calls a target on a thread of its own; `None` if it has not come back by `limit`.
     pub fn start_apart(&self, py: Python<'_>, target: Target, limit: Instant) -> PyResult<Option<Py<PyAny>>> {
         static APART: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        if let Callee::Found = self.compiled.callee(target) {
+            return self.found(py, target).map(Some);
+        }
         self.diary.started(target);
         match self.callable(py, target, Way::Sync)? {
             Ok((function, args)) => {
@@ -248,6 +270,7 @@ impl Flight {
             }
             Callee::Raise(chaos) => return Err(chaos.get().raised(py)),
             Callee::Value(value) | Callee::Injected(value) => Err(value.clone_ref(py)),
+            Callee::Found => Err(self.found(py, target)?),
         })
     }
 
@@ -270,10 +293,14 @@ impl Flight {
     }
 
     /// Keeps the first item of a stream, whose call goes on.
-    pub fn keep_item(&mut self, item: Py<PyAny>) -> Ticket {
+    pub fn keep_item(&mut self, py: Python<'_>, item: Py<PyAny>) -> PyResult<Ticket> {
+        if !self.asked_of.is_empty() && !self.is_elsewhere {
+            self.recording = Some(Recording::default());
+            self.records(item.bind(py))?;
+        }
         self.diary.first_item(clock::now());
         self.values.push(Kept::Value(item));
-        Ticket(self.values.len() as u64 - 1)
+        Ok(Ticket(self.values.len() as u64 - 1))
     }
 
     /// What a rejection is raised as.
@@ -379,6 +406,7 @@ impl Flight {
                 })
             }
             Judge::Fallback(judge) => judge.judge(&happened),
+            Judge::Cache => self.judge_for_cache(ask.stage, &happened),
             Judge::Nobody => Ok(Verdict::Ignore),
         }
     }
@@ -416,6 +444,8 @@ impl Flight {
                     self.replace(event);
                 }
                 events::FALLBACK_USED => self.course.fell_back = true,
+                events::CHAOS_INJECTED => self.course.is_injected = true,
+                events::CACHE_MISS => self.diary.begins(event.at),
                 // The attempt begins now.
                 events::RATE_LIMIT_WAITED | events::BULKHEAD_WAITED => self.diary.waits(event.at, Duration::ZERO),
                 _ => {}
@@ -494,12 +524,17 @@ impl Flight {
         called
     }
 
-    /// A fresh execution of this call. Fails with what the user's own estimate of its tokens raises.
-    pub fn execution(&mut self, py: Python<'_>, now: Instant) -> PyResult<Execution> {
+    /// A fresh execution of this call. Fails with what the user's own estimate of its tokens, or key for a cache, raises.
+    pub fn execution(&mut self, py: Python<'_>, way: Way, now: Instant) -> PyResult<Execution> {
         let compiled = self.compiled.clone();
         let mut weights = Vec::with_capacity(compiled.scales.len());
         for (stage, limit) in &compiled.scales {
             weights.push((*stage, limit.get().weight(py, self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)))?));
+        }
+        self.way = way;
+        for stand in &compiled.caches {
+            let kwargs = self.kwargs.as_ref().map(|k| k.bind(py));
+            self.asked_of.extend(AskedOfCache::new(stand, self.function.bind(py), self.args.bind(py), kwargs, way)?);
         }
         self.course.begun = now;
         self.diary.begin(now);
@@ -507,6 +542,7 @@ impl Flight {
         self.trace = trace::begin(py, || self.name(py), now);
         let mut execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
         weights.into_iter().for_each(|(stage, tokens)| execution.weighs(stage, tokens));
+        self.asked_of.iter().for_each(|asked| execution.brings(asked.stage(), asked.request().clone()));
         Ok(trial::dressed(if self.compiled.announces { execution.announcing() } else { execution }))
     }
 
@@ -530,6 +566,6 @@ impl Flight {
 
     /// Whether the target's result has to be awaited in an asynchronous call.
     pub fn is_value(&self, target: Target) -> bool {
-        matches!(self.compiled.callee(target), Callee::Value(_) | Callee::Injected(_))
+        matches!(self.compiled.callee(target), Callee::Value(_) | Callee::Injected(_) | Callee::Found)
     }
 }

@@ -76,7 +76,7 @@ impl Running {
             if let Some(Input::Throw(error)) = input {
                 return Err(error);
             }
-            self.execution = Some(self.flight.execution(py, clock::now())?);
+            self.execution = Some(self.flight.execution(py, Way::Items, clock::now())?);
         } else {
             self.look_at_the_clock(py)?;
         }
@@ -87,16 +87,22 @@ impl Running {
                     Input::Throw(error) => Some(error.value(py).clone().unbind()),
                     Input::Send(_) => None,
                 };
+                if open && (thrown.is_some() || matches!(&given, Input::Send(value) if !value.is_none(py))) {
+                    self.flight.is_steered();
+                }
                 let deadline = self.flight.compiled.told(|| self.execution.as_ref().map_or(Instant::NEVER, |e| e.deadline_of(call)));
                 let turn = match self.last.take() {
                     Some(turn) => turn,
                     None => self.flight.within(py, deadline, || advance(current.items.bind(py), given)),
                 };
                 match turn {
-                    Ok(Turn::Item(item)) if open => return Ok(Turn::Item(item)),
+                    Ok(Turn::Item(item)) if open => {
+                        self.flight.records(item.bind(py))?;
+                        return Ok(Turn::Item(item));
+                    }
                     Ok(Turn::Item(item)) => {
                         current.open = true;
-                        self.opened(call, item);
+                        self.opened(py, call, item)?;
                     }
                     Ok(Turn::End(value)) => self.ended(py, call, Ok(value))?,
                     // What the consumer threw in and what came out unchanged says nothing of the callee.
@@ -110,11 +116,12 @@ impl Running {
         }
     }
 
-    fn opened(&mut self, call: CallId, item: Py<PyAny>) {
-        let ticket = self.flight.keep_item(item);
+    fn opened(&mut self, py: Python<'_>, call: CallId, item: Py<PyAny>) -> PyResult<()> {
+        let ticket = self.flight.keep_item(py, item)?;
         if let Some(execution) = &mut self.execution {
             execution.opened(call, ticket);
         }
+        Ok(())
     }
 
     fn ended(&mut self, py: Python<'_>, call: CallId, result: PyResult<Py<PyAny>>) -> PyResult<()> {

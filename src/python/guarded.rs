@@ -442,6 +442,7 @@ fn go_on(py: Python<'_>, mut flight: Flight, mut execution: Execution) -> PyResu
 /// Gives the driver of its kind what a plain function gave.
 fn hand_over(py: Python<'_>, mut flight: Flight, mut execution: Execution, call: CallId) -> PyResult<Bound<'_, PyAny>> {
     let given = flight.given.take().unwrap_or_else(|| py.None());
+    flight.goes_elsewhere();
     Ok(match has_to_run(given.bind(py)) {
         Some(Given::Coroutine) | None => Bound::new(py, Coroutine::under_way(flight, execution, call, given))?.into_any(),
         Some(Given::Generator) => Bound::new(py, Generator::under_way(flight, execution, call, given))?.into_any(),
@@ -487,7 +488,7 @@ pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
     if stack::is_used_up() {
         return Err(stack::used_up());
     }
-    let execution = flight.execution(py, clock::now())?;
+    let execution = flight.execution(py, Way::Sync, clock::now())?;
     go_on(py, flight, execution)
 }
 

@@ -407,6 +407,8 @@ pub enum Judge {
     Fallback(FallbackJudge),
     /// A limit asks what was used, and whether the server has had enough.
     Limit(Py<RateLimit>),
+    /// A cache asks what may be kept, and what an older answer may stand in for.
+    Cache,
     /// The stage asks nothing.
     Nobody,
 }
@@ -429,7 +431,7 @@ impl Judge {
                 visit.call(&judge.on_result)
             }
             Judge::Limit(limit) => visit.call(limit),
-            Judge::Nobody => Ok(()),
+            Judge::Cache | Judge::Nobody => Ok(()),
         }
     }
 }

@@ -122,6 +122,7 @@ impl Running {
 
     /// A coroutine's call that gives items from here on.
     pub fn gives_items(&mut self, items: Items, desk: Desk) {
+        self.flight.goes_elsewhere();
         (self.way, self.items, self.desk, self.current) = (Way::AsyncItems, Some(items), Some(desk), None);
     }
 
@@ -131,7 +132,7 @@ impl Running {
             if let Resume::Throw(error) = input {
                 return Err(error);
             }
-            self.execution = Some(self.flight.execution(py, clock::now())?);
+            self.execution = Some(self.flight.execution(py, self.way, clock::now())?);
         } else {
             input = self.limit_passed(py, input)?;
         }
@@ -343,10 +344,13 @@ impl Running {
                     return result.map(|stream| Some(Turn::Stream(stream, call)));
                 }
                 let result = match (&mut self.items, result) {
-                    (Some(items), Ok(item)) if items.open => return Ok(Some(Turn::Item(item))),
+                    (Some(items), Ok(item)) if items.open => {
+                        self.flight.records(item.bind(py))?;
+                        return Ok(Some(Turn::Item(item)));
+                    }
                     (Some(items), Ok(item)) => {
                         items.open = true;
-                        self.opened(call, item);
+                        self.opened(py, call, item)?;
                         return Ok(None);
                     }
                     (Some(_), Err(end)) if end.is_instance_of::<PyStopAsyncIteration>(py) => Ok(py.None()),
@@ -367,11 +371,12 @@ impl Running {
         }
     }
 
-    fn opened(&mut self, call: CallId, item: Py<PyAny>) {
-        let ticket = self.flight.keep_item(item);
+    fn opened(&mut self, py: Python<'_>, call: CallId, item: Py<PyAny>) -> PyResult<()> {
+        let ticket = self.flight.keep_item(py, item)?;
         if let Some(execution) = &mut self.execution {
             execution.opened(call, ticket);
         }
+        Ok(())
     }
 
     /// One step of the machine; a turn if it ends the call or suspends it.

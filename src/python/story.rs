@@ -125,6 +125,11 @@ impl Diary {
         self.mark = at.after(wait);
     }
 
+    /// The next attempt begins at that time, after a wait for another call.
+    pub fn begins(&mut self, at: Instant) {
+        self.mark = at;
+    }
+
     /// A policy did something.
     pub fn note(&mut self, event: &Event, error: Option<Py<PyType>>) {
         let (at, name, stage, number, span, reason) = (event.at, event.name, event.stage, event.number, event.span, event.reason);

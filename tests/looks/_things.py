@@ -8,6 +8,7 @@ from typing import Any
 import seawall
 from seawall import (
     Bulkhead,
+    Cache,
     CircuitBreaker,
     Fallback,
     Monitor,
@@ -122,6 +123,7 @@ def everything(sim: Simulator) -> dict[str, Any]:
         "event": told[0],
         "circuits": circuits,
         "rate limit": RateLimit(500, 200_000, name="shared"),
+        "cache": Cache(60, stale_if_error=3600, name="answers"),
         "bulkhead": Bulkhead(8, max_queue=100, name=HOSTILE),
         "pipeline, empty": Pipeline(),
         "pipeline, wrong": Pipeline(CircuitBreaker(2), Retry(3), Fallback(HOSTILE, print), name=HOSTILE),

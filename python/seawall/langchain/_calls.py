@@ -115,7 +115,8 @@ class Calls(BaseChatModel):
                     run_manager.on_llm_new_token(piece.content, chunk=chunk)
                 yield chunk
             if stream.attempts is not None:
-                yield _identified(last_chunk(stream.attempts, stream.alternative or 0, stream.seconds or 0.0), attempts)
+                end = last_chunk(stream.attempts, stream.alternative or 0, stream.seconds or 0.0, bool(stream.cached))
+                yield _identified(end, attempts)
         except BaseException as error:
             stream.close()
             if attempts is not None:
@@ -143,7 +144,8 @@ class Calls(BaseChatModel):
                     await run_manager.on_llm_new_token(piece.content, chunk=chunk)
                 yield chunk
             if stream.attempts is not None:
-                yield _identified(last_chunk(stream.attempts, stream.alternative or 0, stream.seconds or 0.0), attempts)
+                end = last_chunk(stream.attempts, stream.alternative or 0, stream.seconds or 0.0, bool(stream.cached))
+                yield _identified(end, attempts)
         except BaseException as error:
             stream.close()
             if attempts is not None:

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import OnInterrupt, retry_policy
-from seawall._seawall import Bulkhead, CircuitBreaker, Monitor, RateLimit, Route
+from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Monitor, RateLimit, Route
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch
 from seawall.langchain._arguments import accepted, refuse_in_call, with_parameters
@@ -72,6 +72,8 @@ class ChatOpenAI(_batch.Batching, OnNative, Calls):
         rate_limit, bulkhead: a `seawall.RateLimit` that attempts wait for, a `seawall.Bulkhead` that bounds those under way; one
             object is one limit for all models that have it.
         monitor: a `seawall.Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
+        cache: a `seawall.Cache` that gives its answers and streams again; or what langchain-core takes: a `BaseCache`, `True` for
+            the global one, `False` for none.
         model_kwargs, extra_body: further parameters of every request.
 
     Raises:
@@ -130,7 +132,12 @@ class ChatOpenAI(_batch.Batching, OnNative, Calls):
             raise ConfigurationError(
                 f"output_version must be 'v0' or 'v1', not {version!r}: seawall speaks the chat completions API"
             )
+        cache = arguments.get("cache")
+        if isinstance(cache, Cache):
+            # It stands on the native side; langchain-core is to ask none of its own besides.
+            arguments = {**arguments, "cache": False}
         super().__init__(**arguments)
+        self._cache = cache if isinstance(cache, Cache) else None
         self._built = self._made()
 
     # --- policies

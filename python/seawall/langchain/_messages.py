@@ -44,16 +44,15 @@ def usage_metadata(usage: Mapping[str, int] | None) -> UsageMetadata | None:
     return metadata
 
 
-def story(attempts: Attempts, alternative: int, seconds: float) -> dict[str, Any]:
+def story(attempts: Attempts, alternative: int, seconds: float, cached: bool) -> dict[str, Any]:
     """What `response_metadata` says of how the answer came about, in plain values that serialise."""
     names = ("model", "alternative", "outcome", "status", "request_id", "seconds", "waited")
     rows = [{name: getattr(attempt, name) for name in names} for attempt in attempts]
     served_by = attempts[-1].model if attempts else None
-    return {
-        "served_by": served_by,
-        "attempts": len(attempts),
-        "seawall": {"served_by": served_by, "alternative": alternative, "attempts": rows, "seconds": seconds},
-    }
+    told = {"served_by": served_by, "alternative": alternative, "attempts": rows, "seconds": seconds}
+    if cached:
+        told["cached"] = True
+    return {"served_by": served_by, "attempts": len(attempts), "seawall": told}
 
 
 def to_result(reply: Reply, *, logprobs: bool = False) -> ChatResult:
@@ -70,7 +69,7 @@ def to_result(reply: Reply, *, logprobs: bool = False) -> ChatResult:
             "service_tier": reply.service_tier,
         }
     )
-    metadata |= story(reply.attempts, reply.alternative, reply.seconds)
+    metadata |= story(reply.attempts, reply.alternative, reply.seconds, reply.cached)
     first = _message(
         reply.content,
         [{"id": i, "function": {"name": name, "arguments": arguments}} for i, name, arguments in reply.tool_calls],
@@ -194,8 +193,8 @@ def to_chunk(chunk: Chunk, *, restarts: bool = False) -> ChatGenerationChunk:
     return whole(message=message, generation_info=None if chunk.finish_reason is None else finish)
 
 
-def last_chunk(attempts: Attempts, alternative: int, seconds: float) -> ChatGenerationChunk:
+def last_chunk(attempts: Attempts, alternative: int, seconds: float, cached: bool) -> ChatGenerationChunk:
     """The piece that ends a stream: how it came about."""
-    message = AIMessageChunk(content="", response_metadata=story(attempts, alternative, seconds))
+    message = AIMessageChunk(content="", response_metadata=story(attempts, alternative, seconds, cached))
     message.chunk_position = "last"
     return ChatGenerationChunk(message=message)

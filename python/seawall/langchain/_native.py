@@ -9,7 +9,7 @@ from pydantic import BaseModel, PrivateAttr
 from typing_extensions import Self
 
 from seawall._model import Model
-from seawall._seawall import Retry
+from seawall._seawall import Cache, Retry
 from seawall.langchain import errors
 from seawall.langchain._arguments import shown
 from seawall.langchain._resilient import sharing
@@ -24,6 +24,8 @@ class OnNative(BaseModel):
     _retries_off: bool = PrivateAttr(default=False)
     _others: tuple[Any, ...] = PrivateAttr(default=())
     _handled: Any = PrivateAttr(default=None)
+    # A chat model's field of that name is langchain-core's, for caches of its own.
+    _cache: Cache | None = PrivateAttr(default=None)
     _built: Any = PrivateAttr(default=None)
 
     def _made(self) -> Any:
@@ -52,6 +54,7 @@ class OnNative(BaseModel):
             "rate_limit": model.rate_limit,
             "bulkhead": model.bulkhead,
             "monitor": model.monitor,
+            "cache": self._cache or (model.cache if isinstance(model.cache, Cache) else None),
             "proxy": model.openai_proxy,
             "ca_bundle": model.ca_bundle,
             "client_cert": model.client_cert,
@@ -99,7 +102,15 @@ class OnNative(BaseModel):
         bare = super().__copy__()
         bare._built = None
         model: Any = self
-        shared = (self._retry, model.circuit, model.monitor, model.openai_api_key, *(other.circuit for other in self._others))
+        shared = (
+            self._retry,
+            self._cache,
+            model.cache,
+            model.circuit,
+            model.monitor,
+            model.openai_api_key,
+            *(other.circuit for other in self._others),
+        )
         return super(OnNative, bare).__deepcopy__(sharing(memo, *shared))
 
     def __getstate__(self) -> dict[Any, Any]:

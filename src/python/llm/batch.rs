@@ -2,7 +2,8 @@
 
 use super::bridge::Parker;
 use super::extras::Checked;
-use super::route::{Finished, Route, run};
+use super::finished::Finished;
+use super::route::{Route, run};
 use crate::engine::Instant;
 use crate::llm::client::Client;
 use crate::llm::interrupt::OnInterrupt;

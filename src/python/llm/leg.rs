@@ -11,6 +11,7 @@ use crate::llm::network::Network;
 use crate::llm::route::{Leg as Core, Patience};
 use crate::llm::rule::{Kinds, Rule};
 use crate::llm::secret::ApiKey;
+use crate::policies::cache::Cached;
 use crate::policies::rate_limit::Limited;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
@@ -223,6 +224,13 @@ impl Builder {
     /// The limits at which calls weigh something, and the legs whose they are.
     pub fn take_scales(&mut self) -> Vec<(StageId, usize)> {
         std::mem::take(&mut self.scales)
+    }
+
+    /// A cache around what is inside.
+    pub fn cache(&mut self, cache: Cached, inner: StageId, found: Target, name: String) -> StageId {
+        let ready = self.plan.ready(found);
+        self.push(ready, Rule::None, Stage::default(), name.clone());
+        self.layer(Arc::new(cache), vec![inner, ready], Rule::None, None, name)
     }
 
     /// A leg with its policies: Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout, the call.

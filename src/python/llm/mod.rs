@@ -1,8 +1,10 @@
 //! The native client's Python side.
 
+mod asked;
 mod batch;
 pub mod bridge;
 mod extras;
+mod finished;
 mod foreign;
 mod json;
 mod keys;
@@ -15,6 +17,8 @@ mod route;
 mod story;
 mod stream;
 mod webhook;
+
+pub use asked::asked;
 
 use pyo3::prelude::*;
 

@@ -169,7 +169,7 @@ impl Choice {
 /// A model's whole answer.
 #[pyclass(frozen, module = "seawall.llm")]
 pub struct Reply {
-    pub reply: ChatReply,
+    pub reply: Arc<ChatReply>,
     pub story: Story,
     pub asked_model: Arc<str>,
 }
@@ -186,6 +186,12 @@ impl Reply {
     #[getter]
     fn seconds(&self) -> f64 {
         self.story.seconds
+    }
+
+    /// Whether it came from a cache: no request was made for it, and no tokens were used.
+    #[getter]
+    fn cached(&self) -> bool {
+        self.story.cached
     }
 
     /// Which alternative answered: 0 is the primary.
@@ -332,10 +338,12 @@ impl Reply {
         alternative: u16,
         asked_model: String,
         story: Py<PyAny>,
+        cached: bool,
     ) -> PyResult<Reply> {
         let named = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
         let reply = parse_reply(RawReply::new(200, named.collect(), raw)).map_err(|e| configuration(py, &e.message))?;
-        Ok(Reply { reply, story: Story::retold(attempts, story, alternative, seconds), asked_model: asked_model.into() })
+        let story = Story::retold(attempts, story, alternative, seconds, cached);
+        Ok(Reply { reply: Arc::new(reply), story, asked_model: asked_model.into() })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -348,6 +356,7 @@ impl Reply {
             this.story.alternative,
             &*this.asked_model,
             this.story.steps(py)?,
+            this.story.cached,
         );
         (slf.get_type().getattr("_restored")?, parts).into_pyobject(py)
     }
@@ -374,6 +383,9 @@ impl Reply {
         let attempts = self.story.attempts(py)?.bind(py).len()?;
         let plural = if attempts == 1 { "" } else { "s" };
         let mut facts = format!("from {} in {:.2} s, {attempts} attempt{plural}", self.model(), self.story.seconds);
+        if self.story.cached {
+            facts += ", from the cache";
+        }
         if self.story.alternative > 0 {
             facts += &format!(", alternative {}", self.story.alternative);
         }

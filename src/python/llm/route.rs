@@ -3,6 +3,7 @@
 use super::batch::{Batch, Call, Work};
 use super::bridge::{self, Sender, Tie};
 use super::extras::{Checked, Given};
+use super::finished::Finished;
 use super::foreign::Listeners;
 use super::json;
 use super::leg::{Leg, kinds};
@@ -12,29 +13,29 @@ use super::story::Story;
 use super::stream::{Stream, Watched};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
-use crate::engine::{Instant, Outcome, StageId, Target};
+use crate::engine::{Instant, StageId, Target};
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
-use crate::llm::error::{ApiError, ErrorKind, Raised};
+use crate::llm::error::{ApiError, ErrorKind};
 use crate::llm::estimate;
 use crate::llm::interrupt::{OnInterrupt, WORDS};
+use crate::llm::kept::Keeping;
 use crate::llm::models::ModelsReply;
 use crate::llm::order::{Extras, Order, Task};
-use crate::llm::route::{Answer, Attempt, Failure, Flight, Leg as LegCore, Route as Core};
+use crate::llm::route::{Answer, Failure, Flight, Leg as LegCore, Route as Core};
 use crate::llm::rule::Rule;
 use crate::llm::runtime;
-use crate::policies::class::Class;
 use crate::policies::fallback::Fallback;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
 use crate::python::judge::Listed;
 use crate::python::monitor::Monitor;
+use crate::python::policies::cache::Cache;
 use crate::python::policies::circuit_breaker::short_repr;
 use crate::python::trace::{self, Traced};
 use crate::python::{remaining, story};
 use crate::stats::Source;
-use crate::telemetry::Note;
 use futures_util::FutureExt;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -49,69 +50,6 @@ use tokio::task::AbortHandle;
 
 /// Alternatives are bits of a mask.
 const MOST: usize = 64;
-
-/// How a call of a route came out, before Python sees it.
-pub struct Finished {
-    result: Result<Answer, Failure>,
-    others: Vec<Failure>,
-    attempts: Vec<Attempt>,
-    notes: Vec<Note>,
-    begun: Instant,
-    took: Duration,
-    exhausted: Option<(u32, Duration, &'static str)>,
-    /// What the user's code raised that is no outcome: the caller gets that.
-    interrupt: Option<Raised>,
-}
-
-impl Finished {
-    /// A call carried as far as it went.
-    pub fn carried(carried: std::thread::Result<Result<Finished, Raised>>, begun: Instant) -> Finished {
-        match carried {
-            Ok(Ok(finished)) => finished,
-            Ok(Err(interrupt)) => Finished { interrupt: Some(interrupt), ..Finished::panicked(begun) },
-            Err(_) => Finished::panicked(begun),
-        }
-    }
-
-    /// Collects what there is to say at the end.
-    pub fn of(drive: &mut Drive<Flight>, outcome: &Outcome) -> Finished {
-        let attached: Vec<Outcome> = drive.execution().attached().to_vec();
-        let flight = &mut drive.host;
-        let mut others: Vec<Failure> = attached.iter().filter_map(|o| flight.failure(o)).collect();
-        let result = flight.take(outcome).map_err(|failure| flight.told(failure, &mut others));
-        let notes = flight.over(outcome, result.as_ref().err());
-        Finished {
-            result,
-            others,
-            attempts: std::mem::take(&mut flight.attempts),
-            notes,
-            begun: flight.begun,
-            took: clock::now().since(flight.begun),
-            exhausted: flight.exhausted,
-            interrupt: None,
-        }
-    }
-
-    /// A call that ran into a mistake of ours.
-    pub fn panicked(begun: Instant) -> Finished {
-        let message = "seawall itself failed in this call; what it printed on the standard error stream belongs in a bug report";
-        Finished {
-            result: Err(Failure::Api(ApiError::new(ErrorKind::Api, message).with_class(Class::Permanent))),
-            others: Vec::new(),
-            attempts: Vec::new(),
-            notes: Vec::new(),
-            begun,
-            took: clock::now().since(begun),
-            exhausted: None,
-            interrupt: None,
-        }
-    }
-
-    /// Whether it is a whole reply.
-    pub fn is_reply(&self) -> bool {
-        matches!(self.result, Ok(Answer::Chat(_)))
-    }
-}
 
 /// What all calls of a route share with Python.
 pub struct Shared {
@@ -146,13 +84,13 @@ impl Shared {
         Ok(error)
     }
 
-    fn reply(&self, py: Python<'_>, finished: &mut Finished, reply: ChatReply) -> PyResult<Py<PyAny>> {
+    fn reply(&self, py: Python<'_>, finished: &mut Finished, reply: Arc<ChatReply>) -> PyResult<Py<PyAny>> {
         let story = self.story(finished);
         let asked_model = self.core.legs.get(story.alternative as usize).map_or_else(|| "".into(), |l| l.model.clone());
         Ok(Py::new(py, Reply { reply, story, asked_model })?.into_any())
     }
 
-    fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: EmbeddingsReply) -> PyResult<Py<PyAny>> {
+    fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: &EmbeddingsReply) -> PyResult<Py<PyAny>> {
         static EMBEDDED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let attempts = raise::attempts(py, &finished.attempts, &self.core.legs, finished.begun)?;
         let vectors = PyList::empty(py);
@@ -161,7 +99,16 @@ impl Shared {
         }
         let tokens = reply.usage.as_ref().map_or(0, |u| u.prompt_tokens);
         let steps = story::steps(py, &finished.notes)?;
-        let fields = (vectors, reply.model, tokens, attempts, finished.took.as_secs_f64(), reply.request_id, steps);
+        let fields = (
+            vectors,
+            reply.model.as_deref(),
+            tokens,
+            attempts,
+            finished.took.as_secs_f64(),
+            reply.request_id.as_deref(),
+            steps,
+            finished.found.is_some(),
+        );
         Ok(ours(py, &EMBEDDED, "seawall.llm", "EmbeddingsReply")?.call1(fields)?.unbind())
     }
 
@@ -177,8 +124,8 @@ impl Shared {
     pub fn convert(&self, py: Python<'_>, mut finished: Finished) -> PyResult<Py<PyAny>> {
         let unsaid = || Err(Failure::Api(ApiError::new(ErrorKind::Api, "the stream has ended")));
         match std::mem::replace(&mut finished.result, unsaid()) {
-            Ok(Answer::Chat(reply)) => self.reply(py, &mut finished, *reply),
-            Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, reply),
+            Ok(Answer::Chat(reply)) => self.reply(py, &mut finished, reply),
+            Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, &reply),
             Ok(Answer::Models(reply)) => self.models(py, &reply),
             Ok(Answer::Stream(..) | Answer::Streamed) => Ok(py.None()),
             Err(failure) => Err(self.raised(py, &finished, &failure)?),
@@ -213,7 +160,7 @@ impl Shared {
     /// The story of a finished call.
     pub fn story(&self, finished: &mut Finished) -> Story {
         let (attempts, notes) = (std::mem::take(&mut finished.attempts), std::mem::take(&mut finished.notes));
-        Story::new(attempts, notes, finished.begun, finished.took, self.core.legs.clone())
+        Story::new(attempts, finished.found, notes, finished.begun, finished.took, self.core.legs.clone())
     }
 
     /// The exception of a failed stream.
@@ -229,7 +176,10 @@ impl Shared {
 pub async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: Instant) -> Finished {
     let begun = clock::now();
     let carried = async move {
-        let mut drive = Drive::new(core.execution(&order, deadline), Flight::new(core, order, client));
+        let mut execution = core.execution(&order, deadline);
+        let mut flight = Flight::new(core, order, client);
+        flight.asks_cache(&mut execution);
+        let mut drive = Drive::new(execution, flight);
         loop {
             if let Turn::Done(outcome) = drive.advance().await? {
                 return Ok(Finished::of(&mut drive, &outcome));
@@ -315,11 +265,12 @@ impl Route {
         let (content, sent) = (json::text(content, place)?, json::params(params)?);
         let source = self.shared.core.sources.first().copied().unwrap_or_default();
         let trace = if trace::is_on() { Traced::of_a_model(py, task.operation(), source) } else { None };
-        let mut order = Order { task, content, inputs, params: sent, extras, on_interrupt, weights: Vec::new(), trace };
+        let mut order = Order { task, content, inputs, params: sent, extras, on_interrupt, weights: Vec::new(), key: None, trace };
         for (stage, leg) in &self.scales {
             let weight = self.listeners.weight(py, *stage, asked, params)?;
             order.weights.push((*stage, weight.unwrap_or_else(|| estimate::tokens(&order, &self.shared.core.legs[*leg]))));
         }
+        order.key = self.shared.core.keeping.as_ref().and_then(|keeping| keeping.key(&order, &self.shared.core.legs[0]));
         Ok(Arc::new(order))
     }
 }
@@ -332,13 +283,26 @@ fn task(name: &str) -> Task {
     }
 }
 
+impl Route {
+    /// The end of a call whose answer is in the cache: it is carried out here and now, by the same steps as any.
+    fn at_once(&self, order: &Arc<Order>, (runtime, client): (&Handle, &Client), deadline: Instant) -> Option<Finished> {
+        let (keeping, key) = (self.shared.core.keeping.as_ref()?, order.key?);
+        if !keeping.cache.has(&key, clock::now()) {
+            return None;
+        }
+        let _runtime = runtime.enter();
+        // Gone meanwhile, it is given up again before anything is sent.
+        run(self.shared.core.clone(), order.clone(), client.clone(), deadline).now_or_never()
+    }
+}
+
 #[pymethods]
 impl Route {
     /// `legs` in the order in which they are tried; `handled` are the exception classes for which alternatives stand in;
     /// `table` is where exception classes are looked up; `function` is what retry states and logs name. `on_interrupt` is for
     /// streams that say nothing else.
     #[new]
-    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None, monitor=None))]
+    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None, monitor=None, cache=None))]
     #[allow(clippy::too_many_arguments)] // one per argument
     fn new(
         py: Python<'_>,
@@ -349,6 +313,7 @@ impl Route {
         function: Option<Py<PyAny>>,
         on_interrupt: Option<Bound<'_, PyAny>>,
         monitor: Option<Py<Monitor>>,
+        cache: Option<Py<Cache>>,
     ) -> PyResult<Route> {
         let Some(first) = legs.first() else { return Err(configuration(py, "a route needs a model")) };
         if legs.len() > MOST {
@@ -378,6 +343,13 @@ impl Route {
                 first.get().name(),
             );
         }
+        let keeping = cache.map(|cache| {
+            let (cache, target) = (cache.get(), Target(legs.len() as u16));
+            let name = cache.name.clone().unwrap_or_else(|| first.get().name());
+            let stage = builder.cache(cache.policy(), root, target, name.clone());
+            root = stage;
+            Keeping::new(cache.core.clone(), stage, target, &name, &first.get().core)
+        });
         if let Some(deadline) = deadline {
             root = builder.layer(
                 Arc::new(Timeout { limit: Duration::from_secs_f64(deadline) }),
@@ -395,7 +367,7 @@ impl Route {
         let pipeline = first.get().name();
         let legs: Arc<[Arc<LegCore>]> = legs.iter().map(|l| l.get().core.clone()).collect();
         let sources = legs.iter().map(|leg| Source::of(&pipeline, &leg.model, &leg.endpoint.place())).collect();
-        let core = Arc::new(Core { plan, legs, rules, names, sources, is_counted, foreign: Some(foreign.clone()), announces });
+        let core = Arc::new(Core { plan, legs, rules, names, sources, is_counted, foreign: Some(foreign.clone()), announces, keeping });
         let on_interrupt = on_interrupt.map_or(Ok(OnInterrupt::Error), |word| self::on_interrupt(py, &word))?;
         Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign, on_interrupt, scales })
     }
@@ -418,8 +390,15 @@ impl Route {
         extras: Option<Given>,
     ) -> PyResult<Py<PyAny>> {
         let order = self.order(task(kind), content, params, Checked::new(py, &self.shared.table, extras)?.of_a_call())?;
+        let now = clock::now();
+        if let Some((answer, by, note)) = self.shared.core.at_hand(&order, now) {
+            return self.shared.convert(py, Finished::at_hand(answer, by, note, now));
+        }
         let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
+        if let Some(finished) = self.at_once(&order, (&runtime, &client), deadline) {
+            return self.shared.convert(py, finished);
+        }
         let slot: Arc<Mutex<Option<Finished>>> = Arc::new(Mutex::new(None));
         let mut abort = None;
         let finished = bridge::wait(

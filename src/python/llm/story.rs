@@ -1,7 +1,7 @@
 //! The story of a native call, kept as the client knows it until somebody asks.
 
 use super::raise;
-use crate::engine::Instant;
+use crate::engine::{Instant, Target};
 use crate::llm::route::{Attempt, Leg};
 use crate::python::story;
 use crate::telemetry::Note;
@@ -21,15 +21,25 @@ pub struct Story {
     steps: PyOnceLock<Py<PyAny>>,
     /// Which alternative answered: 0 is the primary.
     pub alternative: u16,
+    /// Whether a cache had the answer.
+    pub cached: bool,
     /// Seconds from the call to its end, retries and waits included.
     pub seconds: f64,
 }
 
 impl Story {
     /// Of a call that is over.
-    pub fn new(attempts: Vec<Attempt>, notes: Vec<Note>, begun: Instant, took: Duration, legs: Arc<[Arc<Leg>]>) -> Story {
+    pub fn new(
+        attempts: Vec<Attempt>,
+        found: Option<Target>,
+        notes: Vec<Note>,
+        begun: Instant,
+        took: Duration,
+        legs: Arc<[Arc<Leg>]>,
+    ) -> Story {
         Story {
-            alternative: attempts.last().map_or(0, |a| a.target.0),
+            alternative: found.or(attempts.last().map(|a| a.target)).map_or(0, |target| target.0),
+            cached: found.is_some(),
             seconds: took.as_secs_f64(),
             attempts,
             notes,
@@ -41,7 +51,7 @@ impl Story {
     }
 
     /// One that was told before.
-    pub fn retold(attempts: Py<PyAny>, steps: Py<PyAny>, alternative: u16, seconds: f64) -> Story {
+    pub fn retold(attempts: Py<PyAny>, steps: Py<PyAny>, alternative: u16, seconds: f64, cached: bool) -> Story {
         let (told, kept) = (PyOnceLock::new(), PyOnceLock::new());
         let _ = Python::attach(|py| (told.set(py, attempts), kept.set(py, steps)));
         Story {
@@ -52,6 +62,7 @@ impl Story {
             told,
             steps: kept,
             alternative,
+            cached,
             seconds,
         }
     }

@@ -1,9 +1,10 @@
 //! `Stream`: a streamed answer, read from a thread or an event loop. A slow reader slows the request down.
 
 use super::bridge::{self, Parker, Sender, Tie};
+use super::finished::Finished;
 use super::progress::AttemptEvent;
 use super::reply::Chunk;
-use super::route::{Finished, Shared};
+use super::route::Shared;
 use super::story::Story;
 use crate::drive::clock;
 use crate::drive::process::Process;
@@ -183,11 +184,12 @@ async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<P
 }
 
 async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Arc<Pipe>, deadline: Instant) -> Result<Finished, Raised> {
-    let execution = shared.core.execution(&order, deadline);
+    let mut execution = shared.core.execution(&order, deadline);
     let mut flight = Flight::new(shared.core.clone(), order, client);
     if pipe.lock().watched != Watched::No {
         flight = flight.watched_by(pipe.clone());
     }
+    flight.asks_cache(&mut execution);
     let mut drive = Drive::new(execution, flight);
     let mut turn = drive.advance().await?;
     while let Turn::Delivered(ticket) = turn {
@@ -234,6 +236,7 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
             // Whoever reads has what there is, however long the next attempt takes.
             pipe.tell();
         }
+        drive.host.recorded = stream.take_recording().map(Arc::from);
         if let Some(end) = end {
             let outcome = drive.host.keep_end(call, end);
             drive.stream_ended(call, outcome);
@@ -387,6 +390,12 @@ impl Stream {
     #[getter]
     fn alternative(&self) -> Option<u16> {
         self.story.get().map(|story| story.alternative)
+    }
+
+    /// Whether it came from a cache, once the stream is over.
+    #[getter]
+    fn cached(&self) -> Option<bool> {
+        self.story.get().map(|story| story.cached)
     }
 
     /// Seconds from the first piece asked for to the end, once the stream is over.

@@ -1,6 +1,7 @@
 //! One pyclass per policy: keyword arguments in, configuration out.
 
 pub mod bulkhead;
+pub mod cache;
 pub mod chaos;
 pub mod circuit_breaker;
 pub mod fallback;

@@ -1,6 +1,7 @@
 //! What limits that several pipelines share have in common: in a forked process those that wait, or are inside, are not there.
 
 use crate::policies::bulkhead::Bulkhead;
+use crate::policies::cache::Cache;
 use crate::policies::rate_limit::RateLimit;
 use crate::python::errors::ours;
 use pyo3::prelude::*;
@@ -8,6 +9,7 @@ use pyo3::sync::PyOnceLock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 static BULKHEADS: Mutex<Vec<Weak<Bulkhead>>> = Mutex::new(Vec::new());
+static CACHES: Mutex<Vec<Weak<Cache>>> = Mutex::new(Vec::new());
 static RATE_LIMITS: Mutex<Vec<Weak<RateLimit>>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
@@ -34,6 +36,14 @@ pub fn bulkhead(py: Python<'_>, core: Bulkhead) -> PyResult<Arc<Bulkhead>> {
     Ok(core)
 }
 
+/// A new cache.
+pub fn cache(py: Python<'_>, core: Cache) -> PyResult<Arc<Cache>> {
+    let core = Arc::new(core);
+    known(&CACHES, &core);
+    watch_forks(py)?;
+    Ok(core)
+}
+
 /// A new rate limit.
 pub fn rate_limit(py: Python<'_>, core: RateLimit) -> PyResult<Arc<RateLimit>> {
     let core = Arc::new(core);
@@ -49,4 +59,6 @@ pub fn forget_waiters() {
     bulkheads.iter().for_each(|bulkhead| bulkhead.clear());
     let limits: Vec<_> = lock(&RATE_LIMITS).iter().filter_map(Weak::upgrade).collect();
     limits.iter().for_each(|limit| limit.clear());
+    let caches: Vec<_> = lock(&CACHES).iter().filter_map(Weak::upgrade).collect();
+    caches.iter().for_each(|cache| cache.forget_waiters());
 }

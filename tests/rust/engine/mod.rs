@@ -2,6 +2,7 @@ mod breaker_lenient;
 mod breaker_model;
 mod breaker_tells;
 mod budget;
+mod cache;
 mod chaos;
 mod gate;
 mod inherited;

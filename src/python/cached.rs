@@ -1,0 +1,247 @@
+//! What a guarded call has to do with caches: what it asks them for, what it gets of them, and what it has for them.
+
+use super::digest::Written;
+use super::errors::ours;
+use super::flight::{Flight, Way};
+use super::guarded::has_to_run;
+use super::judge::Happened;
+use super::policies::cache::Cache;
+use crate::engine::{StageId, Target, Verdict};
+use crate::policies::cache::{self as core, Offer, Request};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+use std::sync::Arc;
+
+/// An answer in a cache.
+pub struct Held {
+    value: Py<PyAny>,
+    /// The items that came before, of a generator.
+    items: Option<Py<PyTuple>>,
+    /// What its key names by identity.
+    names: Vec<Py<PyAny>>,
+}
+
+impl Held {
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.value)?;
+        visit.call(&self.items)?;
+        self.names.iter().try_for_each(|held| visit.call(held))
+    }
+}
+
+/// Where in a pipeline a cache stands.
+pub struct Stand {
+    pub stage: StageId,
+    /// The answer that was found there.
+    pub target: Target,
+    pub cache: Py<Cache>,
+}
+
+/// What one call asks of one cache.
+pub struct Asked {
+    stage: StageId,
+    target: Target,
+    cache: Arc<core::Cache>,
+    request: Arc<Request>,
+    names: Vec<Py<PyAny>>,
+}
+
+thread_local! {
+    static HERE: u8 = const { 0 };
+}
+
+/// A number for this thread, which no other thread has that lives.
+fn this_thread() -> u64 {
+    HERE.with(|here| std::ptr::from_ref(here) as u64)
+}
+
+impl Asked {
+    /// `None` where the cache's own key function says that this call is not to be kept.
+    pub fn new(
+        stand: &Stand,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+        way: Way,
+    ) -> PyResult<Option<Asked>> {
+        let (py, cache) = (function.py(), stand.cache.get());
+        let mut written = Written::default();
+        written.kind(way.method());
+        // A method is another object each time it is asked for.
+        match function.getattr_opt(intern!(py, "__func__"))?.zip(function.getattr_opt(intern!(py, "__self__"))?) {
+            Some((inner, instance)) => {
+                written.is(&inner);
+                written.is(&instance);
+            }
+            None => written.is(function),
+        }
+        let from = written.len();
+        if !cache.write(&mut written, args, kwargs)? {
+            return Ok(None);
+        }
+        let request = Request::new(written.digest(0), written.digest(from));
+        let request = match way {
+            Way::Items | Way::AsyncItems => request.alone(),
+            Way::Sync => request.of(this_thread()),
+            Way::Async => request,
+        };
+        let names = written.held;
+        Ok(Some(Asked { stage: stand.stage, target: stand.target, cache: cache.core.clone(), request: Arc::new(request), names }))
+    }
+
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.names.iter().try_for_each(|held| visit.call(held))
+    }
+
+    pub fn stage(&self) -> StageId {
+        self.stage
+    }
+
+    pub fn is_at(&self, target: Target) -> bool {
+        self.target == target
+    }
+
+    pub fn request(&self) -> &Arc<Request> {
+        &self.request
+    }
+
+    /// What was found, in the form in which the call gives it.
+    pub fn found(&self, py: Python<'_>, way: Way) -> PyResult<Py<PyAny>> {
+        static REPLAYED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static AREPLAYED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let Some(held) = self.request.take().and_then(|value| value.downcast::<Held>().ok()) else { return Ok(py.None()) };
+        let value = held.value.clone_ref(py);
+        let Some(items) = &held.items else { return Ok(value) };
+        match way {
+            Way::Async | Way::AsyncItems => ours(py, &AREPLAYED, "seawall._cache", "areplayed")?.call1((items,)),
+            Way::Sync | Way::Items => ours(py, &REPLAYED, "seawall._cache", "replayed")?.call1((items, value)),
+        }
+        .map(Bound::unbind)
+    }
+
+    /// Offers what the call has given to whoever asks for the same; `false` where nobody else can use it.
+    pub fn offer(&self, value: &Bound<'_, PyAny>, items: Option<Bound<'_, PyTuple>>, keep: bool) -> PyResult<bool> {
+        static SIZE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = value.py();
+        if is_used_once(value)? {
+            return Ok(false);
+        }
+        let bytes: usize = ours(py, &SIZE, "seawall._cache", "size")?.call1((value, &items))?.extract()?;
+        let names = self.names.iter().map(|name| name.clone_ref(py)).collect();
+        let held = Held { value: value.clone().unbind(), items: items.map(Bound::unbind), names };
+        self.request.offer(Offer { value: Arc::new(held), bytes, keep });
+        Ok(true)
+    }
+
+    /// What the call has given has still to be run: nobody waits for that.
+    pub fn release(&self) {
+        self.cache.release(&self.request);
+    }
+}
+
+/// Whether a value is gone once it was used: an iterator, a coroutine, a future.
+fn is_used_once(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = value.py();
+    Ok(has_to_run(value).is_some()
+        || value.hasattr(intern!(py, "__next__"))?
+        || value.hasattr(intern!(py, "__anext__"))?
+        || value.hasattr(intern!(py, "__await__"))?)
+}
+
+impl Flight {
+    /// What a cache has found.
+    pub(super) fn found(&self, py: Python<'_>, target: Target) -> PyResult<Py<PyAny>> {
+        self.asked_of.iter().find(|asked| asked.is_at(target)).map_or_else(|| Ok(py.None()), |asked| asked.found(py, self.way))
+    }
+
+    /// What the call has given has still to be run, by whoever got it: no cache waits for that.
+    pub fn goes_elsewhere(&mut self) {
+        self.is_elsewhere = true;
+        self.asked_of.iter().for_each(Asked::release);
+    }
+
+    /// An item of the stream that is open goes to its reader.
+    #[inline]
+    pub fn records(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(recording) = &mut self.recording else { return Ok(()) };
+        let most = self.compiled.caches.iter().map(|stand| stand.cache.get().core.config().max_bytes).max();
+        recording.item(item, most.unwrap_or(0))
+    }
+
+    /// The reader says something to it: what follows is for nobody else.
+    pub fn is_steered(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.void();
+        }
+    }
+
+    /// What may be kept, and what an older answer may stand in for.
+    pub(super) fn judge_for_cache(&self, stage: StageId, happened: &Happened<'_, '_>) -> PyResult<Verdict> {
+        static STANDS_IN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let value = match happened {
+            Happened::Value(value) => *value,
+            Happened::Error(error) => {
+                let stands_in = ours(error.py(), &STANDS_IN, "seawall._cache", "stands_in_for")?.call1((*error,))?.is_truthy()?;
+                return Ok(if stands_in { Verdict::FAILURE } else { Verdict::Final });
+            }
+        };
+        let items = match (self.way, &self.recording) {
+            (Way::Items | Way::AsyncItems, Some(recording)) => recording.items(value.py())?,
+            (Way::Items | Way::AsyncItems, None) => Some(PyTuple::empty(value.py())),
+            (Way::Sync | Way::Async, _) => None,
+        };
+        let is_whole = !self.is_elsewhere && (items.is_some() || matches!(self.way, Way::Sync | Way::Async));
+        let asked = self.asked_of.iter().find(|asked| asked.stage() == stage);
+        let keep = !self.course().fell_back && !self.course().is_injected;
+        match asked.filter(|_| is_whole) {
+            Some(asked) if asked.offer(value, items, keep)? => Ok(Verdict::Success),
+            _ => Ok(Verdict::Ignore),
+        }
+    }
+}
+
+/// The items of a generator that a cache may want.
+#[derive(Default)]
+pub struct Recording {
+    items: Vec<Py<PyAny>>,
+    bytes: usize,
+    /// It is no record of what others would get, or too long for any cache.
+    is_void: bool,
+}
+
+impl Recording {
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.items.iter().try_for_each(|held| visit.call(held))
+    }
+
+    /// An item has come. More than `most` bytes are not kept.
+    pub fn item(&mut self, item: &Bound<'_, PyAny>, most: usize) -> PyResult<()> {
+        static SIZE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        if self.is_void {
+            return Ok(());
+        }
+        self.bytes += ours(item.py(), &SIZE, "sys", "getsizeof")?.call1((item,))?.extract::<usize>()?;
+        if self.bytes > most {
+            self.void();
+        } else {
+            self.items.push(item.clone().unbind());
+        }
+        Ok(())
+    }
+
+    /// What comes depends on what its reader says.
+    pub fn void(&mut self) {
+        self.items = Vec::new();
+        self.is_void = true;
+    }
+
+    pub fn items<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        if self.is_void { Ok(None) } else { PyTuple::new(py, &self.items).map(Some) }
+    }
+}

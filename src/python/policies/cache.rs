@@ -1,0 +1,237 @@
+//! `Cache`.
+
+use super::shared;
+use crate::drive::clock;
+use crate::policies::cache::{self as core, Cached, Config, Value};
+use crate::python::cached::Held;
+use crate::python::convert::{self, quoted};
+use crate::python::digest::Written;
+use crate::python::errors::{configuration, ours, picture};
+use crate::python::judge::predicate;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Five minutes.
+const TTL: Duration = Duration::from_secs(300);
+const MAX_ITEMS: usize = 10_000;
+const MAX_BYTES: usize = 64_000_000;
+
+/// An argument for which `None` means something.
+pub enum Given<'py> {
+    Nothing,
+    This(Bound<'py, PyAny>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Given<'py> {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Given::This(given.to_owned()))
+    }
+}
+
+/// Gives an answer again for `ttl` seconds (300; `None`: as long as there is room) to calls that ask for the same; of equal
+/// calls at once one is made for all.
+///
+/// At most `max_items` (10,000) answers are kept, of `max_bytes` (64,000,000) together, as near as that is known; what was not
+/// used for longest goes first. For `stale_if_error` seconds (0) beyond its time an answer stands in for a call that fails for a
+/// reason that passes. Errors are not kept, nor are answers of fallbacks, iterators and the like.
+///
+/// A call asks for the same if it is of the same function with equal arguments: plain data, data classes, models of pydantic;
+/// other objects are themselves and equal to nothing else. `key` is a function of the arguments that gives what counts instead;
+/// `None` of it: that call goes past the cache. All who ask are given the same object.
+///
+/// A Cache is shared state: used in two pipelines or models, it is one; `copy` and `deepcopy` give the object itself. It pickles
+/// by its arguments: where it came from it is found again, in another process it is made anew, empty, once.
+///
+/// Raises `ConfigurationError` for arguments that make no cache.
+#[pyclass(frozen, module = "seawall", subclass, weakref)]
+pub struct Cache {
+    pub core: Arc<core::Cache>,
+    #[pyo3(get)]
+    key: Option<Py<PyAny>>,
+    #[pyo3(get)]
+    pub name: Option<String>,
+    /// Finds it again when it is unpickled where it came from.
+    #[pyo3(get, name = "_identity")]
+    identity: u64,
+}
+
+#[pymethods]
+impl Cache {
+    #[new]
+    #[pyo3(signature = (ttl=Given::Nothing, *, max_items=None, max_bytes=None, stale_if_error=None, key=None, name=None),
+           text_signature = "(ttl=300, *, max_items=10000, max_bytes=64000000, stale_if_error=None, key=None, name=None)")]
+    fn new(
+        py: Python<'_>,
+        ttl: Given<'_>,
+        max_items: Option<&Bound<'_, PyAny>>,
+        max_bytes: Option<&Bound<'_, PyAny>>,
+        stale_if_error: Option<&Bound<'_, PyAny>>,
+        key: Option<Bound<'_, PyAny>>,
+        name: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Cache> {
+        let ttl = match &ttl {
+            Given::Nothing => Some(TTL),
+            Given::This(ttl) => convert::optional("ttl", Some(ttl), convert::positive_seconds)?,
+        };
+        let stale = convert::optional("stale_if_error", stale_if_error, convert::seconds)?.unwrap_or_default();
+        if ttl.is_none() && !stale.is_zero() {
+            return Err(configuration(py, "stale_if_error needs ttl=: without it no answer is ever past its time"));
+        }
+        let most = |name, value, default| {
+            let given = convert::optional(name, value, |a, v| convert::whole(a, v, 1, u64::MAX))?;
+            PyResult::Ok(given.map_or(default, |most| usize::try_from(most).unwrap_or(usize::MAX)))
+        };
+        let config = Config {
+            ttl,
+            max_items: most("max_items", max_items, MAX_ITEMS)?,
+            max_bytes: most("max_bytes", max_bytes, MAX_BYTES)?,
+            stale_if_error: stale,
+        };
+        let (key, name) = (predicate("key", key)?, convert::optional("name", name, convert::text)?);
+        Ok(Cache { core: shared::cache(py, core::Cache::new(config))?, key, name, identity: clock::seed() })
+    }
+
+    /// Seconds for which an answer is given again; `None`: as long as there is room.
+    #[getter]
+    fn ttl(&self) -> Option<f64> {
+        self.core.config().ttl.map(|ttl| ttl.as_secs_f64())
+    }
+
+    /// Answers at a time, at most.
+    #[getter]
+    fn max_items(&self) -> usize {
+        self.core.config().max_items
+    }
+
+    /// Bytes of all answers together, at most.
+    #[getter]
+    fn max_bytes(&self) -> usize {
+        self.core.config().max_bytes
+    }
+
+    /// Seconds beyond its time for which an answer stands in for a failure.
+    #[getter]
+    fn stale_if_error(&self) -> f64 {
+        self.core.config().stale_if_error.as_secs_f64()
+    }
+
+    /// What has come of the calls so far, and what is kept: `hits`, `misses`, `stale`, `joined`, `items`, `bytes`.
+    #[getter]
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static STATS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let counts = self.core.counts();
+        let counts = (counts.hits, counts.misses, counts.stale, counts.joined, counts.items, counts.bytes);
+        ours(py, &STATS, "seawall._cache", "CacheStats")?.call1(counts)
+    }
+
+    /// Calls that wait for an equal one just now.
+    #[getter]
+    fn waiting(&self) -> usize {
+        self.core.waiting().1
+    }
+
+    /// Forgets all answers. Those of calls under way are not kept.
+    fn clear(&self) {
+        self.core.clear();
+    }
+
+    /// Forgets the answers to calls with these arguments (where there is a `key` function: to those of this key), of all
+    /// functions and models. For a model that is the input. How many there were.
+    #[pyo3(signature = (*args, **kwargs))]
+    fn forget(&self, py: Python<'_>, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<usize> {
+        let mut written = Written::default();
+        written.write(args.as_any(), 0)?;
+        if let Some(kwargs) = kwargs.filter(|kwargs| !kwargs.is_empty()) {
+            written.write(kwargs.as_any(), 0)?;
+        }
+        let mut forgotten = self.core.forget(&written.digest(0));
+        if let (Ok(input), None) = (args.get_item(0), kwargs)
+            && args.len() == 1
+        {
+            for asked in crate::python::llm::asked(py, &input)? {
+                forgotten += self.core.forget(&asked);
+            }
+        }
+        Ok(forgotten)
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static REDUCED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (py, this) = (slf.py(), slf.get());
+        let said = PyDict::new(py);
+        said.set_item("max_items", this.max_items())?;
+        said.set_item("max_bytes", this.max_bytes())?;
+        said.set_item("stale_if_error", this.stale_if_error())?;
+        said.set_item("key", this.key.as_ref())?;
+        said.set_item("name", this.name.as_deref())?;
+        ours(py, &REDUCED, "seawall._limits", "reduced")?.call1((slf, (this.ttl(),), said))
+    }
+
+    fn __copy__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
+        slf.clone()
+    }
+
+    fn __deepcopy__<'py>(slf: &Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf.clone()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let mut parts = vec![self.ttl().map_or("None".to_owned(), |ttl| ttl.to_string())];
+        let config = self.core.config();
+        parts.extend((config.max_items != MAX_ITEMS).then(|| format!("max_items={}", config.max_items)));
+        parts.extend((config.max_bytes != MAX_BYTES).then(|| format!("max_bytes={}", config.max_bytes)));
+        parts.extend((!config.stale_if_error.is_zero()).then(|| format!("stale_if_error={}", self.stale_if_error())));
+        parts.extend(self.name.as_ref().map(|name| format!("name={}", quoted(py, name))));
+        let counts = self.core.counts();
+        format!("<Cache({}): {} kept, {} hits, {} misses>", parts.join(", "), counts.items, counts.hits, counts.misses)
+    }
+
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        picture(slf, "cache")
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.key)?;
+        let mut result = Ok(());
+        // What somebody else has a part in just now is no garbage.
+        let look = |value: &Value| {
+            if Arc::strong_count(value) == 1
+                && let (Ok(()), Some(held)) = (&result, value.downcast_ref::<Held>())
+            {
+                result = held.traverse(&visit);
+            }
+        };
+        let _ = self.core.each(look);
+        result
+    }
+}
+
+impl Cache {
+    pub fn policy(&self) -> Cached {
+        Cached(self.core.clone())
+    }
+
+    /// Writes down what a call asks for; `false`: it goes past the cache.
+    pub fn write(&self, written: &mut Written, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
+        let py = args.py();
+        if let Some(key) = &self.key {
+            let key = key.bind(py).call(args, kwargs)?;
+            if key.is_none() {
+                return Ok(false);
+            }
+            written.write(PyTuple::new(py, [key])?.as_any(), 0)?;
+            return Ok(true);
+        }
+        written.write(args.as_any(), 0)?;
+        if let Some(kwargs) = kwargs.filter(|kwargs| !kwargs.is_empty()) {
+            written.write(kwargs.as_any(), 0)?;
+        }
+        Ok(true)
+    }
+}
