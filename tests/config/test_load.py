@@ -173,6 +173,17 @@ def test_limits_are_shared_by_name_and_one_s_own_in_place(load, sim):
     assert config.pipelines["p"].call(len, "x") == 1
 
 
+def test_a_cache_gives_a_model_s_answers_again(load, sim):
+    config = load(
+        "[models.a]\n"
+        + model(sim, 'cache = "answers"')
+        + "[pipelines.ordered]\npolicies = [{ cache = { ttl = false } }, { retry = 2 }]\n[caches.answers]\nttl = '1m'"
+    )
+    assert [config.models["a"].invoke("x").cached for _ in range(2)] == [False, True]
+    assert (sim.count(), config.caches["answers"].name) == (1, "answers")
+    assert config.pipelines["ordered"].call(len, "x") == 1
+
+
 def test_an_order_of_one_s_own_is_kept(load):
     config = load(
         """

@@ -44,7 +44,7 @@ SAID = {
     ),
     "a section that is none": (
         "[model.x]",
-        '1:2: "model" is no section of a file; there are models, pipelines, circuits, rate_limits, bulkheads, monitors, sinks, defaults\n   1 | [model.x]\n     |  ^^^^^ is "models" meant?',
+        '1:2: "model" is no section of a file; there are models, pipelines, circuits, rate_limits, bulkheads, caches, monitors, sinks, defaults\n   1 | [model.x]\n     |  ^^^^^ is "models" meant?',
     ),
     "a section as a list": (
         "[[models]]\nmodel = 'x'",
@@ -56,7 +56,7 @@ SAID = {
     ),
     "defaults without a section": (
         "[defaults]\ntimeout = 5",
-        '2:1: defaults has no "timeout"; there are models, pipelines, circuits, rate_limits, bulkheads, monitors\n   2 | timeout = 5\n     | ^^^^^^^ is [defaults.pipelines] meant?',
+        '2:1: defaults has no "timeout"; there are models, pipelines, circuits, rate_limits, bulkheads, caches, monitors\n   2 | timeout = 5\n     | ^^^^^^^ is [defaults.pipelines] meant?',
     ),
     "an option that is none, nearly": (
         "[monitors.x]\nwindw = 5",
@@ -195,7 +195,7 @@ SAID = {
         """,
     ),
     "limits that are none": (
-        "[pipelines.x]\nrate_limit = 5\nbulkhead = true\n[pipelines.y]\nbulkhead = 0\nrate_limit = 'acount'\n[rate_limits.account]\nper = 1",
+        "[pipelines.x]\nrate_limit = 5\nbulkhead = true\n[pipelines.y]\nbulkhead = 0\nrate_limit = 'acount'\n[rate_limits.account]\nper = 1\n[pipelines.z]\ncache = 60",
         """
         2:14: pipelines.x.rate_limit must be a table like { requests = 500, per = 60 }, or the name of one of rate_limits, not 5
            2 | rate_limit = 5
@@ -212,6 +212,9 @@ SAID = {
         7:1: rate_limits.account: a RateLimit needs requests=, tokens= or both: how much is allowed?
            7 | [rate_limits.account]
              | ^^^^^^^^^^^^^^^^^^^^^
+        10:9: pipelines.z.cache must be a table like { ttl = 300 }, or the name of one of caches, not 60
+          10 | cache = 60
+             |         ^^
         """,
     ),
     "what follows from a mistake, not": (

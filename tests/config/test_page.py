@@ -49,6 +49,7 @@ def tables() -> dict[str, str]:
         "circuits": drawn(head, rows(_tables.CIRCUIT)),
         "rate_limits": drawn(head, rows(_tables.RATE_LIMIT)),
         "bulkheads": drawn(head, rows(_tables.BULKHEAD)),
+        "caches": drawn(head, rows(_tables.CACHE)),
         "monitors": drawn(head, rows(_tables.MONITOR)),
         "rules": drawn(head, rows(_tables.RULE)),
     }
@@ -85,6 +86,7 @@ def test_the_page_s_example_is_loaded_and_warns_of_nothing(tmp_path, monkeypatch
         "circuits": ["elsewhere"],
         "rate_limits": ["account"],
         "bulkheads": ["tools"],
+        "caches": ["answers"],
         "monitors": ["main"],
         "sinks": ["ops", "log"],
     }

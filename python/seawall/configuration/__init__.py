@@ -1,4 +1,4 @@
-"""One TOML file that describes models, pipelines, circuits, limits, monitors and sinks: `seawall.load("seawall.toml")`."""
+"""One TOML file that describes models, pipelines, circuits, limits, caches, monitors and sinks: `seawall.load("seawall.toml")`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seawall.configuration._document import Problem, Report, read
 from seawall.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from seawall import Bulkhead, CircuitBreaker, Monitor, Pipeline, RateLimit
+    from seawall import Bulkhead, Cache, CircuitBreaker, Monitor, Pipeline, RateLimit
     from seawall._model import Hidden
     from seawall.configuration._build import ConfigurationWarning
     from seawall.sinks import Sink
@@ -72,6 +72,7 @@ class Config:
         circuits: `seawall.CircuitBreaker`.
         rate_limits: `seawall.RateLimit`.
         bulkheads: `seawall.Bulkhead`.
+        caches: `seawall.Cache`.
         monitors: `seawall.Monitor`.
         sinks: functions of an alert, of `seawall.sinks`.
         sections: all of these, by name.
@@ -82,6 +83,7 @@ class Config:
     circuits: Mapping[str, CircuitBreaker]
     rate_limits: Mapping[str, RateLimit]
     bulkheads: Mapping[str, Bulkhead]
+    caches: Mapping[str, Cache]
     monitors: Mapping[str, Monitor]
     sinks: Mapping[str, Sink]
 

@@ -516,7 +516,7 @@ def _circuit(b: Builder, name: str, table: Table, given: Given) -> Any:
     return _compound.circuit_of(given, b, name)
 
 
-def _limit(b: Builder, name: str, table: Table, given: Given) -> Any:
+def _shared(b: Builder, name: str, table: Table, given: Given) -> Any:
     given.arguments.setdefault("name", name)
     return b.made_of(table, given)
 
@@ -562,8 +562,9 @@ SECTIONS = {
         Section("models", "model", {"chat": _tables.CHAT, "embeddings": _tables.EMBEDDINGS}, "chat", _model),
         Section("pipelines", "pipeline", {"": _tables.PIPELINE}, "", _pipeline),
         Section("circuits", "circuit", {"": _tables.CIRCUIT}, "", _circuit),
-        Section("rate_limits", "rate limit", {"": _tables.RATE_LIMIT}, "", _limit),
-        Section("bulkheads", "bulkhead", {"": _tables.BULKHEAD}, "", _limit),
+        Section("rate_limits", "rate limit", {"": _tables.RATE_LIMIT}, "", _shared),
+        Section("bulkheads", "bulkhead", {"": _tables.BULKHEAD}, "", _shared),
+        Section("caches", "cache", {"": _tables.CACHE}, "", _shared),
         Section("monitors", "monitor", {"": _tables.MONITOR}, "", _monitor),
         Section(
             "sinks", "sink", _tables.SINKS, lambda node: "webhook" if "url" in node.value else None, _sink, has_defaults=False

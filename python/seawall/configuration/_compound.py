@@ -115,6 +115,14 @@ def _bulkhead(node: Node, b: Builder) -> Any:
     return must(node, b, "a number of calls, a table like { max_concurrency = 8 }, or the name of one of bulkheads")
 
 
+def _cache(node: Node, b: Builder) -> Any:
+    if isinstance(node.value, str):
+        return b.refer("caches", "cache", node)
+    if isinstance(node.value, dict):
+        return b.thing(b.tables.CACHE, node)
+    return must(node, b, "a table like { ttl = 300 }, or the name of one of caches")
+
+
 def _monitor(node: Node, b: Builder) -> Any:
     if isinstance(node.value, (bool, str)):
         return node.value if isinstance(node.value, bool) else b.refer("monitors", "monitor", node)
@@ -171,7 +179,7 @@ def _alternative(node: Node, b: Builder) -> Any:
     return b.made(seawall.Prompt, {"change": inner.value}, {"change": inner}, inner)
 
 
-_POLICIES = ("retry", "circuit", "rate_limit", "bulkhead", "timeout", "fallback", "chaos", "pipeline")
+_POLICIES = ("cache", "retry", "circuit", "rate_limit", "bulkhead", "timeout", "fallback", "chaos", "pipeline")
 _POLICY_TAKES = 'one policy in braces, such as { retry = 3 }, { circuit = true } or { timeout = "10s" }'
 
 
@@ -188,6 +196,9 @@ def _policies(node: Node, b: Builder) -> Any:
     return BROKEN if BROKEN in found else found
 
 
+_BY_TABLE = {"cache": _cache, "rate_limit": _rate_limit, "bulkhead": _bulkhead, "chaos": _chaos}
+
+
 def _policy(node: Node, b: Builder) -> Any:
     entry = _one_of(node, b, _POLICIES, _POLICY_TAKES)
     if entry is BROKEN:
@@ -200,8 +211,8 @@ def _policy(node: Node, b: Builder) -> Any:
         return retry_of(_retry(inner, b), b)
     if word == "circuit":
         return circuit_of(_circuit(inner, b), b)
-    if word in ("rate_limit", "bulkhead", "chaos"):
-        return {"rate_limit": _rate_limit, "bulkhead": _bulkhead, "chaos": _chaos}[word](inner, b)
+    if word in _BY_TABLE:
+        return _BY_TABLE[word](inner, b)
     if word == "pipeline":
         return b.refer("pipelines", "pipeline", inner)
     if word == "timeout":
@@ -259,6 +270,7 @@ RETRY = Kind("attempts, a [table](#retry), or `false` for none", _retry, merges=
 CIRCUIT = Kind("`true`, `false`, a [table](#circuits), or the name of a circuit", _circuit, merges=True)
 RATE_LIMIT = Kind("a [table](#rate-limits), or the name of a rate limit", _rate_limit)
 BULKHEAD = Kind("a number of calls, a [table](#bulkheads), or the name of a bulkhead", _bulkhead)
+CACHE = Kind("a [table](#caches), or the name of a cache", _cache)
 MONITOR = Kind("`true`, `false`, or the name of a monitor", _monitor)
 CHAOS = Kind("a [table](#chaos)", _chaos)
 FALLBACK = Kind("a list of [alternatives](#alternatives), or `false` for none", _fallback)

@@ -134,6 +134,18 @@ BULKHEAD = Table(
     ),
 )
 
+CACHE = Table(
+    seawall.Cache,
+    (
+        Option("ttl", SECONDS_OR_FALSE, "300", "so long an answer is given again; `false`: as long as there is room"),
+        Option("max_items", WHOLE, "10000", "answers that are kept"),
+        Option("max_bytes", WHOLE, "64000000", "what they take together"),
+        Option("stale_if_error", SECONDS, "0", "so long beyond its time an answer stands in for a call that fails"),
+        Option("name", TEXT, "the table's", "in logs and stories"),
+        code("key", "it is a function"),
+    ),
+)
+
 CHAOS = Table(
     seawall.Chaos,
     (
@@ -164,6 +176,7 @@ _MODEL = (
     Option("circuit", compound.CIRCUIT, "`false`", "its breaker"),
     Option("rate_limit", compound.RATE_LIMIT, "none", "what each attempt waits for"),
     Option("bulkhead", compound.BULKHEAD, "none", "how many attempts are under way at a time"),
+    Option("cache", compound.CACHE, "none", "what gives its answers again"),
     Option("fallbacks", names("models", "model"), "none", "models that stand in, in order"),
     Option("monitor", named("monitors", "monitor"), "none", "what counts its calls"),
     Option("params", PARAMETERS, "none", "parameters of every request: `temperature`, `max_completion_tokens`, …"),
@@ -202,6 +215,7 @@ PIPELINE = Table(
         Option("circuit", compound.CIRCUIT, "the preset's", "its breaker"),
         Option("rate_limit", compound.RATE_LIMIT, "none", "what each attempt waits for"),
         Option("bulkhead", compound.BULKHEAD, "none", "how many attempts are under way at a time"),
+        Option("cache", compound.CACHE, "none", "what gives answers again"),
         Option("monitor", compound.MONITOR, "the preset's", "what counts its calls"),
         Option("chaos", compound.CHAOS, "none", "faults on purpose, for tests"),
         Option(
