@@ -44,6 +44,8 @@ def _is_message(input: Any) -> bool:
 
 def _messages(input: Any, place: str = "input") -> list[Any]:
     """A prompt, a message, or a list of messages, as the API takes them."""
+    if type(input) is str:  # what most are
+        return [{"role": "user", "content": input}]
     if isinstance(input, (str, Mapping)) or _is_message(input):
         return [_message(input, place)]
     if isinstance(input, Sequence) and not isinstance(input, (bytes, bytearray, memoryview)):
