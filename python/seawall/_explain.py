@@ -289,10 +289,15 @@ class _Teller:
     # -- what came of calls
 
     def answer(self, x: Any, who: str, *, alternative: int = 0) -> None:
-        made, seconds = _attempts(x), span(x.seconds)
-        name = "answered_instead" if alternative else "answered_at_once" if len(made) <= 1 else "answered"
-        self.headline = self.say(name, who=who, number=alternative, attempts=self.tried(len(made)), seconds=seconds)
+        made = _attempts(x)
+        self.answered(made, who, alternative, span(x.seconds), is_cached=getattr(x, "cached", False))
         self.way(made, _story(x))
+
+    def answered(self, made: Sequence[Attempt], who: str, alternative: int, seconds: str, *, is_cached: bool) -> None:
+        name = "answered_instead" if alternative else "answered_at_once" if len(made) <= 1 else "answered"
+        if is_cached and not made:
+            name = "answered_by_a_cache"
+        self.headline = self.say(name, who=who, number=alternative, attempts=self.tried(len(made)), seconds=seconds)
 
     def attempts(self, made: Attempts) -> None:
         last = made[-1] if made else None
@@ -339,10 +344,8 @@ class _Teller:
         if not isinstance(told, dict) or not isinstance(told.get("attempts"), list):
             return False
         made = _of_rows(told["attempts"])
-        number, seconds = told.get("alternative") or 0, span(told.get("seconds"))
-        name = "answered_instead" if number else "answered_at_once" if len(made) <= 1 else "answered"
-        who = told.get("served_by") or "?"
-        self.headline = self.say(name, who=who, number=number, attempts=self.tried(len(made)), seconds=seconds)
+        number, who = told.get("alternative") or 0, told.get("served_by") or "?"
+        self.answered(made, who, number, span(told.get("seconds")), is_cached=bool(told.get("cached")))
         self.way(made)
         return True
 

@@ -9,6 +9,10 @@ LANGUAGES = ("en", "zh")
 # Sentences with gaps, by what they say. `{error}` and the like are names of kinds, models and policies: no content.
 PHRASES: dict[str, tuple[str, str]] = {
     # The first line.
+    "answered_by_a_cache": (
+        "A cache had {who}'s answer: nothing was asked, in {seconds}.",
+        "缓存中已有 {who} 的回答，未发请求，用时 {seconds}。",
+    ),
     "answered_at_once": ("{who} answered at the first attempt, in {seconds}.", "{who} 首次尝试即作答，用时 {seconds}。"),
     "answered": ("{who} answered after {attempts} in {seconds}.", "{who} 作答：共 {attempts}，用时 {seconds}。"),
     "answered_instead": (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from seawall import Cache, Monitor, testing
+from seawall import Cache, Monitor, explain, testing
 from seawall.errors import APIError, ConfigurationError, StreamInterruptedError
 from seawall.llm import Chat, Embeddings
 from seawall.simulator import Simulator, faults
@@ -196,6 +196,14 @@ def test_embeddings_are_kept_too(sim: Simulator) -> None:
     assert first.vectors == second.vectors
     assert (len(first.attempts), len(second.attempts)) == (2, 0)
     assert cache.forget(["a", "b"]) == 1
+
+
+def test_a_hit_is_explained_as_one(chat: Callable[..., Chat]) -> None:
+    model = chat(cache=Cache())
+    told = [explain(model.invoke("x"), lang).headline for lang in ("en", "en", "zh")]
+    assert told[0].startswith("m answered at the first attempt")
+    assert told[1].startswith("A cache had m's answer: nothing was asked")
+    assert told[2].startswith("缓存中已有 m 的回答")
 
 
 def test_it_is_shared_by_models_and_refused_if_it_is_none(chat: Callable[..., Chat]) -> None:
