@@ -321,8 +321,12 @@ def test_a_loop_that_is_gone_leaves_no_place_behind() -> None:
         loop = asyncio.new_event_loop()
         task = loop.create_task(waits())
         task._log_destroy_pending = False  # type: ignore[attr-defined]
-        loop.run_until_complete(asyncio.sleep(0.01))
-        assert bulkhead.queued == 1
+
+        async def until_it_waits() -> None:
+            while bulkhead.queued < 1:
+                await asyncio.sleep(0)
+
+        loop.run_until_complete(until_it_waits())
         loop.close()
         del task, loop
         gc.collect()

@@ -274,15 +274,20 @@ def test_a_hundred_equal_calls_at_once_are_one_from_threads():
 
 
 async def test_a_hundred_equal_calls_at_once_are_one_in_a_loop():
-    cache, calls = Cache(), []
+    cache, calls, go = Cache(), [], asyncio.Event()
 
     async def asked(text: str) -> object:
         calls.append(text)
-        await asyncio.sleep(0.01)
+        await go.wait()
         return object()
 
+    async def lets_go() -> None:
+        while cache.waiting < 99:
+            await asyncio.sleep(0)
+        go.set()
+
     ask = Pipeline(cache)(asked)
-    answers = await asyncio.gather(*(ask("x") for _ in range(100)))
+    *answers, _ = await asyncio.gather(*(ask("x") for _ in range(100)), lets_go())
     assert len(set(map(id, answers))) == 1
     assert (calls, cache.stats.joined) == (["x"], 99)
     assert await ask("x") is answers[0]
@@ -444,7 +449,8 @@ def test_in_trio():
 
     async def asked() -> int:
         calls.append(1)
-        await trio.sleep(0.01)
+        while cache.waiting < 9:
+            await trio.lowlevel.checkpoint()
         return len(calls)
 
     ask = Pipeline(cache)(asked)

@@ -97,30 +97,26 @@ def circuit_of(given: Any, b: Builder, name: str | None = None) -> Any:
     return b.made(seawall.CircuitBreaker, {**base, **given.arguments}, given.nodes, given.node, given.broken)
 
 
-def _rate_limit(node: Node, b: Builder) -> Any:
+def _shared(node: Node, b: Builder, one: str, table: Any, takes: str) -> Any:
+    """What is described in place, or under a name that others may use too."""
+    section = f"{one.replace(' ', '_')}s"
     if isinstance(node.value, str):
-        return b.refer("rate_limits", "rate limit", node)
-    if isinstance(node.value, dict):
-        return b.thing(b.tables.RATE_LIMIT, node)
-    return must(node, b, "a table like { requests = 500, per = 60 }, or the name of one of rate_limits")
+        return b.refer(section, one, node)
+    return b.thing(table, node) if isinstance(node.value, dict) else must(node, b, f"{takes}, or the name of one of {section}")
+
+
+def _rate_limit(node: Node, b: Builder) -> Any:
+    return _shared(node, b, "rate limit", b.tables.RATE_LIMIT, "a table like { requests = 500, per = 60 }")
 
 
 def _bulkhead(node: Node, b: Builder) -> Any:
-    if isinstance(node.value, str):
-        return b.refer("bulkheads", "bulkhead", node)
-    if isinstance(node.value, dict):
-        return b.thing(b.tables.BULKHEAD, node)
     if isinstance(node.value, int) and not isinstance(node.value, bool):
         return b.made(seawall.Bulkhead, {"max_concurrency": node.value}, {"max_concurrency": node}, node)
-    return must(node, b, "a number of calls, a table like { max_concurrency = 8 }, or the name of one of bulkheads")
+    return _shared(node, b, "bulkhead", b.tables.BULKHEAD, "a number of calls, a table like { max_concurrency = 8 }")
 
 
 def _cache(node: Node, b: Builder) -> Any:
-    if isinstance(node.value, str):
-        return b.refer("caches", "cache", node)
-    if isinstance(node.value, dict):
-        return b.thing(b.tables.CACHE, node)
-    return must(node, b, "a table like { ttl = 300 }, or the name of one of caches")
+    return _shared(node, b, "cache", b.tables.CACHE, "a table like { ttl = 300 }")
 
 
 def _monitor(node: Node, b: Builder) -> Any:
