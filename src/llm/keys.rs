@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::endpoint::Endpoint;
 use super::error::ApiError;
-use super::route::on_a_thread;
+use super::runtime::on_a_thread;
 use super::secret::ApiKey;
 
 /// Gives the key of an attempt. It may wait (a token is fetched), so it is asked on a thread that carries no calls.

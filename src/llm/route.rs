@@ -1,5 +1,7 @@
 //! One protected call of a model API: targets, the plan around them, and the judges, as the tokio driver's host.
 
+mod counting;
+
 use super::chat::{self, ChatReply};
 use super::client::{Client, Request};
 use super::delta::Delta;
@@ -13,16 +15,15 @@ use super::models::{self, ModelsReply};
 use super::network::Network;
 use super::order::{Order, Params, Task};
 use super::rule::Rule;
+use super::runtime::on_a_thread;
 use super::story::Diary;
 use super::stream::{ChatStream, open_stream};
-use super::usage::Usage;
 use super::watch::Watch;
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
-use crate::engine::{Ask, CallId, Count, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
+use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
 use crate::policies::cache::Request as AskedOfCache;
-use crate::policies::rate_limit::{RateLimit, Said, said};
 use crate::stats::Source;
 use crate::telemetry;
 use bytes::Bytes;
@@ -88,23 +89,6 @@ pub trait Foreign: Send + Sync {
 /// What `ask` gives, on a thread that may wait.
 fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Asked<T> {
     Asked::Later(Box::pin(on_a_thread(ask)))
-}
-
-/// The same to be awaited. It begins at once.
-pub fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
-    #[cfg(unix)]
-    let ask = || crate::drive::signals::back(ask);
-    let asked = tokio::task::spawn_blocking(ask);
-    async move {
-        match asked.await {
-            Ok(answer) => answer,
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going, and the call with it.
-                Err(_) => std::future::pending().await,
-            },
-        }
-    }
 }
 
 /// A plan with its targets and rules, shared by all its calls.
@@ -469,28 +453,6 @@ async fn answered(client: Client, leg: Arc<Leg>, request: Request, order: Arc<Or
 fn dimensions(order: &Order, leg: &Leg) -> Option<usize> {
     let (_, value) = order.params_at(leg).find(|(name, _)| &**name == "dimensions")?;
     std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-impl Flight {
-    /// What an answer has used, and what the server says in it is left; the limit hears what the limits are.
-    fn counted(&self, limit: &RateLimit, ticket: Ticket) -> Verdict {
-        let left = |headers: &HeaderMap| {
-            let (requests, tokens) = said(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
-            let of = |said: Said| Said { remaining: None, ..said };
-            if requests.limit.or(tokens.limit).is_some() {
-                limit.learn(of(requests), of(tokens), clock::now());
-            }
-            [requests, tokens].map(|said| said.remaining.map(|left| left as u32))
-        };
-        let total = |usage: &Usage| usage.total_tokens;
-        let (used, left) = match self.kept.get(ticket.0 as usize) {
-            Some(Ok(Answer::Chat(reply))) => (reply.usage.as_ref().map(total), left(reply.head())),
-            Some(Ok(Answer::Embeddings(reply))) => (reply.usage.as_ref().map(total), [None; 2]),
-            Some(Ok(Answer::Streamed)) => self.ended.as_ref().map_or((None, [None; 2]), |(used, headers)| (*used, left(headers))),
-            _ => (None, [None; 2]),
-        };
-        Verdict::Counted(Count { used, left })
-    }
 }
 
 impl Host for Flight {

@@ -59,3 +59,20 @@ fn begin() -> Result<Live, ApiError> {
 fn carry(runtime: Runtime, beside: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name("seawall".to_owned()).spawn(move || runtime.block_on(beside)).map(drop)
 }
+
+/// What `ask` gives, on a thread that may wait. It begins at once.
+pub fn on_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
+    #[cfg(unix)]
+    let ask = || signals::back(ask);
+    let asked = tokio::task::spawn_blocking(ask);
+    async move {
+        match asked.await {
+            Ok(answer) => answer,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going, and the call with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}

@@ -5,7 +5,7 @@ use super::monitor::{Monitor, publish};
 use super::slots;
 use crate::drive::clock;
 use crate::engine::Instant;
-use crate::llm::route::on_a_thread;
+use crate::llm::runtime::on_a_thread;
 use crate::monitor::{Alert, Entry, Record, Source};
 use crate::telemetry::{Call, Listener};
 use pyo3::exceptions::PyException;
