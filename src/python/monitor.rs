@@ -431,7 +431,7 @@ impl Monitor {
 
     /// A display that is brought up to date in place every `refresh` seconds, in a notebook or a terminal, until the `with` block
     /// ends or `stop()` is called: a `seawall._live.Live`.
-    #[pyo3(signature = (refresh=None), text_signature = "(refresh=1.0)")]
+    #[pyo3(signature = (refresh=None), text_signature = "($self, refresh=1.0)")]
     fn live<'py>(slf: &Bound<'py, Self>, refresh: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         slf.py().import("seawall._live")?.getattr("Live")?.call1((slf, refresh))
     }
