@@ -24,7 +24,7 @@ _C = TypeVar("_C", bound=Callable[[Alert], object])
 _L = TypeVar("_L", bound=Callable[[CircuitEvent], object])
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
-_R = TypeVar("_R", covariant=True)
+_R_co = TypeVar("_R_co", covariant=True)
 _P = ParamSpec("_P")
 
 Seconds = float | timedelta
@@ -58,7 +58,7 @@ class Retry:
         wait: Any = None,
         stop: Callable[[Any], bool] | None = None,
         timeout: Seconds | None = None,
-        max_retry_after: Seconds | None = None,
+        max_retry_after: Seconds | None = 120,
         budget: float | None = None,
         on_result: Callable[[Any], bool] | None = None,
         giveup: Callable[[Any], bool | Awaitable[bool]] | None = None,
@@ -75,7 +75,7 @@ class CircuitBreaker:
     def __new__(
         cls,
         failure_threshold: int | None = None,
-        recovery_timeout: Seconds | None = None,
+        recovery_timeout: Seconds | None = 30,
         expected_exception: Any = None,
         name: str | None = None,
         fallback_function: Callable[..., Any] | None = None,
@@ -86,8 +86,8 @@ class CircuitBreaker:
         window: int | Seconds | None = None,
         minimum_calls: int | None = None,
         recovery_backoff: Wait | None = None,
-        half_open_max_calls: int | None = None,
-        success_threshold: int | None = None,
+        half_open_max_calls: int | None = 1,
+        success_threshold: int | None = 1,
         max_half_open_time: Seconds | None = None,
         on_result: Callable[[Any], bool] | None = None,
         ignore: Any = None,
@@ -343,8 +343,8 @@ class Guarded:
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 @final
-class Coroutine(Generic[_R]):
-    def __await__(self) -> Generator[Any, Any, _R]: ...
+class Coroutine(Generic[_R_co]):
+    def __await__(self) -> Generator[Any, Any, _R_co]: ...
     def send(self, value: Any) -> Any: ...
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any: ...
     def close(self) -> None: ...
@@ -720,7 +720,7 @@ CLASSES: list[tuple[str, bool | None, bool | None, bool]]
 class Monitor:
     def __new__(
         cls,
-        window: float | timedelta | None = None,
+        window: float | timedelta | None = 100,
         name: str | None = None,
         *,
         rules: Iterable[Rule | Mapping[str, Any]] | None = None,
@@ -742,13 +742,13 @@ class Monitor:
         error: str | BaseException | type[BaseException] | None = None,
     ) -> None: ...
     def by(self, what: str) -> dict[str, Any]: ...
-    def timeline(self, slots: int | None = None) -> list[dict[str, Any]]: ...
+    def timeline(self, slots: int | None = 60) -> list[dict[str, Any]]: ...
     def snapshot(self) -> dict[str, Any]: ...
-    def live(self, refresh: float | timedelta | None = None) -> Live: ...
+    def live(self, refresh: float | timedelta | None = 1.0) -> Live: ...
     def _recent(self, most: int) -> list[tuple[bool, float, int, bool, float, str, str]]: ...
     def _repr_html_(self) -> str: ...
     def on_alert(self, callback: _C) -> _C: ...
-    def add_sink(self, sink: _C, level: str | None = None) -> _C: ...
+    def add_sink(self, sink: _C, level: str | None = "warning") -> _C: ...
     @property
     def sinks(self) -> list[Any]: ...
     def silence(

@@ -82,7 +82,9 @@ async def decorated() -> None:
 
 
 async def pipelines(ask: Callable[[str, int], str]) -> None:
-    pipeline = Pipeline(Fallback("none"), Timeout(10), Retry(3, wait=wait_fixed(1)), CircuitBreaker(), Chaos(), name="ask", monitor=Monitor())
+    pipeline = Pipeline(
+        Fallback("none"), Timeout(10), Retry(3, wait=wait_fixed(1)), CircuitBreaker(), Chaos(), name="ask", monitor=Monitor()
+    )
     assert_type(pipeline.call(ask, "why?", 3), str)
     assert_type(await pipeline.acall(asynchronous, "why?", limit=3), list[str])
     guarded = pipeline(ask)

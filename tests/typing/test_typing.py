@@ -22,7 +22,16 @@ MISTAKES = {
 
 def mypy(folder: Path, *files: Path) -> dict[str, set[int]]:
     # A cache of its own: the lint's is of another configuration.
-    how = ["--strict", "--python-version", "3.10", "--config-file", os.devnull, "--cache-dir", str(folder / "mypy"), "--no-error-summary"]
+    how = [
+        "--strict",
+        "--python-version",
+        "3.10",
+        "--config-file",
+        os.devnull,
+        "--cache-dir",
+        str(folder / "mypy"),
+        "--no-error-summary",
+    ]
     ended = subprocess.run(
         [sys.executable, "-m", "mypy", *how, *map(str, files)],
         env={**os.environ, "MYPYPATH": str(ROOT / "python")},
