@@ -59,3 +59,9 @@ def test_every_link_leads_to_a_file():
         if not (page.parent / to).exists()
     ]
     assert len(pages) > 10 and not dead
+
+
+def test_every_page_is_listed():
+    listed = set(LINK.findall((ROOT / "docs" / "README.md").read_text(encoding="utf-8")))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - {"README.md"}
+    assert {page for page in pages if not page.startswith("adr/")} | {"adr/README.md"} == listed

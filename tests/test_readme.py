@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 READMES = ("README.md", "README.zh.md")
 # What differs from run to run, on both sides.
-SECONDS = re.compile(r"\d+\.\d+(?= ?s\b)")
+SECONDS = re.compile(r"\d+(\.\d+)?(?= ?m?s\b)")
 
 
 def programs() -> list[pytest.param]:
@@ -44,7 +44,7 @@ def test_a_readmes_program_prints_what_it_says(program: str, printed: str):
 
 def test_both_readmes_have_the_same_programs():
     ours, theirs = ([program for program, _ in PROGRAM.findall((ROOT / name).read_text(encoding="utf-8"))] for name in READMES)
-    assert len(ours) == len(theirs) >= 4
+    assert len(ours) == len(theirs) >= 3
 
 
 @pytest.mark.parametrize("name", READMES)

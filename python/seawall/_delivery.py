@@ -138,10 +138,10 @@ class Line:
 
     async def _empty(self) -> None:
         try:
-            while self._next():
+            while (alert := self._next()) is not None:
                 pipeline = self._in_a_test if _seawall.clock_stands() else self._pipeline
                 try:
-                    await pipeline.acall(self._send, self._current)
+                    await pipeline.acall(self._send, alert)
                 except CircuitBreakerError as refused:
                     self._leave_alone(refused.retry_after)
                     return
@@ -155,13 +155,11 @@ class Line:
             self._is_running = False
             _changed()
 
-    def _next(self) -> bool:
+    def _next(self) -> Alert | None:
         if self._current is None:
-            try:
+            with contextlib.suppress(IndexError):  # another thread may make room meanwhile
                 self._current = self._queue.popleft()
-            except IndexError:
-                return False
-        return True
+        return self._current
 
     def _leave_alone(self, seconds: float | None) -> None:
         def again() -> None:

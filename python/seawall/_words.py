@@ -69,6 +69,8 @@ class stop_all(_StopOf):
 
 
 class _stop_never(_Stop):
+    """Never stops: as many attempts as it takes, unless something else says enough."""
+
     __slots__ = ()
 
     def __call__(self, retry_state: Any) -> bool:

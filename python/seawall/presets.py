@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from seawall._word import shown
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
+__all__ = ["ALIASES", "PRESETS", "Preset", "development", "get", "production", "show", "testing"]
+
 
 class Preset(NamedTuple):
     """What a preset sets. Times are seconds.

@@ -116,7 +116,8 @@ pub fn publish(py: Python<'_>, monitor: &Monitor, alert: &Alert) -> PyResult<()>
 #[pymethods]
 impl Monitor {
     #[new]
-    #[pyo3(signature = (window=None, name=None, *, rules=None, remind_every=None, sinks=None))]
+    #[pyo3(signature = (window=None, name=None, *, rules=None, remind_every=None, sinks=None),
+           text_signature = "(window=100, name=None, *, rules=None, remind_every=None, sinks=None)")]
     fn new(
         py: Python<'_>,
         window: Option<&Bound<'_, PyAny>>,
@@ -223,7 +224,7 @@ impl Monitor {
     ///     level: `warning`, `critical` or `emergency`: incidents that do not come to this level are not told there.
     ///
     /// Returns the sink, so that it can be used as a decorator.
-    #[pyo3(signature = (sink, level=None))]
+    #[pyo3(signature = (sink, level=None), text_signature = "($self, sink, level=\"warning\")")]
     fn add_sink(&self, py: Python<'_>, sink: Bound<'_, PyAny>, level: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let outlet = py.import("seawall._delivery")?.call_method1("outlet", (&sink, level))?;
         self.callbacks().push(outlet.unbind());
@@ -338,7 +339,7 @@ impl Monitor {
 
     /// The window's calls by time, oldest first: at most `slots` (default 60) equal parts, as dicts with `at`, the Unix time at
     /// which a part begins, and the numbers of `snapshot`.
-    #[pyo3(signature = (slots=None))]
+    #[pyo3(signature = (slots=None), text_signature = "($self, slots=60)")]
     fn timeline<'py>(&self, py: Python<'py>, slots: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let most = slots.map_or(Ok(60), |slots| convert::whole("slots", slots, 1, 10_000))? as usize;
         let told = |(at_ns, slot): (u64, Slot)| {
@@ -431,7 +432,7 @@ impl Monitor {
 
     /// A display that is brought up to date in place every `refresh` seconds, in a notebook or a terminal, until the `with` block
     /// ends or `stop()` is called: a `seawall._live.Live`.
-    #[pyo3(signature = (refresh=None), text_signature = "(refresh=1.0)")]
+    #[pyo3(signature = (refresh=None), text_signature = "($self, refresh=1.0)")]
     fn live<'py>(slf: &Bound<'py, Self>, refresh: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         slf.py().import("seawall._live")?.getattr("Live")?.call1((slf, refresh))
     }

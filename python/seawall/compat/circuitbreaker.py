@@ -250,7 +250,7 @@ class CircuitBreaker(_seawall.CircuitBreaker):
             return self.fallback_function
         raise CircuitBreakerError(self)
 
-    def call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # as the package names it
         """Calls the function and counts how it comes out, whether the circuit is open or not."""
         with self:
             return func(*args, **kwargs)

@@ -64,7 +64,9 @@ fn asynchronous(py: Python<'_>, hooks: &[(&'static str, &Option<Py<PyAny>>)]) ->
 impl Retry {
     #[new]
     #[pyo3(signature = (attempts=None, *, on=None, wait=None, stop=None, timeout=None, max_retry_after=None, budget=None,
-                        on_result=None, giveup=None, before=None, after=None, before_sleep=None))]
+                        on_result=None, giveup=None, before=None, after=None, before_sleep=None),
+           text_signature = "(attempts=None, *, on=None, wait=None, stop=None, timeout=None, max_retry_after=120, budget=None, \
+                             on_result=None, giveup=None, before=None, after=None, before_sleep=None)")]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
         py: Python<'_>,

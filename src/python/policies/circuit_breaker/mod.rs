@@ -114,7 +114,11 @@ impl CircuitBreaker {
     #[pyo3(signature = (failure_threshold=None, recovery_timeout=None, expected_exception=None, name=None, fallback_function=None, *,
                         failure_rate=None, slow_call_rate=None, slow_call_duration=None, window=None, minimum_calls=None,
                         recovery_backoff=None, half_open_max_calls=None, success_threshold=None, max_half_open_time=None,
-                        on_result=None, ignore=None, listeners=None, _lenient=false, _clock=None))]
+                        on_result=None, ignore=None, listeners=None, _lenient=false, _clock=None),
+           text_signature = "(failure_threshold=None, recovery_timeout=30, expected_exception=None, name=None, fallback_function=None, *, \
+                             failure_rate=None, slow_call_rate=None, slow_call_duration=None, window=None, minimum_calls=None, \
+                             recovery_backoff=None, half_open_max_calls=1, success_threshold=1, max_half_open_time=None, \
+                             on_result=None, ignore=None, listeners=None)")]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new<'py>(
         cls: &Bound<'py, PyType>,

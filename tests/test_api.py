@@ -1,0 +1,137 @@
+"""The public API is what `api.txt` says: whoever changes a name or an argument sees it, and says so in CHANGELOG.md.
+
+`python tests/test_api.py` writes the file anew.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).with_name("api.txt")
+MODULES = (
+    "seawall",
+    "seawall.configuration",
+    "seawall.dashboard",
+    "seawall.errors",
+    "seawall.langchain",
+    "seawall.llm",
+    "seawall.presets",
+    "seawall.simulator",
+    "seawall.sinks",
+    "seawall.telemetry",
+    "seawall.testing",
+    "seawall.compat.circuitbreaker",
+)
+MARK = {
+    inspect.Parameter.POSITIONAL_ONLY: "",
+    inspect.Parameter.POSITIONAL_OR_KEYWORD: "",
+    inspect.Parameter.KEYWORD_ONLY: "",
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.VAR_KEYWORD: "**",
+}
+
+
+def arguments(thing: Any) -> str:
+    """Names, order and kinds, and what may be left out: what callers depend on. Not annotations, nor the defaults' texts."""
+    try:
+        parameters = [one for one in inspect.signature(thing).parameters.values() if not one.name.startswith("_")]
+    except (ValueError, TypeError):
+        return "(…)"
+    if hasattr(thing, "model_fields"):
+        # What a base of LangChain's has is its own, and another version's is different.
+        own = {name for kind in thing.__mro__ if is_ours(kind) for name in vars(kind).get("__annotations__", {})}
+        parameters = [one for one in parameters if one.name in own]
+    said, kinds = [], [parameter.kind for parameter in parameters]
+    for at, parameter in enumerate(parameters):
+        if at and kinds[at - 1] is inspect.Parameter.POSITIONAL_ONLY and kinds[at] is not inspect.Parameter.POSITIONAL_ONLY:
+            said.append("/")
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not {"*", *kinds[:at]} & {
+            inspect.Parameter.VAR_POSITIONAL,
+            inspect.Parameter.KEYWORD_ONLY,
+        }:
+            said.append("*")
+        said.append(MARK[parameter.kind] + parameter.name + ("=" if parameter.default is not parameter.empty else ""))
+    return f"({', '.join(said)})"
+
+
+def is_ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "seawall"
+
+
+def members(kind: type) -> Iterator[str]:
+    """What its own classes give it: not what a base of somebody else's does."""
+    seen: dict[str, Any] = {}
+    for one in reversed(kind.__mro__):
+        if is_ours(one):
+            seen |= {name: value for name, value in vars(one).items() if not name.startswith("_")}
+    fields = getattr(kind, "model_fields", {})
+    for name in sorted(seen):
+        value = seen[name]
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        if callable(value):
+            yield f"{name}{arguments(value)}"
+        elif name not in fields and not name.startswith("model_"):
+            yield name
+    yield from sorted(name for name in fields if name not in seen)
+
+
+def names(module: Any) -> list[str]:
+    """What it says is public; where it says nothing, what it does not only borrow."""
+    said = getattr(module, "__all__", None)
+    if said is not None:
+        return sorted(said)
+    return sorted(
+        n
+        for n, thing in vars(module).items()
+        if not n.startswith("_") and str(getattr(thing, "__module__", "")).startswith("seawall")
+    )
+
+
+def api() -> Iterator[str]:
+    for place in MODULES:
+        module = importlib.import_module(place)
+        yield f"[{place}]"
+        for name in names(module):
+            thing = getattr(module, name)
+            if inspect.ismodule(thing):
+                yield f"{name}: module" if thing.__name__.partition(".")[0] == "seawall" else f"{name}: {thing.__name__}"
+            elif isinstance(thing, type) and issubclass(thing, enum.Enum):
+                yield f"{name}: {', '.join(member.name for member in thing)}"
+            elif isinstance(thing, type):
+                bases = ", ".join(base.__name__ for base in thing.__bases__ if base is not object)
+                yield f"class {name}{arguments(thing)}" + (f" of {bases}" if bases else "")
+                if is_ours(thing):
+                    yield from (f"    {member}" for member in members(thing))
+            elif callable(thing):
+                yield f"{name}{arguments(thing)}"
+            else:
+                yield name
+        yield ""
+
+
+def test_nothing_public_has_changed_unnoticed():
+    was, now = FILE.read_text(encoding="utf-8").splitlines(), "\n".join(api()).splitlines()
+    gone, new = [line for line in was if line not in now], [line for line in now if line not in was]
+    assert (gone, new) == ([], []), "if that is meant: python tests/test_api.py, and a line in CHANGELOG.md"
+    assert was == now
+
+
+def test_every_public_name_says_what_it_is():
+    silent = [
+        f"{place}.{name}"
+        for place in MODULES
+        for name in names(importlib.import_module(place))
+        # `Sink` is an alias of types, which has no docstring of its own.
+        if callable(thing := getattr(importlib.import_module(place), name)) and not inspect.getdoc(thing) and name != "Sink"
+    ]
+    assert silent == []
+
+
+if __name__ == "__main__":
+    FILE.write_text("\n".join(api()), encoding="utf-8")
