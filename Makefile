@@ -9,7 +9,7 @@ SOURCES = $(shell find src -type f) Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python test-peers campaign loom fuzz mutants audit lint fmt build bench clean
+.PHONY: help demo test test-all test-rust test-python test-peers campaign loom fuzz mutants audit lint fmt docs build bench clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ bench: ## Measure what seawall costs beside its peers, in a release build: some 
 
 campaign: $(VENV)/dev ## Every fault by every way of asking under every policy: prints and writes docs/campaign.md.
 	@$(BIN)/python tests/campaign/campaign.py
+
+docs: $(VENV)/dev ## Build the pages as a site, in target/site; every link and docstring is checked.
+	PYTHONPATH=python NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 build: $(VENV)/built ## Build the extension into .venv.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -61,11 +62,29 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
+def test_the_version_is_the_same_wherever_it_is_said():
+    import seawall
+
+    cargo, project = ((ROOT / name).read_text(encoding="utf-8") for name in ("Cargo.toml", "pyproject.toml"))
+    said = [re.search(r'^version = "(.+)"$', text, re.MULTILINE)[1] for text in (cargo, project)]
+    assert said == [seawall.__version__] * 2
+
+
 def test_the_source_distribution_holds_what_it_takes_and_nothing_built(sdist: Path):
     with tarfile.open(sdist) as held:
         names = {name.partition("/")[2] for name in held.getnames()}
-    assert names >= {"Cargo.toml", "Cargo.lock", "pyproject.toml", "README.md", "LICENSE", "src/lib.rs", "python/seawall/py.typed"}
-    assert [name for name in names if name.endswith((".so", ".pyc", ".pyd", ".whl")) or name.startswith(("target/", ".venv"))] == []
+    assert names >= {
+        "Cargo.toml",
+        "Cargo.lock",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "src/lib.rs",
+        "python/seawall/py.typed",
+    }
+    assert [
+        name for name in names if name.endswith((".so", ".pyc", ".pyd", ".whl")) or name.startswith(("target/", ".venv"))
+    ] == []
 
 
 def test_a_wheel_built_from_it_works_alone_in_a_fresh_environment(wheel: Path, tmp_path: Path):
