@@ -23,8 +23,8 @@ test-rust: ## Run the Rust tests: the pure core alone, then with the network par
 	cargo test --quiet --no-default-features
 	cargo test --quiet --no-default-features --features net
 
-test-python: $(VENV)/dev ## Run the Python tests.
-	$(BIN)/python -m pytest -q
+test-python: $(VENV)/dev ## Run the Python tests, in two processes side by side.
+	$(BIN)/python tests/side_by_side.py
 
 test-peers: $(VENV)/dev ## Run the tests of the packages that seawall.compat stands in for, on seawall.
 	$(BIN)/python tests/compat/peers.py

@@ -12,7 +12,20 @@ import warnings
 import pytest
 
 import seawall
-from seawall import CircuitBreaker, Fallback, Pipeline, PipelineOrderWarning, Retry, Timeout, circuit, guard, presets, retry
+from seawall import (
+    CircuitBreaker,
+    Fallback,
+    Pipeline,
+    PipelineOrderWarning,
+    Retry,
+    Timeout,
+    circuit,
+    guard,
+    presets,
+    retry,
+    wait_fixed,
+    wait_random,
+)
 from seawall.errors import ConfigurationError
 
 
@@ -86,12 +99,17 @@ def test_known_wrong_orders_warn() -> None:
         ((CircuitBreaker(9), Fallback("x")), "outside the Fallback"),
         ((Retry(3), Fallback("x")), "outside the Fallback"),
         ((Retry(5), CircuitBreaker(5)), "one bad call opens"),
+        ((Timeout(0.3), Retry(3)), r"0.3 s .* before its first wait is \(0.375 s"),
+        ((Timeout(1), Retry(3, wait=wait_fixed(0.5) + wait_random(0.5, 2))), "nothing is ever tried again"),
     ):
         with pytest.warns(PipelineOrderWarning, match=text):
             Pipeline(*policies)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Pipeline(Fallback("x"), Timeout(60), Retry(3), CircuitBreaker(5), Timeout(20))
+        Pipeline(Timeout(0.3), Retry(3, wait=wait_random(0, 2)))
+        Pipeline(Timeout(0.3), Retry(3, wait=lambda state: 5))
+        Pipeline(Timeout(0.3), Retry(1), Timeout(0.1))
 
 
 @pytest.mark.parametrize("decorate", [circuit, retry, guard])

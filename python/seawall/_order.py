@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, RateLimit, Retry
+from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, RateLimit, Retry, Timeout
 
 
 class PipelineOrderWarning(UserWarning):
@@ -54,6 +54,13 @@ def found(policies: Sequence[Any]) -> list[str]:
             wrong.append(
                 f"failure_threshold={threshold} is not above the {attempts} attempts of one call: one bad call opens the "
                 "circuit. Raise it, or use failure_rate."
+            )
+    if retry is not None and policies[retry].attempts > 1 and (least := policies[retry]._least_wait) is not None:
+        limits = [policy.seconds for policy in policies[:retry] if isinstance(policy, Timeout)]
+        if limits and min(limits) <= least:
+            wrong.append(
+                f"the Timeout of {min(limits):g} s around the Retry is over before its first wait is ({least:g} s at the least): nothing is "
+                "ever tried again. Give it more seconds, or the Retry a shorter wait=; a Timeout for one attempt stands inside the Retry."
             )
     return wrong
 

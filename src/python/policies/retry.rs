@@ -137,6 +137,15 @@ impl Retry {
         tally::told(py, &self.shares.totals())
     }
 
+    /// The first wait at the least, in seconds; `None` where a function of the user's says it.
+    #[getter]
+    fn _least_wait(&self, py: Python<'_>) -> Option<f64> {
+        let is_ours = self.wait.as_ref().is_none_or(|wait| wait.bind(py).cast::<Wait>().is_ok());
+        // Some rules fall with the number that is drawn, some rise.
+        let backoff = self.backoff(py);
+        is_ours.then(|| backoff.seconds(1, None, &mut || 0.0).min(backoff.seconds(1, None, &mut || 1.0)))
+    }
+
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<((Option<u32>,), Bound<'py, PyDict>)> {
         let kwargs = PyDict::new(py);
         let functions = [
