@@ -14,8 +14,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: $(VENV)/demo ## Run the five programs against the embedded simulator, with faults. LIVE=1: the real API, your key.
-	@$(BIN)/python examples/demo.py $(if $(LIVE),--live)
+demo: $(VENV)/demo $(if $(PEERS),.venv-peers/peers) ## Run the five programs against a simulator, with faults. PEERS=1: and the originals. LIVE=1: the real API, your key.
+	@$(BIN)/python examples/demo.py $(if $(LIVE),--live) $(if $(PEERS),--peers .venv-peers/bin/python)
 
 test: lint test-rust test-python test-peers ## Check everything: formatting, lints, types, Rust tests, Python tests, peers' tests.
 
@@ -106,6 +106,13 @@ $(VENV)/built: $(VENV)/made $(SOURCES)
 
 $(VENV)/demo: $(VENV)/built
 	$(BIN)/python -m pip install -q --group demo
+	@touch $@
+
+# What the document's programs name themselves, and nothing of ours.
+.venv-peers/peers: pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q 'pip>=25.1'
+	.venv-peers/bin/python -m pip install -q --upgrade --group peers
 	@touch $@
 
 $(VENV)/dev: $(VENV)/built

@@ -21,7 +21,6 @@ QUESTIONS = ("Hello", "What is Python?", "What is JavaScript?", "What is Go?", "
 def main() -> None:
     config = seawall.load(SETTINGS)
     chat = config.models["main"]
-
     for question in QUESTIONS:
         print(f"\n{question}")
         try:

@@ -66,11 +66,9 @@ SENT = [
     (1, "first model down", 5 + 1, 0, 0),  # five failures open the circuit; the last one is the probe
     (1, "everything down", 5 + 1, 0, 0),
     (2, "well", 5, 0, 0),
-    (2, "first model down", 3, 5, 0),
     (2, "everything down", 3, 2, 0),
     (3, "well", 40, 0, 0),
     (4, "well", 5, 0, 6),  # the documents in one request, and each question
-    (4, "first model down", 5, 5, 6),
     (4, "no model answers", 5, 3, 6),
     (4, "everything down", 0, 0, 2),
     (5, "well", 5, 0, 0),
