@@ -9,7 +9,7 @@ SOURCES = $(shell find src -type f) Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python test-peers campaign loom fuzz mutants audit lint fmt build bench clean
+.PHONY: help demo test test-all test-rust test-python test-peers campaign notebooks loom fuzz mutants audit lint fmt build bench clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ bench: ## Measure what seawall costs beside its peers, in a release build: some 
 
 campaign: $(VENV)/dev ## Every fault by every way of asking under every policy: prints and writes docs/campaign.md.
 	@$(BIN)/python tests/campaign/campaign.py
+
+notebooks: $(VENV)/dev ## Run the notebooks of examples/notebooks and save what they show.
+	@$(BIN)/python examples/notebooks/execute.py
 
 build: $(VENV)/built ## Build the extension into .venv.
 

@@ -122,8 +122,11 @@ class Stack:
 
     def versions(self) -> str | None:
         """The names and versions of the modules' packages; `None` if one of them is not there."""
-        asked = subprocess.run([self.python, "-c", _VERSIONS, *self.modules], capture_output=True, encoding="utf-8", check=False)
-        return asked.stdout.strip() if asked.returncode == 0 else None
+        command = [self.python, "-c", _VERSIONS, *self.modules]
+        try:
+            return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
 
 
 _VERSIONS = """
