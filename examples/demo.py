@@ -173,7 +173,7 @@ def introduce(live: bool, count: int, versions: str | None) -> None:
         print(f"  {scenario.name:18}{scenario.meaning}")
     if versions:
         print(f"\nBeside them the originals, on {versions}.")
-    minutes = "three" if versions else "two"
+    minutes = "five" if versions else "two"
     print(f"\n{count} runs side by side, about {minutes} minutes: the programs really wait before they retry.\n", flush=True)
 
 
@@ -209,7 +209,7 @@ def main() -> int:
             return 2
     signal.signal(signal.SIGTERM, stop)
     # The originals wait for minutes, so that more of them run at a time.
-    fleet = Fleet((LIVE,) if options.live else SCENARIOS, options.folder, stacks, at_once=14 if options.peers else 8)
+    fleet = Fleet((LIVE,) if options.live else SCENARIOS, options.folder, stacks, at_once=12 if options.peers else 8)
     introduce(options.live, len(fleet.cases), versions)
     try:
         runs = asyncio.run(follow(fleet))
