@@ -17,7 +17,7 @@ from seawall.errors import APIError
 from seawall.llm import Chat
 from seawall.simulator import faults
 
-QUESTIONS = [f"What is {language}?" for language in ("Python", "JavaScript", "Go", "Rust", "Java")] * 8
+LANGUAGES = ("Python", "JavaScript", "Go", "Rust", "Java")
 
 
 def main() -> None:
@@ -28,15 +28,16 @@ def main() -> None:
 
     # The limits of error rate, retry rate and mean latency are there already; this is one more.
     monitor = Monitor(window=20, name="answers", rules=[Rule("p95", warning=8, critical=20)])
-    breaker = CircuitBreaker(failure_threshold=5, recovery_timeout=0.5, name="gpt-4")
+    breaker = CircuitBreaker(failure_threshold=5, recovery_timeout=1, name="gpt-4")
     chat = Chat("gpt-4", monitor=monitor, circuit=breaker).with_retry(stop_after_attempt=3, wait=0.1)
 
-    for number, question in enumerate(QUESTIONS, 1):
+    for number in range(40):
         try:
-            chat.invoke(question)
+            chat.invoke(f"What is {LANGUAGES[number % 5]}?")
         except (APIError, Rejected) as error:
-            print(f"{number:3} {type(error).__name__}")
-        time.sleep(0.05)
+            print(f"{number + 1:3} {type(error).__name__}")
+        if number % 5 == 4 and breaker.state == "open":  # what comes in fives comes again when it makes sense
+            time.sleep(breaker.metrics().retry_after or 0)
 
     now = monitor.snapshot()
     print(f"\n{monitor}")
@@ -45,5 +46,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with service(lambda api: api.on("gpt-4", faults.status(503), after=8, times=5)):
+    with service(lambda api: api.on("gpt-4", faults.status(503), after=8, times=7)):
         main()

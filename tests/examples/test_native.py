@@ -68,6 +68,7 @@ SENT = [
     (2, "well", 5, 0, 0),
     (2, "everything down", 3, 2, 0),
     (3, "well", 40, 0, 0),
+    (3, "everything down", 5 + 7, 0, 0),
     (4, "well", 5, 0, 6),  # the documents in one request, and each question
     (4, "no model answers", 5, 3, 6),
     (4, "everything down", 0, 0, 2),
@@ -86,8 +87,7 @@ def test_no_request_is_sent_that_could_be_spared(ends, number, outage, first, se
 
 def test_an_open_circuit_is_probed_by_one_request_each_recovery_time(ends):
     times = ends[3, "everything down"].times
-    assert len(times) > 5
-    assert all(later - earlier >= 0.5 for earlier, later in itertools.pairwise(times[4:]))
+    assert all(later - earlier >= 1 for earlier, later in itertools.pairwise(times[4:]))
 
 
 PRINTED = [
@@ -98,7 +98,7 @@ PRINTED = [
     (2, EMBEDDED, ["[gpt-3.5-turbo] What is Python?", "fallback_used    5", "3 failures in a row", "8 requests reached"]),
     (2, "everything down", ["Sorry, nobody can answer", "total_failures   5", "The call was refused by circuit"]),
     (3, "well", ["normal, 20 of the last 20 calls", "0 failed; they made 40 requests"]),
-    (3, EMBEDDED, ["ALERT (critical): error rate", "ALERT escalated (emergency): total outage", "ALERT resolved", "normal, 20"]),
+    (3, EMBEDDED, ["ALERT (critical): error rate", "ALERT escalated (emergency): total outage", "ALERT resolved", "35 requests"]),
     (3, "everything down", ["ALERT (emergency): total outage, 5 failures in a row", "of all 40 calls 40 failed"]),
     (4, "well", ["gpt-4, by request 1", "success_rate  100.00%"]),
     (4, EMBEDDED, ["gpt-3.5-turbo, by request 6", "gpt-3.5-turbo, by request 1", "LCEL is LangChain's", "16 requests"]),
