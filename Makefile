@@ -9,13 +9,13 @@ SOURCES = $(shell find src -type f) Cargo.toml Cargo.lock pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rust test-python test-peers campaign loom fuzz mutants audit lint fmt docs build bench clean
+.PHONY: help demo test test-all test-rust test-python test-peers campaign notebooks loom fuzz mutants audit lint fmt docs build bench clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: $(VENV)/demo ## Run the five programs against the embedded simulator, with faults. LIVE=1: the real API, your key.
-	@$(BIN)/python examples/demo.py $(if $(LIVE),--live)
+demo: $(VENV)/demo $(if $(PEERS),.venv-peers/peers) ## Run the five programs against a simulator, with faults. PEERS=1: and the originals. LIVE=1: the real API, your key.
+	@$(BIN)/python examples/demo.py $(if $(LIVE),--live) $(if $(PEERS),--peers .venv-peers/bin/python)
 
 test: lint test-rust test-python test-peers ## Check everything: formatting, lints, types, Rust tests, Python tests, peers' tests.
 
@@ -89,6 +89,9 @@ campaign: $(VENV)/dev ## Every fault by every way of asking under every policy: 
 docs: $(VENV)/dev ## Build the pages as a site, in target/site; every link and docstring is checked.
 	PYTHONPATH=python NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+notebooks: $(VENV)/dev ## Run the notebooks of examples/notebooks and save what they show.
+	@$(BIN)/python examples/notebooks/execute.py
+
 build: $(VENV)/built ## Build the extension into .venv.
 
 clean: ## Remove everything that was built or installed.
@@ -109,6 +112,13 @@ $(VENV)/built: $(VENV)/made $(SOURCES)
 
 $(VENV)/demo: $(VENV)/built
 	$(BIN)/python -m pip install -q --group demo
+	@touch $@
+
+# What the document's programs name themselves, and nothing of ours.
+.venv-peers/peers: pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q 'pip>=25.1'
+	.venv-peers/bin/python -m pip install -q --upgrade --group peers
 	@touch $@
 
 $(VENV)/dev: $(VENV)/built

@@ -1,17 +1,18 @@
-"""Runs one program as it stands and writes down what seawall did meanwhile: `_one_program.py PROGRAM SUMMARY`.
+"""Runs one program as it stands and writes down what seawall did meanwhile: `_one_program.py PROGRAM SUMMARY MODULE …`.
+
+The modules are loaded first, so that the seconds are the program's own, without the imports.
 
 The program is not touched: retries, fallbacks and openings are counted from the records of the logger `seawall`.
 """
 
 import collections
+import importlib
 import json
 import logging
 import runpy
 import sys
 import time
 from pathlib import Path
-
-import seawall.langchain  # noqa: F401  so that the seconds are the program's own, without the imports
 
 
 class Counted(logging.Handler):
@@ -29,6 +30,8 @@ class Counted(logging.Handler):
 
 def main() -> None:
     program, summary = Path(sys.argv[1]), Path(sys.argv[2])
+    for module in sys.argv[3:]:
+        importlib.import_module(module)
     counted = Counted()
     logger = logging.getLogger("seawall")
     logger.addHandler(counted)

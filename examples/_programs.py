@@ -1,4 +1,4 @@
-"""The five programs, the four scenarios, and how to run them all side by side, one simulator each."""
+"""The five programs, the four scenarios, what they run on, and how to run them all side by side, one simulator each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -18,6 +19,13 @@ from seawall.simulator import Simulator, faults
 HERE = Path(__file__).parent
 MODELS = ("gpt-4", "gpt-3.5-turbo")
 REFUSALS = 2
+# What stands in the document in place of ours, on an import line and nowhere else.
+ORIGINAL_IMPORTS = {
+    "from seawall.langchain import ": "from langchain_openai import ",
+    "from seawall.errors import ": "from openai import ",
+    "from seawall import circuit\n": "from circuitbreaker import circuit\n",
+    "from seawall import wait_exponential": "from tenacity import wait_exponential",
+}
 # Long enough for every wait of every program; whoever takes longer hangs.
 LIMIT = 300.0
 
@@ -45,6 +53,14 @@ class Program:
     @property
     def path(self) -> Path:
         return HERE / "drop_in" / f"{self.file}.py"
+
+    @property
+    def original(self) -> str:
+        """The program as the document prints it."""
+        text = self.path.read_text(encoding="utf-8")
+        for ours, theirs in ORIGINAL_IMPORTS.items():
+            text = text.replace(ours, theirs)
+        return text
 
     @property
     def number(self) -> int:
@@ -97,6 +113,37 @@ LIVE = Scenario("live", "the real service", lambda _: None)
 
 
 @dataclass(frozen=True)
+class Stack:
+    """What a program runs on. The modules are loaded before its seconds begin."""
+
+    name: str
+    python: str
+    modules: tuple[str, ...]
+
+    def versions(self) -> str | None:
+        """The names and versions of the modules' packages; `None` if one of them is not there."""
+        command = [self.python, "-c", _VERSIONS, *self.modules]
+        try:
+            return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+
+_VERSIONS = """
+import importlib, importlib.metadata, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(", ".join(f"{name.replace('_', '-')} {importlib.metadata.version(name)}" for name in sys.argv[1:]))
+"""
+SEAWALL = Stack("seawall", sys.executable, ("seawall.langchain",))
+
+
+def original(python: str) -> Stack:
+    """The libraries that the document names, in the environment of that Python."""
+    return Stack("original", python, ("langchain_core", "langchain_openai", "openai", "circuitbreaker", "tenacity"))
+
+
+@dataclass(frozen=True)
 class Seen:
     """A request that reached the server; `time` is in seconds since the server's start."""
 
@@ -112,6 +159,7 @@ class Run:
     program: str
     scenario: str
     output: str
+    stack: str = SEAWALL.name
     exit_code: int | None = None
     answers: int = 0
     calls: int = 0
@@ -123,6 +171,12 @@ class Run:
     def ended(self) -> bool:
         """Whether the program ran to its end."""
         return self.exit_code == 0
+
+    @property
+    def last_line(self) -> str:
+        """The last line of its output: of a program that crashed, what it crashed of."""
+        lines = Path(self.output).read_text(encoding="utf-8").strip().splitlines()
+        return lines[-1] if lines else ""
 
     def save(self) -> dict[str, object]:
         return asdict(self)
@@ -174,16 +228,20 @@ async def _end_of(process: asyncio.subprocess.Process) -> int | None:
 
 
 class Fleet:
-    """All runs of some scenarios: at most `at_once` at a time, outputs below `folder`."""
+    """All runs of some scenarios on some stacks: at most `at_once` at a time, outputs below `folder`."""
 
-    def __init__(self, scenarios: tuple[Scenario, ...], folder: Path, *, at_once: int = 8) -> None:
+    def __init__(
+        self, scenarios: tuple[Scenario, ...], folder: Path, stacks: tuple[Stack, ...] = (SEAWALL,), *, at_once: int = 8
+    ) -> None:
         # The quick scenario first, so that there is soon something to see; then the slowest, which decide how long it takes.
         slowest = ("healthy", "everything down", "first model down", "rate limited", "live")
-        self.pairs = [
-            (program, scenario)
+        self.cases = [
+            (program, scenario, stack)
             for scenario in sorted(scenarios, key=lambda s: slowest.index(s.name))
+            for stack in stacks
             for program in sorted(PROGRAMS, key=lambda p: (4, 3, 5, 2, 1).index(p.number))
         ]
+        self.stacks = stacks
         self.folder = folder
         self.at_once = at_once
         self.started = time.monotonic()
@@ -199,7 +257,7 @@ class Fleet:
     async def runs(self) -> AsyncIterator[Run]:
         """Each run as it ends. Leaving early stops every program."""
         slots = asyncio.Semaphore(self.at_once)
-        tasks = [asyncio.ensure_future(self._run(slots, *pair)) for pair in self.pairs]
+        tasks = [asyncio.ensure_future(self._run(slots, *case)) for case in self.cases]
         try:
             for task in asyncio.as_completed(tasks):
                 yield await task
@@ -208,12 +266,17 @@ class Fleet:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, slots: asyncio.Semaphore, program: Program, scenario: Scenario) -> Run:
-        output = self.folder / scenario.name.replace(" ", "-") / f"{program.file}.txt"
-        summary = output.with_suffix(".json")
-        output.parent.mkdir(parents=True, exist_ok=True)
+    async def _run(self, slots: asyncio.Semaphore, program: Program, scenario: Scenario, stack: Stack) -> Run:
+        folder = self.folder / scenario.name.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        path, name = program.path, program.file
+        if stack is not SEAWALL:
+            name = f"{program.file}.{stack.name}"
+            path = folder / f"{name}.py"
+            path.write_text(program.original, encoding="utf-8")
+        output, summary = folder / f"{name}.txt", folder / f"{name}.json"
         summary.unlink(missing_ok=True)
-        run = Run(program.file, scenario.name, str(output), calls=program.calls)
+        run = Run(program.file, scenario.name, str(output), stack.name, calls=program.calls)
         async with slots:
             with output.open("wb") as into, _server(scenario) as simulator:
                 self.running += 1
@@ -221,10 +284,11 @@ class Fleet:
                     self._simulators.add(simulator)
                 try:
                     process = await asyncio.create_subprocess_exec(
-                        sys.executable,
+                        stack.python,
                         str(HERE / "_one_program.py"),
-                        str(program.path),
+                        str(path),
                         str(summary),
+                        *stack.modules,
                         stdin=asyncio.subprocess.DEVNULL,
                         stdout=into,
                         stderr=asyncio.subprocess.STDOUT,

@@ -32,7 +32,7 @@ from seawall.errors import (
 _DEEP = 4
 _MEMBERS = 10
 # What leads to an attempt, or is in its place.
-_BEFORE_AN_ATTEMPT = ("circuit.rejected", "circuit.half_opened")
+_BEFORE_AN_ATTEMPT = ("circuit.rejected", "circuit.half_opened", "cache.miss")
 # Of the steps of a long call so many are shown from its beginning, and as many from its end.
 _SHOWN = 12
 

@@ -17,7 +17,7 @@ TONES = {"good": "#2f9e44", "fair": "#c96a05", "bad": "#e5484d", "still": "#8b8b
 # What stands before a word of that tone, for those who do not see colours.
 MARKS = {"good": "●", "fair": "▲", "bad": "■", "still": "○", "plain": "●"}
 
-# Three times the class: notebooks have rules of their own for tables and their rows.
+# Three times the class: notebooks have rules of their own for tables and their rows, and for the widths of lists.
 _STYLE = """
 .seawall.seawall.seawall{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:60em;margin:.3em 0;border:1px solid rgba(128,128,128,.35);
 border-radius:6px;padding:.55em .8em .65em;overflow-wrap:anywhere}
@@ -39,8 +39,8 @@ font-weight:400;color:inherit;max-width:34em;white-space:normal}
 .seawall.seawall.seawall td.sw-number,.seawall.seawall.seawall th.sw-number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .seawall.seawall.seawall .sw-figures{display:flex;flex-wrap:wrap;gap:.3em 1.8em;margin:.5em 0 0}
 .seawall.seawall.seawall .sw-figures div{display:flex;flex-direction:column-reverse;margin:0}
-.seawall.seawall.seawall .sw-figures dd{font-size:17px;font-variant-numeric:tabular-nums;margin:0}
-.seawall.seawall.seawall .sw-figures dt{font-size:12px;font-weight:400;opacity:.75;margin:0}
+.seawall.seawall.seawall .sw-figures dd{font-size:17px;font-variant-numeric:tabular-nums;width:auto;margin:0}
+.seawall.seawall.seawall .sw-figures dt{font-size:12px;font-weight:400;opacity:.75;width:auto;margin:0}
 .seawall.seawall.seawall .sw-box{border:1px solid rgba(128,128,128,.4);border-left:4px solid;border-radius:5px;background:rgba(128,128,128,.06);
 padding:.3em .5em .4em .7em;margin:.35em 0 0}
 .seawall.seawall.seawall .sw-core{border-style:dashed;border-left-width:1px}

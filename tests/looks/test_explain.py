@@ -197,6 +197,13 @@ def test_what_policies_did_stands_between_the_attempts_that_it_was_about():
     ]
 
 
+def test_where_time_stands_still_a_cache_has_no_answer_before_the_first_attempt():
+    with testing.clock():
+        call = fails("ask", seawall.Cache(60), Retry(2, wait=1), failure=ConnectionError)
+        told = explain(raised(call))
+    assert [step.event for step in told.steps] == ["cache.miss", "attempt", "retry.scheduled", "attempt", "retry.exhausted"]
+
+
 def test_what_a_chaos_policy_did_is_told_with_its_attempt_and_no_time_runs_back():
     chaos = Chaos(exception=ConnectionError, exception_rate=1, latency=0.001, latency_rate=1, enabled=True)
     call = Pipeline(Retry(2, wait=0), chaos, name="ask")(lambda: 1)

@@ -41,6 +41,20 @@ def test_nothing_runs_in_a_browser(camera: Any, tmp_path: Path):
     assert width <= 600
 
 
+# Rules that JupyterLab and nbconvert have for whatever a cell shows.
+JUPYTER = "dl{width:100%;overflow:hidden} dt{font-weight:bold;float:left;width:20%} dd{float:left;width:80%}"
+
+
+def test_what_notebooks_do_to_lists_leaves_figures_on_one_line(camera: Any, tmp_path: Path):
+    picture = seawall.CircuitBreaker(failure_rate=0.5, window=20, name="search")._repr_html_()
+    page = tmp_path / "page.html"
+    measure = "[...document.querySelectorAll('dt, dd')].map(each => each.offsetHeight)"
+    script = f"<script>document.title = Math.max(...{measure})</script>"
+    page.write_text(f"<!doctype html><meta charset='utf-8'><style>{JUPYTER}</style>{picture}{script}", encoding="utf-8")
+    seen = camera.run(camera.browser(), "--window-size=900,800", "--dump-dom", page.as_uri())
+    assert 0 < int(seen.split("<title>")[1].split("<")[0]) < 30
+
+
 def test_the_pictures_of_the_documentation_can_be_taken(camera: Any, tmp_path: Path):
     camera.main(tmp_path)
     sizes = {}
