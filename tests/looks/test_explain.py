@@ -282,6 +282,7 @@ def test_other_failures(error: BaseException, said: str):
     assert said in told and SECRET not in told
 
 
+@pytest.mark.filterwarnings("ignore:the Timeout of:seawall.PipelineOrderWarning")
 def test_a_time_limit():
     with testing.clock():
         told = explain(raised(fails("slow", Timeout(5), Retry(wait=60), failure=ConnectionError())))

@@ -56,6 +56,7 @@ async def test_each_attempt_has_its_limit_and_the_next_may_work(hangs_on: Callab
     assert await Pipeline(Retry(2, wait=0), Timeout(20)).acall(first_hangs) == "second"
 
 
+@pytest.mark.filterwarnings("ignore:the Timeout of:seawall.PipelineOrderWarning")
 async def test_the_total_limit_ends_a_wait_too() -> None:
     async def fails() -> None:
         raise ConnectionError
