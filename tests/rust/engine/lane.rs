@@ -9,7 +9,8 @@ use seawall::policies::bulkhead::{self, Bounded, Bulkhead};
 use seawall::policies::circuit_breaker::{self, CircuitBreaker, Slow, Span, State};
 use seawall::policies::fallback::Fallback;
 use seawall::policies::rate_limit::{Config, Limited, RateLimit};
-use seawall::policies::retry::{Budget, Retry};
+use seawall::policies::budget::Budget;
+use seawall::policies::retry::Retry;
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 
