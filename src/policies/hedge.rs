@@ -163,14 +163,7 @@ impl Policy for Hedged {
     }
 
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(Passage {
-            hedge: self.0.clone(),
-            delay: None,
-            tries: Vec::with_capacity(2),
-            calls: 0,
-            failed: None,
-            is_open: false,
-        })
+        Box::new(Passage { hedge: self.0.clone(), delay: None, tries: Vec::with_capacity(2), calls: 0, failed: None, is_open: false })
     }
 }
 

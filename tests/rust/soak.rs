@@ -5,9 +5,9 @@ mod virtual_time;
 
 use seawall::engine::{Execution, Outcome, Plan, PlanBuilder, Policy, Step, Target, Ticket, Verdict};
 use seawall::monitor::{Monitor, Record};
+use seawall::policies::budget::Budget;
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Guarded, Slow, Span};
 use seawall::policies::fallback::Fallback;
-use seawall::policies::budget::Budget;
 use seawall::policies::retry::{Retry, backoff::Backoff};
 use seawall::policies::timeout::Timeout;
 use seawall::stats::Ring;

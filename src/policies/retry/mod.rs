@@ -5,8 +5,8 @@ mod counts;
 
 pub use counts::{Counts, Totals};
 
-use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Verdict, WaitHint};
 use super::budget::Budget;
+use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Verdict, WaitHint};
 use crate::events;
 use backoff::Backoff;
 use std::sync::Arc;
