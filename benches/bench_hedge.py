@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from _harness import arguments
 from _report import Report, Table, Yardstick
-
 from seawall import Hedge
 from seawall.llm import Chat
 from seawall.simulator import Simulator, faults

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-
 # The outcome of an attempt that nobody waited for to its end, since another one answered first.
 GIVEN_UP = "given up"
 

@@ -152,7 +152,11 @@ def cache(given: Cache) -> str:
 
 
 def _hedge(given: Hedge) -> str:
-    when = f"{limit(given.delay)}" if given.percentile is None and given.delay is not None else f"what {share(given.percentile or 0)} of them take"
+    when = (
+        f"{limit(given.delay)}"
+        if given.percentile is None and given.delay is not None
+        else f"what {share(given.percentile or 0)} of them take"
+    )
     times = "once more" if given.max_hedges == 1 else f"up to {given.max_hedges:,} times more"
     return f"asks {times} after {when}; at most {share(given.budget)} of the calls"
 

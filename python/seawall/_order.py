@@ -39,17 +39,12 @@ def found(policies: Sequence[Any]) -> list[str]:
         )
     hedge = _first(policies, Hedge)
     if hedge is not None:
-        for kind in (Retry, Fallback):
-            place = _first(policies, kind)
+        for name, place, what in (("Retry", retry, "attempts"), ("Fallback", fallback, "alternatives")):
             if place is not None and hedge < place:
-                what = "attempts" if kind is Retry else "alternatives"
-                wrong.append(
-                    f"the Hedge stands outside the {kind.__name__}: each further request goes through all {what}. Put it inside."
-                )
-        for kind in (CircuitBreaker, RateLimit, Bulkhead):
-            place = _first(policies, kind)
+                wrong.append(f"the Hedge stands outside the {name}: each further request goes through all {what}. Put it inside.")
+        for name, place in (("CircuitBreaker", breaker), ("RateLimit", limit), ("Bulkhead", bulkhead)):
             if place is not None and place < hedge:
-                wrong.append(f"the {kind.__name__} stands outside the Hedge: further requests go uncounted. Put it inside.")
+                wrong.append(f"the {name} stands outside the Hedge: further requests go uncounted. Put it inside.")
     cache = _first(policies, Cache)
     for kind in (Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead):
         place = _first(policies, kind)
