@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seawall._seawall import Finish
 
-# A loop holds its tasks weakly.
-_tasks: set[asyncio.Task[None]] = set()
+# Those that were given up: a loop holds its tasks weakly, and nobody else holds these. What is waited for is held by whoever waits,
+# so that the garbage collector sees what goes in a circle.
+_left: set[asyncio.Task[None]] = set()
 
 
 class _Runner:
@@ -36,7 +37,8 @@ class _Runner:
         try:
             value = await (source.__anext__() if awaitable is None else awaitable)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
-            # Whoever waits raises it. In here an interrupt would end the loop a second time.
+            # Whoever waits raises it, without this frame. In here an interrupt would end the loop a second time.
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             finish(None, error, source)
         except GeneratorExit:
             raise  # nothing can be awaited any more
@@ -79,13 +81,20 @@ def dispose(thing: Any) -> None:
     """Closes what nobody will read, in a task of its own if that has to be awaited."""
     if inspect.iscoroutine(thing) or inspect.isgenerator(thing):
         thing.close()
-    else:
+    elif _in_trio() is not None:
         _started(lambda: _closed(thing))
+    else:
+        _leave(asyncio.get_running_loop().create_task(_closed(thing), name="seawall hedge"))
+
+
+def _in_trio() -> Any:
+    trio = sys.modules.get("trio")
+    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
 
 
 def _started(run: Callable[[], Any]) -> Callable[[], Any]:
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
+    trio = _in_trio()
+    if trio is not None:
         scope = trio.CancelScope()
 
         async def scoped() -> None:
@@ -95,9 +104,18 @@ def _started(run: Callable[[], Any]) -> Callable[[], Any]:
         trio.lowlevel.spawn_system_task(scoped, name="seawall hedge", context=contextvars.copy_context())
         return scope.cancel  # type: ignore[no-any-return]
     task = asyncio.get_running_loop().create_task(run(), name="seawall hedge")
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
-    return task.cancel
+
+    def stop() -> None:
+        if not task.done():
+            _leave(task)
+            task.cancel()
+
+    return stop
+
+
+def _leave(task: asyncio.Task[None]) -> None:
+    _left.add(task)
+    task.add_done_callback(_left.discard)
 
 
 async def _closed(thing: Any) -> None:

@@ -88,6 +88,10 @@ def _begin(call: Callable[[], tuple[Any, Any]], finish: Finish, name: str) -> No
         try:
             value, source = context.run(call)
         except BaseException as error:
+            # Without this frame, and the one that it calls.
+            mine = error.__traceback__ and error.__traceback__.tb_next
+            error.__traceback__ = mine and mine.tb_next
+            del mine
             finish(None, error)
             return
         if not finish(value, None, source) and (source is not None or finish.is_open(value)):
