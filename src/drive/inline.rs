@@ -14,9 +14,13 @@ pub trait Host {
     /// Calls the target. `deadline` is what the call may be told of, `limit` when the machine will act on its time.
     fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Self::Interrupt>;
     /// A call that runs apart and has ended.
-    fn ended(&mut self) -> Result<Option<(CallId, Called)>, Self::Interrupt>;
+    fn ended(&mut self) -> Result<Option<(CallId, Called)>, Self::Interrupt> {
+        Ok(None)
+    }
     /// A call that runs apart is given up; `beaten` as in [`Step::Cancel`].
-    fn cancelled(&mut self, call: CallId, beaten: bool);
+    fn cancelled(&mut self, call: CallId, beaten: bool) {
+        let _ = (call, beaten);
+    }
     /// Says what an outcome is to a stage.
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Self::Interrupt>;
     /// Waits as it is said; gives what time it is then.
