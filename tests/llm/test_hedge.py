@@ -88,7 +88,7 @@ def test_streams_are_hedged_until_their_first_content_and_not_after_it(sim: Simu
     assert sim.count("m") == 2
     sim.on("m", faults.stall(after=3), times=1)
     with pytest.raises(errors.StreamInterruptedError):
-        list(chat(hedge=Hedge(0.05, budget=1), idle_timeout=0.2).stream("hello"))
+        list(chat(hedge=Hedge(0.5, budget=1), idle_timeout=1).stream("hello"))
     assert sim.count("m") == 3
 
 

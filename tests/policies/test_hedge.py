@@ -181,12 +181,12 @@ def test_retries_are_hedged_each(released: threading.Event) -> None:
 def test_a_limit_ends_them_all(released: threading.Event) -> None:
     slow = Slow(released, hang=9)
     with pytest.raises(CallTimeoutError):
-        Pipeline(Timeout(0.1), soon(max_hedges=3)).call(slow)
+        Pipeline(Timeout(1), soon(max_hedges=3)).call(slow)
     assert len(slow.calls) == 4
     # An attempt's limit is kept too, since it runs on a thread of its own.
     slow = Slow(released, hang=9)
     with pytest.raises(CallTimeoutError):
-        Pipeline(soon(), Timeout(0.1)).call(slow)
+        Pipeline(soon(), Timeout(0.5)).call(slow)
     assert len(slow.calls) == 2
 
 
@@ -200,7 +200,13 @@ def test_policies_inside_see_each_and_one_that_turns_a_hedge_away_ends_nothing(r
         return "first"
 
     hedge = soon()
-    thread = threading.Timer(0.2, answered.set)
+
+    def let_go() -> None:
+        while hedge.statistics["hedges"] == 0:
+            answered.wait(0.001)
+        answered.set()
+
+    thread = threading.Thread(target=let_go)
     thread.start()
     assert Pipeline(hedge, room).call(work) == "first"
     thread.join()

@@ -109,7 +109,7 @@ async def test_cancelling_the_caller_cancels_all() -> None:
 async def test_limits_end_them_all_and_one_of_an_attempt_only_that() -> None:
     slow = AsyncSlow(hang=9)
     with pytest.raises(CallTimeoutError):
-        await Pipeline(Timeout(0.1), soon()).acall(slow)
+        await Pipeline(Timeout(1), soon()).acall(slow)
     await settled()
     assert sorted(slow.cancelled) == [1, 2]
     slow = AsyncSlow(hang=2)

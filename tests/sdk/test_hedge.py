@@ -55,6 +55,6 @@ async def test_an_asynchronous_client_s_losers_are_cut(sim: Simulator, async_sdk
 def test_a_stream_of_a_plain_client_is_hedged_until_its_first_content(sim: Simulator, sdk: Any, stalls: bool) -> None:
     if stalls:
         sim.on("m", faults.stall(after=0, keepalive=0.01), times=1)
-    client = seawall.resilient(sdk, seawall.Pipeline(soon()))
+    client = seawall.resilient(sdk, seawall.Pipeline(soon() if stalls else Hedge(FOR_EVER)))
     assert text(list(client.chat.completions.create(stream=True, **ASKED))).startswith("[m] hello")
     assert sim.count("m") == 1 + stalls
