@@ -306,6 +306,43 @@ def test_generators_race_for_their_first_item_and_the_loser_is_closed(released: 
     assert closed.wait(60)
 
 
+class Items:
+    """An iterator that has to be closed; the first hangs."""
+
+    def __init__(self, made: list[Items], released: threading.Event) -> None:
+        made.append(self)
+        self.hangs, self.released, self.left = len(made) == 1, released, [1, 2]
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Items:
+        return self
+
+    def __next__(self) -> int:
+        if self.hangs:
+            assert self.released.wait(60)
+        if not self.left:
+            raise StopIteration
+        return self.left.pop(0)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_an_iterator_that_comes_too_late_is_closed_though_somebody_holds_it(released: threading.Event) -> None:
+    made: list[Items] = []
+
+    def nothing() -> Iterator[int]:
+        raise ConnectionError
+        yield
+
+    # An alternative gives what it likes where items are asked for.
+    with pytest.warns(PipelineOrderWarning):
+        guarded = Pipeline(soon(), Fallback(lambda: Items(made, released)))
+    assert list(guarded(nothing)()) == [1, 2]
+    released.set()
+    assert made[0].closed.wait(60)
+
+
 def test_a_generator_s_failure_before_and_after_its_first_item() -> None:
     def fails(late: bool) -> Iterator[int]:
         if late:

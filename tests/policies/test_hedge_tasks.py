@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from seawall import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, Timeout, remaining, testing
+from seawall import Bulkhead, CircuitBreaker, Fallback, Hedge, Pipeline, PipelineOrderWarning, Retry, Timeout, remaining, testing
 from seawall.errors import CallTimeoutError
 
 # Longer than any test waits for.
@@ -265,6 +265,46 @@ async def test_asynchronous_generators_race_for_their_first_item() -> None:
     await settled()
     assert sorted(closed) == [1, 2]
     assert tasks[1] is asyncio.current_task()
+    assert not others()
+
+
+class AsyncItems:
+    """An asynchronous iterator that has to be closed; the first gives its item although it is cancelled."""
+
+    def __init__(self, made: list[AsyncItems]) -> None:
+        made.append(self)
+        self.hangs, self.left, self.closed = len(made) == 1, [1, 2], False
+
+    def __aiter__(self) -> AsyncItems:
+        return self
+
+    async def __anext__(self) -> int:
+        if self.hangs:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                return 0
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_an_iterator_that_gives_an_item_too_late_is_closed() -> None:
+    made: list[AsyncItems] = []
+
+    async def nothing() -> AsyncIterator[int]:
+        raise ConnectionError
+        yield
+
+    # An alternative gives what it likes where items are asked for.
+    with pytest.warns(PipelineOrderWarning):
+        guarded = Pipeline(soon(), Fallback(lambda: AsyncItems(made)))
+    assert [item async for item in guarded(nothing)()] == [1, 2]
+    await settled()
+    assert [items.closed for items in made][0]
     assert not others()
 
 
