@@ -147,6 +147,14 @@ fn the_first_stream_to_open_is_the_one_and_ends_as_its_own() {
         assert_eq!((came, &*world.delivered, world.elapsed()), (expected, &[1.5][..], 3.5));
         assert_eq!((world.cancelled, world.calls.len(), room.counts()), (1, 2, (0, 0)));
     }
+    // What runs beside it is given up before it is handed out.
+    let mut execution = Execution::new(around(&hedge(1.0, 1, 1.0), vec![]), 7, at(1.0));
+    execution.step(at(1.0));
+    assert!(matches!(execution.step(at(2.0)), Step::Start { call: CallId(1), .. }));
+    execution.opened(CallId(1), Ticket(5));
+    assert_eq!(execution.step(at(2.5)), Step::Cancel { call: CallId::FIRST, beaten: true });
+    assert_eq!(execution.step(at(2.5)), Step::Deliver(Ticket(5)));
+    assert!(!execution.is_over(CallId(1)));
     // Taken back, it is tried again by the retry outside, and may be hedged again.
     let hedge = hedge(1.0, 1, 1.0);
     let mut world = World::new(&[&[slow, (0.5, Answer::Stream(s(2.0), Err("cut"))), slow, (0.5, Answer::Stream(s(2.0), Ok(())))]]);
@@ -261,6 +269,23 @@ fn hedging_at_the_95th_percentile_cuts_the_99th_to_under_half_for_six_percent_mo
     let (with, requests) = p99(Some(&percentile(0.95, 20, None, s(0.001))), calls);
     assert!(with < without / 2.0, "{without} became {with}");
     assert!(requests <= calls * 106 / 100, "{requests} requests");
+}
+
+#[test]
+fn those_that_were_given_up_late_count_as_late() {
+    let calls = 5000;
+    let mut chance = Random::seeded(3);
+    let mut reply = || if chance.unit() < 0.04 { (30.0, Answer::Value(1)) } else { (0.05 * (3.0 * chance.unit()).exp(), Answer::Value(1)) };
+    let script: Vec<_> = (0..2 * calls).map(|_| reply()).collect();
+    let delay = Delay::Percentile { share: 0.95, minimum_calls: 20, initial: None, floor: s(0.001) };
+    let hedge = Arc::new(Hedge::new(Config { delay, max_hedges: 1, budget: 1.0 }));
+    let mut world = World::new(&[&script]);
+    for _ in 0..calls {
+        world.run(&around(&hedge, vec![]));
+    }
+    // One in twenty is later than that: those that never came included, although there is room for more.
+    let hedges = hedge.totals().hedges;
+    assert!((200..325).contains(&hedges), "{hedges}");
 }
 
 /// The attempts of one call as somebody would draw them on paper: how it ends, when, and how many are made.
