@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+# The outcome of an attempt that nobody waited for to its end, since another one answered first.
+GIVEN_UP = "given up"
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -16,7 +19,7 @@ class Attempt:
         alternative: 0 for the primary, 1 for the first fallback, …
         started: seconds after the call began.
         seconds: how long it took; `None` if it was given up.
-        outcome: `"ok"`, or the name of the error class.
+        outcome: `"ok"`, the name of the error class, or `"given up"` where another request answered first.
         status: the HTTP status of a failure.
         request_id: the provider's id of the request.
         waited: seconds waited after it, before the next attempt.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 from seawall import presets
 from seawall._classify import transient
 from seawall._guarded import is_decorated
-from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Monitor, Pipeline, RateLimit, Retry, Timeout
+from seawall._hedges import hedge_of
+from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Hedge, Monitor, Pipeline, RateLimit, Retry, Timeout
 from seawall._word import seconds, shown, whole_number
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
@@ -132,6 +133,7 @@ def guard(
     attempt_timeout: Seconds | None = ...,
     deadline: Seconds | None = ...,
     circuit: bool | CircuitBreaker | None = ...,
+    hedge: Hedge | Seconds | None = ...,
     rate_limit: RateLimit | None = ...,
     bulkhead: Bulkhead | None = ...,
     cache: Cache | None = ...,
@@ -148,6 +150,7 @@ def guard(
     attempt_timeout: Seconds | None = _UNSET,
     deadline: Seconds | None = _UNSET,
     circuit: bool | CircuitBreaker | None = _UNSET,
+    hedge: Hedge | Seconds | None = None,
     rate_limit: RateLimit | None = None,
     bulkhead: Bulkhead | None = None,
     cache: Cache | None = None,
@@ -166,6 +169,8 @@ def guard(
         deadline: seconds for everything, fallbacks included.
         circuit: `True` for a breaker of its own (opens at half of the attempts failing over 30 s, 20 seen at least), a
             `CircuitBreaker` to share one, `None` for none.
+        hedge: a `Hedge`, or the seconds without an answer after which an attempt is made once more, beside the one under way: what
+            is guarded must be safe to repeat. No preset has one.
         rate_limit: a `RateLimit` that each attempt waits for; one object is one limit, for all that share it. No preset has one.
         bulkhead: a `Bulkhead` that holds the number of attempts under way down; shared likewise. No preset has one.
         cache: a `Cache` that gives answers again; one object is one cache, for all that share it. No preset has one. It stands
@@ -200,7 +205,7 @@ def guard(
     if watch is not None and not isinstance(watch, Monitor):
         raise ConfigurationTypeError(f"monitor must be a seawall.Monitor, True, False or None, not {shown(watch)}")
     parts |= {argument: policy for argument, (policy, _) in limits.items()}
-    parts |= {"deadline": None if deadline is _UNSET else deadline}
+    parts |= {"hedge": hedge_of(hedge), "deadline": None if deadline is _UNSET else deadline}
     _check(parts)
     policies = _policies(parts, chosen.retry_budget)
     return _around(function, Pipeline(*policies, name=name, monitor=watch))
@@ -232,6 +237,8 @@ def _policies(parts: dict[str, Any], budget: float | None) -> Iterable[Any]:
     attempts = parts["retry"]
     if attempts is not None:
         yield attempts if isinstance(attempts, Retry) else Retry(attempts, budget=budget)
+    if parts["hedge"] is not None:
+        yield parts["hedge"]
     breaker = parts["circuit"]
     if isinstance(breaker, CircuitBreaker):
         yield breaker

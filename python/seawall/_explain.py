@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from seawall import _in_words as words
-from seawall._attempts import Attempt, Attempts
+from seawall._attempts import GIVEN_UP, Attempt, Attempts
 from seawall._circuits import circuits
 from seawall._classify import classify
 from seawall._explain_words import LANGUAGES, PHRASES, phrase, word
@@ -268,6 +268,7 @@ class _Teller:
         error = "" if step.error is None else step.error if step.status is None else f"{step.error} {step.status}"
         if step.event == "attempt":
             ended = "attempt.ok" if step.error is None else "attempt.dropped" if step.seconds is None else "attempt.failed"
+            error = self.word(error) if error == GIVEN_UP else error
             return self.say(ended, number=step.number, policy=policy, error=error, seconds=seconds)
         if step.event not in PHRASES:
             reason = f" ({self.word(step.reason)})" if step.reason else ""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seawall import _response
-from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, RateLimit, Retry, Timeout, Wait
+from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Hedge, RateLimit, Retry, Timeout, Wait
 
 STATES = {
     "closed": "good",
@@ -151,6 +151,16 @@ def cache(given: Cache) -> str:
     return f"{ttl}{stale}; up to {given.max_items:,} of {given.max_bytes:,} bytes"
 
 
+def _hedge(given: Hedge) -> str:
+    when = (
+        f"{limit(given.delay)}"
+        if given.percentile is None and given.delay is not None
+        else f"what {share(given.percentile or 0)} of them take"
+    )
+    times = "once more" if given.max_hedges == 1 else f"up to {given.max_hedges:,} times more"
+    return f"asks {times} after {when}; at most {share(given.budget)} of the calls"
+
+
 def policy(given: Any) -> str:
     """What a policy is set to do."""
     if isinstance(given, CircuitBreaker):
@@ -163,6 +173,8 @@ def policy(given: Any) -> str:
         return f"at most {limit(given.seconds)} for all inside{', on a thread of its own' if given.thread else ''}"
     if isinstance(given, Cache):
         return cache(given)
+    if isinstance(given, Hedge):
+        return _hedge(given)
     if isinstance(given, RateLimit):
         return f"{rates(given)}; {_queue(given)}"
     if isinstance(given, Bulkhead):

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from seawall import _guarded, _seawall, errors
+from seawall._hedges import Hedging, hedge_of
 from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Monitor, RateLimit, Retry
 from seawall._word import shown, whole_number
 
@@ -21,7 +22,7 @@ OnInterrupt = Literal["error", "restart", "continue"]
 # Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
 _ELSEWHERE = {
     **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query")),
-    **dict.fromkeys(("circuit", "rate_limit", "bulkhead", "monitor", "cache")),
+    **dict.fromkeys(("circuit", "rate_limit", "bulkhead", "hedge", "monitor", "cache")),
     **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout", "on_interrupt")),
     **dict.fromkeys(("ca_bundle", "client_cert", "proxy")),
     "verify": "ca_bundle",
@@ -197,6 +198,7 @@ class Model:
         circuit: CircuitBreaker | None = None,
         rate_limit: RateLimit | None = None,
         bulkhead: Bulkhead | None = None,
+        hedge: Hedging = None,
         monitor: Monitor | None = None,
         cache: Cache | None = None,
         max_response_bytes: int = 64 * 1024 * 1024,
@@ -266,6 +268,7 @@ class Model:
             breaker=circuit,
             rate_limit=rate_limit,
             bulkhead=bulkhead,
+            hedge=hedge_of(hedge),
             max_response_bytes=max_response_bytes,
             params=kept.value,
             key_source=source,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, RateLimit, Retry, Timeout
+from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Hedge, RateLimit, Retry, Timeout
 
 
 class PipelineOrderWarning(UserWarning):
@@ -37,8 +37,16 @@ def found(policies: Sequence[Any]) -> list[str]:
             "the Bulkhead stands outside the RateLimit: calls that wait for their turn take the places of those that could go. "
             "Put it inside."
         )
+    hedge = _first(policies, Hedge)
+    if hedge is not None:
+        for name, place, what in (("Retry", retry, "attempts"), ("Fallback", fallback, "alternatives")):
+            if place is not None and hedge < place:
+                wrong.append(f"the Hedge stands outside the {name}: each further request goes through all {what}. Put it inside.")
+        for name, place in (("CircuitBreaker", breaker), ("RateLimit", limit), ("Bulkhead", bulkhead)):
+            if place is not None and place < hedge:
+                wrong.append(f"the {name} stands outside the Hedge: further requests go uncounted. Put it inside.")
     cache = _first(policies, Cache)
-    for kind in (Retry, CircuitBreaker, RateLimit, Bulkhead):
+    for kind in (Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead):
         place = _first(policies, kind)
         if cache is not None and place is not None and place < cache:
             wrong.append(

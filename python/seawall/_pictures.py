@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._circuits import Circuits
     from seawall._monitoring import Alert
-    from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Guarded, Monitor, Pipeline, RateLimit, Reply
+    from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Guarded, Hedge, Monitor, Pipeline, RateLimit, Reply
     from seawall.llm import EmbeddingsReply
 
 # How many of the last calls a sparkline has, and how many rows a table.
@@ -160,6 +160,15 @@ def bulkhead(given: Bulkhead) -> str:
     figures = h.figures([("under way", f"{active:,} of {given.max_concurrency:,}"), ("waiting", f"{queued:,}")])
     table = h.table([("allows", words.policy(given))])
     return h.card("Bulkhead", given.name or "(unnamed)", figures, table, badge=h.badge(state, tone), note=_now())
+
+
+def hedge(given: Hedge) -> str:
+    """A hedge: when it asks once more, and how often it did."""
+    said = given.statistics
+    figures = h.figures([(name, f"{said[name]:,}") for name in ("calls", "hedges", "wins", "denied")])
+    delay = "not known yet" if given.delay is None else span(given.delay)
+    table = h.table([("asks", words.policy(given)), ("delay now", delay)])
+    return h.card("Hedge", given.name or "(unnamed)", figures, table, note=_now())
 
 
 def cache(given: Cache) -> str:
@@ -318,7 +327,7 @@ def embeddings(given: EmbeddingsReply) -> str:
 
 # Of events that take no time.
 _EVENTS = {"circuit.closed": "good", "circuit.half_opened": "fair", "fallback.used": "fair", "chaos.injected": "fair"}
-_EVENTS |= {"rate_limit.waited": "fair", "bulkhead.waited": "fair"}
+_EVENTS |= {"rate_limit.waited": "fair", "bulkhead.waited": "fair", "hedge.started": "fair", "hedge.won": "good"}
 _EVENTS |= {"cache.hit": "good", "cache.miss": "fair", "cache.joined": "good", "cache.stale": "fair"}
 
 

@@ -181,6 +181,8 @@ class Chat(Model):
         circuit: a `CircuitBreaker` to look after this model.
         rate_limit: a `RateLimit` that each attempt waits for; one object is one limit for all models that have it.
         bulkhead: a `Bulkhead` that bounds the attempts under way; shared likewise.
+        hedge: a `Hedge`, or the seconds without an answer (of a stream, without content) after which a second request is made;
+            whichever answers first is the answer, and the other one's connection is cut.
         cache: a `Cache` that gives its answers again, those of its alternatives but while they are under way excepted.
         monitor: a `Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
         max_response_bytes: a reply or a stream of more, decompressed, is refused (64 MiB).

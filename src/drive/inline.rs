@@ -13,6 +13,14 @@ pub trait Host {
     fn now(&mut self) -> Instant;
     /// Calls the target. `deadline` is what the call may be told of, `limit` when the machine will act on its time.
     fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Self::Interrupt>;
+    /// A call that runs apart and has ended.
+    fn ended(&mut self) -> Result<Option<(CallId, Called)>, Self::Interrupt> {
+        Ok(None)
+    }
+    /// A call that runs apart is given up; `beaten` as in [`Step::Cancel`].
+    fn cancelled(&mut self, call: CallId, beaten: bool) {
+        let _ = (call, beaten);
+    }
     /// Says what an outcome is to a stage.
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Self::Interrupt>;
     /// Waits as it is said; gives what time it is then.
@@ -45,6 +53,8 @@ pub enum Called {
     Ended(Outcome, Instant),
     /// It gave something that has still to be run.
     Given,
+    /// It runs on a thread of its own: how it ends is asked for.
+    Apart,
     /// It still runs, on a thread of its own, though its limit has passed: nobody will hear how it ends.
     GivenUp,
 }
@@ -83,6 +93,7 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Int
                         now = at;
                         execution.ended(call, outcome);
                     }
+                    Called::Apart => {}
                     Called::GivenUp => now = host.now().max(limit),
                     Called::Given => return Ok(End::Given(call)),
                 }
@@ -92,10 +103,22 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Int
                 now = host.now();
                 execution.verdict(verdict, now);
             }
-            Step::Wait { until } => now = host.wait(&Wait::of(execution, until))?,
+            Step::Wait { until } => match host.ended()? {
+                Some((call, Called::Ended(outcome, at))) => {
+                    now = at;
+                    execution.ended(call, outcome);
+                }
+                Some((call, _)) => {
+                    execution.goes_on_with(call, host.now());
+                    return Ok(End::Given(call));
+                }
+                None => now = host.wait(&Wait::of(execution, until))?,
+            },
             Step::Done(outcome) => return Ok(End::Done(outcome)),
-            // A call on this thread has ended before anything can cancel it, one on another is left alone, and nothing is delivered before its end.
-            Step::Cancel { .. } | Step::Deliver(_) => {}
+            // A call on this thread has ended before anything can cancel it.
+            Step::Cancel { call, beaten } => host.cancelled(call, beaten),
+            // Nothing is delivered before its end.
+            Step::Deliver(_) => {}
         }
     }
 }

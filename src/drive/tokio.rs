@@ -40,8 +40,8 @@ pub trait Host: Send {
     fn start(&mut self, call: CallId, target: Target, deadline: Instant) -> Call<Self::Result>;
     /// Keeps how a call came out. An opened stream is `Outcome::Stream`.
     fn keep(&mut self, call: CallId, result: Self::Result) -> Outcome;
-    /// A started call was given up.
-    fn cancelled(&mut self, call: CallId);
+    /// A started call was given up; `beaten` as in [`Step::Cancel`].
+    fn cancelled(&mut self, call: CallId, beaten: bool);
     /// Says what an outcome is to a stage.
     fn judge(&mut self, ask: Ask) -> Asked<Result<Verdict, Self::Interrupt>>;
     /// Publishes what happened. The call goes on once that is done.
@@ -109,11 +109,11 @@ impl<H: Host> Drive<H> {
                     still::begun();
                     self.running.push((call, started));
                 }
-                Step::Cancel { call } => {
+                Step::Cancel { call, beaten } => {
                     let before = self.running.len();
                     self.running.retain(|(id, _)| *id != call);
                     still::ended(before - self.running.len());
-                    self.host.cancelled(call);
+                    self.host.cancelled(call, beaten);
                 }
                 Step::Judge(ask) => {
                     let verdict = self.host.judge(ask).answer().await?;

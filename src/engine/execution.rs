@@ -1,8 +1,8 @@
 //! One guarded call: a small tree of passages, driven from outside.
 
 use super::lane::Pass;
-use super::layer::{Cx, Event, Flow, Hears, Input, Layer};
-use super::outcome::{Outcome, Ticket};
+use super::layer::{Child, Cx, Event, Flow, Hears, Input, Layer};
+use super::outcome::{Outcome, Refusal, Ticket};
 use super::plan::{Plan, Stage, StageId};
 use super::random::Random;
 use super::signal::Signal;
@@ -38,6 +38,9 @@ struct Node {
     deadline: Instant,
     wake: Option<Instant>,
     hears: Hears,
+    /// Which of its parent's children it is, and how many it has had itself.
+    number: u32,
+    children: u32,
 }
 
 /// What waits to be handed to a layer.
@@ -115,9 +118,11 @@ impl Execution {
                 deadline,
                 wake: None,
                 hears: Hears::default(),
+                number: 0,
+                children: 1,
             });
             let node = execution.nodes.len() - 1;
-            let flow = execution.on(node, Input::Begin, pass.begun);
+            let flow = execution.on(node, Input::Begin, None, pass.begun);
             debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
             (parent, stage, deadline) = (Some(node), inner, execution.nodes[node].deadline);
         }
@@ -276,6 +281,20 @@ impl Execution {
         }
     }
 
+    /// What a driver may give that has calls under way beside each other: its wait for them ends.
+    pub fn bell(&mut self) -> Arc<Signal> {
+        self.signal.get_or_insert_with(|| Arc::new(Signal::new())).clone()
+    }
+
+    /// Of the calls that run beside each other that one alone goes on: the others are given up.
+    pub fn goes_on_with(&mut self, call: CallId, now: Instant) {
+        let mut next = self.running(call);
+        while let Some(node) = next {
+            next = self.nodes[node].parent;
+            self.cancel_beside(node, now);
+        }
+    }
+
     /// The answer to [`Step::Judge`].
     pub fn verdict(&mut self, verdict: Verdict, now: Instant) {
         if let Some((child, outcome, _)) = self.judging.take() {
@@ -328,7 +347,13 @@ impl Execution {
                 (Kind::Call(call), false)
             }
         };
-        let node = Node { parent, stage, kind, life: Life::Running, begun: now, deadline, wake: None, hears: Hears::default() };
+        let number = parent.map_or(0, |parent| {
+            let number = self.nodes[parent].children;
+            self.nodes[parent].children += 1;
+            number
+        });
+        let (life, hears) = (Life::Running, Hears::default());
+        let node = Node { parent, stage, kind, life, begun: now, deadline, wake: None, hears, number, children: 0 };
         // A node ends after all that is inside of it: an ended one is nobody's parent any more, and its place is free.
         let free = self.nodes.iter().position(|n| n.life == Life::Ended);
         let id = match free {
@@ -371,7 +396,8 @@ impl Execution {
         let was_open = self.nodes[child].life == Life::Delivered;
         self.finish(child, outcome);
         let input = if was_open { Input::Ended(outcome, verdict) } else { Input::Child(outcome, verdict) };
-        self.input(parent, input, now);
+        let child = Child { number: self.nodes[child].number, begun: self.nodes[child].begun };
+        self.input_of(parent, input, Some(child), now);
     }
 
     fn finish(&mut self, node: NodeId, outcome: Outcome) {
@@ -379,7 +405,11 @@ impl Execution {
     }
 
     fn input(&mut self, node: NodeId, input: Input, now: Instant) {
-        let flow = self.on(node, input, now);
+        self.input_of(node, input, None, now);
+    }
+
+    fn input_of(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) {
+        let flow = self.on(node, input, child, now);
         if flow != Flow::Hold {
             self.nodes[node].hears.signal = false;
         }
@@ -394,15 +424,22 @@ impl Execution {
                 self.spawn(Some(node), inner, now, deadline);
             }
             Flow::Resolve(outcome) => {
-                self.cancel_inside(node, now);
+                let is_late = matches!(outcome, Outcome::Rejected(rejection) if rejection.refusal() == Refusal::TimedOut);
+                self.cancel_inside(node, !is_late, now);
                 self.nodes[node].wake = None;
                 self.pending.push_back(Pending::Outward(node, outcome));
             }
-            Flow::PassOn(outcome) => self.pending.push_back(Pending::Outward(node, outcome)),
+            Flow::PassOn(outcome) => {
+                let is_open = |n: &Node| n.parent == Some(node) && n.life == Life::Delivered;
+                if let Some(open) = self.nodes.iter().position(is_open) {
+                    self.cancel_beside(open, now);
+                }
+                self.pending.push_back(Pending::Outward(node, outcome));
+            }
         }
     }
 
-    fn on(&mut self, node: NodeId, input: Input, now: Instant) -> Flow {
+    fn on(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) -> Flow {
         let stage = self.nodes[node].stage;
         let branches = match &self.plan.stages[stage.0 as usize] {
             Stage::Layer { inner, .. } => inner.len(),
@@ -411,6 +448,11 @@ impl Execution {
         // Few calls weigh anything anywhere.
         let weight = self.weights.iter().find(|(at, _)| *at == stage).map_or(0, |(_, amount)| *amount);
         let brought = self.baggage.iter().find(|(at, _)| *at == stage).map(|(_, what)| what);
+        // Most have had one child.
+        let running = match self.nodes[node].children {
+            0 | 1 => 0,
+            _ => self.nodes.iter().filter(|n| n.parent == Some(node) && n.life == Life::Running).count(),
+        };
         let Node { kind, begun, deadline, wake, hears, .. } = &mut self.nodes[node];
         let Kind::Layer(layer) = kind else { return Flow::Hold };
         let mut cx = Cx {
@@ -433,26 +475,43 @@ impl Execution {
             hurries: self.hurries,
             cap: self.cap,
             inherited: self.inherited,
+            child,
+            running,
         };
         layer.on(input, &mut cx)
     }
 
     /// Ends everything inside a node; running calls are cancelled.
-    fn cancel_inside(&mut self, node: NodeId, now: Instant) {
+    fn cancel_inside(&mut self, node: NodeId, beaten: bool, now: Instant) {
         for inside in (0..self.nodes.len()).rev() {
             if inside != node && self.is_inside(inside, node) {
-                if let (Kind::Call(call), true) = (&self.nodes[inside].kind, self.nodes[inside].life != Life::Ended) {
-                    let call = *call;
-                    // A call that was asked for but not yet handed out is simply not begun.
-                    let before = self.out.len();
-                    self.out.retain(|s| !matches!(s, Step::Start { call: c, .. } if *c == call));
-                    if self.out.len() == before {
-                        self.out.push_back(Step::Cancel { call });
-                    }
-                }
-                self.end_quietly(inside, now);
+                self.cancel(inside, beaten, now);
             }
         }
+    }
+
+    /// Ends what runs beside a node, and all that is inside of that.
+    fn cancel_beside(&mut self, node: NodeId, now: Instant) {
+        let Some(parent) = self.nodes[node].parent else { return };
+        for other in (0..self.nodes.len()).rev() {
+            if other != node && self.nodes[other].parent == Some(parent) && self.nodes[other].life != Life::Ended {
+                self.cancel_inside(other, true, now);
+                self.cancel(other, true, now);
+            }
+        }
+    }
+
+    fn cancel(&mut self, node: NodeId, beaten: bool, now: Instant) {
+        if let (Kind::Call(call), true) = (&self.nodes[node].kind, self.nodes[node].life != Life::Ended) {
+            let call = *call;
+            // A call that was asked for but not yet handed out is simply not begun.
+            let before = self.out.len();
+            self.out.retain(|s| !matches!(s, Step::Start { call: c, .. } if *c == call));
+            if self.out.len() == before {
+                self.out.push_back(Step::Cancel { call, beaten });
+            }
+        }
+        self.end_quietly(node, now);
     }
 
     fn is_inside(&self, mut node: NodeId, outer: NodeId) -> bool {
@@ -475,7 +534,7 @@ impl Execution {
             self.pending.retain(|p| match p {
                 Pending::Begin(n) | Pending::Outward(n, _) => *n != node,
             });
-            self.on(node, Input::Abandoned, now);
+            self.on(node, Input::Abandoned, None, now);
             self.nodes[node].life = Life::Ended;
         }
     }

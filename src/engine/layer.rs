@@ -94,13 +94,13 @@ pub enum Input {
 /// What the layer does about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Flow {
-    /// Go inward by that branch.
+    /// Go inward by that branch; what runs inside already goes on beside it.
     Inward(usize),
     /// Wait for the next input.
     Hold,
     /// This passage came out so; what still runs inside is cancelled.
     Resolve(Outcome),
-    /// Hand an open stream outward and stay until it ends.
+    /// Hand an open stream outward and stay until it ends; what runs beside it is cancelled.
     PassOn(Outcome),
 }
 
@@ -123,6 +123,15 @@ pub struct Event {
     pub outcome: Option<Outcome>,
     /// Why, where an event has several reasons.
     pub reason: &'static str,
+}
+
+/// The child of a layer's that an input is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Which of its children, from 0.
+    pub number: u32,
+    /// When it began.
+    pub begun: Instant,
 }
 
 /// What wakes a layer beside what comes from inside.
@@ -155,6 +164,8 @@ pub struct Cx<'a> {
     pub(super) hurries: bool,
     pub(super) cap: u32,
     pub(super) inherited: Instant,
+    pub(super) child: Option<Child>,
+    pub(super) running: usize,
 }
 
 impl Cx<'_> {
@@ -250,6 +261,16 @@ impl Cx<'_> {
     /// By when the caller of the whole call has to be over.
     pub fn inherited(&self) -> Instant {
         self.inherited
+    }
+
+    /// Which of its children what comes from inside comes from; `None` for all other inputs.
+    pub fn child(&self) -> Option<Child> {
+        self.child
+    }
+
+    /// How many further children are running: of a layer that has gone inward more than once.
+    pub fn running(&self) -> usize {
+        self.running
     }
 
     /// How many calls of targets the whole call has made so far.

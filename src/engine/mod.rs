@@ -22,7 +22,7 @@ mod time;
 
 pub use execution::Execution;
 pub use lane::Pass;
-pub use layer::{Cx, Event, Flow, Input, Lane, Layer, Policy};
+pub use layer::{Child, Cx, Event, Flow, Input, Lane, Layer, Policy};
 pub use outcome::{Outcome, Refusal, Rejection, Ticket};
 pub use plan::{Plan, PlanBuilder, StageId, Target};
 pub use random::Random;

@@ -19,8 +19,9 @@ impl CallId {
 pub enum Step {
     /// Call `target`; tell the end by `ended` (or the first content by `opened`).
     Start { call: CallId, target: Target, deadline: Instant },
-    /// Give up on a running call; its end will be ignored.
-    Cancel { call: CallId },
+    /// Give up on a running call; its end will be ignored. `beaten`: not because it is late, but because another one's outcome
+    /// is that of both.
+    Cancel { call: CallId, beaten: bool },
     /// Say by `verdict` what this outcome is to that stage.
     Judge(Ask),
     /// Nothing to do until a call ends, `until` comes, or the execution's signal is given.

@@ -71,6 +71,8 @@ events! {
     ATTEMPT_STARTED = "attempt.started", Debug, "an attempt begins";
     RETRY_SCHEDULED = "retry.scheduled", Info, "an attempt failed; another follows after the wait";
     RETRY_EXHAUSTED = "retry.exhausted", Info, "an attempt failed and no other follows";
+    HEDGE_STARTED = "hedge.started", Debug, "no answer yet: the call is made once more, beside the one under way";
+    HEDGE_WON = "hedge.won", Debug, "the later call answered first: the others are given up";
     CIRCUIT_OPENED = "circuit.opened", Warning, "the circuit opened: calls are turned away";
     CIRCUIT_HALF_OPENED = "circuit.half_opened", Info, "the circuit lets probes through";
     CIRCUIT_CLOSED = "circuit.closed", Info, "the circuit closed: calls pass again";

@@ -8,7 +8,7 @@ use super::order::{Order, Task};
 use super::route::{Answer, Failure, Flight, Leg, Route};
 use super::stream::ChatStream;
 use crate::drive::trial;
-use crate::engine::{Ask, CallId, Execution, Instant, Outcome, StageId, Target, Verdict};
+use crate::engine::{Ask, Execution, Instant, Outcome, StageId, Target, Verdict};
 use crate::events;
 use crate::policies::cache::{Cache, Digest, Key, Offer, Request, Value};
 use crate::policies::class::Class;
@@ -142,13 +142,13 @@ impl Flight {
     }
 
     /// What the cache has found.
-    pub(super) fn found(&mut self, call: CallId, target: Target) -> Option<Answer> {
+    pub(super) fn found(&mut self, target: Target) -> Option<Answer> {
         if self.route.keeping.as_ref()?.target != target {
             return None;
         }
         let value: Value = self.request.as_ref()?.take()?;
         let answered = value.downcast_ref::<Answered>()?;
-        (self.found, self.found_call) = (Some(answered.by), Some(call));
+        self.found = Some(answered.by);
         Some(answered.answer())
     }
 

@@ -179,8 +179,12 @@ pub struct Flight {
     pub(super) request: Option<Arc<AskedOfCache>>,
     /// Which alternative gave the answer that a cache had.
     pub found: Option<Target>,
-    /// The call that gave it here.
-    pub(super) found_call: Option<CallId>,
+    /// The call whose stream opened last.
+    opened: Option<CallId>,
+    /// The attempts under way.
+    running: Vec<CallId>,
+    /// Attempts that were made beside others.
+    pub(super) hedges: u32,
     /// The pieces of the stream that is over, where a cache may want them.
     pub recorded: Option<Arc<[Delta]>>,
     pub(super) watch: Option<Watch>,
@@ -209,7 +213,9 @@ impl Flight {
             obstacle: None,
             request: None,
             found: None,
-            found_call: None,
+            opened: None,
+            running: Vec::with_capacity(1),
+            hedges: 0,
             recorded: None,
             watch: None,
             diary: Diary::default(),
@@ -380,13 +386,16 @@ impl Flight {
         }
     }
 
-    /// The call whose stream was delivered: the last attempt.
-    pub fn last_call(&self) -> Option<CallId> {
-        self.found_call.or(self.attempts.last().map(|a| a.call))
+    /// The call whose stream was delivered.
+    pub fn opened_call(&self) -> Option<CallId> {
+        self.opened
     }
 
     fn note_end(&mut self, call: CallId, outcome: &'static str, error: Option<&ApiError>) {
-        if let (Some(watch), Some(error)) = (&mut self.watch, error) {
+        self.running.retain(|running| *running != call);
+        if let (Some(watch), Some(error)) = (&mut self.watch, error)
+            && watch.is_about(call)
+        {
             watch.failed(&Failure::Api(error.clone()));
         }
         if let Some(attempt) = self.attempts.iter_mut().rfind(|a| a.call == call) {
@@ -397,6 +406,7 @@ impl Flight {
                 attempt.request_id.clone_from(&error.request_id);
             }
         }
+        self.tell(|watch, attempts| watch.came_out(call, outcome == "ok", attempts));
     }
 }
 
@@ -460,12 +470,14 @@ impl Host for Flight {
     type Interrupt = Raised;
 
     fn start(&mut self, call: CallId, target: Target, _deadline: Instant) -> Call<Self::Result> {
-        if let Some(answer) = self.found(call, target) {
+        if let Some(answer) = self.found(target) {
             return Box::pin(std::future::ready(Ok(answer)));
         }
         let request = self.request(target);
         let leg = self.route.legs[target.0 as usize].clone();
-        self.tell(Watch::ended);
+        let is_beside = !self.running.is_empty();
+        self.hedges += u32::from(is_beside);
+        self.running.push(call);
         self.attempts.push(Attempt {
             target,
             call,
@@ -476,7 +488,7 @@ impl Host for Flight {
             request_id: None,
             waited: None,
         });
-        self.tell(Watch::begun);
+        self.tell(|watch, attempts| watch.begun(call, is_beside, attempts));
         let (client, order) = (self.client.clone(), self.order.clone());
         match order.task {
             Task::Stream => Box::pin(opened(client, leg, request, self.beginning(), order.key.is_some())),
@@ -487,7 +499,10 @@ impl Host for Flight {
     fn keep(&mut self, call: CallId, result: Self::Result) -> Outcome {
         let ticket = Ticket(self.kept.len() as u64);
         let outcome = match &result {
-            Ok(Answer::Stream(..)) => Outcome::Stream(ticket),
+            Ok(Answer::Stream(..)) => {
+                self.opened = Some(call);
+                Outcome::Stream(ticket)
+            }
             Ok(_) => Outcome::Value(ticket),
             Err(_) => Outcome::Error(ticket),
         };
@@ -515,8 +530,14 @@ impl Host for Flight {
         outcome
     }
 
-    fn cancelled(&mut self, call: CallId) {
-        self.note_end(call, ErrorKind::Timeout.class_name(), None);
+    fn cancelled(&mut self, call: CallId, beaten: bool) {
+        if beaten {
+            // It was given up, as attempts are until they end.
+            self.running.retain(|running| *running != call);
+            self.tell(|watch, attempts| watch.came_out(call, false, attempts));
+        } else {
+            self.note_end(call, ErrorKind::Timeout.class_name(), None);
+        }
     }
 
     fn judge(&mut self, ask: Ask) -> Asked<Result<Verdict, Raised>> {

@@ -24,6 +24,8 @@ pub enum Rule {
     Retry(Option<Kinds>),
     /// The breakers of models count what the table says.
     Breaker,
+    /// Hedge: what no retry mends fails alike in each of the requests.
+    Hedge,
     /// Fallback: the kinds it handles (`None`: all), and the alternatives that lie elsewhere.
     Fallback(Option<Kinds>, u64),
     /// A limit: what was used, what the server says is left, and whether it has had enough.
@@ -77,6 +79,8 @@ impl Rule {
             }
             Rule::Retry(_) => Verdict::Final,
             Rule::Breaker if error.class().row().breaker => Verdict::FAILURE,
+            Rule::Hedge if error.class().row().retry == Some(false) => Verdict::Final,
+            Rule::Hedge => Verdict::FAILURE,
             Rule::Limit(limit) => {
                 let headers = |name: &str| error.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
                 tell(limit, headers);

@@ -134,7 +134,7 @@ impl Flight {
             tokens: count(used.total_tokens),
             prompt_tokens: count(used.prompt_tokens),
             attempts: attempts.len() as u32,
-            retries: attempts.len().saturating_sub(targets) as u32,
+            retries: (attempts.len().saturating_sub(targets) as u32).saturating_sub(self.hedges),
             source: self.route.sources.get(target).copied().unwrap_or_default(),
             error,
             ok,

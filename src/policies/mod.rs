@@ -1,11 +1,13 @@
 //! Policies: configuration, shared state and one call's passage through each.
 
+pub mod budget;
 pub mod bulkhead;
 pub mod cache;
 pub mod chaos;
 pub mod circuit_breaker;
 pub mod class;
 pub mod fallback;
+pub mod hedge;
 pub mod rate_limit;
 pub mod retry;
 pub mod timeout;
@@ -22,10 +24,11 @@ pub struct PolicyRow {
 }
 
 /// The one table of policies, in canonical order.
-pub const POLICIES: [PolicyRow; 8] = [
+pub const POLICIES: [PolicyRow; 9] = [
     PolicyRow { kind: "cache", class: "Cache", rank: 10 },
     PolicyRow { kind: "fallback", class: "Fallback", rank: 20 },
     PolicyRow { kind: "retry", class: "Retry", rank: 40 },
+    PolicyRow { kind: "hedge", class: "Hedge", rank: 50 },
     PolicyRow { kind: "circuit_breaker", class: "CircuitBreaker", rank: 60 },
     PolicyRow { kind: "rate_limit", class: "RateLimit", rank: 70 },
     PolicyRow { kind: "bulkhead", class: "Bulkhead", rank: 80 },

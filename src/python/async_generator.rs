@@ -4,11 +4,12 @@
 //! Until the first item has come, a failure is tried again as for a plain call; after it every failure is final. Closing
 //! early is neutral.
 
+use super::awaiting::{Resume, anext, awaitable, send};
 use super::flight::{Flight, Way};
 use super::generator::thrown;
 use super::protocol::{Awaitable, yielded};
 use super::recycled::{Bin, Recycled};
-use super::running::{Awaited, Items, Resume, Running, Turn, anext, awaitable, send};
+use super::running::{Awaited, Items, Running, Turn};
 use super::sdk_stream::Desk;
 use super::slots::{self, Held};
 use super::stack;
@@ -327,6 +328,8 @@ fn prepared(py: Python<'_>, running: &mut Running, ask: Ask) -> PyResult<(bool, 
     let Some(items) = &running.items else { return Ok((false, none())) };
     let (source, call) = (items.source.bind(py), items.call);
     let next = match ask {
+        // The first item is one that others may be asked for beside it.
+        Ask::Next if running.flight.compiled.hedged && !items.open => return Ok((false, none())),
         Ask::Next => match anext(source) {
             Ok(awaited) => {
                 running.current = Some((awaited.unbind(), Awaited::call(call)));

@@ -10,6 +10,7 @@ use super::policies::cache::Cache;
 use super::policies::chaos::Chaos;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::policies::fallback::Fallback;
+use super::policies::hedge::Hedge;
 use super::policies::rate_limit::RateLimit;
 use super::policies::retry::Retry;
 use super::policies::timeout::Timeout;
@@ -99,6 +100,8 @@ pub struct Parts {
     pub async_hook: Option<&'static str>,
     /// Plain functions run on threads of their own.
     pub threaded: bool,
+    /// Attempts of one call run beside each other.
+    pub hedged: bool,
     /// Where a call weighs something.
     pub scales: Vec<(StageId, Py<RateLimit>)>,
     /// Where answers are kept.
@@ -123,6 +126,7 @@ struct Builder {
     limits: Vec<Duration>,
     async_hook: Option<&'static str>,
     threaded: bool,
+    hedged: bool,
     scales: Vec<(StageId, Py<RateLimit>)>,
     caches: Vec<Stand>,
     shares: Vec<Arc<Shares>>,
@@ -182,6 +186,12 @@ impl Builder {
             self.stages.push(Stage::of("timeout", Judge::Nobody));
             return Ok(id);
         }
+        if let Ok(hedge) = policy.cast::<Hedge>() {
+            let id = self.plan.layer(Arc::new(hedge.get().policy()), vec![inner]);
+            self.hedged = true;
+            self.stages.push(Stage { name: hedge.get().name.clone(), ..Stage::of("hedge", Judge::Hedge) });
+            return Ok(id);
+        }
         if let Ok(limit) = policy.cast::<RateLimit>() {
             let id = self.plan.layer(Arc::new(limit.get().policy()), vec![inner]);
             if limit.get().counts_tokens() {
@@ -224,7 +234,7 @@ impl Builder {
             return Ok(id);
         }
         let message = format!(
-            "a pipeline takes policies (Cache, Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout, Fallback, Chaos, or another Pipeline), not {}",
+            "a pipeline takes policies (Cache, Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead, Timeout, Fallback, Chaos, or another Pipeline), not {}",
             short_repr(policy)
         );
         Err(wrong_type(py, &message))
@@ -249,6 +259,7 @@ impl Compiled {
             has_hooks,
             async_hook: builder.async_hook,
             threaded: builder.threaded,
+            hedged: builder.hedged,
             scales: builder.scales,
             caches: builder.caches,
             shares: builder.shares,

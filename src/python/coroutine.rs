@@ -1,6 +1,7 @@
 //! The coroutine driver: a native awaitable, on the fast lane as long as there is no trouble.
 
 use super::async_generator::AsyncGenerator;
+use super::awaiting::{Resume, send};
 use super::bare;
 use super::compiled::Compiled;
 use super::event_loop;
@@ -12,7 +13,7 @@ use super::policies::circuit_breaker::short_repr;
 use super::protocol::{Awaitable, yielded};
 use super::recycled::{Bin, Recycled};
 use super::remaining;
-use super::running::{Awaited, Resume, Running, Turn, send};
+use super::running::{Awaited, Running, Turn};
 use super::sdk_stream;
 use super::slots::{self, Held};
 use super::stack;

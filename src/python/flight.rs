@@ -7,7 +7,7 @@ use super::compiled::{Callee, Compiled, Stage};
 use super::errors::{self, ours};
 use super::event_loop::is_awaitable;
 use super::hooks;
-use super::judge::{Asked, Happened, Judge};
+use super::judge::{Asked, Happened, Judge, is_shared};
 use super::log;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
@@ -67,7 +67,7 @@ pub struct Flight {
     pipeline: Py<Pipeline>,
     function: Py<PyAny>,
     args: Py<PyTuple>,
-    kwargs: Option<Py<PyDict>>,
+    pub(super) kwargs: Option<Py<PyDict>>,
     values: Vec<Kept>,
     /// Whether what happens in the course of a call is heard by the log; asked once.
     heard: Option<bool>,
@@ -253,7 +253,7 @@ impl Flight {
 
     /// What a target calls with which arguments, or the value that it is.
     #[allow(clippy::type_complexity)] // a pair that is taken apart at once
-    fn callable<'py>(
+    pub(super) fn callable<'py>(
         &self,
         py: Python<'py>,
         target: Target,
@@ -396,6 +396,10 @@ impl Flight {
                 }
                 Ok(verdict)
             }
+            Judge::Hedge => match &happened {
+                Happened::Error(error) if is_shared(error)? => Ok(Verdict::Final),
+                _ => Ok(Verdict::FAILURE),
+            },
             Judge::Limit(limit) => limit.get().judge(&happened),
             Judge::Fallback(judge) if judge.only_when_open => {
                 let open = matches!(ask.outcome, Outcome::Rejected(r) if r.refusal() == crate::engine::Refusal::CircuitOpen);

@@ -5,6 +5,7 @@
 
 use super::flight::{Flight, Way};
 use super::inline::Inline;
+use super::race::{Landed, Race};
 use super::sdk_stream::Desk;
 use super::slots;
 use super::stack;
@@ -46,6 +47,8 @@ struct Running {
     last: Option<PyResult<Turn>>,
     /// Where streams of an SDK are looked after.
     desk: Option<Desk>,
+    /// Where attempts run beside each other until the first item of one has come, what runs.
+    race: Option<Race>,
 }
 
 enum State {
@@ -58,7 +61,7 @@ enum State {
 pub struct Generator(Turnstile<State>);
 
 /// The iterator that a target's result is driven by: an iterator itself, a list's items, or the one value that it is.
-fn items<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+pub fn items<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if value.hasattr("__next__")? {
         return Ok(value.clone());
     }
@@ -79,6 +82,14 @@ impl Running {
             self.execution = Some(self.flight.execution(py, Way::Items, clock::now())?);
         } else {
             self.look_at_the_clock(py)?;
+        }
+        if self.flight.compiled.hedged && self.race.is_none() {
+            self.race = self.execution.as_mut().map(|execution| Race::new(execution.bell()));
+            // The first item of what was given already is one to wait for, too.
+            if let (Some(race), Some(current)) = (&mut self.race, self.current.take_if(|current| !current.open)) {
+                race.first_item(py, current.call, current.items.bind(py))?;
+                self.flight.diary.aside(current.call, clock::now());
+            }
         }
         loop {
             if let (Some(current), Some(given)) = (&mut self.current, input.take()) {
@@ -124,6 +135,24 @@ impl Running {
         Ok(())
     }
 
+    /// The first item of one that ran beside others has come, or it has ended without.
+    fn landed(&mut self, py: Python<'_>, landed: Landed) -> PyResult<()> {
+        let call = landed.call;
+        self.flight.diary.is_back(call);
+        match (landed.result, landed.source) {
+            (Ok(item), Some(items)) => {
+                self.current = Some(Current { items, call, open: true });
+                self.opened(py, call, item)
+            }
+            (Ok(value), None) => self.ended(py, call, Ok(value)),
+            (Err(end), _) if end.is_instance_of::<PyStopIteration>(py) => {
+                let value = end.value(py).getattr("value")?.unbind();
+                self.ended(py, call, Ok(value))
+            }
+            (Err(error), _) => self.ended(py, call, Err(error)),
+        }
+    }
+
     fn ended(&mut self, py: Python<'_>, call: CallId, result: PyResult<Py<PyAny>>) -> PyResult<()> {
         self.current = None;
         let (outcome, _) = self.flight.keep(py, result)?;
@@ -157,6 +186,20 @@ impl Running {
             self.flight.publish(py, events)?;
         }
         match step {
+            Step::Start { call, target, deadline } if let Some(race) = &mut self.race => {
+                let deadline = self.flight.compiled.told(|| deadline);
+                let desk = Some(self.desk.as_ref());
+                if let Some(value) = self.flight.start_beside(py, race, call, target, deadline, desk).transpose() {
+                    let items = value.and_then(|value| items(value.bind(py)).map(Bound::unbind));
+                    match items {
+                        Ok(items) => {
+                            self.current = Some(Current { items, call, open: false });
+                            *input = Some(Input::Send(py.None()));
+                        }
+                        Err(error) => self.ended(py, call, Err(error))?,
+                    }
+                }
+            }
             Step::Start { call, target, deadline } => {
                 let deadline = self.flight.compiled.told(|| deadline);
                 match self.flight.within(py, deadline, || self.flight.start(py, target, Way::Items)).and_then(|value| match &self.desk {
@@ -175,10 +218,22 @@ impl Running {
                 execution.verdict(verdict, clock::now());
             }
             Step::Wait { until } => {
+                if let Some(landed) = self.race.as_mut().and_then(Race::take) {
+                    return self.landed(py, landed).map(|()| None);
+                }
                 let wait = Wait::of(execution, until);
-                Inline { py, flight: &mut self.flight }.wait(&wait)?;
+                let mut host = Inline { py, flight: &mut self.flight, race: self.race.take() };
+                let waited = host.wait(&wait);
+                self.race = host.race;
+                waited?;
             }
             Step::Deliver(ticket) => return Ok(Some(Turn::Item(self.flight.hand_out(py, ticket)))),
+            Step::Cancel { call, beaten } if self.race.is_some() && self.current.as_ref().is_none_or(|current| current.call != call) => {
+                if let Some(race) = &mut self.race {
+                    race.cancel(py, call);
+                    self.flight.diary.is_left(call, beaten, clock::now());
+                }
+            }
             Step::Cancel { .. } => {
                 self.flight.diary.cut(clock::now());
                 if let Some(current) = self.current.take() {
@@ -191,6 +246,7 @@ impl Running {
     }
 
     fn abandon(&mut self) {
+        self.race = None;
         if let Some(execution) = &mut self.execution {
             execution.abandon(clock::now());
         }
@@ -263,19 +319,19 @@ impl Generator {
 
     /// A call that begins with its first item.
     pub fn new(flight: Flight) -> Generator {
-        Generator::of(Running { flight, execution: None, current: None, last: None, desk: None })
+        Generator::of(Running { flight, execution: None, current: None, last: None, desk: None, race: None })
     }
 
     /// A call whose first attempt has given an iterator that nothing was taken from yet.
     pub fn under_way(flight: Flight, execution: Execution, call: CallId, items: Py<PyAny>) -> Generator {
         let current = Some(Current { items, call, open: false });
-        Generator::of(Running { flight, execution: Some(execution), current, last: None, desk: None })
+        Generator::of(Running { flight, execution: Some(execution), current, last: None, desk: None, race: None })
     }
 
     /// The same with a stream of an SDK, whose pieces these are; so may be those of later attempts.
     pub fn at_a_desk(flight: Flight, execution: Execution, call: CallId, pieces: Py<PyAny>, desk: Desk) -> Generator {
         let current = Some(Current { items: pieces, call, open: false });
-        Generator::of(Running { flight, execution: Some(execution), current, last: None, desk: Some(desk) })
+        Generator::of(Running { flight, execution: Some(execution), current, last: None, desk: Some(desk), race: None })
     }
 
     fn enter(&self) -> PyResult<Entered<'_, State>> {
@@ -407,6 +463,9 @@ impl Generator {
         }
         if let Some(desk) = &running.desk {
             desk.traverse(&visit)?;
+        }
+        if let Some(race) = &running.race {
+            race.traverse(&visit)?;
         }
         running.flight.traverse(&visit)
     }

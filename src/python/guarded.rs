@@ -13,6 +13,7 @@ use super::log;
 use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
+use super::race::Race;
 use super::remaining;
 use super::running::Running;
 use super::sdk_stream::{self, Desk};
@@ -433,7 +434,8 @@ fn taken_over(
 
 /// Runs the machine on this thread, to the end or until something is given that has still to be run.
 fn go_on(py: Python<'_>, mut flight: Flight, mut execution: Execution) -> PyResult<Bound<'_, PyAny>> {
-    match inline::run(&mut execution, &mut Inline { py, flight: &mut flight })? {
+    let race = flight.compiled.hedged.then(|| Race::new(execution.bell()));
+    match inline::run(&mut execution, &mut Inline { py, flight: &mut flight, race })? {
         End::Done(outcome) => flight.finish(py, outcome, &execution).map(|value| value.into_bound(py)),
         End::Given(call) => hand_over(py, flight, execution, call),
     }

@@ -3,6 +3,7 @@
 use super::bell;
 use super::flight::{Flight, Interrupt, Way};
 use super::guarded;
+use super::race::Race;
 use super::virtual_time;
 use crate::drive::inline::{Called, Host, Wait};
 use crate::drive::{clock, pause};
@@ -14,6 +15,8 @@ use std::vec::Drain;
 pub struct Inline<'a, 'py> {
     pub py: Python<'py>,
     pub flight: &'a mut Flight,
+    /// Where attempts run beside each other, what runs.
+    pub race: Option<Race>,
 }
 
 impl Host for Inline<'_, '_> {
@@ -23,7 +26,14 @@ impl Host for Inline<'_, '_> {
         clock::now()
     }
 
-    fn call(&mut self, _call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Interrupt> {
+    fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Interrupt> {
+        if let Some(race) = &mut self.race {
+            let deadline = self.flight.compiled.told(|| deadline);
+            return match self.flight.start_beside(self.py, race, call, target, deadline, None).transpose() {
+                Some(result) => self.flight.keep(self.py, result).map(|(outcome, now)| Called::Ended(outcome, now)),
+                None => Ok(Called::Apart),
+            };
+        }
         let (py, flight) = (self.py, &*self.flight);
         let deadline = flight.compiled.told(|| deadline);
         let result = if flight.compiled.threaded && limit != Instant::NEVER {
@@ -43,11 +53,36 @@ impl Host for Inline<'_, '_> {
         self.flight.keep(self.py, result).map(|(outcome, now)| Called::Ended(outcome, now))
     }
 
+    fn ended(&mut self) -> Result<Option<(CallId, Called)>, Interrupt> {
+        let Some(landed) = self.race.as_mut().and_then(Race::take) else { return Ok(None) };
+        self.flight.diary.is_back(landed.call);
+        if let Ok(value) = &landed.result
+            && guarded::has_to_run(value.bind(self.py)).is_some()
+        {
+            // It goes on with that one alone.
+            self.flight.given = landed.result.ok();
+            let others = self.race.as_mut().map(|race| race.cancel_others(self.py, None)).unwrap_or_default();
+            others.into_iter().for_each(|other| self.flight.diary.is_left(other, true, clock::now()));
+            return Ok(Some((landed.call, Called::Given)));
+        }
+        self.flight.keep(self.py, landed.result).map(|(outcome, now)| Some((landed.call, Called::Ended(outcome, now))))
+    }
+
+    fn cancelled(&mut self, call: CallId, beaten: bool) {
+        if let Some(race) = &mut self.race {
+            race.cancel(self.py, call);
+            self.flight.diary.is_left(call, beaten, clock::now());
+        }
+    }
+
     fn judge(&mut self, ask: Ask) -> Result<Verdict, Interrupt> {
         self.flight.judge(self.py, ask)
     }
 
     fn wait(&mut self, wait: &Wait) -> Result<Instant, Interrupt> {
+        if let Some(race) = self.race.as_ref().filter(|race| !race.is_empty()) {
+            return bell::listen(self.py, race.signal(), wait);
+        }
         if let Some(signal) = &wait.signal {
             return bell::listen(self.py, signal, wait);
         }

@@ -8,7 +8,7 @@ use super::policies::circuit_breaker::short_repr;
 use super::policies::rate_limit::RateLimit;
 use crate::drive::clock;
 use crate::engine::{Random, Verdict, WaitHint};
-use crate::policies::class::{FallbackRule, Row};
+use crate::policies::class::{Class, FallbackRule, Row};
 use crate::policies::retry::backoff::Backoff;
 use pyo3::exceptions::{PyBaseException, PyException};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -357,6 +357,19 @@ fn covers(listed: &Listed, two_arguments: bool, error: &Bound<'_, PyAny>) -> PyR
     }
 }
 
+/// Whether the same call fails alike wherever it is made at this time: what no retry mends, by the table of classes.
+pub fn is_shared(error: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static CLASSIFY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let row = match bare::row(error)? {
+        Some(row) => Some(row),
+        None => {
+            let class = ours(error.py(), &CLASSIFY, "seawall._classify", "classify")?.call1((error,))?;
+            class.extract::<&str>().ok().and_then(Class::named).map(Class::row)
+        }
+    };
+    Ok(row.is_some_and(|row| row.retry == Some(false)))
+}
+
 /// For what the alternatives stand in.
 pub struct FallbackJudge {
     pub listed: Listed,
@@ -405,6 +418,8 @@ pub enum Judge {
     Retry(RetryJudge),
     Breaker(BreakerJudge),
     Fallback(FallbackJudge),
+    /// A hedge asks whether the same call made at the same time would fail alike.
+    Hedge,
     /// A limit asks what was used, and whether the server has had enough.
     Limit(Py<RateLimit>),
     /// A cache asks what may be kept, and what an older answer may stand in for.
@@ -431,7 +446,7 @@ impl Judge {
                 visit.call(&judge.on_result)
             }
             Judge::Limit(limit) => visit.call(limit),
-            Judge::Cache | Judge::Nobody => Ok(()),
+            Judge::Hedge | Judge::Cache | Judge::Nobody => Ok(()),
         }
     }
 }

@@ -83,6 +83,8 @@ pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error:
                 if event.number == 1 { "" } else { "s" }
             )
         }
+        events::HEDGE_STARTED => format!("no answer from '{name}' after {seconds:.3} s: request {} is made", event.number + 1),
+        events::HEDGE_WON => format!("request {} of '{name}' answered first, after {seconds:.3} s", event.number + 1),
         events::CIRCUIT_REJECTED => format!("circuit '{name}' is open: call turned away"),
         events::RATE_LIMIT_WAITED => format!("'{name}' waited {seconds:.2} s for its turn under the rate limit"),
         events::RATE_LIMIT_REJECTED => format!("rate limit '{name}' is used up: call turned away, next place in {seconds:.2} s"),

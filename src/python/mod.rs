@@ -2,8 +2,10 @@
 
 mod alerts;
 mod async_generator;
+mod awaiting;
 mod bare;
 mod bell;
+mod beside;
 mod cached;
 mod compiled;
 mod convert;
@@ -29,6 +31,7 @@ mod observation;
 mod pipeline;
 mod policies;
 mod protocol;
+mod race;
 mod recording;
 mod recycled;
 mod remaining;
@@ -85,6 +88,7 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::circuit_breaker::Permit>()?;
     m.add_class::<policies::timeout::Timeout>()?;
     m.add_class::<policies::fallback::Fallback>()?;
+    m.add_class::<policies::hedge::Hedge>()?;
     m.add_class::<policies::rate_limit::RateLimit>()?;
     m.add_class::<policies::bulkhead::Bulkhead>()?;
     m.add_function(wrap_pyfunction!(policies::shared::forget_waiters, m)?)?;

@@ -4,23 +4,22 @@
 //! It awaits the guarded coroutine itself, so the task, its context variables and tracebacks are the caller's. A time
 //! limit ends the await by cancelling what the task waits for, not the task: an outer cancellation stays visible.
 
+use super::awaiting::{Resume, advance, anext, awaitable};
 use super::bell::Bell;
-use super::coroutine::Coroutine;
 use super::errors::ours;
 use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use super::hooks;
+use super::race::Race;
 use super::sdk_stream::{self, Desk};
 use crate::drive::clock;
 use crate::drive::inline::Wait;
 use crate::engine::{CallId, Execution, Instant, Step};
-use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
-use pyo3::ffi;
+use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use std::ptr::null_mut;
 
 /// What is being awaited.
 pub enum Awaited {
@@ -44,12 +43,6 @@ impl Awaited {
     pub fn begun(call: CallId) -> Awaited {
         Awaited::Call { call, begun: true, given_up: false }
     }
-}
-
-/// What the event loop hands in.
-pub enum Resume {
-    Send(Py<PyAny>),
-    Throw(PyErr),
 }
 
 /// What is handed out.
@@ -77,13 +70,15 @@ pub struct Items {
 pub struct Running {
     pub flight: Flight,
     pub execution: Option<Execution>,
+    /// Where attempts run beside each other until one has answered, what runs.
+    pub(super) race: Option<Race>,
     pub current: Option<(Py<PyAny>, Awaited)>,
     timer: Option<Timer>,
     /// Under trio a scope around the attempt takes the timer's place.
     scope: Option<Scope>,
     /// The function's own coroutine, made when the guarded function was called: the first attempt.
     pub first: Option<Py<PyAny>>,
-    way: Way,
+    pub(super) way: Way,
     /// A step of the machine's that waits for hooks.
     held: Option<Step>,
     pub items: Option<Items>,
@@ -92,7 +87,7 @@ pub struct Running {
     /// Where streams of an SDK are looked after.
     desk: Option<Desk>,
     /// What another call's signal rings.
-    bell: Option<Bell>,
+    pub(super) bell: Option<Bell>,
 }
 
 impl Running {
@@ -102,6 +97,7 @@ impl Running {
         Running {
             flight,
             execution: None,
+            race: None,
             current: None,
             timer: None,
             scope: None,
@@ -136,6 +132,7 @@ impl Running {
         } else {
             input = self.limit_passed(py, input)?;
         }
+        self.goes_beside(py)?;
         loop {
             if let Some((awaitable, mut awaited)) = self.current.take() {
                 self.enter(py, &mut awaited)?;
@@ -261,6 +258,9 @@ impl Running {
         if let Some(scope) = self.scope.take() {
             scope.close(py, Ok(py.None()));
         }
+        if let Some(mut race) = self.race.take() {
+            race.cancel_others(py, None);
+        }
         if let Some(execution) = &mut self.execution {
             execution.abandon(clock::now());
         }
@@ -371,7 +371,7 @@ impl Running {
         }
     }
 
-    fn opened(&mut self, py: Python<'_>, call: CallId, item: Py<PyAny>) -> PyResult<()> {
+    pub(super) fn opened(&mut self, py: Python<'_>, call: CallId, item: Py<PyAny>) -> PyResult<()> {
         let ticket = self.flight.keep_item(py, item)?;
         if let Some(execution) = &mut self.execution {
             execution.opened(call, ticket);
@@ -402,6 +402,7 @@ impl Running {
             return Ok(None);
         }
         match step {
+            Step::Start { call, target, deadline } if self.race.is_some() => return self.start_beside(py, call, target, deadline),
             Step::Start { call, target, deadline } => {
                 let deadline = self.flight.compiled.told(|| deadline);
                 let started = match self.first.take() {
@@ -439,6 +440,7 @@ impl Running {
                     execution.verdict(verdict, clock::now());
                 }
             }
+            Step::Wait { until } if self.race.as_ref().is_some_and(|race| !race.is_empty()) => return self.wait_beside(py, until),
             Step::Wait { until } => {
                 let wait = Wait::of(execution, until);
                 let pause = match &wait.signal {
@@ -459,6 +461,7 @@ impl Running {
                 return self.flight.finish(py, outcome, execution).map(|value| Some(Turn::Return(value)));
             }
             Step::Deliver(ticket) => return Ok(Some(Turn::Item(self.flight.hand_out(py, ticket)))),
+            Step::Cancel { call, beaten } if self.cancel_beside(py, call, beaten) => {}
             Step::Cancel { .. } => {
                 self.flight.diary.cut(clock::now());
                 // The cancellation was thrown into the call when its limit passed; what is left of a stream is closed.
@@ -474,17 +477,22 @@ impl Running {
         Ok(())
     }
 
-    /// The awaitable of a target's first item.
-    fn first_item<'py>(&mut self, value: &Bound<'py, PyAny>, call: CallId) -> PyResult<Bound<'py, PyAny>> {
+    /// The asynchronous iterator of what a target has given.
+    pub(super) fn source_of<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         static SEVERAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = value.py();
-        let source = if let Some(desk) = &self.desk {
-            desk.open(value)?.into_bound(py)
+        if let Some(desk) = &self.desk {
+            Ok(desk.open(value)?.into_bound(py))
         } else if value.hasattr(intern!(py, "__anext__"))? {
-            value.clone()
+            Ok(value.clone())
         } else {
-            ours(py, &SEVERAL, "seawall._guarded", "several")?.call1((value,))?
-        };
+            ours(py, &SEVERAL, "seawall._guarded", "several")?.call1((value,))
+        }
+    }
+
+    /// The awaitable of a target's first item.
+    fn first_item<'py>(&mut self, value: &Bound<'py, PyAny>, call: CallId) -> PyResult<Bound<'py, PyAny>> {
+        let source = self.source_of(value)?;
         let next = anext(&source)?;
         self.items = Some(Items { source: source.unbind(), call, open: false });
         Ok(next)
@@ -528,70 +536,14 @@ impl Running {
         if let Some(bell) = &self.bell {
             bell.traverse(visit)?;
         }
+        if let Some(race) = &self.race {
+            race.traverse(visit)?;
+        }
         visit.call(&self.first)?;
         visit.call(&self.thrown)?;
         if let Some(desk) = &self.desk {
             desk.traverse(visit)?;
         }
         self.flight.traverse(visit)
-    }
-}
-
-/// What an awaitable is driven by: itself if it is a coroutine, else its iterator; `None` if the value is none.
-pub fn awaitable<'py>(value: &Bound<'py, PyAny>) -> Option<PyResult<Bound<'py, PyAny>>> {
-    if value.is_exact_instance_of::<Coroutine>() || event_loop::is_coroutine(value) || event_loop::is_marked(value) {
-        return Some(Ok(value.clone()));
-    }
-    // SAFETY: reads the slots of a live object's type, and calls the one for this with it.
-    unsafe {
-        let methods = (*ffi::Py_TYPE(value.as_ptr())).tp_as_async;
-        let method = methods.as_ref().and_then(|methods| methods.am_await)?;
-        Some(Bound::from_owned_ptr_or_err(value.py(), method(value.as_ptr())))
-    }
-}
-
-/// What an asynchronous iterator's next item is driven by.
-pub fn anext<'py>(source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: reads the slots of a live object's type, and calls the one for this with it.
-    let next = unsafe {
-        let methods = (*ffi::Py_TYPE(source.as_ptr())).tp_as_async;
-        match methods.as_ref().and_then(|methods| methods.am_anext) {
-            Some(anext) => Bound::from_owned_ptr_or_err(source.py(), anext(source.as_ptr()))?,
-            None => source.call_method0(intern!(source.py(), "__anext__"))?,
-        }
-    };
-    // SAFETY: reads the type of a live object. What the interpreter's own generators give is its own iterator.
-    if unsafe { ffi::PyAsyncGen_CheckExact(source.as_ptr()) } != 0 {
-        return Ok(next);
-    }
-    awaitable(&next).unwrap_or(Ok(next))
-}
-
-/// Sends a value into what is awaited.
-pub fn send(awaitable: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Turn> {
-    let py = awaitable.py();
-    let mut result = null_mut();
-    // SAFETY: both are live; the result is a new reference, or null with the exception set.
-    unsafe {
-        match ffi::PyIter_Send(awaitable.as_ptr(), value.as_ptr(), &raw mut result) {
-            ffi::PySendResult::PYGEN_NEXT => Ok(Turn::Yield(Bound::from_owned_ptr(py, result).unbind())),
-            ffi::PySendResult::PYGEN_RETURN => Ok(Turn::Return(Bound::from_owned_ptr(py, result).unbind())),
-            ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
-        }
-    }
-}
-
-/// Sends a value in, or throws an exception.
-pub fn advance(awaitable: &Bound<'_, PyAny>, input: Resume) -> PyResult<Turn> {
-    let py = awaitable.py();
-    let error = match input {
-        Resume::Send(value) => return send(awaitable, value.bind(py)),
-        Resume::Throw(error) => error,
-    };
-    let Ok(throw) = awaitable.getattr(intern!(py, "throw")) else { return Err(error) };
-    match throw.call1((error.into_value(py),)) {
-        Ok(value) => Ok(Turn::Yield(value.unbind())),
-        Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(Turn::Return(error.value(py).getattr("value")?.unbind())),
-        Err(error) => Err(error),
     }
 }

@@ -3,7 +3,7 @@
 use super::compiled::Labels;
 use super::errors::ours;
 use super::log;
-use crate::engine::{Event, Instant, StageId, Target};
+use crate::engine::{CallId, Event, Instant, StageId, Target};
 use crate::events::Name;
 use crate::stats::{Source, Word};
 use crate::telemetry::{GIVEN_UP, Note, Request};
@@ -17,11 +17,10 @@ use std::time::Duration;
 /// So many attempts, and things that policies did, are kept of a call; of what is more the middle goes.
 const MOST: usize = 64;
 
-fn kept<T>(list: &mut Vec<T>, item: T) {
+fn make_room<T>(list: &mut Vec<T>) {
     if list.len() == MOST {
         list.remove(MOST / 2);
     }
-    list.push(item);
 }
 
 fn nanos(span: Duration) -> u64 {
@@ -32,7 +31,8 @@ fn nanos(span: Duration) -> u64 {
 struct Tried {
     target: Target,
     started: Instant,
-    took: Duration,
+    /// `None`: it was given up, since another one answered first.
+    took: Option<Duration>,
     /// The class of its exception; a time limit has none.
     error: Option<Py<PyType>>,
     status: Option<u16>,
@@ -62,6 +62,8 @@ pub struct Diary {
     first_item: Instant,
     target: AtomicU16,
     is_open: AtomicBool,
+    /// Attempts that run beside each other: which, of what, since when.
+    beside: Vec<(CallId, Target, Instant)>,
 }
 
 fn class_name(py: Python<'_>, class: &Py<PyType>) -> Word {
@@ -98,8 +100,41 @@ impl Diary {
         }
     }
 
+    /// The attempt that has just begun runs in a task or on a thread of its own.
+    pub fn aside(&mut self, call: CallId, now: Instant) {
+        if std::mem::take(self.is_open.get_mut()) {
+            self.beside.push((call, Target(*self.target.get_mut()), now));
+        }
+    }
+
+    /// That one of them is the attempt under way from now on: it ends, or gives items.
+    pub fn is_back(&mut self, call: CallId) {
+        if let Some(at) = self.beside.iter().position(|(beside, ..)| *beside == call) {
+            let (_, target, started) = self.beside.swap_remove(at);
+            (*self.target.get_mut(), *self.is_open.get_mut(), self.mark) = (target.0, true, started);
+        }
+    }
+
+    /// That one of them is given up: since another one answered first, or else by a time limit.
+    pub fn is_left(&mut self, call: CallId, beaten: bool, now: Instant) {
+        let Some(at) = self.beside.iter().position(|(beside, ..)| *beside == call) else { return };
+        let (_, target, started) = self.beside.swap_remove(at);
+        let took = (!beaten).then(|| now.since(started));
+        self.keep(Tried { target, started, took, error: None, status: None, is_cut: !beaten, waited: None });
+    }
+
+    /// In the order in which they began.
+    fn keep(&mut self, tried: Tried) {
+        make_room(&mut self.tried);
+        let place = self.tried.partition_point(|other| other.started <= tried.started);
+        self.tried.insert(place, tried);
+    }
+
     /// The call is given up, and the attempt under way with it. What was tried, as everybody is told of it.
     pub fn left(&mut self, py: Python<'_>, now: Instant, source: Source) -> Vec<Request> {
+        while let Some((call, ..)) = self.beside.last() {
+            self.is_left(*call, true, now);
+        }
         let is_open = std::mem::take(self.is_open.get_mut());
         if is_open {
             self.tried(now, None, None, true);
@@ -112,8 +147,8 @@ impl Diary {
     }
 
     fn tried(&mut self, now: Instant, error: Option<Py<PyType>>, status: Option<u16>, is_cut: bool) {
-        let (target, started, took) = (Target(*self.target.get_mut()), self.mark, now.since(self.mark));
-        kept(&mut self.tried, Tried { target, started, took, error, status, is_cut, waited: None });
+        let (target, started, took) = (Target(*self.target.get_mut()), self.mark, Some(now.since(self.mark)));
+        self.keep(Tried { target, started, took, error, status, is_cut, waited: None });
         self.mark = now;
     }
 
@@ -133,7 +168,8 @@ impl Diary {
     /// A policy did something.
     pub fn note(&mut self, event: &Event, error: Option<Py<PyType>>) {
         let (at, name, stage, number, span, reason) = (event.at, event.name, event.stage, event.number, event.span, event.reason);
-        kept(&mut self.noted, Noted { at, name, stage, number, span, reason, error });
+        make_room(&mut self.noted);
+        self.noted.push(Noted { at, name, stage, number, span, reason, error });
     }
 
     /// The first item of a stream is there.
@@ -158,9 +194,10 @@ impl Diary {
         let request = |tried: &Tried| Request {
             source,
             started_ns: nanos(tried.started.since(self.begun)),
-            took_ns: Some(nanos(tried.took)),
+            took_ns: tried.took.map(nanos),
             error: match &tried.error {
                 Some(class) => class_name(py, class),
+                None if tried.took.is_none() => Word::of(GIVEN_UP),
                 None if tried.is_cut => Word::of("CallTimeoutError"),
                 None => Word::NONE,
             },
@@ -192,11 +229,12 @@ impl Diary {
         for tried in &self.tried {
             let outcome = match &tried.error {
                 Some(class) => class_name(py, class).as_str(),
+                None if tried.took.is_none() => GIVEN_UP,
                 None if tried.is_cut => "CallTimeoutError",
                 None => "ok",
             };
             let (of, alternative) = of.get(tried.target.0 as usize).map_or((None, 0), |(name, number)| (Some(name.as_str()), *number));
-            let (started, took) = (tried.started.since(self.begun).as_secs_f64(), tried.took.as_secs_f64());
+            let (started, took) = (tried.started.since(self.begun).as_secs_f64(), tried.took.map(|took| took.as_secs_f64()));
             let waited = tried.waited.map(|wait| wait.as_secs_f64());
             rows.append((of, alternative, started, took, outcome, tried.status, None::<&str>, waited))?;
         }

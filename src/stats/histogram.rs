@@ -3,6 +3,11 @@
 const SUB_BITS: u32 = 5;
 const SUB: usize = 1 << SUB_BITS;
 
+fn upper(bucket: usize) -> u64 {
+    let shift = (bucket / SUB).saturating_sub(1);
+    (((bucket - shift * SUB) as u64) << shift) + ((1_u64 << shift) - 1)
+}
+
 /// Counts of values by magnitude.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
@@ -72,6 +77,22 @@ impl Histogram {
     }
 }
 
+impl Histogram {
+    /// What that share of the values (0 to 1, nearest rank) does not exceed: above the quantile itself by 3.2 % at the most,
+    /// and never below.
+    pub fn bound(&self, share: f64) -> Option<u64> {
+        let rank = ((self.len as f64 * share).ceil() as u64).clamp(1, self.len.max(1));
+        let mut seen = 0;
+        self.counts
+            .iter()
+            .position(|count| {
+                seen += u64::from(*count);
+                seen >= rank
+            })
+            .map(upper)
+    }
+}
+
 impl FromIterator<u64> for Histogram {
     fn from_iter<I: IntoIterator<Item = u64>>(values: I) -> Self {
         let mut histogram = Histogram::default();
@@ -94,6 +115,7 @@ mod tests {
             assert!(here >= previous || value >= 4096 && here + 1 >= previous, "{value} fell back to bucket {here}");
             assert!(value >= 4096 || here <= previous + 1, "{value} left a gap");
             previous = here;
+            assert!(bucket(upper(here)) == here && upper(here) >= value, "{value} is above its bucket's upper end");
             assert_eq!(bucket(middle(here)), here, "the middle of {value}'s bucket lies outside of it");
             assert!(middle(here).abs_diff(value) as f64 <= value as f64 / 62.0, "{value} became {}", middle(here));
         }

@@ -44,7 +44,7 @@ SAID = {
     ),
     "a section that is none": (
         "[model.x]",
-        '1:2: "model" is no section of a file; there are models, pipelines, circuits, rate_limits, bulkheads, caches, monitors, sinks, defaults\n   1 | [model.x]\n     |  ^^^^^ is "models" meant?',
+        '1:2: "model" is no section of a file; there are models, pipelines, circuits, rate_limits, hedges, bulkheads, caches, monitors, sinks, defaults\n   1 | [model.x]\n     |  ^^^^^ is "models" meant?',
     ),
     "a section as a list": (
         "[[models]]\nmodel = 'x'",
@@ -56,7 +56,7 @@ SAID = {
     ),
     "defaults without a section": (
         "[defaults]\ntimeout = 5",
-        '2:1: defaults has no "timeout"; there are models, pipelines, circuits, rate_limits, bulkheads, caches, monitors\n   2 | timeout = 5\n     | ^^^^^^^ is [defaults.pipelines] meant?',
+        '2:1: defaults has no "timeout"; there are models, pipelines, circuits, rate_limits, hedges, bulkheads, caches, monitors\n   2 | timeout = 5\n     | ^^^^^^^ is [defaults.pipelines] meant?',
     ),
     "an option that is none, nearly": (
         "[monitors.x]\nwindw = 5",

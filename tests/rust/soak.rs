@@ -5,9 +5,10 @@ mod virtual_time;
 
 use seawall::engine::{Execution, Outcome, Plan, PlanBuilder, Policy, Step, Target, Ticket, Verdict};
 use seawall::monitor::{Monitor, Record};
+use seawall::policies::budget::Budget;
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Guarded, Slow, Span};
 use seawall::policies::fallback::Fallback;
-use seawall::policies::retry::{Budget, Retry, backoff::Backoff};
+use seawall::policies::retry::{Retry, backoff::Backoff};
 use seawall::policies::timeout::Timeout;
 use seawall::stats::Ring;
 use std::alloc::{GlobalAlloc, Layout, System};

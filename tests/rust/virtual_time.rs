@@ -177,7 +177,7 @@ impl World {
                     let end = if answer == Answer::Hang { Instant::NEVER } else { self.now.after(takes) };
                     running.push(Running { end, call, answer, open: false });
                 }
-                Step::Cancel { call } => {
+                Step::Cancel { call, .. } => {
                     running.retain(|r| r.call != call);
                     self.cancelled += 1;
                 }

@@ -12,7 +12,7 @@ from seawall.configuration._document import Problem, Report, read
 from seawall.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from seawall import Bulkhead, Cache, CircuitBreaker, Monitor, Pipeline, RateLimit
+    from seawall import Bulkhead, Cache, CircuitBreaker, Hedge, Monitor, Pipeline, RateLimit
     from seawall._model import Hidden
     from seawall.configuration._build import ConfigurationWarning
     from seawall.sinks import Sink
@@ -71,6 +71,7 @@ class Config:
         pipelines: `seawall.Pipeline`, which decorate functions.
         circuits: `seawall.CircuitBreaker`.
         rate_limits: `seawall.RateLimit`.
+        hedges: `seawall.Hedge`.
         bulkheads: `seawall.Bulkhead`.
         caches: `seawall.Cache`.
         monitors: `seawall.Monitor`.
@@ -82,6 +83,7 @@ class Config:
     pipelines: Mapping[str, Pipeline]
     circuits: Mapping[str, CircuitBreaker]
     rate_limits: Mapping[str, RateLimit]
+    hedges: Mapping[str, Hedge]
     bulkheads: Mapping[str, Bulkhead]
     caches: Mapping[str, Cache]
     monitors: Mapping[str, Monitor]

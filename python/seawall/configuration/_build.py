@@ -563,6 +563,7 @@ SECTIONS = {
         Section("pipelines", "pipeline", {"": _tables.PIPELINE}, "", _pipeline),
         Section("circuits", "circuit", {"": _tables.CIRCUIT}, "", _circuit),
         Section("rate_limits", "rate limit", {"": _tables.RATE_LIMIT}, "", _shared),
+        Section("hedges", "hedge", {"": _tables.HEDGE}, "", _shared),
         Section("bulkheads", "bulkhead", {"": _tables.BULKHEAD}, "", _shared),
         Section("caches", "cache", {"": _tables.CACHE}, "", _shared),
         Section("monitors", "monitor", {"": _tables.MONITOR}, "", _monitor),

@@ -115,6 +115,15 @@ def _bulkhead(node: Node, b: Builder) -> Any:
     return _shared(node, b, "bulkhead", b.tables.BULKHEAD, "a number of calls, a table like { max_concurrency = 8 }")
 
 
+def _hedge(node: Node, b: Builder) -> Any:
+    if isinstance(node.value, str) and not node.value[:1].isdigit():
+        return b.refer("hedges", "hedge", node)
+    if isinstance(node.value, dict):
+        return b.thing(b.tables.HEDGE, node)
+    delay = SECONDS.read(node, b)
+    return BROKEN if delay is BROKEN else b.made(seawall.Hedge, {"delay": delay}, {"delay": node}, node)
+
+
 def _cache(node: Node, b: Builder) -> Any:
     return _shared(node, b, "cache", b.tables.CACHE, "a table like { ttl = 300 }")
 
@@ -175,7 +184,7 @@ def _alternative(node: Node, b: Builder) -> Any:
     return b.made(seawall.Prompt, {"change": inner.value}, {"change": inner}, inner)
 
 
-_POLICIES = ("cache", "retry", "circuit", "rate_limit", "bulkhead", "timeout", "fallback", "chaos", "pipeline")
+_POLICIES = ("cache", "retry", "hedge", "circuit", "rate_limit", "bulkhead", "timeout", "fallback", "chaos", "pipeline")
 _POLICY_TAKES = 'one policy in braces, such as { retry = 3 }, { circuit = true } or { timeout = "10s" }'
 
 
@@ -192,7 +201,7 @@ def _policies(node: Node, b: Builder) -> Any:
     return BROKEN if BROKEN in found else found
 
 
-_BY_TABLE = {"cache": _cache, "rate_limit": _rate_limit, "bulkhead": _bulkhead, "chaos": _chaos}
+_BY_TABLE = {"cache": _cache, "rate_limit": _rate_limit, "bulkhead": _bulkhead, "hedge": _hedge, "chaos": _chaos}
 
 
 def _policy(node: Node, b: Builder) -> Any:
@@ -265,6 +274,7 @@ def _sink(node: Node, b: Builder) -> tuple[Any, Any, Node]:
 RETRY = Kind("attempts, a [table](#retry), or `false` for none", _retry, merges=True)
 CIRCUIT = Kind("`true`, `false`, a [table](#circuits), or the name of a circuit", _circuit, merges=True)
 RATE_LIMIT = Kind("a [table](#rate-limits), or the name of a rate limit", _rate_limit)
+HEDGE = Kind("a time, a [table](#hedges), or the name of a hedge", _hedge)
 BULKHEAD = Kind("a number of calls, a [table](#bulkheads), or the name of a bulkhead", _bulkhead)
 CACHE = Kind("a [table](#caches), or the name of a cache", _cache)
 MONITOR = Kind("`true`, `false`, or the name of a monitor", _monitor)

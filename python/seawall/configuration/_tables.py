@@ -124,6 +124,20 @@ RATE_LIMIT = Table(
     ),
 )
 
+HEDGE = Table(
+    seawall.Hedge,
+    (
+        Option("delay", SECONDS, "learnt", "without an answer, after which an attempt is made once more"),
+        Option("percentile", SHARE, "0.95", "in place of `delay`: the share of attempts that answer in time"),
+        Option("minimum_calls", WHOLE, "20", "attempts that have to be known before"),
+        Option("initial_delay", SECONDS, "nothing is hedged", "until then"),
+        Option("min_delay", SECONDS, "0.001", "never earlier"),
+        Option("max_hedges", WHOLE, "1", "further requests of one call"),
+        Option("budget", SHARE, "0.05", "the share of the calls that may be hedged"),
+        Option("name", TEXT, "the table's", "in logs and stories"),
+    ),
+)
+
 BULKHEAD = Table(
     seawall.Bulkhead,
     (
@@ -174,6 +188,7 @@ _MODEL = (
     Option("max_retries", WHOLE, "2", "attempts after the first; `retry` says more"),
     Option("retry", compound.RETRY, "of 3 attempts", "its retries"),
     Option("circuit", compound.CIRCUIT, "`false`", "its breaker"),
+    Option("hedge", compound.HEDGE, "none", "when an attempt is made once more, beside the one under way"),
     Option("rate_limit", compound.RATE_LIMIT, "none", "what each attempt waits for"),
     Option("bulkhead", compound.BULKHEAD, "none", "how many attempts are under way at a time"),
     Option("cache", compound.CACHE, "none", "what gives its answers again"),
@@ -213,6 +228,7 @@ PIPELINE = Table(
         Option("attempt_timeout", SECONDS_OR_FALSE, "the preset's", "for one attempt"),
         Option("deadline", SECONDS_OR_FALSE, "none", "for everything, fallbacks included"),
         Option("circuit", compound.CIRCUIT, "the preset's", "its breaker"),
+        Option("hedge", compound.HEDGE, "none", "when an attempt is made once more, beside the one under way"),
         Option("rate_limit", compound.RATE_LIMIT, "none", "what each attempt waits for"),
         Option("bulkhead", compound.BULKHEAD, "none", "how many attempts are under way at a time"),
         Option("cache", compound.CACHE, "none", "what gives answers again"),

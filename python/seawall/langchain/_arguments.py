@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
+from seawall._hedges import hedge_of
 from seawall._model import Model, environment
 from seawall.errors import ConfigurationError
 
@@ -119,6 +120,8 @@ def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any
                 # Read once: copies keep the key they were made with.
                 arguments = {**arguments, name: value}
                 arguments.pop(str(alias), None)
+    if "hedge" in arguments:
+        arguments["hedge"] = hedge_of(arguments["hedge"])  # one for all copies of the model
     for name in {**(arguments.get("model_kwargs") or {}), **(arguments.get("extra_body") or {})}:
         if name in _CLIENT:
             raise ConfigurationError(f"{name} is no parameter of a request: {NOT_TAKEN.get(name, 'give it as an argument')}")

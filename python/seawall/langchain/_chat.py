@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import OnInterrupt, retry_policy
-from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Monitor, RateLimit, Route
+from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Hedge, Monitor, RateLimit, Route
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch
 from seawall.langchain._arguments import accepted, refuse_in_call, with_parameters
@@ -71,6 +71,7 @@ class ChatOpenAI(_batch.Batching, OnNative, Calls):
         circuit: a `seawall.CircuitBreaker` to look after this model.
         rate_limit, bulkhead: a `seawall.RateLimit` that attempts wait for, a `seawall.Bulkhead` that bounds those under way; one
             object is one limit for all models that have it.
+        hedge: a `seawall.Hedge`, or the seconds without content after which a second request is made.
         monitor: a `seawall.Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
         cache: a `seawall.Cache` that gives its answers and streams again; or what langchain-core takes: a `BaseCache`, `True` for
             the global one, `False` for none.
@@ -103,6 +104,7 @@ class ChatOpenAI(_batch.Batching, OnNative, Calls):
     circuit: CircuitBreaker | None = Field(default=None, exclude=True)
     rate_limit: RateLimit | None = Field(default=None, exclude=True)
     bulkhead: Bulkhead | None = Field(default=None, exclude=True)
+    hedge: Hedge | None = Field(default=None, exclude=True)
     monitor: Monitor | None = Field(default=None, exclude=True)
     streaming: bool = False
     stream_usage: bool = True

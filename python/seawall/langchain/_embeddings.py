@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import retry_policy
-from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Monitor, RateLimit
+from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Hedge, Monitor, RateLimit
 from seawall.errors import ConfigurationError
 from seawall.langchain._arguments import accepted
 from seawall.langchain._native import OnNative
@@ -58,6 +58,7 @@ class OpenAIEmbeddings(OnNative, BaseEmbeddings):
     circuit: CircuitBreaker | None = Field(default=None, exclude=True)
     rate_limit: RateLimit | None = Field(default=None, exclude=True)
     bulkhead: Bulkhead | None = Field(default=None, exclude=True)
+    hedge: Hedge | None = Field(default=None, exclude=True)
     monitor: Monitor | None = Field(default=None, exclude=True)
     cache: Cache | None = Field(default=None, exclude=True)
     model_kwargs: dict[str, Any] = Field(default_factory=dict)

@@ -53,6 +53,7 @@ class OnNative(BaseModel):
             "circuit": model.circuit,
             "rate_limit": model.rate_limit,
             "bulkhead": model.bulkhead,
+            "hedge": model.hedge,
             "monitor": model.monitor,
             "cache": self._cache or (model.cache if isinstance(model.cache, Cache) else None),
             "proxy": model.openai_proxy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_core.utils.uuid import uuid7
 
+from seawall._attempts import GIVEN_UP
 from seawall.langchain._messages import known
 
 if TYPE_CHECKING:
@@ -178,9 +180,12 @@ class Attempts:
             yield from self._begin(event.alternative, event.number)
             return
         run = self._current
-        if event.error is not None:
+        # One that was given up, since another one answered first, has no error of its own.
+        beaten = asyncio.CancelledError("another request answered first") if event.outcome == GIVEN_UP else None
+        error = event.error or beaten
+        if error is not None:
             self._note(run)
-            yield from self._fail(event.error)
+            yield from self._fail(error)
         elif not self.whole:
             self._note(run)
             self._current = None

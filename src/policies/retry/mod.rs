@@ -1,12 +1,11 @@
 //! Retry: call again what failed for a passing reason, after a wait, within one deadline.
 
 pub mod backoff;
-mod budget;
 mod counts;
 
-pub use budget::Budget;
 pub use counts::{Counts, Totals};
 
+use super::budget::Budget;
 use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Verdict, WaitHint};
 use crate::events;
 use backoff::Backoff;

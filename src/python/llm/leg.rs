@@ -21,6 +21,7 @@ use crate::python::judge::{Judge, Listed};
 use crate::python::llm::json;
 use crate::python::policies::bulkhead::Bulkhead;
 use crate::python::policies::circuit_breaker::CircuitBreaker;
+use crate::python::policies::hedge::Hedge;
 use crate::python::policies::rate_limit::RateLimit;
 use crate::python::policies::retry::Retry;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -43,6 +44,7 @@ pub struct Leg {
     breaker: Option<Py<CircuitBreaker>>,
     limit: Option<Py<RateLimit>>,
     bulkhead: Option<Py<Bulkhead>>,
+    hedge: Option<Py<Hedge>>,
     timeout: Option<Duration>,
 }
 
@@ -52,7 +54,7 @@ impl Leg {
     #[pyo3(signature = (model, *, base_url, api_key=None, organization=None, project=None, headers=None, query=None, params=None,
                         retry=None, breaker=None, timeout=None, first_token_timeout=None, idle_timeout=None,
                         max_response_bytes=67_108_864, key_source=None, proxy=None, authorities=None, identity=None,
-                        rate_limit=None, bulkhead=None))]
+                        rate_limit=None, bulkhead=None, hedge=None))]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
         py: Python<'_>,
@@ -76,6 +78,7 @@ impl Leg {
         identity: Option<Vec<u8>>,
         rate_limit: Option<Py<RateLimit>>,
         bulkhead: Option<Py<Bulkhead>>,
+        hedge: Option<Py<Hedge>>,
     ) -> PyResult<Leg> {
         let table = class(py, "APIError")?.getattr("__module__").and_then(|m| py.import(m.extract::<&str>()?))?;
         let wrong = |error| raise::api(py, &error, table.as_any(), None);
@@ -123,7 +126,7 @@ impl Leg {
         };
         let keys = key_source.as_ref().map(|source| Keys::new(Arc::new(Function(source.clone_ref(py)))));
         let core = Core { endpoint, model: model.into(), params, max_response_bytes, patience, keys, network };
-        Ok(Leg { core: Arc::new(core), place, key, key_source, who, retry, breaker, limit: rate_limit, bulkhead, timeout })
+        Ok(Leg { core: Arc::new(core), place, key, key_source, who, retry, breaker, limit: rate_limit, bulkhead, hedge, timeout })
     }
 
     /// The same model at the same place with other retries.
@@ -138,6 +141,7 @@ impl Leg {
             breaker: self.breaker.as_ref().map(|b| b.clone_ref(py)),
             limit: self.limit.as_ref().map(|l| l.clone_ref(py)),
             bulkhead: self.bulkhead.as_ref().map(|b| b.clone_ref(py)),
+            hedge: self.hedge.as_ref().map(|h| h.clone_ref(py)),
             timeout: self.timeout,
         }
     }
@@ -166,6 +170,7 @@ impl Leg {
         visit.call(&self.retry)?;
         visit.call(&self.limit)?;
         visit.call(&self.bulkhead)?;
+        visit.call(&self.hedge)?;
         visit.call(&self.breaker)
     }
 
@@ -233,7 +238,7 @@ impl Builder {
         self.layer(Arc::new(cache), vec![inner, ready], Rule::None, None, name)
     }
 
-    /// A leg with its policies: Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout, the call.
+    /// A leg with its policies: Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead, Timeout, the call.
     pub fn chain(&mut self, py: Python<'_>, leg: &Leg, target: Target, table: &Bound<'_, PyAny>) -> PyResult<StageId> {
         let leaf = self.plan.leaf(target);
         let mut inner = self.push(leaf, Rule::None, Stage::default(), leg.name());
@@ -257,6 +262,10 @@ impl Builder {
             let name = breaker.get().display_name();
             let stage = Stage { breaker: Some(breaker.clone_ref(py)), ..Stage::default() };
             inner = self.layer(Arc::new(breaker.get().policy()), vec![inner], Rule::Breaker, Some(stage), name);
+        }
+        if let Some(hedge) = &leg.hedge {
+            let name = hedge.get().name.clone().unwrap_or_else(|| leg.name());
+            inner = self.layer(Arc::new(hedge.get().policy()), vec![inner], Rule::Hedge, None, name);
         }
         if let Some(retry) = &leg.retry {
             let retry = retry.get();

@@ -1,10 +1,11 @@
 //! What an event loop awaits for the next piece of a stream: nothing at all if the piece is there.
 
 use super::stream::Stream;
+use crate::python::awaiting::{Resume, advance};
 use crate::python::event_loop;
 use crate::python::generator::thrown;
 use crate::python::protocol::{Awaitable, yielded};
-use crate::python::running::{Resume, Turn, advance};
+use crate::python::running::Turn;
 use crate::python::slots;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};

@@ -193,7 +193,7 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
     let mut drive = Drive::new(execution, flight);
     let mut turn = drive.advance().await?;
     while let Turn::Delivered(ticket) = turn {
-        let call = drive.host.last_call();
+        let call = drive.host.opened_call();
         let taken = drive.host.take(&Outcome::Stream(ticket));
         let (Ok(Answer::Stream(mut stream, first)), Some(call)) = (taken, call) else { break };
         let mut limit = pin!(drive.limit());

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod chaos;
 pub mod circuit_breaker;
 pub mod fallback;
+pub mod hedge;
 pub mod rate_limit;
 pub mod retry;
 pub mod shared;

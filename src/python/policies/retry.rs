@@ -1,6 +1,7 @@
 //! `Retry`.
 
-use crate::policies::retry::{self, Budget, backoff::Backoff};
+use crate::policies::budget::Budget;
+use crate::policies::retry::{self, backoff::Backoff};
 use crate::python::convert;
 use crate::python::errors::configuration;
 use crate::python::hooks::Hooks;

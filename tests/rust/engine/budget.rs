@@ -2,7 +2,7 @@
 
 use crate::virtual_time::at;
 use seawall::engine::Instant;
-use seawall::policies::retry::Budget;
+use seawall::policies::budget::Budget;
 use seawall::policies::retry::backoff::{Backoff, Growth, LONGEST};
 
 /// Retries that there is room for at that time.

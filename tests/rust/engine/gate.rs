@@ -7,6 +7,7 @@ use seawall::policies::POLICIES;
 use seawall::policies::chaos::{Chaos, Config as Doses, Injecting};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Slow, State, Transition};
 use seawall::policies::fallback::Fallback;
+use seawall::policies::hedge::{self, Hedge, Hedged};
 use seawall::policies::timeout::{Threaded, Timeout};
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,9 +129,11 @@ fn every_policy_bears_its_name_in_the_table() {
     let breaker = Arc::new(CircuitBreaker::new(config(1, 1.0)));
     let doses = Doses { latency: (Duration::ZERO, Duration::ZERO), latency_rate: 0.0, exception_rate: 0.0, result_rate: 0.0 };
     let limit = Timeout { limit: s(1.0) };
+    let hedge = Hedge::new(hedge::Config { delay: hedge::Delay::Fixed(s(1.0)), max_hedges: 1, budget: 0.05 });
     let all: Vec<(Arc<dyn Policy>, &str)> = vec![
         (Arc::new(Fallback { judges_values: false }), "Fallback"),
         (Arc::new(retry(1, 0.0)), "Retry"),
+        (Arc::new(Hedged(Arc::new(hedge))), "Hedge"),
         (guarded(&breaker), "CircuitBreaker"),
         (Arc::new(limit), "Timeout"),
         (Arc::new(Threaded(limit)), "Timeout"),

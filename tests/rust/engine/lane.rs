@@ -5,11 +5,12 @@ use super::policies::{FAIL, config, guarded, retry};
 use crate::virtual_time::{Answer, World, at, s};
 use proptest::prelude::*;
 use seawall::engine::{Plan, PlanBuilder, Policy, Target};
+use seawall::policies::budget::Budget;
 use seawall::policies::bulkhead::{self, Bounded, Bulkhead};
 use seawall::policies::circuit_breaker::{self, CircuitBreaker, Slow, Span, State};
 use seawall::policies::fallback::Fallback;
 use seawall::policies::rate_limit::{Config, Limited, RateLimit};
-use seawall::policies::retry::{Budget, Retry};
+use seawall::policies::retry::Retry;
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 

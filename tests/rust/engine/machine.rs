@@ -24,7 +24,7 @@ fn a_call_that_nobody_could_stop_is_over_once_somebody_looks_at_the_time() {
     // Its answer comes too late for anybody to hear.
     execution.ended(CallId::FIRST, VALUE);
     execution.opened(CallId::FIRST, Ticket(1));
-    assert_eq!(execution.step(at(3.0)), Step::Cancel { call: CallId::FIRST });
+    assert_eq!(execution.step(at(3.0)), Step::Cancel { call: CallId::FIRST, beaten: false });
     assert!(matches!(execution.step(at(3.0)), Step::Done(Outcome::Rejected(_))));
 }
 
@@ -126,6 +126,6 @@ fn an_answer_outlives_a_limit_that_passes_beside_it() {
     let Step::Start { call, target: Target(1), .. } = execution.step(at(2.0)) else { panic!("the second branch") };
     execution.ended(call, VALUE);
     execution.wake(at(3.0));
-    assert_eq!(execution.step(at(3.0)), Step::Cancel { call: CallId::FIRST });
+    assert_eq!(execution.step(at(3.0)), Step::Cancel { call: CallId::FIRST, beaten: false });
     assert_eq!(execution.step(at(3.0)), Step::Done(VALUE));
 }

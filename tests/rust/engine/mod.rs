@@ -5,6 +5,7 @@ mod budget;
 mod cache;
 mod chaos;
 mod gate;
+mod hedge;
 mod inherited;
 mod judged;
 mod lane;

@@ -2,9 +2,10 @@
 
 use crate::virtual_time::{Answer, End, World, at, plan, s};
 use seawall::engine::{Execution, Instant, PlanBuilder, Policy, Refusal, Target};
+use seawall::policies::budget::Budget;
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Guarded, Slow, Span, State, Transition};
 use seawall::policies::fallback::Fallback;
-use seawall::policies::retry::{Budget, Retry, backoff::Backoff};
+use seawall::policies::retry::{Retry, backoff::Backoff};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A cap on retries as a share of traffic: a token bucket that calls fill and retries empty.
+//! A cap on further requests as a share of traffic: a token bucket that calls fill, and retries or hedges empty.
 
 use crate::engine::Instant;
 use std::collections::HashMap;
