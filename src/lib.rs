@@ -11,6 +11,8 @@ pub mod drive;
 pub mod engine;
 pub mod events;
 #[cfg(feature = "net")]
+pub mod journal;
+#[cfg(feature = "net")]
 pub mod llm;
 pub mod monitor;
 pub mod policies;

@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod circuit_breaker;
 pub mod class;
 pub mod fallback;
+pub mod patience;
 pub mod rate_limit;
 pub mod retry;
 pub mod timeout;
