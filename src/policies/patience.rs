@@ -201,11 +201,11 @@ impl Gate {
 
     fn failed(
         &self,
-        (call, pass, now): (u64, Pass, Instant),
+        (call, pass, before, now): (u64, Pass, u64, Instant),
         (whose, asked): (u64, Option<Duration>),
         limit: Option<Duration>,
         backoff: impl FnOnce(u32) -> Duration,
-    ) -> Means {
+    ) -> (Means, u64) {
         self.change(|state| {
             state.left(pass);
             let is_shared = whose & whose::CALL == 0;
@@ -228,18 +228,19 @@ impl Gate {
             if let (Some(since), Some(limit)) = (state.troubled_since, limit)
                 && state.rests_until.max(now) >= since.after(limit)
             {
-                return Means::Enough;
+                return (Means::Enough, state.answers);
             }
-            let others_are_answered = state.answers > pass.answers;
+            let others_are_answered = state.answers > before;
             let is_own = match whose {
                 w if w & whose::CALL != 0 => others_are_answered || state.window.is_none(),
-                w if w & whose::CALLEE != 0 => others_are_answered && state.window.is_none(),
+                w if w & whose::CALLEE != 0 => others_are_answered,
                 _ => false,
             };
-            match is_own {
+            let means = match is_own {
                 true => Means::Own,
                 false => Means::Shared(state.window.map(|_| state.rests_until.since(now))),
-            }
+            };
+            (means, state.answers)
         })
     }
 }
@@ -257,7 +258,15 @@ impl Policy for Patience {
     }
 
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(Passage { policy: self.clone(), call: self.gate.number(), at: At::Outside, attempt: 0, own: 0, waited: None })
+        Box::new(Passage {
+            policy: self.clone(),
+            call: self.gate.number(),
+            at: At::Outside,
+            attempt: 0,
+            own: 0,
+            answers: None,
+            waited: None,
+        })
     }
 }
 
@@ -277,6 +286,8 @@ struct Passage {
     attempt: u32,
     /// Failures that are this call's own.
     own: u32,
+    /// How many others had been answered when it failed last.
+    answers: Option<u64>,
     waited: Option<Duration>,
 }
 
@@ -333,10 +344,10 @@ impl Passage {
             WaitHint::None => None,
         };
         let (rest, now) = (retry.wait.clone(), cx.now());
-        let means = self
-            .policy
-            .gate
-            .failed((self.call, pass, now), (whose, asked), self.policy.limit, |rests| rest.wait(rests, None, &mut || cx.random()));
+        let (before, limit) = (self.answers.unwrap_or(pass.answers), self.policy.limit);
+        let backoff = |rests| rest.wait(rests, None, &mut || cx.random());
+        let (means, answers) = self.policy.gate.failed((self.call, pass, before, now), (whose, asked), limit, backoff);
+        self.answers = Some(answers);
         match means {
             _ if now >= cx.deadline() => self.give_up(outcome, reason::DEADLINE, cx),
             Means::Enough => self.give_up(outcome, reason::PATIENCE, cx),

@@ -359,6 +359,9 @@ impl Run {
     /// Waits for results on this thread and takes all there are: pairs of a place and an answer or an exception. Raises what ends the run.
     fn take(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         self.is_here()?;
+        if self.core.lock().has_news() {
+            return self.core.taken(py);
+        }
         let waited = bridge::wait(
             py,
             |parker| self.core.lock().watcher = Some(Watcher::Thread(parker)),
