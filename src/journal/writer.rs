@@ -5,10 +5,9 @@ use super::lock::Lock;
 use super::{JournalError, Key, Row};
 use crate::drive::process::Process;
 use rusqlite::Connection;
-use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Told when a row is on disk, or why it is not; from the writer's thread.
@@ -20,7 +19,8 @@ const TOGETHER: usize = 1024;
 /// A journal that is being written. In a forked child it is nobody's: nothing there touches the parent's file.
 pub struct Journal {
     path: PathBuf,
-    open: Mutex<ManuallyDrop<Open>>,
+    /// Until it is closed.
+    open: Mutex<Option<Open>>,
     process: Process,
 }
 
@@ -28,7 +28,8 @@ struct Open {
     reader: Reader,
     /// Whether there was anything in it at first: what this run writes is not looked up.
     is_new: bool,
-    writer: Option<(Sender<(Row, Committed)>, JoinHandle<()>)>,
+    sender: Sender<(Row, Committed)>,
+    thread: JoinHandle<()>,
     // After the connections.
     _lock: Lock,
 }
@@ -49,8 +50,8 @@ impl Journal {
         #[cfg(not(unix))]
         let begun = named.spawn(run);
         let thread = begun.map_err(|error| JournalError::at(path, format_args!("has no thread to write it: {error}")))?;
-        let open = Open { reader, is_new, writer: Some((sender, thread)), _lock: lock };
-        Ok(Journal { path: path.to_owned(), open: Mutex::new(ManuallyDrop::new(open)), process: Process::here() })
+        let open = Open { reader, is_new, sender, thread, _lock: lock };
+        Ok(Journal { path: path.to_owned(), open: Mutex::new(Some(open)), process: Process::here() })
     }
 
     /// Where it is.
@@ -58,11 +59,18 @@ impl Journal {
         &self.path
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn with<T>(&self, body: impl FnOnce(&mut Open) -> Result<T, JournalError>) -> Result<T, JournalError> {
         if !self.process.is_here() {
             return Err(JournalError::at(&self.path, "was opened before this process was forked: open it here"));
         }
-        body(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
+        match &mut *self.lock() {
+            Some(open) => body(open),
+            None => Err(JournalError::at(&self.path, "was closed")),
+        }
     }
 
     /// What earlier runs know of an input. One whose question has changed is an error: its answer would be another question's.
@@ -94,9 +102,9 @@ impl Journal {
     pub fn put(&self, row: Row, committed: Committed) {
         let mut task = Some((row, committed));
         let handed = self.with(|open| {
-            if let (Some((sender, _)), Some(task)) = (&open.writer, task.take()) {
-                // It ends only when all senders have gone.
-                let _ = sender.send(task);
+            if let Some(task) = task.take() {
+                // The thread ends only when all senders have gone.
+                let _ = open.sender.send(task);
             }
             Ok(())
         });
@@ -107,22 +115,24 @@ impl Journal {
 
     /// Commits what was handed over, and lets the file go.
     pub fn close(&self) {
-        let writer = self.with(|open| Ok(open.writer.take())).ok().flatten();
-        if let Some((sender, thread)) = writer {
+        if !self.process.is_here() {
+            return;
+        }
+        // Held meanwhile: whoever closes it too finds it closed.
+        let mut held = self.lock();
+        if let Some(Open { reader, sender, thread, _lock, .. }) = held.take() {
             drop(sender);
             let _ = thread.join();
+            drop(reader);
         }
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if self.process.is_here() {
-            self.close();
-            let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner);
-            // SAFETY: nobody uses it any more.
-            unsafe { ManuallyDrop::drop(open) };
-        }
+        self.close();
+        // In a forked child: what its end does to the file is the parent's to do.
+        std::mem::forget(self.lock().take());
     }
 }
 
