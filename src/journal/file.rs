@@ -41,7 +41,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
     }
     options.open(path).map_err(|error| JournalError::at(path, format_args!("cannot be opened: {error}")))?;
     let made = || -> rusqlite::Result<Result<Connection, JournalError>> {
-        let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let mut connection = Connection::open_with_flags(named(path), OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(PATIENCE)?;
         let (application, layout, tables) = looked_at(&connection)?;
         if tables > 0
@@ -62,6 +62,11 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
         Ok(Ok(connection))
     };
     made().map_err(|error| JournalError::of(path, &error))?
+}
+
+/// The file's whole name: SQLite takes `:memory:` for something else.
+fn named(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn looked_at(connection: &Connection) -> rusqlite::Result<(i32, i32, i64)> {
@@ -110,7 +115,8 @@ impl Reader {
             // What a killed writer left in its log is taken over by whoever opens it, so reading may write. Where it may not, it reads.
             let (write, read) = (OpenFlags::SQLITE_OPEN_READ_WRITE, OpenFlags::SQLITE_OPEN_READ_ONLY);
             let none = OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(path, write | none).or_else(|_| Connection::open_with_flags(path, read | none))?;
+            let name = named(path);
+            let connection = Connection::open_with_flags(&name, write | none).or_else(|_| Connection::open_with_flags(&name, read | none))?;
             connection.busy_timeout(PATIENCE)?;
             let (application, layout, _) = looked_at(&connection)?;
             Ok(known(path, application, layout).map(|()| Reader { path: path.to_owned(), connection }))

@@ -3,7 +3,7 @@
 //!
 //! After a rest one call goes, and with each that is answered one more may be under way, as in TCP's slow start.
 
-use super::retry::{Retry, reason};
+use super::retry::{Retry, Totals, reason};
 use crate::engine::{Cx, Flow, Input, Instant, Layer, Outcome, Policy, Refusal, Rejection, Signal, Verdict, WaitHint};
 use crate::events;
 use std::collections::VecDeque;
@@ -298,6 +298,7 @@ impl Passage {
                 cx.no_wake();
                 self.at = At::Gone(pass);
                 self.attempt += 1;
+                self.count(|done| done.attempts = 1);
                 if cx.announces() {
                     cx.emit(events::ATTEMPT_STARTED, self.attempt, cx.now().since(cx.begun()), None, "");
                 }
@@ -332,14 +333,26 @@ impl Passage {
         self.turn(turn, cx)
     }
 
+    fn count(&self, what: impl FnOnce(&mut Totals)) {
+        let mut done = Totals::default();
+        what(&mut done);
+        self.policy.retry.counts.add(&done);
+    }
+
     fn give_up(&mut self, outcome: Outcome, why: &'static str, cx: &mut Cx<'_>) -> Flow {
+        if why != reason::FINAL {
+            self.count(|done| done.exhausted = 1);
+        }
         cx.emit(events::RETRY_EXHAUSTED, self.attempt, cx.now().since(cx.begun()), Some(outcome), why);
         Flow::Resolve(outcome)
     }
 
     fn failed(&mut self, pass: Pass, outcome: Outcome, whose: u64, wait: WaitHint, cx: &mut Cx<'_>) -> Flow {
         let retry = &self.policy.retry;
+        // A limit that is full stays so until its time comes; other waits are left out where a test says so.
+        let hurries = cx.hurries() && !outcome.is_refusal();
         let asked = match wait {
+            WaitHint::RetryAfter(_) | WaitHint::Exactly(_) | WaitHint::None if hurries => Some(Duration::ZERO),
             WaitHint::RetryAfter(span) | WaitHint::Exactly(span) => Some(span),
             WaitHint::None => None,
         };
@@ -359,19 +372,25 @@ impl Passage {
             // Nobody else has noticed yet.
             Means::Shared(None) => self.wait(self.attempt, asked, outcome, cx),
             Means::Shared(Some(rest)) => {
-                cx.emit(events::RETRY_SCHEDULED, self.attempt, rest, Some(outcome), "");
+                self.scheduled(rest, outcome, cx);
                 self.ask(cx)
             }
         }
+    }
+
+    fn scheduled(&self, wait: Duration, outcome: Outcome, cx: &mut Cx<'_>) {
+        if !outcome.is_refusal() {
+            self.count(|done| (done.retries, done.waited) = (1, wait));
+        }
+        cx.emit(events::RETRY_SCHEDULED, self.attempt, wait, Some(outcome), "");
     }
 
     /// Its own wait, while others go.
     fn wait(&mut self, failures: u32, asked: Option<Duration>, outcome: Outcome, cx: &mut Cx<'_>) -> Flow {
         let wait = asked.unwrap_or_else(|| self.policy.retry.wait.wait(failures, self.waited, &mut || cx.random()));
         (self.waited, self.at) = (Some(wait), At::Waits);
-        cx.emit(events::RETRY_SCHEDULED, self.attempt, wait, Some(outcome), "");
-        let at = if cx.hurries() { cx.now() } else { cx.now().after(wait) };
-        cx.wake_at(at.min(cx.deadline()));
+        self.scheduled(wait, outcome, cx);
+        cx.wake_at(cx.now().after(wait).min(cx.deadline()));
         Flow::Hold
     }
 }
@@ -387,7 +406,11 @@ impl Layer for Passage {
 
     fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
         match (input, self.at) {
-            (Input::Begin, _) | (Input::Wake, At::Waits) => self.ask(cx),
+            (Input::Begin, _) => {
+                self.count(|done| done.calls = 1);
+                self.ask(cx)
+            }
+            (Input::Wake, At::Waits) => self.ask(cx),
             (Input::Wake, At::Queued) if cx.now() >= cx.deadline() => self.late(cx),
             (Input::Wake, At::Queued) => {
                 let turn = self.policy.gate.look(self.call, cx.now());

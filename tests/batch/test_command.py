@@ -182,7 +182,7 @@ def test_a_key_that_nobody_takes_ends_it_after_a_few_requests(sim: Simulator, ru
 
 
 def test_a_model_of_a_configuration_file(sim: Simulator, run) -> None:
-    Path("seawall.toml").write_text(f'[models.small]\nmodel = "m"\nbase_url = "{sim.base_url}"\ntemperature = 0\n')
+    Path("seawall.toml").write_text(f'[models.small]\nmodel = "m"\nbase_url = "{sim.base_url}"\nparams = {{ temperature = 0 }}\n')
     write("in.jsonl", '"one"')
     code, said = run("in.jsonl", "out.jsonl", "--config", "seawall.toml", "--name", "small", "--quiet")
     assert code == 0, said

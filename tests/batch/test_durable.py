@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.server
+import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,13 +183,39 @@ def test_an_open_circuit_and_a_used_up_limit_are_waited_for(sim: Simulator, chat
     assert sim.count() <= 50 + 12
 
 
-def test_an_input_that_always_fails_is_given_up_while_others_are_answered(sim: Simulator, chat, db: str) -> None:
-    long = "x" * 10_000
-    with Simulator() as other:
-        other.limit("m", tokens_per_minute=2_000_000)
-        model = Chat("m", api_key="k", base_url=other.base_url, max_response_bytes=5_000).with_retry(wait=0.001)
-        results = model.batch([*INPUTS[:20], long, *INPUTS[20:]], journal=db, max_concurrency=4, return_exceptions=True)
-    assert sum(isinstance(result, Reply) for result in results) in (50, 51)
+class _Poisoned(http.server.BaseHTTPRequestHandler):
+    """Fails where it is asked about poison."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"][0]["content"]
+        status = 500 if "poison" in asked else 200
+        body = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": f"so {asked} it is"}}]}).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("batch", [with_batch, with_async("abatch_in_order")], ids=["batch", "async in order"])
+def test_an_input_that_breaks_the_server_fails_by_itself_wherever_it_stands(db: str, batch: Batch) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Poisoned) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        model = Chat("m", api_key="k", base_url=f"http://127.0.0.1:{server.server_port}/v1").with_retry(wait=0.001)
+        for place in (0, 50):
+            inputs = [*INPUTS[:place], "poison", *INPUTS[place:]]
+            results = batch(model, inputs, journal=f"{db}.{place}", max_concurrency=4, return_exceptions=True)
+            (failure,) = [result for result in results if not isinstance(result, Reply)]
+            assert results[place] is failure
+            assert (type(failure), len(failure.attempts) >= 3) == (errors.InternalServerError, True)
+            with journal.open(f"{db}.{place}") as written:
+                assert written.counts == (50, 1)
+        server.shutdown()
 
 
 @every_way
@@ -444,7 +473,7 @@ def test_a_forked_child_leaves_its_parents_batch_alone(sim: Simulator, chat, db:
     if not child:
         code = 1
         try:
-            next(running)
+            list(running)
         except RuntimeError as error:
             code = 0 if "goes on in the parent" in str(error) else 2
         finally:
