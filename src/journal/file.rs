@@ -116,7 +116,8 @@ impl Reader {
             let (write, read) = (OpenFlags::SQLITE_OPEN_READ_WRITE, OpenFlags::SQLITE_OPEN_READ_ONLY);
             let none = OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let name = named(path);
-            let connection = Connection::open_with_flags(&name, write | none).or_else(|_| Connection::open_with_flags(&name, read | none))?;
+            let connection =
+                Connection::open_with_flags(&name, write | none).or_else(|_| Connection::open_with_flags(&name, read | none))?;
             connection.busy_timeout(PATIENCE)?;
             let (application, layout, _) = looked_at(&connection)?;
             Ok(known(path, application, layout).map(|()| Reader { path: path.to_owned(), connection }))

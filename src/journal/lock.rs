@@ -90,8 +90,7 @@ fn try_lock(file: &File) -> io::Result<Option<String>> {
         return Err(error);
     }
     // SAFETY: as above; it is filled in.
-    let told =
-        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut wanted) } == 0 && i32::from(wanted.l_type) != i32::from(libc::F_UNLCK);
+    let told = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut wanted) } == 0 && wanted.l_type != libc::F_UNLCK as libc::c_short;
     Ok(Some(if told { format!("by process {}", wanted.l_pid) } else { "by another process".to_owned() }))
 }
 
