@@ -55,7 +55,9 @@ fn run_taking(
     let mut now = at(0.0);
     let mut executions: Vec<Execution> = (0..calls).map(|n| Execution::within(plan.clone(), n as u64, now, deadline)).collect();
     let mut ends: Vec<Option<(Came, f64)>> = vec![None; calls];
-    let (mut running, mut asked, mut values): (Vec<(Instant, usize, CallId)>, Vec<(f64, usize)>, Vec<Came>) = Default::default();
+    let mut running: Vec<(Instant, usize, CallId)> = Vec::new();
+    let mut asked: Vec<(f64, usize)> = Vec::new();
+    let mut values: Vec<Came> = Vec::new();
     let seconds = |now: Instant| now.since(at(0.0)).as_secs_f64();
     for _ in 0..1_000_000 {
         let mut next = Instant::NEVER;
