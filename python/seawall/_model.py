@@ -35,6 +35,8 @@ _ELSEWHERE = {
     "extra_headers": "default_headers",
     "extra_query": "default_query",
 }
+# Arguments of the batch methods of a chat model.
+OF_A_BATCH = ("journal", "progress", "patience", "retry_failures")
 # What is said in another way than as a parameter.
 _SAID = {
     "model": "the model is the first argument of {kind}(…): make one for each",
@@ -44,9 +46,7 @@ _SAID = {
     "config": "config is LangChain's: seawall.langchain.ChatOpenAI takes it",
     "extra_body": "give its entries as parameters of their own",
     "model_kwargs": "give its entries as parameters of their own",
-    **dict.fromkeys(
-        ("journal", "progress", "patience", "retry_failures"), "it is an argument of the batch methods of seawall.llm.Chat"
-    ),
+    **dict.fromkeys(OF_A_BATCH, "it is an argument of the batch methods of seawall.llm.Chat"),
     "http_client": "the client has a transport of its own; ca_bundle=, client_cert= and proxy= of {kind}(…) are about it",
 }
 # Arguments of a call that are no parameters of its request.
