@@ -473,6 +473,8 @@ def test_a_disk_that_is_full_loses_no_answer(sim: Simulator, chat, db: str) -> N
     assert sim.count() - before == 5000 - saved
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads, which is what is tried here
 def test_a_forked_child_leaves_its_parents_batch_alone(sim: Simulator, chat, db: str) -> None:
     running = chat().batch_as_completed(INPUTS, journal=db, max_concurrency=2)
     next(running)
