@@ -18,6 +18,7 @@ MODULES = (
     "seawall.configuration",
     "seawall.dashboard",
     "seawall.errors",
+    "seawall.journal",
     "seawall.langchain",
     "seawall.llm",
     "seawall.presets",

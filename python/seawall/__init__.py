@@ -60,7 +60,7 @@ from seawall._words import (
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
 if TYPE_CHECKING:
-    from seawall import configuration, dashboard, sinks, telemetry, testing
+    from seawall import configuration, dashboard, journal, sinks, telemetry, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._explain import Explanation, explain
     from seawall._monitoring import Alert, MonitoringSystem, observe
@@ -78,6 +78,7 @@ _LATER = {
     "configuration": "configuration",
     "load": "configuration",
     "dashboard": "dashboard",
+    "journal": "journal",
     "telemetry": "telemetry",
     "sinks": "sinks",
     "Alert": "_monitoring",
@@ -146,6 +147,7 @@ __all__ = [
     "errors",
     "explain",
     "guard",
+    "journal",
     "load",
     "observe",
     "presets",

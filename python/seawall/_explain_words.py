@@ -246,6 +246,7 @@ WORDS: dict[str, str] = {
     "emergency": "紧急",
     "attempts used up": "尝试次数已用完",
     "no time left for another attempt": "剩余时间不足以再次尝试",
+    "the patience is used up": "耐心已耗尽",
     "the server asked for a longer wait than allowed": "服务端要求的等待超过允许值",
     "the circuit opened": "断路器已打开",
     "the retry budget is spent": "重试预算已用完",

@@ -36,6 +36,8 @@ _ELSEWHERE = {
     "extra_headers": "default_headers",
     "extra_query": "default_query",
 }
+# Arguments of the batch methods of a chat model.
+OF_A_BATCH = ("journal", "progress", "patience", "retry_failures")
 # What is said in another way than as a parameter.
 _SAID = {
     "model": "the model is the first argument of {kind}(…): make one for each",
@@ -45,6 +47,7 @@ _SAID = {
     "config": "config is LangChain's: seawall.langchain.ChatOpenAI takes it",
     "extra_body": "give its entries as parameters of their own",
     "model_kwargs": "give its entries as parameters of their own",
+    **dict.fromkeys(OF_A_BATCH, "it is an argument of the batch methods of seawall.llm.Chat"),
     "http_client": "the client has a transport of its own; ca_bundle=, client_cert= and proxy= of {kind}(…) are about it",
 }
 # Arguments of a call that are no parameters of its request.
@@ -320,7 +323,14 @@ class Model:
     def _route_within(self, timeout: Any) -> _seawall.Route:
         return self._route_of(model._bare.with_retry(model._retry).with_timeout(timeout) for model in (self, *self._others))
 
-    def _route_of(self, legs: Iterable[_seawall.Leg]) -> _seawall.Route:
+    def _patient_route(self, patience: float | None, arguments: Mapping[str, Any]) -> _seawall.Route:
+        """The route of a batch that waits together: its own retries take the place of the model's, but before an alternative."""
+        legs = [model._bare.with_retry(model._retry if self._others else None) for model in (self, *self._others)]
+        if "timeout" in arguments:
+            legs = [leg.with_timeout(arguments["timeout"]) for leg in legs]
+        return self._route_of(legs, patience=(self._retry or Retry(1), patience))
+
+    def _route_of(self, legs: Iterable[_seawall.Leg], *, patience: tuple[Retry, float | None] | None = None) -> _seawall.Route:
         return _seawall.Route(
             list(legs),
             self._table,
@@ -329,6 +339,7 @@ class Model:
             on_interrupt=self._on_interrupt,
             monitor=self.monitor,
             cache=self.cache,
+            patience=patience,
         )
 
     @classmethod

@@ -111,6 +111,16 @@ class ConfigurationTypeError(ConfigurationError, TypeError):
     """An argument is of the wrong type. Also a builtin `TypeError`."""
 
 
+class JournalError(SeawallError):
+    """A batch's journal cannot be used. The message says what is wrong with the file and what to do.
+
+    Attributes:
+        unsaved: answers that came and could not be written, by the place of their input; `None` where there are none.
+    """
+
+    unsaved: dict[int, Any] | None = None
+
+
 class APIError(SeawallError):
     """A model API could not be reached, refused the request, or answered with something unusable.
 
@@ -423,6 +433,7 @@ TABLE: tuple[ErrorRow, ...] = (
     ErrorRow(SeawallError, None, True),
     ErrorRow(ConfigurationError, "permanent", False),
     ErrorRow(ConfigurationTypeError, "permanent", False),
+    ErrorRow(JournalError, "permanent", False),
     ErrorRow(APIError, None, True),
     ErrorRow(APIConnectionError, "transient", True),
     ErrorRow(APITimeoutError, "transient", False),
@@ -466,6 +477,7 @@ __all__ = [
     "ContextWindowExceededError",
     "ErrorRow",
     "InternalServerError",
+    "JournalError",
     "MalformedResponseError",
     "NotFoundError",
     "PermissionDeniedError",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
+from seawall._chat_batch import Batches, concurrency, contents_of, landed, messages, raise_first
 from seawall._model import Hidden, Model, OnInterrupt
 from seawall._seawall import Choice, Chunk, Reply, Stream
 from seawall._story import Step
@@ -33,74 +33,6 @@ __all__ = [
     "amodels",
     "models",
 ]
-
-_ROLES = {"human": "user", "ai": "assistant", **{name: name for name in ("user", "assistant", "system", "developer", "tool")}}
-
-
-def _is_message(input: Any) -> bool:
-    """Whether it is one message as a (role, content) pair."""
-    return isinstance(input, tuple) and len(input) == 2 and isinstance(input[0], str) and input[0] in _ROLES
-
-
-def _messages(input: Any, place: str = "input") -> list[Any]:
-    """A prompt, a message, or a list of messages, as the API takes them."""
-    if type(input) is str:  # what most are
-        return [{"role": "user", "content": input}]
-    if isinstance(input, (str, Mapping)) or _is_message(input):
-        return [_message(input, place)]
-    if isinstance(input, Sequence) and not isinstance(input, (bytes, bytearray, memoryview)):
-        messages = [_message(message, f"{place}[{at}]") for at, message in enumerate(input)]
-        if messages:
-            return messages
-        raise ValueError(f"{place} is an empty list of messages: give at least one")
-    raise TypeError(f"{place} must be a text, a message (a dict) or a list of messages, not {_kind(input)}")
-
-
-def _message(message: Any, place: str) -> Any:
-    if isinstance(message, str):
-        return {"role": "user", "content": message}
-    if isinstance(message, tuple) and len(message) == 2 and isinstance(message[0], str):
-        return {"role": _ROLES.get(message[0], message[0]), "content": message[1]}
-    if not isinstance(message, Mapping):
-        raise TypeError(f"{place} must be a dict, a (role, content) pair or a text, not {_kind(message)}")
-    if not isinstance(message.get("role"), str):
-        raise ValueError(f"{place} has no role: give a message like {{'role': 'user', 'content': '…'}}")
-    return dict(message)
-
-
-def _kind(value: Any) -> str:
-    kind = type(value)
-    foreign = kind.__module__.startswith("langchain")
-    return f"{kind.__name__} (seawall.langchain.ChatOpenAI takes LangChain's messages)" if foreign else kind.__name__
-
-
-def _listed(inputs: Any) -> list[Any]:
-    """The inputs of a batch."""
-    # A set has no order, and the answers are told apart by it.
-    if isinstance(inputs, (str, bytes, bytearray, Mapping, Set)) or not isinstance(inputs, Iterable):
-        raise TypeError(f"inputs must be a list with an input for each answer, not {type(inputs).__name__}")
-    return list(inputs)
-
-
-def _each(make: Callable[[Any, str], Any], inputs: Any, lenient: bool) -> list[Any]:
-    """What is sent for each input of a batch; one that cannot be sent is raised, or with `lenient` its own exception."""
-    made: list[Any] = []
-    for at, input in enumerate(_listed(inputs)):
-        try:
-            made.append(make(input, f"inputs[{at}]"))
-        except (TypeError, ValueError) as error:
-            if not lenient:
-                raise
-            made.append(error)
-    return made
-
-
-async def _landed(flying: _seawall.Flying) -> Any:
-    try:
-        return await flying.future
-    finally:
-        # Whoever is cancelled, by whatever its loop raises, gives the call up.
-        flying.abort()
 
 
 class AsyncStream(_seawall.AsyncPieces):
@@ -145,24 +77,7 @@ class AsyncStream(_seawall.AsyncPieces):
         return self._stream.seconds
 
 
-def _raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
-    """The results of a batch; without `return_exceptions` the first failure, carrying all results."""
-    if not return_exceptions:
-        failed = next((result for result in results if isinstance(result, BaseException)), None)
-        if failed is not None:
-            with contextlib.suppress(AttributeError):  # a foreign exception may take no attributes
-                failed.results = results  # type: ignore[attr-defined]
-            raise failed
-    return results
-
-
-def _concurrency(max_concurrency: int | None) -> int:
-    if max_concurrency is None:
-        return 64
-    return min(whole_number("max_concurrency", max_concurrency, 1), 100_000)
-
-
-class Chat(Model):
+class Chat(Batches):
     """A chat model behind an OpenAI-compatible API.
 
     Args:
@@ -199,7 +114,6 @@ class Chat(Model):
         ConfigurationError: no key, a base URL that is none, a file that cannot be read.
     """
 
-    _kind = "chat"
     _streams = True
 
     def invoke(self, input: Any, **params: Any) -> Reply:
@@ -213,13 +127,13 @@ class Chat(Model):
             APIError: one of its classes, when the attempts are used up or the failure is not retryable.
         """
         route, params, extras = self._asked(params)
-        reply: Reply = route.call(self._kind, _messages(input), params, extras.value)
+        reply: Reply = route.call(self._kind, messages(input), params, extras.value)
         return reply
 
     async def ainvoke(self, input: Any, **params: Any) -> Reply:
         """Asks and awaits; cancelling the task cuts the request."""
         route, params, extras = self._asked(params)
-        reply: Reply = await _landed(route.start(self._kind, _messages(input), params, extras.value))
+        reply: Reply = await landed(route.start(self._kind, messages(input), params, extras.value))
         return reply
 
     def stream(self, input: Any, *, on_interrupt: OnInterrupt | None = None, **params: Any) -> Stream:
@@ -235,49 +149,12 @@ class Chat(Model):
             ConfigurationError: `on_interrupt` is no word that it knows.
         """
         route, params, extras = self._asked(params)
-        return route.stream(_messages(input), {**params, "stream": True}, extras.value, on_interrupt)
+        return route.stream(messages(input), {**params, "stream": True}, extras.value, on_interrupt)
 
     def astream(self, input: Any, *, on_interrupt: OnInterrupt | None = None, **params: Any) -> AsyncStream:
         """As `stream`, for an event loop."""
         route, params, extras = self._asked(params)
-        return AsyncStream(route.stream(_messages(input), {**params, "stream": True}, extras.value, on_interrupt))
-
-    @overload
-    def batch(
-        self,
-        inputs: Sequence[Any],
-        *,
-        max_concurrency: int | None = None,
-        return_exceptions: Literal[False] = False,
-        **params: Any,
-    ) -> list[Reply]: ...
-    @overload
-    def batch(
-        self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool, **params: Any
-    ) -> list[Reply | Exception]: ...
-    def batch(
-        self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
-    ) -> Any:
-        """Asks for each input, at most `max_concurrency` (64) at a time. Result i belongs to input i.
-
-        Raises:
-            APIError: the first failure, unless `return_exceptions`; its `.results` holds every finished answer.
-        """
-        route, params, extras = self._asked(params)
-        contents = _each(_messages, inputs, return_exceptions)
-        results = route.batch(
-            self._kind, contents, params, extras.value, concurrency=_concurrency(max_concurrency), lenient=return_exceptions
-        )
-        return _raise_first(results, return_exceptions)
-
-    async def abatch(
-        self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
-    ) -> list[Any]:
-        """As `batch`, for an event loop."""
-        route, params, extras = self._asked(params)
-        contents, limit = _each(_messages, inputs, return_exceptions), _concurrency(max_concurrency)
-        flying = route.start_batch(self._kind, contents, params, extras.value, concurrency=limit, lenient=return_exceptions)
-        return _raise_first(await _landed(flying), return_exceptions)
+        return AsyncStream(route.stream(messages(input), {**params, "stream": True}, extras.value, on_interrupt))
 
 
 @dataclass(frozen=True, repr=False)
@@ -354,18 +231,18 @@ class Embeddings(Model):
             return reply
         began = time.perf_counter()
         replies = route.batch(self._kind, parts, params, extras.value, concurrency=_AT_ONCE)
-        return _joined(_raise_first(replies, return_exceptions=False), time.perf_counter() - began)
+        return _joined(raise_first(replies, return_exceptions=False), time.perf_counter() - began)
 
     async def ainvoke(self, input: str | Sequence[str], **params: Any) -> EmbeddingsReply:
         """As `invoke`, for an event loop."""
         route, params, extras = self._asked(params)
         parts = self._parts(input)
         if len(parts) == 1:
-            reply: EmbeddingsReply = await _landed(route.start(self._kind, parts[0], params, extras.value))
+            reply: EmbeddingsReply = await landed(route.start(self._kind, parts[0], params, extras.value))
             return reply
         began = time.perf_counter()
-        replies = await _landed(route.start_batch(self._kind, parts, params, extras.value, concurrency=_AT_ONCE))
-        return _joined(_raise_first(replies, return_exceptions=False), time.perf_counter() - began)
+        replies = await landed(route.start_batch(self._kind, parts, params, extras.value, concurrency=_AT_ONCE))
+        return _joined(raise_first(replies, return_exceptions=False), time.perf_counter() - began)
 
     def batch(
         self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
@@ -373,9 +250,9 @@ class Embeddings(Model):
         """One reply per input; result i belongs to input i."""
         route, params, extras = self._asked(params)
         each, flat = self._flat(inputs, return_exceptions)
-        limit = _concurrency(max_concurrency)
+        limit = concurrency(max_concurrency)
         replies = route.batch(self._kind, flat, params, extras.value, concurrency=limit, lenient=return_exceptions)
-        return _raise_first(_together(each, replies), return_exceptions)
+        return raise_first(_together(each, replies), return_exceptions)
 
     async def abatch(
         self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
@@ -383,13 +260,13 @@ class Embeddings(Model):
         """As `batch`, for an event loop."""
         route, params, extras = self._asked(params)
         each, flat = self._flat(inputs, return_exceptions)
-        limit = _concurrency(max_concurrency)
+        limit = concurrency(max_concurrency)
         flying = route.start_batch(self._kind, flat, params, extras.value, concurrency=limit, lenient=return_exceptions)
-        return _raise_first(_together(each, await _landed(flying)), return_exceptions)
+        return raise_first(_together(each, await landed(flying)), return_exceptions)
 
     def _flat(self, inputs: Sequence[Any], lenient: bool) -> tuple[list[int], list[Any]]:
         """How many requests each input takes, and all of them in one row; an input that cannot be sent is its exception."""
-        parts = [[each] if isinstance(each, Exception) else each for each in _each(self._parts, inputs, lenient)]
+        parts = [[each] if isinstance(each, Exception) else each for each in contents_of(self._parts, inputs, lenient)]
         return [len(each) for each in parts], [part for each in parts for part in each]
 
     def _parts(self, input: str | Sequence[str], place: str = "input") -> list[list[str]]:
@@ -494,7 +371,7 @@ class _Models(Model):
         return self._infos(self._route.call(self._kind, None))
 
     async def ainvoke(self) -> list[ModelInfo]:
-        return self._infos(await _landed(self._route.start(self._kind, None)))
+        return self._infos(await landed(self._route.start(self._kind, None)))
 
     @staticmethod
     def _infos(listed: list[dict[str, Any]]) -> list[ModelInfo]:

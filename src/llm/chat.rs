@@ -198,6 +198,14 @@ impl ChatReply {
         shown_headers(&self.headers, &self.secrets)
     }
 
+    /// The body, without a key that the server may have repeated.
+    pub(super) fn raw_without_secrets(&self) -> Cow<'_, [u8]> {
+        match std::str::from_utf8(&self.raw).map(|text| self.secrets.scrub(text)) {
+            Ok(Cow::Owned(clean)) => Cow::Owned(clean.into_bytes()),
+            _ => Cow::Borrowed(&self.raw),
+        }
+    }
+
     pub(super) fn head(&self) -> &HeaderMap {
         &self.headers
     }

@@ -6,7 +6,7 @@
 //!
 //! `endpoint` says where and as whom, `client` sends (`network` has those of another CA or proxy), `transport` and `classify`
 //! name failures, `chat`, `embeddings`, `models` and `stream` read what came back; `sse` turns bytes into events and `delta`
-//! events into pieces of an answer; `interrupt` is about streams that break off.
+//! events into pieces of an answer; `interrupt` is about streams that break off; `record` is what a journal is told.
 
 pub mod chat;
 pub mod classify;
@@ -24,6 +24,7 @@ pub mod keys;
 pub mod models;
 pub mod network;
 pub mod order;
+pub mod record;
 pub mod retry_after;
 pub mod route;
 pub mod rule;

@@ -4,6 +4,7 @@ use super::error::{ApiError, ErrorKind};
 use crate::drive::clock;
 use crate::engine::{Verdict, WaitHint};
 use crate::policies::class::{Class, FallbackRule};
+use crate::policies::patience::whose;
 use crate::policies::rate_limit::{RateLimit, Said, said};
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub enum Rule {
     None,
     /// Retry: `None` is what the table of classes says.
     Retry(Option<Kinds>),
+    /// The patience of a batch: the same, and whose failure it is.
+    Patience(Option<Kinds>),
     /// The breakers of models count what the table says.
     Breaker,
     /// Hedge: what no retry mends fails alike in each of the requests.
@@ -69,6 +72,15 @@ fn retries(error: &ApiError, listed: Option<Kinds>) -> bool {
     }
 }
 
+/// Whose failure it is: a gateway that finds nobody behind it, and a connection that breaks, tell nothing of the request.
+fn whose_failure(error: &ApiError) -> u64 {
+    match (error.class(), error.kind, error.status) {
+        (Class::RateLimited, ..) => whose::LIMIT,
+        (_, ErrorKind::Connection | ErrorKind::ServiceUnavailable, _) | (_, _, Some(502 | 504)) => whose::CALLEE,
+        _ => whose::CALL,
+    }
+}
+
 impl Rule {
     /// What a failed attempt is to the stage, by the table of classes.
     pub(super) fn verdict(&self, error: &ApiError) -> Verdict {
@@ -77,7 +89,11 @@ impl Rule {
                 let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
                 Verdict::Failure { wait, branches: u64::MAX }
             }
-            Rule::Retry(_) => Verdict::Final,
+            Rule::Patience(listed) if retries(error, *listed) => {
+                let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
+                Verdict::Failure { wait, branches: whose_failure(error) }
+            }
+            Rule::Retry(_) | Rule::Patience(_) => Verdict::Final,
             Rule::Breaker if error.class().row().breaker => Verdict::FAILURE,
             Rule::Hedge if error.class().row().retry == Some(false) => Verdict::Final,
             Rule::Hedge => Verdict::FAILURE,

@@ -8,6 +8,7 @@ pub mod circuit_breaker;
 pub mod class;
 pub mod fallback;
 pub mod hedge;
+pub mod patience;
 pub mod rate_limit;
 pub mod retry;
 pub mod timeout;

@@ -94,6 +94,8 @@ def test_no_api_error_is_missing():
 AGAIN = {
     "ConfigurationError": False,
     "ConfigurationTypeError": False,
+    # A disk that was full may have room.
+    "JournalError": True,
     "APIError": True,
     "APIConnectionError": True,
     "APITimeoutError": True,

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from seawall._hedges import hedge_of
-from seawall._model import Model, environment
+from seawall._model import OF_A_BATCH, Model, environment
 from seawall.errors import ConfigurationError
 
 _TRANSPORT = "the native client has a transport of its own; proxy=, ca_bundle= and client_cert= are about it"
@@ -57,11 +57,12 @@ NOT_TAKEN = {
     "show_progress_bar": "embed_documents shows none",
     "skip_empty": "every text has its vector",
     "idempotency_key": "seawall.llm.Chat and Embeddings take it",
+    **dict.fromkeys(OF_A_BATCH, "the batch methods of seawall.llm.Chat take it"),
 }
 # What the client is told, that is no parameter of a request.
 _CLIENT = {"messages", "stream", *signature(Model).parameters} - {"params"}
 # What a call cannot say either, but for another model.
-_NO_CALLS = _CLIENT - {"model"} | {"http_client", "extra_headers", "extra_query"}
+_NO_CALLS = _CLIENT - {"model"} | {"http_client", "extra_headers", "extra_query", *OF_A_BATCH}
 # Parameters of the API that are no fields: known, so that a misspelt name is not taken for one.
 _PARAMETERS = {
     "audio",

@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_core.runnables.config import RunnableConfig, get_config_list
 
-from seawall.llm import _raise_first
+from seawall._chat_batch import raise_first
 
 # So many calls at a time where `max_concurrency` says nothing.
 CONCURRENCY = 64
@@ -172,4 +172,4 @@ def _one(
 
 
 def _ordered(results: dict[int, Any], return_exceptions: bool) -> list[Any]:
-    return _raise_first([results[place] for place in range(len(results))], return_exceptions)
+    return raise_first([results[place] for place in range(len(results))], return_exceptions)

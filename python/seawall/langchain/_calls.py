@@ -19,11 +19,12 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 
+from seawall._chat_batch import landed
 from seawall._seawall import AttemptEvent, Reply, Route
 from seawall._seawall import Stream as NativeStream
 from seawall.langchain._messages import last_chunk, to_chunk, to_result, to_wire
 from seawall.langchain._tracing import Attempts, Call, adone, coming_run, done, listeners
-from seawall.llm import AsyncStream, _landed
+from seawall.llm import AsyncStream
 
 
 class Calls(BaseChatModel):
@@ -77,7 +78,7 @@ class Calls(BaseChatModel):
     ) -> ChatResult:
         attempts, route, params = self._prepared(stop, kwargs)
         if attempts is None:
-            reply = await _landed(route.start("chat", to_wire(messages), params))
+            reply = await landed(route.start("chat", to_wire(messages), params))
         else:
             reply = await _areply(route.watch("chat", to_wire(messages), params, every=attempts.whole), attempts)
         return self._result(reply, params)

@@ -36,7 +36,7 @@ impl Counts {
     }
 
     /// Adds what a passage has counted since it last told.
-    pub(super) fn add(&self, passage: &Totals) {
+    pub(crate) fn add(&self, passage: &Totals) {
         let add = |counter: &AtomicU64, n: u64| {
             if n != 0 {
                 counter.fetch_add(n, Ordering::Relaxed);

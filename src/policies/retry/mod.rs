@@ -87,6 +87,8 @@ pub mod reason {
     pub const BUDGET: &str = "the retry budget is spent";
     /// The user's stop condition said so.
     pub const STOPPED: &str = "the stop condition was met";
+    /// Nothing was answered for as long as the batch waits.
+    pub const PATIENCE: &str = "the patience is used up";
     /// The kind of failure is not retried.
     pub const FINAL: &str = "not retryable";
 }

@@ -1,6 +1,5 @@
 //! Batches: what is to be done, by whom, and what came of it.
 
-use super::bridge::Parker;
 use super::extras::Checked;
 use super::finished::Finished;
 use super::route::{Route, run};
@@ -28,37 +27,30 @@ pub struct Call {
 pub struct Work {
     pub orders: Vec<Arc<Order>>,
     next: AtomicUsize,
-    /// In the order of the orders, and how many there are.
-    results: Mutex<(Vec<Option<Finished>>, usize)>,
+    /// In the order of the orders.
+    results: Mutex<Vec<Option<Finished>>>,
 }
 
 impl Work {
-    pub fn lock(&self) -> MutexGuard<'_, (Vec<Option<Finished>>, usize)> {
+    pub fn lock(&self) -> MutexGuard<'_, Vec<Option<Finished>>> {
         self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Carries them all out, so many at a time; `watcher` is woken for each. Whoever drops it cuts those under way.
-    pub async fn carry_out(self: Arc<Work>, at_a_time: Option<usize>, call: Call, watcher: Option<Arc<Parker>>) {
+    /// Carries them all out, so many at a time. Whoever drops it cuts those under way.
+    pub async fn carry_out(self: Arc<Work>, at_a_time: Option<usize>, call: Call) {
         let mut workers = JoinSet::new();
         for _ in 0..at_a_time.unwrap_or(usize::MAX).clamp(1, self.orders.len().max(1)) {
-            workers.spawn(self.clone().work(call.clone(), watcher.clone()));
+            workers.spawn(self.clone().work(call.clone()));
         }
         while workers.join_next().await.is_some() {}
     }
 
-    async fn work(self: Arc<Work>, Call { core, client, deadline }: Call, watcher: Option<Arc<Parker>>) {
+    async fn work(self: Arc<Work>, Call { core, client, deadline }: Call) {
         while let at = self.next.fetch_add(1, Ordering::Relaxed)
             && let Some(order) = self.orders.get(at)
         {
             let finished = run(core.clone(), order.clone(), client.clone(), deadline).await;
-            {
-                let mut results = self.lock();
-                results.0[at] = Some(finished);
-                results.1 += 1;
-            }
-            if let Some(watcher) = &watcher {
-                watcher.wake();
-            }
+            self.lock()[at] = Some(finished);
         }
     }
 }
@@ -100,6 +92,6 @@ impl Batch {
     /// The work that it is, and what was refused.
     pub fn work(self) -> (Arc<Work>, Vec<Option<PyErr>>) {
         let results = (0..self.orders.len()).map(|_| None).collect();
-        (Arc::new(Work { orders: self.orders, next: AtomicUsize::new(0), results: Mutex::new((results, 0)) }), self.refused)
+        (Arc::new(Work { orders: self.orders, next: AtomicUsize::new(0), results: Mutex::new(results) }), self.refused)
     }
 }

@@ -268,18 +268,33 @@ impl Builder {
             inner = self.layer(Arc::new(hedge.get().policy()), vec![inner], Rule::Hedge, None, name);
         }
         if let Some(retry) = &leg.retry {
-            let retry = retry.get();
-            retry.only_sync(py, "the native client's retry")?;
-            let judge = retry.judge(py)?;
-            let listed = match &judge.listed {
-                Listed::Types(types) => Some(kinds(table, types.bind(py))?),
-                _ => None,
-            };
-            let foreign = judge.needs_python();
-            let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py), ..Stage::default() };
-            inner = self.layer(Arc::new(retry.policy(py, None)), vec![inner], Rule::Retry(listed), Some(stage), leg.name());
+            let policy = Arc::new(retry.get().policy(py, None));
+            inner = self.retrying(py, retry.get(), policy, Rule::Retry, inner, leg.name(), table)?;
         }
         Ok(inner)
+    }
+
+    /// What is inside, called again by `policy` as the retry's judge and hooks have it.
+    #[allow(clippy::too_many_arguments)] // what a layer takes, and whose judge it has
+    pub fn retrying(
+        &mut self,
+        py: Python<'_>,
+        retry: &Retry,
+        policy: Arc<dyn Policy>,
+        rule: fn(Option<Kinds>) -> Rule,
+        inner: StageId,
+        name: String,
+        table: &Bound<'_, PyAny>,
+    ) -> PyResult<StageId> {
+        retry.only_sync(py, "the native client's retry")?;
+        let judge = retry.judge(py)?;
+        let listed = match &judge.listed {
+            Listed::Types(types) => Some(kinds(table, types.bind(py))?),
+            _ => None,
+        };
+        let foreign = judge.needs_python();
+        let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py), ..Stage::default() };
+        Ok(self.layer(policy, vec![inner], rule(listed), Some(stage), name))
     }
 
     /// The plan, and for each stage its rule, its name and its listener's entry.

@@ -27,22 +27,24 @@ use crate::llm::route::{Answer, Failure, Flight, Leg as LegCore, Route as Core};
 use crate::llm::rule::Rule;
 use crate::llm::runtime;
 use crate::policies::fallback::Fallback;
+use crate::policies::patience::Patience;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
 use crate::python::judge::Listed;
 use crate::python::monitor::Monitor;
 use crate::python::policies::cache::Cache;
 use crate::python::policies::circuit_breaker::short_repr;
+use crate::python::policies::retry::Retry;
 use crate::python::trace::{self, Traced};
 use crate::python::{remaining, story};
 use crate::stats::Source;
 use futures_util::FutureExt;
-use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -134,7 +136,7 @@ impl Shared {
 
     /// The results of a batch that is over, in the order of its contents.
     fn results(&self, py: Python<'_>, work: &Work, refused: Vec<Option<PyErr>>) -> PyResult<Py<PyList>> {
-        let finished = std::mem::take(&mut work.lock().0);
+        let finished = std::mem::take(&mut *work.lock());
         let mut finished = finished.into_iter();
         let list = PyList::empty(py);
         for refusal in refused {
@@ -300,9 +302,11 @@ impl Route {
 impl Route {
     /// `legs` in the order in which they are tried; `handled` are the exception classes for which alternatives stand in;
     /// `table` is where exception classes are looked up; `function` is what retry states and logs name. `on_interrupt` is for
-    /// streams that say nothing else.
+    /// streams that say nothing else. `patience` is that of a batch: the retries of all its calls, and the seconds for which
+    /// nothing may be answered.
     #[new]
-    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None, monitor=None, cache=None))]
+    #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None, monitor=None, cache=None,
+                        patience=None))]
     #[allow(clippy::too_many_arguments)] // one per argument
     fn new(
         py: Python<'_>,
@@ -314,6 +318,7 @@ impl Route {
         on_interrupt: Option<Bound<'_, PyAny>>,
         monitor: Option<Py<Monitor>>,
         cache: Option<Py<Cache>>,
+        patience: Option<(Py<Retry>, Option<f64>)>,
     ) -> PyResult<Route> {
         let Some(first) = legs.first() else { return Err(configuration(py, "a route needs a model")) };
         if legs.len() > MOST {
@@ -342,6 +347,10 @@ impl Route {
                 None,
                 first.get().name(),
             );
+        }
+        if let Some((retry, limit)) = patience {
+            let policy = Arc::new(Patience::new(retry.get().policy(py, None), limit.map(Duration::from_secs_f64)));
+            root = builder.retrying(py, retry.get(), policy, Rule::Patience, root, first.get().name(), table.bind(py))?;
         }
         let keeping = cache.map(|cache| {
             let (cache, target) = (cache.get(), Target(legs.len() as u16));
@@ -473,7 +482,7 @@ impl Route {
         let call = Call { core: self.shared.core.clone(), client, deadline };
         let (shared, told, way) = (self.shared.clone(), future.clone_ref(py), sender.clone());
         let job = runtime.spawn(async move {
-            work.clone().carry_out(concurrency, call, None).await;
+            work.clone().carry_out(concurrency, call).await;
             drop(way.complete(told, move |py| Ok(shared.results(py, &work, refused)?.into_any())));
         });
         Ok(Flying::new(future, job.abort_handle(), &sender))
@@ -515,8 +524,8 @@ impl Route {
 
     /// Calls for each content, at most `concurrency` at a time; gives a list of results, an exception in place of one that
     /// failed. Result i belongs to content i; a content that is an exception is its own result. What cannot be sent is
-    /// raised before anything is, or with `lenient` is a result too. `progress` is called with the number finished.
-    #[pyo3(signature = (kind, contents, params=None, extras=None, *, concurrency=None, lenient=false, progress=None))]
+    /// raised before anything is, or with `lenient` is a result too.
+    #[pyo3(signature = (kind, contents, params=None, extras=None, *, concurrency=None, lenient=false))]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn batch(
         &self,
@@ -527,42 +536,28 @@ impl Route {
         extras: Option<Given>,
         concurrency: Option<usize>,
         lenient: bool,
-        progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyList>> {
         let extras = Checked::new(py, &self.shared.table, extras)?;
         let batch = Batch::new(self, task(kind), &contents, params, &extras, lenient)?;
         let (runtime, client) = self.shared.live(py)?;
         let deadline = remaining::inherited(py);
         let (work, refused) = batch.work();
-        let total = work.orders.len();
+        let over = Arc::new(AtomicBool::new(false));
         let mut job = None;
-        let mut shown = 0;
         let waited = bridge::wait(
             py,
             |parker| {
                 let call = Call { core: self.shared.core.clone(), client, deadline };
-                let carried = work.clone().carry_out(concurrency, call, progress.is_some().then(|| parker.clone()));
+                let (carried, over) = (work.clone().carry_out(concurrency, call), over.clone());
                 job = Some(runtime.spawn(async move {
                     carried.await;
+                    over.store(true, Ordering::Release);
                     parker.wake();
                 }));
             },
-            || {
-                let done = work.lock().1;
-                if let (Some(progress), true) = (&progress, done > shown)
-                    && let Err(error) = progress.call1((done,))
-                {
-                    // Ctrl-C may come while the progress is shown.
-                    if !error.is_instance_of::<PyException>(py) {
-                        return Some(Err(error));
-                    }
-                    error.write_unraisable(py, Some(progress));
-                }
-                shown = done;
-                (done == total).then_some(Ok(()))
-            },
+            || over.load(Ordering::Acquire).then_some(()),
         );
-        if let Err(interrupt) = waited.unwrap_or_else(Err) {
+        if let Err(interrupt) = waited {
             if let Some(job) = job {
                 job.abort();
             }

@@ -12,6 +12,7 @@ mod lane;
 mod limits;
 mod machine;
 mod pairs;
+mod patience;
 mod pipeline_model;
 mod policies;
 mod random;

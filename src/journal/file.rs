@@ -1,0 +1,183 @@
+//! The file: what is in it, how it is made, and how it is read.
+
+use super::{Counts, JournalError, Key, Row};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// "swj1": by this it is known as ours.
+const APPLICATION: i32 = 0x7377_6a31;
+/// The layout's number. A larger one is a later version's.
+const LAYOUT: i32 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE run (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE items (
+        at INTEGER PRIMARY KEY,
+        key BLOB NOT NULL,
+        is_failure INTEGER NOT NULL,
+        answer BLOB NOT NULL,
+        told BLOB NOT NULL
+    );
+    CREATE INDEX failures ON items (at) WHERE is_failure;
+";
+
+/// How long a statement waits for another program that looks into the file.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection that writes; the file is made if there is none. What is in it already is left as it is.
+pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
+    if path.is_dir() {
+        return Err(JournalError::at(path, "is a directory: give the path of a file"));
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Answers are nobody else's business. SQLite's files beside it have the same mode.
+        options.mode(0o600);
+    }
+    options.open(path).map_err(|error| JournalError::at(path, format_args!("cannot be opened: {error}")))?;
+    let made = || -> rusqlite::Result<Result<Connection, JournalError>> {
+        let mut connection = Connection::open_with_flags(named(path), OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(PATIENCE)?;
+        let (application, layout, tables) = looked_at(&connection)?;
+        if tables > 0
+            && let Err(error) = known(path, application, layout)
+        {
+            return Ok(Err(error));
+        }
+        // Where the file system has no shared memory it stays as it is, which is as safe and a little slower.
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        if tables == 0 {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "application_id", APPLICATION)?;
+            transaction.pragma_update(None, "user_version", LAYOUT)?;
+            transaction.commit()?;
+        }
+        Ok(Ok(connection))
+    };
+    made().map_err(|error| JournalError::of(path, &error))?
+}
+
+/// The file's whole name: SQLite takes `:memory:` for something else.
+fn named(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn looked_at(connection: &Connection) -> rusqlite::Result<(i32, i32, i64)> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+    let tables = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    Ok((number("application_id")?, number("user_version")?, tables))
+}
+
+fn known(path: &Path, application: i32, layout: i32) -> Result<(), JournalError> {
+    if application != APPLICATION {
+        return Err(JournalError::at(path, "is another program's SQLite file: give another path"));
+    }
+    match layout {
+        LAYOUT => Ok(()),
+        later => {
+            Err(JournalError::at(path, format_args!("has layout {later}, and this version knows {LAYOUT}: use the seawall that wrote it")))
+        }
+    }
+}
+
+fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    let key: Vec<u8> = row.get(1)?;
+    Ok(Row {
+        at: row.get::<_, i64>(0)? as u64,
+        key: Key::try_from(key).unwrap_or_default(),
+        is_failure: row.get(2)?,
+        answer: row.get(3)?,
+        told: row.get(4)?,
+    })
+}
+
+/// Reads a journal, also while somebody writes it.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl Reader {
+    /// Of a file that has to be there.
+    pub fn open(path: &Path) -> Result<Reader, JournalError> {
+        if !path.is_file() {
+            return Err(JournalError::at(path, "is not there"));
+        }
+        let opened = || -> rusqlite::Result<Result<Reader, JournalError>> {
+            // What a killed writer left in its log is taken over by whoever opens it, so reading may write. Where it may not, it reads.
+            let (write, read) = (OpenFlags::SQLITE_OPEN_READ_WRITE, OpenFlags::SQLITE_OPEN_READ_ONLY);
+            let none = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let name = named(path);
+            let connection =
+                Connection::open_with_flags(&name, write | none).or_else(|_| Connection::open_with_flags(&name, read | none))?;
+            connection.busy_timeout(PATIENCE)?;
+            let (application, layout, _) = looked_at(&connection)?;
+            Ok(known(path, application, layout).map(|()| Reader { path: path.to_owned(), connection }))
+        };
+        opened().map_err(|error| JournalError::of(path, &error))?
+    }
+
+    fn told<T>(&self, read: rusqlite::Result<T>) -> Result<T, JournalError> {
+        read.map_err(|error| JournalError::of(&self.path, &error))
+    }
+
+    /// How many are finished.
+    pub fn counts(&self) -> Result<Counts, JournalError> {
+        let sql = "SELECT count(*), count(*) FILTER (WHERE is_failure) FROM items";
+        let (all, failed) = self.told(self.connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))))?;
+        Ok(Counts { done: (all - failed) as u64, failed: failed as u64 })
+    }
+
+    /// What is known of an input.
+    pub fn row(&self, at: u64) -> Result<Option<Row>, JournalError> {
+        let read = || {
+            let sql = "SELECT at, key, is_failure, answer, told FROM items WHERE at = ?";
+            self.connection.prepare(sql)?.query_row([at as i64], row).optional()
+        };
+        self.told(read())
+    }
+
+    /// The next rows from that place on, in order, or the failures among them.
+    pub fn rows(&self, from: u64, most: usize, failures: bool) -> Result<Vec<Row>, JournalError> {
+        let condition = if failures { "is_failure AND" } else { "" };
+        let sql = format!("SELECT at, key, is_failure, answer, told FROM items WHERE {condition} at >= ? ORDER BY at LIMIT ?");
+        let read = || self.connection.prepare(&sql)?.query_map(params![from as i64, most as i64], row)?.collect();
+        self.told(read())
+    }
+
+    /// What was noted of the run under that name.
+    pub fn noted(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        let read = || self.connection.query_row("SELECT value FROM run WHERE name = ?", [name], |row| row.get(0)).optional();
+        self.told(read())
+    }
+}
+
+/// Writes rows, all or none.
+pub(super) fn write(path: &Path, connection: &mut Connection, rows: &[Row]) -> Result<(), JournalError> {
+    let mut written = || -> rusqlite::Result<()> {
+        let transaction = connection.transaction()?;
+        {
+            let mut statement =
+                transaction.prepare("INSERT OR REPLACE INTO items (at, key, is_failure, answer, told) VALUES (?, ?, ?, ?, ?)")?;
+            for row in rows {
+                statement.execute(params![row.at as i64, row.key, row.is_failure, row.answer, row.told])?;
+            }
+        }
+        transaction.commit()
+    };
+    written().map_err(|error| JournalError::of(path, &error))
+}
+
+/// Notes something of the run, where nothing is noted yet.
+pub(super) fn note(path: &Path, connection: &Connection, name: &str, value: &[u8]) -> Result<(), JournalError> {
+    let sql = "INSERT OR IGNORE INTO run (name, value) VALUES (?, ?)";
+    connection.execute(sql, params![name, value]).map(drop).map_err(|error| JournalError::of(path, &error))
+}
