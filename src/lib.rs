@@ -1,6 +1,6 @@
 //! seawall: what stands between an application and the model APIs that it calls.
 //!
-//! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `llm`, `simulator` and
+//! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `guardrails` look at what is said; `llm`, `simulator` and
 //! `dashboard` talk HTTP, the latter two behind `serve`; `python` is the only module that names pyo3.
 
 #[cfg(feature = "net")]
@@ -10,6 +10,8 @@ pub mod document;
 pub mod drive;
 pub mod engine;
 pub mod events;
+#[cfg(feature = "net")]
+pub mod guardrails;
 #[cfg(feature = "net")]
 pub mod llm;
 pub mod monitor;

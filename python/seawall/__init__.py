@@ -14,6 +14,7 @@ from seawall._seawall import (
     Chaos,
     CircuitBreaker,
     Fallback,
+    Guardrails,
     Monitor,
     Permit,
     Pipeline,
@@ -59,7 +60,7 @@ from seawall._words import (
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
 if TYPE_CHECKING:
-    from seawall import configuration, dashboard, sinks, telemetry, testing
+    from seawall import configuration, dashboard, guardrails, sinks, telemetry, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._explain import Explanation, explain
     from seawall._monitoring import Alert, MonitoringSystem, observe
@@ -77,6 +78,7 @@ _LATER = {
     "configuration": "configuration",
     "load": "configuration",
     "dashboard": "dashboard",
+    "guardrails": "guardrails",
     "telemetry": "telemetry",
     "sinks": "sinks",
     "Alert": "_monitoring",
@@ -117,6 +119,7 @@ __all__ = [
     "ConfigurationError",
     "Explanation",
     "Fallback",
+    "Guardrails",
     "Monitor",
     "MonitoringSystem",
     "Permit",
@@ -144,6 +147,7 @@ __all__ = [
     "errors",
     "explain",
     "guard",
+    "guardrails",
     "load",
     "observe",
     "presets",

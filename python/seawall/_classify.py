@@ -26,7 +26,7 @@ from seawall._known_errors import (
     of_status,
 )
 from seawall._word import called, shown
-from seawall.errors import CircuitBreakerError, ConfigurationError, ConfigurationTypeError, Rejected
+from seawall.errors import CircuitBreakerError, ConfigurationError, ConfigurationTypeError, OutputRefusedError, Rejected
 
 Classifier = Callable[[BaseException], "str | None"]
 _C = TypeVar("_C", bound=Classifier)
@@ -150,6 +150,8 @@ def wants_retry(exc: BaseException, listed: tuple[type[BaseException], ...] | No
     if issubclass(type(exc), CircuitBreakerError):
         # An open circuit somewhere inside is final, unless its refusals were listed as such.
         return matching is not None and any(issubclass(kind, Rejected) for kind in matching)
+    if issubclass(type(exc), OutputRefusedError) and isinstance(exc.is_retryable, bool):  # type: ignore[attr-defined]
+        return exc.is_retryable  # type: ignore[attr-defined,no-any-return]
     said = should_retry_header(exc)
     if said is not None:
         return said

@@ -182,6 +182,7 @@ class Chat(Model):
         rate_limit: a `RateLimit` that each attempt waits for; one object is one limit for all models that have it.
         bulkhead: a `Bulkhead` that bounds the attempts under way; shared likewise.
         cache: a `Cache` that gives its answers again, those of its alternatives but while they are under way excepted.
+        guardrails: `Guardrails` that look at what is asked, before anything else, and at what is answered, by whichever alternative.
         monitor: a `Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
         max_response_bytes: a reply or a stream of more, decompressed, is refused (64 MiB).
         ca_bundle: a PEM file of the authorities to trust, in place of the system's (or SSL_CERT_FILE's).

@@ -12,7 +12,7 @@ from seawall.configuration._document import Problem, Report, read
 from seawall.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from seawall import Bulkhead, Cache, CircuitBreaker, Monitor, Pipeline, RateLimit
+    from seawall import Bulkhead, Cache, CircuitBreaker, Guardrails, Monitor, Pipeline, RateLimit
     from seawall._model import Hidden
     from seawall.configuration._build import ConfigurationWarning
     from seawall.sinks import Sink
@@ -73,6 +73,7 @@ class Config:
         rate_limits: `seawall.RateLimit`.
         bulkheads: `seawall.Bulkhead`.
         caches: `seawall.Cache`.
+        guardrails: `seawall.Guardrails`.
         monitors: `seawall.Monitor`.
         sinks: functions of an alert, of `seawall.sinks`.
         sections: all of these, by name.
@@ -84,6 +85,7 @@ class Config:
     rate_limits: Mapping[str, RateLimit]
     bulkheads: Mapping[str, Bulkhead]
     caches: Mapping[str, Cache]
+    guardrails: Mapping[str, Guardrails]
     monitors: Mapping[str, Monitor]
     sinks: Mapping[str, Sink]
 

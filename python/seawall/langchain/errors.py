@@ -93,6 +93,14 @@ class StreamInterruptedError(errors.StreamInterruptedError, APIError):
     is_retryable = True
 
 
+class OutputRefusedError(errors.OutputRefusedError, core.ModelError):
+    __doc__ = errors.OutputRefusedError.__doc__
+
+
+class OutputShapeError(errors.OutputShapeError, OutputRefusedError):
+    __doc__ = errors.OutputShapeError.__doc__
+
+
 __all__ = [
     "APIConnectionError",
     "APIError",
@@ -107,6 +115,8 @@ __all__ = [
     "InternalServerError",
     "MalformedResponseError",
     "NotFoundError",
+    "OutputRefusedError",
+    "OutputShapeError",
     "PermissionDeniedError",
     "QuotaExceededError",
     "RateLimitError",

@@ -12,6 +12,7 @@ use crate::llm::route::{Leg as Core, Patience};
 use crate::llm::rule::{Kinds, Rule};
 use crate::llm::secret::ApiKey;
 use crate::policies::cache::Cached;
+use crate::policies::guardrails::Guardrails;
 use crate::policies::rate_limit::Limited;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
@@ -233,8 +234,9 @@ impl Builder {
         self.layer(Arc::new(cache), vec![inner, ready], Rule::None, None, name)
     }
 
-    /// A leg with its policies: Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout, the call.
-    pub fn chain(&mut self, py: Python<'_>, leg: &Leg, target: Target, table: &Bound<'_, PyAny>) -> PyResult<StageId> {
+    /// A leg with its policies: Retry, Guardrails, CircuitBreaker, RateLimit, Bulkhead, Timeout, the call.
+    /// `is_looked_at`: whether guardrails stand around its answers.
+    pub fn chain(&mut self, py: Python<'_>, leg: &Leg, target: Target, table: &Bound<'_, PyAny>, is_looked_at: bool) -> PyResult<StageId> {
         let leaf = self.plan.leaf(target);
         let mut inner = self.push(leaf, Rule::None, Stage::default(), leg.name());
         // Without a limit of its own, a request is still cut by the one around its call.
@@ -257,6 +259,9 @@ impl Builder {
             let name = breaker.get().display_name();
             let stage = Stage { breaker: Some(breaker.clone_ref(py)), ..Stage::default() };
             inner = self.layer(Arc::new(breaker.get().policy()), vec![inner], Rule::Breaker, Some(stage), name);
+        }
+        if is_looked_at {
+            inner = self.layer(Arc::new(Guardrails), vec![inner], Rule::Guardrails, None, leg.name());
         }
         if let Some(retry) = &leg.retry {
             let retry = retry.get();
