@@ -151,7 +151,7 @@ def wants_retry(exc: BaseException, listed: tuple[type[BaseException], ...] | No
         # An open circuit somewhere inside is final, unless its refusals were listed as such.
         return matching is not None and any(issubclass(kind, Rejected) for kind in matching)
     if issubclass(type(exc), OutputRefusedError) and isinstance(exc.is_retryable, bool):  # type: ignore[attr-defined]
-        return exc.is_retryable  # type: ignore[attr-defined,no-any-return]
+        return exc.is_retryable  # type: ignore[attr-defined]
     said = should_retry_header(exc)
     if said is not None:
         return said
@@ -276,7 +276,7 @@ def _by_name(kind: type[BaseException]) -> Known:
         hit = KNOWN.get((module.partition(".")[0], cls.__name__)) if isinstance(module, str) else None
         if hit is None:
             continue
-        if hit.failure in NARROW:
+        if hit.failure in NARROW and (best.failure is None or not issubclass(at, cls)):
             return hit
         # A broad class gives way to one beside it (APIError to ModelTimeoutError), never to its own base.
         if best is _UNKNOWN or (best.failure is None and hit.failure is not None and not issubclass(at, cls)):

@@ -421,10 +421,10 @@ class Model:
                     "use seawall.guard(fallback=[...])"
                 )
             others += [other, *other._others]
-        for other in others:
-            if other.guardrails is not None and other.guardrails is not self.guardrails:
+        for each in others:
+            if each.guardrails is not None and each.guardrails is not self.guardrails:
                 raise errors.ConfigurationError(
-                    f"the alternative {other.model} has guardrails of its own: those of the first model hold for all of its alternatives; "
+                    f"the alternative {each.model} has guardrails of its own: those of the first model hold for all of its alternatives; "
                     "give them to that one, or the same object to both"
                 )
         return self._but(_others=(*self._others, *others), _handled=exceptions_to_handle)

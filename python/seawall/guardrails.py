@@ -32,8 +32,8 @@ class Rule:
     _rail: Rail
     _made: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-    def _is(self, name: str, rail: Rail, *args: Any, **kwargs: Any) -> None:
-        self.name, self._rail = name, rail
+    def _is(self, called: str, rail: Rail, /, *args: Any, **kwargs: Any) -> None:
+        self.name, self._rail = called, rail
         self._made = (type(self), args, {key: value for key, value in kwargs.items() if value is not None})
 
     def _described(self) -> str:
@@ -52,7 +52,7 @@ class Rule:
 
     def __repr__(self) -> str:
         maker, args, kwargs = self._made
-        said = [shown(arg) if not callable(arg) else getattr(arg, "__qualname__", "…") for arg in args]
+        said = [repr(arg) if not callable(arg) else getattr(arg, "__qualname__", "…") for arg in args]
         return f"{maker.__qualname__}({', '.join([*said, *(f'{key}={value!r}' for key, value in kwargs.items())])})"
 
 
@@ -319,7 +319,7 @@ def _pydantic(validate: Callable[[str], Any], text: str) -> _Fitted:
 
 def _schema(schema: dict[str, Any]) -> Callable[[str], _Fitted]:
     try:
-        import jsonschema
+        import jsonschema  # type: ignore[import-untyped]
     except ImportError:
         raise ConfigurationError("a JSON schema as a shape needs the package jsonschema: pip install 'seawall[schema]'") from None
     kind = jsonschema.validators.validator_for(schema)

@@ -45,7 +45,11 @@ const SECRETS: &[(&str, &str, Option<Closer>)] = &[
     ("jwt", r"(?-u:\b)eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}", None),
     ("authorization-header", r"(?i-u:\bauthorization[ \t]*:[ \t]*(?:bearer|basic|token)[ \t]+[a-z0-9._~+/-]{8,}={0,2})", None),
     ("bearer-token", r"(?i-u:\bbearer[ \t]+[a-z0-9._~+/-]{20,}={0,2})", Some(mixed)),
-    ("url-password", r#"(?i-u:\b[a-z][a-z0-9+.-]{1,20}://)[^\s/:@"'<>]{0,64}:[^\s/@"'<>]{3,128}@[^\s/"'<>@]{1,255}"#, Some(no_example)),
+    (
+        "url-password",
+        r#"(?i-u:\b(?:postgres(?:ql)?(?:\+[a-z0-9]{1,16})?|mysql(?:\+[a-z0-9]{1,16})?|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|nats|https?|s?ftp|ssh|smtps?|imaps?|ldaps?|mssql|sqlserver|oracle|clickhouse|cassandra|couchdb|git)://)[^\s/:@"'<>]{0,64}:[^\s/@"'<>]{3,128}@[^\s/"'<>@]{1,255}"#,
+        Some(no_example),
+    ),
     (
         "assigned-secret",
         r#"(?i-u:\b(?:api|access|auth|secret|client)[_-]?(?:key|token|secret)|(?i-u:\bpass(?:word|wd)))(?-u:["']?[ \t]{0,3}[=:][ \t]{0,3}["']?[A-Za-z0-9_/+.~!@#$%^&*-]{16,128})"#,

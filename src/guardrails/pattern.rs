@@ -99,6 +99,7 @@ fn compiled(hirs: &[Hir]) -> Result<Regex, Wrong> {
 fn beginnings(hir: &Hir) -> Hir {
     let optional = |sub: Hir| Hir::repetition(Repetition { min: 0, max: Some(1), greedy: true, sub: Box::new(sub) });
     match hir.kind() {
+        // What is around a place decides there once there is something behind it; at the end of the text nothing is decided.
         HirKind::Empty | HirKind::Look(_) => Hir::empty(),
         HirKind::Class(_) => optional(hir.clone()),
         HirKind::Literal(literal) => {
@@ -107,12 +108,8 @@ fn beginnings(hir: &Hir) -> Hir {
             letters.fold(Hir::empty(), |rest, letter| optional(Hir::concat(vec![letter, rest])))
         }
         HirKind::Repetition(repetition) => {
-            let whole = Repetition {
-                min: 0,
-                max: repetition.max.map(|most| most.saturating_sub(1)),
-                greedy: true,
-                sub: Box::new(bare(&repetition.sub)),
-            };
+            let whole =
+                Repetition { min: 0, max: repetition.max.map(|most| most.saturating_sub(1)), greedy: true, sub: repetition.sub.clone() };
             Hir::concat(vec![Hir::repetition(whole), beginnings(&repetition.sub)])
         }
         HirKind::Capture(capture) => beginnings(&capture.sub),
@@ -125,22 +122,8 @@ fn beginnings(hir: &Hir) -> Hir {
             before
                 .iter()
                 .rev()
-                .fold(beginnings(last), |rest, part| Hir::alternation(vec![Hir::concat(vec![bare(part), rest]), beginnings(part)]))
+                .fold(beginnings(last), |rest, part| Hir::alternation(vec![Hir::concat(vec![part.clone(), rest]), beginnings(part)]))
         }
-    }
-}
-
-/// The same without what depends on what is around it: it matches all that the other matches.
-fn bare(hir: &Hir) -> Hir {
-    match hir.kind() {
-        HirKind::Look(_) => Hir::empty(),
-        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) => hir.clone(),
-        HirKind::Repetition(repetition) => {
-            Hir::repetition(Repetition { min: repetition.min, max: repetition.max, greedy: true, sub: Box::new(bare(&repetition.sub)) })
-        }
-        HirKind::Capture(capture) => bare(&capture.sub),
-        HirKind::Concat(parts) => Hir::concat(parts.iter().map(bare).collect()),
-        HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(bare).collect()),
     }
 }
 
@@ -220,6 +203,7 @@ mod tests {
         assert_eq!(found(r"sk-\w{4,}", "x sk-abcdefgh"), 2);
         assert_eq!(found(r"(?i)ignore (?:all )?previous", "please IGNORE al"), 7);
         assert_eq!(found(r"\bfoo\b", "a foo"), 2);
+        assert_eq!(found(r"\bfoo\b", "afoo"), 4);
         assert_eq!(found("é+x", "aéé"), 1);
         assert_eq!(found("(ab|cd){2}e", "zabcd"), 1);
     }

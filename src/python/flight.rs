@@ -573,7 +573,7 @@ impl Flight {
         self.way = way;
         for stand in &compiled.caches {
             let kwargs = self.kwargs.as_ref().map(|k| k.bind(py));
-            self.asked_of.extend(AskedOfCache::new(stand, self.function.bind(py), self.args.bind(py), kwargs, way)?);
+            self.asked_of.extend(AskedOfCache::new(stand, self.function.bind(py), self.args.bind(py), kwargs, way, &compiled.rails)?);
         }
         self.course.begun = now;
         self.diary.begin(now);

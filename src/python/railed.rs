@@ -69,6 +69,9 @@ impl Flight {
     pub(super) fn judge_for_guardrails(&mut self, py: Python<'_>, ask: &Ask, rails: &Py<Guardrails>) -> PyResult<Verdict> {
         static ANSWERED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let Outcome::Value(ticket) = ask.outcome else { return Ok(Verdict::Ignore) };
+        if rails.get().answered.is_empty() {
+            return Ok(Verdict::Ignore);
+        }
         let value = self.value(py, ticket);
         let asked = self.before.as_ref().map_or(0, |before| before.times);
         let looked = ours(py, &ANSWERED, "seawall._guardrails", "answered")?.call1((rails, value, asked));

