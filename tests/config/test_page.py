@@ -50,6 +50,7 @@ def tables() -> dict[str, str]:
         "rate_limits": drawn(head, rows(_tables.RATE_LIMIT)),
         "bulkheads": drawn(head, rows(_tables.BULKHEAD)),
         "caches": drawn(head, rows(_tables.CACHE)),
+        "guardrails": drawn(head, rows(_tables.GUARDRAILS)),
         "monitors": drawn(head, rows(_tables.MONITOR)),
         "rules": drawn(head, rows(_tables.RULE)),
     }
@@ -87,6 +88,7 @@ def test_the_page_s_example_is_loaded_and_warns_of_nothing(tmp_path, monkeypatch
         "rate_limits": ["account"],
         "bulkheads": ["tools"],
         "caches": ["answers"],
+        "guardrails": ["strict"],
         "monitors": ["main"],
         "sinks": ["ops", "log"],
     }

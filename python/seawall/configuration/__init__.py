@@ -1,4 +1,4 @@
-"""One TOML file that describes models, pipelines, circuits, limits, caches, monitors and sinks: `seawall.load("seawall.toml")`."""
+"""One TOML file that describes models, pipelines, circuits, limits, caches, guardrails, monitors and sinks: `seawall.load("seawall.toml")`."""
 
 from __future__ import annotations
 
