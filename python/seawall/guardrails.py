@@ -332,6 +332,8 @@ def _schema(schema: dict[str, Any]) -> Callable[[str], _Fitted]:
     def fits(text: str) -> _Fitted:
         try:
             value = json.loads(text, parse_constant=_no_json)
+        except RecursionError:
+            return None, "it is nested too deeply", ["the whole: nested too deeply"]
         except ValueError as error:
             return None, "it is no JSON", [f"the whole: {error}"]
         found = list(validator.iter_errors(value))

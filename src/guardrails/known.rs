@@ -39,10 +39,10 @@ const SECRETS: &[(&str, &str, Option<Closer>)] = &[
     ("databricks-token", r"(?-u:\b)dapi[a-f0-9]{32}(?-u:\b)", None),
     ("shopify-token", r"(?-u:\b)shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}", None),
     ("linear-key", r"(?-u:\b)lin_api_[A-Za-z0-9]{40}", None),
-    ("telegram-token", r"(?-u:\b)[0-9]{8,10}:AA[A-Za-z0-9_-]{33}", None),
+    ("telegram-token", r"(?-u:\b)(?:bot)?[0-9]{8,10}:AA[A-Za-z0-9_-]{33}", None),
     ("azure-storage-key", r"(?-u:\b)AccountKey=[A-Za-z0-9+/]{80,}={0,2}", None),
     ("age-key", r"(?-u:\b)AGE-SECRET-KEY-1[A-Z0-9]{58}", None),
-    ("jwt", r"(?-u:\b)eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}", None),
+    ("jwt", r"(?-u:\b)eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]{10,})?", None),
     ("authorization-header", r"(?i-u:\bauthorization[ \t]*:[ \t]*(?:bearer|basic|token)[ \t]+[a-z0-9._~+/-]{8,}={0,2})", None),
     ("bearer-token", r"(?i-u:\bbearer[ \t]+[a-z0-9._~+/-]{20,}={0,2})", Some(mixed)),
     (
@@ -92,7 +92,7 @@ pub fn personal() -> Arc<Patterns> {
 /// A text as chance makes them: it has letters and digits.
 fn mixed(found: &str) -> Option<usize> {
     let tail = found.rsplit([' ', '\t', '=', ':', '"', '\'']).next().unwrap_or(found);
-    let has = |is: fn(&u8) -> bool| tail.as_bytes().iter().any(|byte| is(byte));
+    let has = |is: fn(&u8) -> bool| tail.as_bytes().iter().any(is);
     (has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)).then_some(found.len())
 }
 

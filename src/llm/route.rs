@@ -1,26 +1,27 @@
 //! One protected call of a model API: targets, the plan around them, and the judges, as the tokio driver's host.
 
+mod attempt;
 mod counting;
 
-use super::chat::{self, ChatReply};
+use super::chat::ChatReply;
 use super::client::{Client, Request};
 use super::delta::Delta;
-use super::embeddings::{self, EmbeddingsReply};
+use super::embeddings::EmbeddingsReply;
 use super::endpoint::{Endpoint, is_credential};
 use super::error::{Again, ApiError, ErrorKind, Raised};
 use super::interrupt::{Beginning, Mark, OnInterrupt, with_answer};
 use super::kept::Keeping;
 use super::keys::Keys;
-use super::models::{self, ModelsReply};
+use super::models::ModelsReply;
 use super::network::Network;
 use super::order::{Order, Params, Task};
 use super::rule::Rule;
 use super::runtime::on_a_thread;
-use super::screen::{self, with_exchange};
+use super::screen::with_exchange;
 use super::story::Diary;
-use super::stream::{ChatStream, open_stream};
+use super::stream::ChatStream;
 use super::watch::Watch;
-use crate::drive::tokio::{Asked, Call, Host, sleep_until};
+use crate::drive::tokio::{Asked, Call, Host};
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
@@ -451,83 +452,6 @@ impl Flight {
     }
 }
 
-async fn opened(
-    client: Client,
-    leg: Arc<Leg>,
-    request: Request,
-    beginning: Beginning,
-    records: bool,
-    rails: Option<Arc<Rails>>,
-) -> Result<Answer, ApiError> {
-    let patience = leg.patience;
-    let begun = async {
-        let (client, endpoint) = leg.reached(client).await?;
-        let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
-        // What goes on from something is not the whole of it.
-        if records && beginning.text.is_empty() {
-            stream.record();
-        }
-        if let Some(rails) = rails {
-            stream.guard(rails);
-        }
-        stream.begins(beginning);
-        let mut first = Vec::new();
-        // A stream counts as begun with its first content; until then it may be tried again in silence.
-        while let Some(delta) = stream.next().await? {
-            let begun = delta.has_content();
-            first.push(delta);
-            if begun {
-                break;
-            }
-        }
-        stream.bound_silence(patience.idle);
-        Ok(Answer::Stream(stream, first))
-    };
-    let limit = patience.first_token.map_or(Instant::NEVER, |span| clock::now().after(span));
-    tokio::select! {
-        biased;
-        answer = begun => answer,
-        () = sleep_until(limit) => {
-            let seconds = patience.first_token.unwrap_or_default().as_secs_f64();
-            let place = leg.endpoint.place();
-            Err(ApiError::new(ErrorKind::Timeout, format!("Request timed out: no content from {place} within {seconds} s (first_token_timeout).")))
-        }
-    }
-}
-
-/// A reply longer than this is read on another thread: the one that carries all calls has them to think of.
-const LONG: usize = 512 * 1024;
-
-/// `rails`: what the answer has to pass, and how often it was asked for again.
-async fn answered(
-    client: Client,
-    leg: Arc<Leg>,
-    request: Request,
-    order: Arc<Order>,
-    rails: Option<(Arc<Rails>, u32)>,
-) -> Result<Answer, ApiError> {
-    let (client, endpoint) = leg.reached(client).await?;
-    let reply = client.send_json(&endpoint, request).await?;
-    if let (Some((rails, asked)), Task::Chat) = (rails, order.task) {
-        let is_long = rails.asks() || reply.body.len() > screen::LONG;
-        let read = move || screen::answered(reply, &rails, asked).map(Arc::new).map(Answer::Chat);
-        return if is_long { on_a_thread(read).await } else { read() };
-    }
-    let is_long = reply.body.len() > LONG;
-    let read = move || match order.task {
-        Task::Embeddings => embeddings::parse_reply(reply, order.inputs, dimensions(&order, &leg)).map(Arc::new).map(Answer::Embeddings),
-        Task::Models => models::parse_reply(reply).map(Answer::Models),
-        Task::Chat | Task::Stream => chat::parse_reply(reply).map(Arc::new).map(Answer::Chat),
-    };
-    if is_long { on_a_thread(read).await } else { read() }
-}
-
-/// How long the vectors were asked to be.
-fn dimensions(order: &Order, leg: &Leg) -> Option<usize> {
-    let (_, value) = order.params_at(leg).find(|(name, _)| &**name == "dimensions")?;
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
 impl Host for Flight {
     type Result = Result<Answer, ApiError>;
     type Interrupt = Raised;
@@ -552,10 +476,12 @@ impl Host for Flight {
         self.tell(Watch::begun);
         let (client, order) = (self.client.clone(), self.order.clone());
         match order.task {
-            Task::Stream => Box::pin(opened(client, leg, request, self.beginning(), order.key.is_some(), self.route.rails.clone())),
+            Task::Stream => {
+                Box::pin(attempt::opened(client, leg, request, self.beginning(), order.key.is_some(), self.route.rails.clone()))
+            }
             Task::Chat | Task::Embeddings | Task::Models => {
                 let rails = self.route.rails.clone().map(|rails| (rails, self.asked_again(target)));
-                Box::pin(answered(client, leg, request, order, rails))
+                Box::pin(attempt::answered(client, leg, request, order, rails))
             }
         }
     }

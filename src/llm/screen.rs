@@ -118,8 +118,11 @@ fn texts(content: &mut Value) -> Vec<(String, &mut String)> {
     found
 }
 
-/// What is asked as the guardrails leave it, if they change it: `messages` or `input`, as JSON.
-pub fn asked(content: &[u8], rails: &Rails) -> Result<(Option<Box<[u8]>>, Tally), Stop> {
+/// What is asked, if guardrails have changed it, as JSON; and what they have done to it.
+pub type Asked = (Option<Box<[u8]>>, Tally);
+
+/// What is asked as the guardrails leave it: `messages` or `input`, as JSON.
+pub fn asked(content: &[u8], rails: &Rails) -> Result<Asked, Stop> {
     // Written by ourselves, it is JSON.
     let mut value: Value = serde_json::from_slice(content).unwrap_or_default();
     let mut found = texts(&mut value);
@@ -162,7 +165,7 @@ fn stopped(stop: Stop, asked: u32, said: &str) -> ApiError {
     match stop {
         Stop::Refused(refusal) => refused(refusal, asked, said),
         Stop::Interrupted(raised) => {
-            let mut error = ApiError::new(ErrorKind::OutputRefused, "the answer was refused: a guardrail was interrupted");
+            let mut error = ApiError::new(ErrorKind::OutputRefused, "the answer was refused: a guardrail failed in a way of its own");
             error.raised = Some(raised);
             error
         }

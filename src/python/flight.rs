@@ -53,7 +53,7 @@ impl Way {
 }
 
 /// How an attempt came out.
-enum Kept {
+pub(super) enum Kept {
     Value(Py<PyAny>),
     /// The exception.
     Error(Py<PyAny>),
@@ -73,7 +73,7 @@ pub struct Flight {
     pub(super) before: Option<Before>,
     /// What guardrails have cut out of what it is asked.
     pub(super) redacted: u32,
-    values: Vec<Kept>,
+    pub(super) values: Vec<Kept>,
     /// Whether what happens in the course of a call is heard by the log; asked once.
     heard: Option<bool>,
     /// A coroutine or generator that a plain function gave.
@@ -257,28 +257,6 @@ impl Flight {
                 if in_time { given.call0().map(|value| Some(value.unbind())) } else { Ok(None) }
             }
             Err(value) => Ok(Some(value)),
-        }
-    }
-
-    /// The keyword arguments that a target is called with.
-    fn kwargs_for(&self, target: Target) -> &Option<Py<PyDict>> {
-        match &self.before {
-            Some(before) if !self.is_primary(target) => &before.kwargs,
-            _ => &self.kwargs,
-        }
-    }
-
-    /// Something else stands in a value's place.
-    pub(super) fn put_value(&mut self, ticket: Ticket, value: Py<PyAny>) {
-        if let Some(kept) = self.values.get_mut(ticket.0 as usize) {
-            *kept = Kept::Value(value);
-        }
-    }
-
-    /// An exception does.
-    pub(super) fn put_error(&mut self, ticket: Ticket, error: Py<PyAny>) {
-        if let Some(kept) = self.values.get_mut(ticket.0 as usize) {
-            *kept = Kept::Error(error);
         }
     }
 

@@ -256,7 +256,7 @@ impl Guardrails {
     }
 
     /// Looks at (place, text) pairs; gives the texts, and what was cut out of them, as (rule, times).
-    fn _check<'py>(&self, py: Python<'py>, direction: &str, texts: Vec<(String, String)>) -> PyResult<(Vec<String>, Vec<(String, u32)>)> {
+    fn _check<'py>(&self, py: Python<'py>, direction: &str, texts: Vec<(String, String)>) -> PyResult<Checked> {
         let rails = if direction == "input" { &self.asked } else { &self.answered };
         let mut looked: Vec<Text<'_>> = texts.into_iter().map(|(place, text)| Text { place, text: Cow::Owned(text) }).collect();
         let tally = rails.check(&mut looked).map_err(|stop| stopped(py, stop, direction))?;
@@ -266,13 +266,7 @@ impl Guardrails {
 
     /// Looks whether a whole answer is of its shape. Gives it mended (or `None`), what it was read as, how often it was mended, and
     /// where it may be asked for again what its maker is told.
-    fn _fit<'py>(
-        &self,
-        py: Python<'py>,
-        place: &str,
-        text: &str,
-        asked: u32,
-    ) -> PyResult<(Option<String>, Option<Py<PyAny>>, usize, Option<(PyErrValue, Option<String>)>)> {
+    fn _fit<'py>(&self, py: Python<'py>, place: &str, text: &str, asked: u32) -> PyResult<Fitted> {
         match self.answered.fit(place, text, None) {
             Ok((mended, tally)) => Ok((mended, parsed(py, &tally), tally.repaired.len(), None)),
             Err(Stop::Refused(refusal)) => {
@@ -316,7 +310,10 @@ impl Guardrails {
     }
 }
 
-type PyErrValue = Py<PyAny>;
+/// Texts as they are left, and what was cut out of them, as (rule, times).
+type Checked = (Vec<String>, Vec<(String, u32)>);
+/// An answer mended, what it was read as, how often it was mended; its refusal, and what its maker may be told.
+type Fitted = (Option<String>, Option<Py<PyAny>>, usize, Option<(Py<PyAny>, Option<String>)>);
 
 impl Guardrails {
     /// What answers have passed, in words that tell two sets of rules apart in any process.

@@ -1,12 +1,14 @@
 //! What a guarded call has to do with guardrails: what it is asked is looked at before it begins, what it gives is when the layer asks.
 
 use super::errors::{configuration, ours};
-use super::flight::{Flight, Way};
+use super::flight::{Flight, Kept, Way};
 use super::guardrails::{Guardrails, told};
-use crate::engine::{Ask, Outcome, Verdict};
+use crate::drive::clock;
+use crate::engine::{Ask, Execution, Outcome, Target, Ticket, Verdict};
 use crate::policies::guardrails::passed;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
@@ -28,6 +30,8 @@ impl Before {
 }
 
 type Arguments = (Py<PyTuple>, Option<Py<PyDict>>);
+/// A result as it is left, what was cut out of it, how often it was mended; its refusal, with what was said and why that does not do.
+type Looked = (Py<PyAny>, u32, u32, Option<(Py<PyAny>, Option<(String, String)>)>);
 
 impl Flight {
     /// Has what the call is asked looked at, in place of which what they leave of it stands. Fails with their refusal.
@@ -77,8 +81,7 @@ impl Flight {
         let looked = ours(py, &ANSWERED, "seawall._guardrails", "answered")?.call1((rails, value, asked));
         let error = match looked {
             Ok(given) => {
-                let (value, redacted, repaired, refused): (Py<PyAny>, u32, u32, Option<(Py<PyAny>, Option<(String, String)>)>) =
-                    given.extract()?;
+                let (value, redacted, repaired, refused): Looked = given.extract()?;
                 let Some((error, again)) = refused else {
                     self.put_value(ticket, value);
                     return Ok(passed(redacted, repaired));
@@ -107,5 +110,40 @@ impl Flight {
             None => self.before = Some(Before { args, kwargs, times: 1 }),
         }
         Ok(())
+    }
+
+    /// The keyword arguments that a target is called with.
+    pub(super) fn kwargs_for(&self, target: Target) -> &Option<Py<PyDict>> {
+        match &self.before {
+            Some(before) if !self.is_primary(target) => &before.kwargs,
+            _ => &self.kwargs,
+        }
+    }
+
+    /// Something else stands in a value's place.
+    fn put_value(&mut self, ticket: Ticket, value: Py<PyAny>) {
+        if let Some(kept) = self.values.get_mut(ticket.0 as usize) {
+            *kept = Kept::Value(value);
+        }
+    }
+
+    /// An exception does.
+    fn put_error(&mut self, ticket: Ticket, error: Py<PyAny>) {
+        if let Some(kept) = self.values.get_mut(ticket.0 as usize) {
+            *kept = Kept::Error(error);
+        }
+    }
+
+    /// A fresh execution of this call. `first`, its first attempt, was made with what it was asked: where guardrails leave something else
+    /// of that, or refuse it, nobody is to await it.
+    pub(super) fn begins(&mut self, py: Python<'_>, way: Way, first: &mut Option<Py<PyAny>>) -> PyResult<Execution> {
+        let execution = self.execution(py, way, clock::now());
+        if (execution.is_err() || self.redacted > 0)
+            && let Some(first) = first.take()
+            && let Some(close) = first.bind(py).getattr_opt(intern!(py, "close"))?
+        {
+            close.call0()?;
+        }
+        execution
     }
 }

@@ -132,15 +132,7 @@ impl Running {
             if let Resume::Throw(error) = input {
                 return Err(error);
             }
-            let execution = self.flight.execution(py, self.way, clock::now());
-            // Its first attempt was made with what it was asked, and not with what guardrails leave of that.
-            if (execution.is_err() || self.flight.redacted > 0)
-                && let Some(first) = self.first.take()
-                && let Some(close) = first.bind(py).getattr_opt(intern!(py, "close"))?
-            {
-                close.call0()?;
-            }
-            self.execution = Some(execution?);
+            self.execution = Some(self.flight.begins(py, self.way, &mut self.first)?);
         } else {
             input = self.limit_passed(py, input)?;
         }

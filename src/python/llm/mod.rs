@@ -14,6 +14,7 @@ mod progress;
 mod raise;
 mod reply;
 mod route;
+mod screened;
 mod story;
 mod stream;
 mod webhook;

@@ -9,12 +9,13 @@ use super::json;
 use super::leg::{Leg, kinds};
 use super::raise;
 use super::reply::Reply;
+use super::screened;
 use super::story::Story;
 use super::stream::{Stream, Watched};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
 use crate::engine::{Instant, StageId, Target};
-use crate::guardrails::{Refusal, Stop, Tally};
+use crate::guardrails::Tally;
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
@@ -27,11 +28,10 @@ use crate::llm::order::{Extras, Order, Task};
 use crate::llm::route::{Answer, Failure, Flight, Leg as LegCore, Route as Core};
 use crate::llm::rule::Rule;
 use crate::llm::runtime;
-use crate::llm::screen;
 use crate::policies::fallback::Fallback;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
-use crate::python::guardrails::{self, Guardrails};
+use crate::python::guardrails::Guardrails;
 use crate::python::judge::Listed;
 use crate::python::monitor::Monitor;
 use crate::python::policies::cache::Cache;
@@ -271,17 +271,7 @@ impl Route {
         let (mut content, sent) = (json::text(content, place)?, json::params(params)?);
         let mut screened = Tally::default();
         if let Some(rails) = self.guardrails.as_ref().filter(|rails| !rails.get().asked.is_empty()) {
-            let model = &*self.shared.core.legs[0].model;
-            let (changed, tally) = match screen::asked(&content, &rails.get().asked) {
-                Ok(looked) => looked,
-                Err(stop) => {
-                    if let Stop::Refused(_) = stop {
-                        guardrails::told(py, model, true, 0)?;
-                    }
-                    return Err(guardrails::stopped(py, of_batch(stop, place), "input"));
-                }
-            };
-            guardrails::told(py, model, false, tally.redactions())?;
+            let (changed, tally) = screened::asked(py, rails, &content, place, &self.shared.core.legs[0].model)?;
             content = changed.unwrap_or(content);
             screened = tally;
         }
@@ -295,16 +285,6 @@ impl Route {
         }
         order.key = self.shared.core.keeping.as_ref().and_then(|keeping| keeping.key(&order, &self.shared.core.legs[0]));
         Ok(Arc::new(order))
-    }
-}
-
-/// The refusal of one of many inputs names it.
-fn of_batch(stop: Stop, place: &str) -> Stop {
-    match stop {
-        Stop::Refused(refusal) if place.starts_with("inputs") => {
-            Stop::Refused(Refusal { place: format!("{place}.{}", refusal.place), ..refusal })
-        }
-        other => other,
     }
 }
 
