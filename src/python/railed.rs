@@ -3,8 +3,10 @@
 use super::errors::{configuration, ours};
 use super::flight::{Flight, Kept, Way};
 use super::guardrails::{Guardrails, told};
+use super::judge::Judge;
 use crate::drive::clock;
-use crate::engine::{Ask, Execution, Outcome, Target, Ticket, Verdict};
+use crate::engine::{Ask, Event, Execution, Outcome, StageId, Target, Ticket, Verdict};
+use crate::events;
 use crate::policies::guardrails::passed;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -12,6 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
+use std::time::Duration;
 
 /// The arguments as they were before an answer was refused, for alternatives: they are asked anew.
 pub struct Before {
@@ -38,7 +41,8 @@ impl Flight {
     pub(super) fn screens(&mut self, py: Python<'_>, way: Way) -> PyResult<()> {
         static ASKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let compiled = self.compiled.clone();
-        for rails in &compiled.rails {
+        for (at, stage) in compiled.stages.iter().enumerate().rev() {
+            let Judge::Guardrails(rails) = &stage.judge else { continue };
             if !rails.get().answered.is_empty() && matches!(way, Way::Items | Way::AsyncItems) {
                 return Err(configuration(
                     py,
@@ -56,6 +60,10 @@ impl Flight {
                         (self.args, self.kwargs) = (args, kwargs);
                         told(py, &self.name(py), false, redactions)?;
                         self.redacted += redactions;
+                        let (stage, name) = (StageId(at as u16), events::GUARDRAIL_REDACTED);
+                        let (at, number, span) = (clock::now(), redactions, Duration::ZERO);
+                        let event = Event { at, stage, name, number, span, elapsed: span, outcome: None, reason: "input" };
+                        self.diary.note(&event, None);
                     }
                 }
                 Err(error) => {

@@ -300,3 +300,37 @@ def test_searching_takes_time_in_line_with_the_text() -> None:
     # What has a backtracking engine at it for centuries.
     rails = Guardrails(input=[Forbidden(r"(a+)+b"), Redact.secrets(), Redact.personal()])
     assert rails.check_input("a" * 200_000) == "a" * 200_000
+
+
+# What detect-secrets (Yelp) holds its plugins against, and whether it is to be found.
+JWT = ["eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9", "eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIiwiaWF0IjoxNTE2MjM5MDIyfQ"]
+ELSEWHERE = [
+    ("sk-" + "Xi8tcNiHV9awbCcvilTeT3Blbk" + "FJ3UDnpdEwNNm6wVBpYM0o", True),
+    ("sk-" + "proj-Xi8tdMjHV6pmbBbwilTeT3Blbk" + "FJ3UDnpdEwNNm6wVBpYM0o", True),
+    (".".join([*JWT, "SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c"]), True),
+    (".".join(JWT), True),
+    (JWT[0], False),
+    ("bm90X3ZhbGlkX2pzb25fYXRfYWxs.bm90X3ZhbGlkX2pzb25fYXRfYWxs.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c", False),
+    ("eyJAAAA.eyJBBB", False),
+    ("eyJBB.eyJCC.eyJDDDD", False),
+    *(("xox" + kind + "-523423-234243-234233-" + "e039d02840a0b9379c", True) for kind in "pors"),
+    ("xox" + "a-2-511111111-31111111111-3111111111111-" + "e039d02840a0b9379c", True),
+    ("xox" + "b-34532454-" + "e039d02840a0b9379c", True),
+    ("https://hooks.slack.com/" + "services/Txxxxxxxx/Bxxxxxxxx/" + "x" * 24, True),
+    ("bot110201543:" + "AAHdqTcvCH1vGWJxfSe1ofSAs0K5PALDsaw", True),
+    ("7213808860:" + "AAH1bjqpKKW3maRSPAxzIU-0v6xNuq2-NjM", True),
+    ("foo:" + "AAH1bjqpKKW3maRSPAxzIU-0v6xNuq2-NjM", False),
+    ("glpat" + "-hellOworld380_testin", True),
+    ("glpat" + "-hellOWorld380 testin", False),
+    ("glpat" + "_hellOworld380_testin", False),
+    ("gldt" + "-HwllOuhfw-wu0rlD_yep", True),
+    ("gldt" + "-seems_too000Sshorty", False),
+    ("ghp" + "_wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx", True),
+    ("http://localhost:5000/<%= @variable %>", False),
+]
+
+
+@pytest.mark.parametrize(("text", "is_secret"), ELSEWHERE)
+def test_another_scanners_examples_come_out_alike(text: str, is_secret: bool) -> None:
+    clean = Guardrails(input=[Redact.secrets()]).check_input(text)
+    assert (clean != text) is is_secret and (not is_secret or len(clean) < 30)

@@ -5,6 +5,7 @@ mod budget;
 mod cache;
 mod chaos;
 mod gate;
+mod guardrails;
 mod inherited;
 mod judged;
 mod lane;
