@@ -302,9 +302,17 @@ impl Screen {
             self.rewrite(&mut deltas);
         }
         let mut now = Vec::with_capacity(deltas.len());
-        for delta in deltas {
-            let is_behind = delta.finish_reason.is_some() || !self.tail.is_empty();
-            if is_behind { self.tail.push(delta) } else { now.push(delta) }
+        for mut delta in deltas {
+            if delta.finish_reason.is_none() && (delta.has_content() || self.tail.is_empty()) {
+                now.push(delta);
+                continue;
+            }
+            // The end of a choice comes behind what is held back of it, and what is said with the end before that.
+            if delta.has_content() {
+                now.push(Delta { finish_reason: None, usage: None, ..delta.clone() });
+                self.empty(&mut delta);
+            }
+            self.tail.push(delta);
         }
         Ok(now)
     }
@@ -316,6 +324,14 @@ impl Screen {
         }
         self.tail.push(delta);
         None
+    }
+
+    /// Leaves nothing of a piece but its end.
+    fn empty(&self, delta: &mut Delta) {
+        fields(delta).into_iter().for_each(|(_, text)| text.clear());
+        self.rewrite(std::slice::from_mut(delta));
+        (delta.reasoning, delta.refusal) = (None, None);
+        delta.tool_calls.clear();
     }
 
     /// The event that pieces share, as they are now.
@@ -397,4 +413,77 @@ fn piece(index: u32, field: Field, text: String, beside: Option<&Delta>) -> Delt
         Field::Arguments(at) => delta.tool_calls.push(ToolCallDelta { index: at as u32, id: None, name: None, arguments: text }),
     }
     delta
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chat::ToolCall;
+    use super::*;
+    use crate::guardrails::pattern::{Pattern, Patterns};
+    use crate::guardrails::{Check, MAX_HELD, Rule};
+
+    fn rails() -> Arc<Rails> {
+        let pattern = Pattern { label: "".into(), text: "secret".into(), replacement: "[x]".into(), closer: None };
+        let check = Check::Redact(Arc::new(Patterns::new(vec![pattern]).unwrap()));
+        Arc::new(Rails { rules: vec![Arc::new(Rule { name: "r".into(), check })], max_held: MAX_HELD })
+    }
+
+    fn delta(index: u32, content: &str, finish_reason: Option<&str>) -> Delta {
+        let raw =
+            json!({ "choices": [{ "index": index, "delta": { "content": content }, "logprobs": {}, "finish_reason": finish_reason }] });
+        let (content, finish_reason) = (content.to_owned(), finish_reason.map(str::to_owned));
+        Delta { index, content, finish_reason, raw: Bytes::from(raw.to_string()), ..Delta::default() }
+    }
+
+    /// What comes out of these pieces, each an event: by choice the text and where its end came.
+    fn out(pieces: Vec<Delta>) -> (Vec<(u32, String, Option<String>)>, String) {
+        let mut screen = Screen::new(rails());
+        let mut given: Vec<Delta> = pieces.into_iter().flat_map(|piece| screen.take(vec![piece]).unwrap()).collect();
+        given.extend(screen.finish().unwrap().0);
+        let raw = given.iter().map(|delta| String::from_utf8_lossy(&delta.raw).into_owned()).collect();
+        (given.into_iter().map(|delta| (delta.index, delta.content, delta.finish_reason)).collect(), raw)
+    }
+
+    #[test]
+    fn what_is_said_with_an_end_comes_before_what_was_held_back_and_the_end_behind() {
+        let (given, raw) = out(vec![delta(0, "a sec", None), delta(0, "ret, a secr", Some("stop"))]);
+        let text: String = given.iter().map(|(_, text, _)| &**text).collect();
+        assert_eq!(text, "a [x], a secr");
+        assert_eq!(given.iter().position(|(_, _, end)| end.is_some()), Some(given.len() - 1));
+        assert!(!raw.contains("secret") && !raw.contains("ret, a"), "{raw}");
+    }
+
+    #[test]
+    fn a_choice_that_is_over_holds_up_no_other() {
+        let (given, _) =
+            out(vec![delta(0, "x", Some("stop")), delta(1, "one secr", None), delta(1, "et two", None), delta(1, "", Some("stop"))]);
+        let of = |wanted: u32| given.iter().filter(|(index, ..)| *index == wanted).map(|(_, text, _)| &**text).collect::<String>();
+        assert_eq!((of(0), of(1)), ("x".to_owned(), "one [x] two".to_owned()));
+        assert!(given.iter().rev().take(2).all(|(_, _, end)| end.is_some()));
+    }
+
+    #[test]
+    fn all_texts_of_messages_are_found_and_nothing_else() {
+        let content = json!([
+            { "role": "user", "name": "secret", "content": [{ "type": "text", "text": "a secret" }, { "type": "image_url", "image_url": { "url": "secret" } }] },
+            { "role": "assistant", "content": null, "tool_calls": [{ "id": "secret", "function": { "name": "secret", "arguments": "{\"a\": \"secret\"}" } }] },
+            { "role": "tool", "content": "secret" },
+        ]);
+        let (changed, tally) = asked(content.to_string().as_bytes(), &rails()).ok().unwrap();
+        assert_eq!(tally.redactions(), 3);
+        let changed = String::from_utf8(changed.unwrap().into_vec()).unwrap();
+        assert_eq!(changed.matches("secret").count(), 4, "{changed}");
+        assert!(asked(b"[{\"role\":\"user\",\"content\":\"x\"}]", &rails()).ok().unwrap().0.is_none());
+    }
+
+    #[test]
+    fn what_no_shape_can_be_held_against_is_not() {
+        assert_eq!(unfit(false, true, "", Some("tool_calls")), None);
+        assert_eq!(unfit(false, false, "{}", Some("stop")), Some(None));
+        assert!(unfit(false, false, "{}", Some("length")).unwrap().is_some());
+        assert!(unfit(true, false, "", None).unwrap().is_some());
+        let call = ToolCall { id: None, name: "f".into(), arguments: "{}".into() };
+        let choice = Choice { content: "x".into(), tool_calls: vec![call], ..Choice::default() };
+        assert_eq!(choice_texts(&choice).map(|(field, _)| field).collect::<Vec<_>>(), [Field::Content, Field::Arguments(0)]);
+    }
 }

@@ -10,6 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
+from openai import OpenAI
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
@@ -61,6 +62,22 @@ def test_messages_go_before_texts_and_of_names_another() -> None:
     assert named("secret", "secret") == "secret [x]" == named("secret", prompt="secret")
     with pytest.raises(ConfigurationError, match="'prompt' .*which the call has not"):
         named("secret")
+
+
+def test_what_was_done_is_in_the_story_of_a_call() -> None:
+    ask = guard(guardrails=RAILS, retry=None, circuit=None)(lambda prompt: "bad" if "x" in prompt else "ok")
+    with pytest.raises(OutputRefusedError) as refused:
+        ask("a secret")
+    story = refused.value.story  # type: ignore[attr-defined]
+    assert [(step.event, step.number, step.reason) for step in story] == [
+        ("guardrail.redacted", 1, "input"),
+        ("guardrail.refused", 0, "output"),
+    ]
+
+
+def test_a_client_of_an_sdk_is_refused_with_a_way_out() -> None:
+    with pytest.raises(ConfigurationError, match="around the function that calls it"):
+        resilient(OpenAI(api_key="k"), guardrails=RAILS)
 
 
 def test_coroutines_too_and_generators_only_by_their_texts() -> None:
