@@ -150,8 +150,10 @@ def wants_retry(exc: BaseException, listed: tuple[type[BaseException], ...] | No
     if issubclass(type(exc), CircuitBreakerError):
         # An open circuit somewhere inside is final, unless its refusals were listed as such.
         return matching is not None and any(issubclass(kind, Rejected) for kind in matching)
-    if issubclass(type(exc), OutputRefusedError) and isinstance(exc.is_retryable, bool):  # type: ignore[attr-defined]
-        return exc.is_retryable  # type: ignore[attr-defined]
+    if issubclass(type(exc), OutputRefusedError) and "is_retryable" in vars(
+        exc
+    ):  # as its shape says, which knows how often it asked
+        return bool(vars(exc)["is_retryable"])
     said = should_retry_header(exc)
     if said is not None:
         return said

@@ -424,8 +424,11 @@ class GuardrailError(SeawallError):
         self.place = place
 
 
-class InputRefusedError(GuardrailError):
-    """A guardrail refused what was asked: nothing was sent, and nothing counts it. Never retried, no fallback."""
+class InputRefusedError(GuardrailError, ValueError):
+    """A guardrail refused what was asked: nothing was sent, and nothing counts it. Never retried, no fallback.
+
+    Also a builtin `ValueError`.
+    """
 
     direction = "input"
 
@@ -439,6 +442,7 @@ class OutputRefusedError(GuardrailError):
     """
 
     direction = "output"
+    is_retryable: bool | None = None
 
     def __init__(
         self,
@@ -451,7 +455,8 @@ class OutputRefusedError(GuardrailError):
     ) -> None:
         super().__init__(message, rule=rule, place=place)
         self.partial = partial
-        self.is_retryable = is_retryable
+        if is_retryable is not None:
+            self.is_retryable = is_retryable
 
 
 class OutputShapeError(OutputRefusedError):

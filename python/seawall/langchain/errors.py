@@ -93,12 +93,14 @@ class StreamInterruptedError(errors.StreamInterruptedError, APIError):
     is_retryable = True
 
 
-class OutputRefusedError(errors.OutputRefusedError, core.ModelError):  # type: ignore[misc]
+class OutputRefusedError(errors.OutputRefusedError, core.ModelError, RuntimeError):
     __doc__ = errors.OutputRefusedError.__doc__
+    is_retryable = False
 
 
-class OutputShapeError(errors.OutputShapeError, OutputRefusedError):  # type: ignore[misc]
+class OutputShapeError(errors.OutputShapeError, core.ModelError):
     __doc__ = errors.OutputShapeError.__doc__
+    is_retryable = True
 
 
 __all__ = [
