@@ -10,7 +10,7 @@ from pathlib import Path
 
 from _report import RESULTS, ROOT
 
-BENCHES = ("breaker", "calls", "client", "telemetry", "hedge")
+BENCHES = ("breaker", "calls", "client", "telemetry", "guardrails", "hedge")
 # No bench may hang the rest; building the Rust one is the longest part of any.
 LONGEST = 420
 PAGE = ROOT / "docs" / "performance.md"

@@ -1,7 +1,8 @@
 //! seawall: what stands between an application and the model APIs that it calls.
 //!
-//! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `llm`, `simulator` and
-//! `dashboard` talk HTTP, the latter two behind `serve`; `journal` keeps on disk what a batch has finished; `python` is the only module that names pyo3.
+//! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `guardrails` look at
+//! what is said; `llm`, `simulator` and `dashboard` talk HTTP, the latter two behind `serve`; `journal` keeps on disk what a
+//! batch has finished; `python` is the only module that names pyo3.
 
 #[cfg(feature = "net")]
 pub mod dashboard;
@@ -10,6 +11,8 @@ pub mod document;
 pub mod drive;
 pub mod engine;
 pub mod events;
+#[cfg(feature = "net")]
+pub mod guardrails;
 #[cfg(feature = "net")]
 pub mod journal;
 #[cfg(feature = "net")]

@@ -18,6 +18,7 @@ MODULES = (
     "seawall.configuration",
     "seawall.dashboard",
     "seawall.errors",
+    "seawall.guardrails",
     "seawall.journal",
     "seawall.langchain",
     "seawall.llm",

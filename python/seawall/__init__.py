@@ -14,6 +14,7 @@ from seawall._seawall import (
     Chaos,
     CircuitBreaker,
     Fallback,
+    Guardrails,
     Hedge,
     Monitor,
     Permit,
@@ -60,7 +61,7 @@ from seawall._words import (
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
 if TYPE_CHECKING:
-    from seawall import configuration, dashboard, journal, sinks, telemetry, testing
+    from seawall import configuration, dashboard, guardrails, journal, sinks, telemetry, testing
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._explain import Explanation, explain
     from seawall._monitoring import Alert, MonitoringSystem, observe
@@ -79,6 +80,7 @@ _LATER = {
     "load": "configuration",
     "dashboard": "dashboard",
     "journal": "journal",
+    "guardrails": "guardrails",
     "telemetry": "telemetry",
     "sinks": "sinks",
     "Alert": "_monitoring",
@@ -119,6 +121,7 @@ __all__ = [
     "ConfigurationError",
     "Explanation",
     "Fallback",
+    "Guardrails",
     "Hedge",
     "Monitor",
     "MonitoringSystem",
@@ -147,6 +150,7 @@ __all__ = [
     "errors",
     "explain",
     "guard",
+    "guardrails",
     "journal",
     "load",
     "observe",

@@ -26,7 +26,7 @@ from seawall._known_errors import (
     of_status,
 )
 from seawall._word import called, shown
-from seawall.errors import CircuitBreakerError, ConfigurationError, ConfigurationTypeError, Rejected
+from seawall.errors import CircuitBreakerError, ConfigurationError, ConfigurationTypeError, OutputRefusedError, Rejected
 
 Classifier = Callable[[BaseException], "str | None"]
 _C = TypeVar("_C", bound=Classifier)
@@ -150,6 +150,10 @@ def wants_retry(exc: BaseException, listed: tuple[type[BaseException], ...] | No
     if issubclass(type(exc), CircuitBreakerError):
         # An open circuit somewhere inside is final, unless its refusals were listed as such.
         return matching is not None and any(issubclass(kind, Rejected) for kind in matching)
+    if issubclass(type(exc), OutputRefusedError) and "is_retryable" in vars(
+        exc
+    ):  # as its shape says, which knows how often it asked
+        return bool(vars(exc)["is_retryable"])
     said = should_retry_header(exc)
     if said is not None:
         return said
@@ -274,7 +278,7 @@ def _by_name(kind: type[BaseException]) -> Known:
         hit = KNOWN.get((module.partition(".")[0], cls.__name__)) if isinstance(module, str) else None
         if hit is None:
             continue
-        if hit.failure in NARROW:
+        if hit.failure in NARROW and (best.failure is None or not issubclass(at, cls)):
             return hit
         # A broad class gives way to one beside it (APIError to ModelTimeoutError), never to its own base.
         if best is _UNKNOWN or (best.failure is None and hit.failure is not None and not issubclass(at, cls)):

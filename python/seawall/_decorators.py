@@ -9,7 +9,20 @@ from seawall import presets
 from seawall._classify import transient
 from seawall._guarded import is_decorated
 from seawall._hedges import hedge_of
-from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Hedge, Monitor, Pipeline, RateLimit, Retry, Timeout
+from seawall._seawall import (
+    Bulkhead,
+    Cache,
+    Chaos,
+    CircuitBreaker,
+    Fallback,
+    Guardrails,
+    Hedge,
+    Monitor,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Timeout,
+)
 from seawall._word import seconds, shown, whole_number
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
@@ -137,6 +150,7 @@ def guard(
     rate_limit: RateLimit | None = ...,
     bulkhead: Bulkhead | None = ...,
     cache: Cache | None = ...,
+    guardrails: Guardrails | None = ...,
     monitor: bool | Monitor | None = ...,
     chaos: Chaos | None = ...,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
@@ -154,6 +168,7 @@ def guard(
     rate_limit: RateLimit | None = None,
     bulkhead: Bulkhead | None = None,
     cache: Cache | None = None,
+    guardrails: Guardrails | None = None,
     monitor: bool | Monitor | None = _UNSET,
     chaos: Chaos | None = None,
 ) -> Any:
@@ -175,6 +190,7 @@ def guard(
         bulkhead: a `Bulkhead` that holds the number of attempts under way down; shared likewise. No preset has one.
         cache: a `Cache` that gives answers again; one object is one cache, for all that share it. No preset has one. It stands
             outside of all but the deadline.
+        guardrails: `Guardrails` that look at what is asked before anything else, and inside of the retries at what is answered.
         monitor: a `Monitor` that is told how each call came out; `True` for one of its own, that the guarded function's
             `pipeline.monitor` is; `None` for none.
         chaos: a `Chaos` next to the call, for tests. No preset has one.
@@ -197,6 +213,7 @@ def guard(
         "cache": (cache, Cache),
         "rate_limit": (rate_limit, RateLimit),
         "bulkhead": (bulkhead, Bulkhead),
+        "guardrails": (guardrails, Guardrails),
         "chaos": (chaos, Chaos),
     }
     for argument, (policy, kind) in limits.items():
@@ -237,6 +254,8 @@ def _policies(parts: dict[str, Any], budget: float | None) -> Iterable[Any]:
     attempts = parts["retry"]
     if attempts is not None:
         yield attempts if isinstance(attempts, Retry) else Retry(attempts, budget=budget)
+    if parts["guardrails"] is not None:
+        yield parts["guardrails"]
     if parts["hedge"] is not None:
         yield parts["hedge"]
     breaker = parts["circuit"]

@@ -95,6 +95,12 @@ PHRASES: dict[str, tuple[str, str]] = {
     "timeout.elapsed": ("{policy}: the limit of {seconds} passed", "{policy}：已超过 {seconds} 的时限"),
     "fallback.used": ("{policy}: alternative {number} is tried{error}", "{policy}：改用第 {number} 备选{error}"),
     "fallback.exhausted": ("{policy}: no alternative helped", "{policy}：所有备选均告失败"),
+    "guardrail.refused": ("{policy}: a guardrail refused the {reason}", "{policy}：护栏拒绝了 {reason}"),
+    "guardrail.redacted": (
+        "{policy}: guardrails cut {number} out of the {reason}",
+        "{policy}：护栏从 {reason} 中抹去 {number} 处",
+    ),
+    "guardrail.repaired": ("{policy}: guardrails mended the JSON of the {reason}", "{policy}：护栏修复了 {reason} 的 JSON"),
     "chaos.injected": (
         "{policy}: a Chaos policy broke the call on purpose ({reason})",
         "{policy}：Chaos 策略有意干扰（{reason}）",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from seawall import _guarded, _seawall, errors
 from seawall._hedges import Hedging, hedge_of
-from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Monitor, RateLimit, Retry
+from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Guardrails, Monitor, RateLimit, Retry
 from seawall._word import shown, whole_number
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ OnInterrupt = Literal["error", "restart", "continue"]
 # Arguments of a model that someone may look for elsewhere, and names that other clients have for them.
 _ELSEWHERE = {
     **dict.fromkeys(("organization", "project", "timeout", "max_retries", "default_headers", "default_query")),
-    **dict.fromkeys(("circuit", "rate_limit", "bulkhead", "hedge", "monitor", "cache")),
+    **dict.fromkeys(("circuit", "rate_limit", "bulkhead", "hedge", "monitor", "cache", "guardrails")),
     **dict.fromkeys(("api_key", "base_url", "max_response_bytes", "first_token_timeout", "idle_timeout", "on_interrupt")),
     **dict.fromkeys(("ca_bundle", "client_cert", "proxy")),
     "verify": "ca_bundle",
@@ -181,6 +181,8 @@ class Model:
     monitor: Monitor | None = None
     # What gives its answers again.
     cache: Cache | None = None
+    # What its questions and answers have to pass, those of its alternatives included.
+    guardrails: Guardrails | None = None
     _others: tuple[Model, ...] = ()
 
     def __init__(
@@ -204,6 +206,7 @@ class Model:
         hedge: Hedging = None,
         monitor: Monitor | None = None,
         cache: Cache | None = None,
+        guardrails: Guardrails | None = None,
         max_response_bytes: int = 64 * 1024 * 1024,
         ca_bundle: str | os.PathLike[str] | None = None,
         client_cert: Any = None,
@@ -229,6 +232,7 @@ class Model:
             "bulkhead": (bulkhead, Bulkhead),
             "monitor": (monitor, Monitor),
             "cache": (cache, Cache),
+            "guardrails": (guardrails, Guardrails),
         }
         for argument, (given, kind) in shared.items():
             if given is not None and not isinstance(given, kind):
@@ -256,6 +260,11 @@ class Model:
         self._on_interrupt = on_interrupt
         self.monitor = monitor
         self.cache = cache
+        if guardrails is not None and guardrails.output and not self._streams:
+            raise errors.ConfigurationError(
+                f"guardrails of {type(self).__name__} can have rules for the input only: its answers are no texts"
+            )
+        self.guardrails = guardrails
         # It holds the key, and shows it nowhere.
         self._bare = _seawall.Leg(
             model,
@@ -340,6 +349,7 @@ class Model:
             monitor=self.monitor,
             cache=self.cache,
             patience=patience,
+            guardrails=self.guardrails,
         )
 
     @classmethod
@@ -425,6 +435,12 @@ class Model:
                     "use seawall.guard(fallback=[...])"
                 )
             others += [other, *other._others]
+        for each in others:
+            if each.guardrails is not None and each.guardrails is not self.guardrails:
+                raise errors.ConfigurationError(
+                    f"the alternative {each.model} has guardrails of its own: those of the first model hold for all of its alternatives; "
+                    "give them to that one, or the same object to both"
+                )
         return self._but(_others=(*self._others, *others), _handled=exceptions_to_handle)
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Hedge, RateLimit, Retry, Timeout
+from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Guardrails, Hedge, RateLimit, Retry, Timeout
 
 
 class PipelineOrderWarning(UserWarning):
@@ -52,6 +52,18 @@ def found(policies: Sequence[Any]) -> list[str]:
             wrong.append(
                 f"the {kind.__name__} stands outside the Cache: what is answered from the cache passes it all the same. "
                 "Put the Cache outside."
+            )
+    rails = _first(policies, Guardrails)
+    if rails is not None and policies[rails].output:
+        if cache is not None and rails < cache:
+            wrong.append("the Guardrails stand outside the Cache: it keeps answers that they have not seen. Put them inside.")
+        if retry is not None and rails < retry:
+            wrong.append(
+                "the Guardrails stand outside the Retry: an answer that is refused is not asked for again. Put them inside."
+            )
+        if breaker is not None and breaker < rails:
+            wrong.append(
+                "the Guardrails stand inside the CircuitBreaker: what they refuse counts as its callee's failure. Put them outside."
             )
     chaos = _first(policies, Chaos)
     if chaos is not None and not all(isinstance(policy, Chaos) for policy in policies[chaos:]):

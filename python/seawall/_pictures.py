@@ -328,6 +328,7 @@ def embeddings(given: EmbeddingsReply) -> str:
 # Of events that take no time.
 _EVENTS = {"circuit.closed": "good", "circuit.half_opened": "fair", "fallback.used": "fair", "chaos.injected": "fair"}
 _EVENTS |= {"rate_limit.waited": "fair", "bulkhead.waited": "fair", "hedge.started": "fair", "hedge.won": "good"}
+_EVENTS |= {"guardrail.redacted": "fair", "guardrail.repaired": "fair"}
 _EVENTS |= {"cache.hit": "good", "cache.miss": "fair", "cache.joined": "good", "cache.stale": "fair"}
 
 

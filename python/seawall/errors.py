@@ -417,6 +417,63 @@ class BulkheadFullError(Rejected):
         return f"{named} is full"
 
 
+class GuardrailError(SeawallError):
+    """A guardrail refused what was asked, or what was answered. No word of it is in the error.
+
+    Attributes:
+        rule: the rule's name.
+        direction: `"input"` or `"output"`.
+        place: where it stands: `"messages[0].content"`, `"content"`, `"tool_calls[0].arguments"`, …
+    """
+
+    direction = ""
+
+    def __init__(self, message: str = "A guardrail refused.", *, rule: str = "", place: str = "") -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.place = place
+
+
+class InputRefusedError(GuardrailError, ValueError):
+    """A guardrail refused what was asked: nothing was sent, and nothing counts it. Never retried, no fallback.
+
+    Also a builtin `ValueError`.
+    """
+
+    direction = "input"
+
+
+class OutputRefusedError(GuardrailError):
+    """A guardrail refused the answer. Not retried; the next alternative is tried. Breakers take the answer for a success.
+
+    Attributes:
+        partial: of a stream, the text that was handed out before; else `None`.
+        is_retryable: whether the retries around are to ask again; `None` where the table of classes says.
+    """
+
+    direction = "output"
+    is_retryable: bool | None = None
+
+    def __init__(
+        self,
+        message: str = "A guardrail refused the answer.",
+        *,
+        rule: str = "",
+        place: str = "",
+        partial: str | None = None,
+        is_retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message, rule=rule, place=place)
+        self.partial = partial
+        if is_retryable is not None:
+            self.is_retryable = is_retryable
+
+
+class OutputShapeError(OutputRefusedError):
+    """The answer is not of the shape that it has to be. Asked for again as often as the `Shape` says (`reask=`), within the attempts
+    of the retries around it; then the next alternative."""
+
+
 class ErrorRow(NamedTuple):
     """One row of `TABLE`."""
 
@@ -457,6 +514,10 @@ TABLE: tuple[ErrorRow, ...] = (
     ErrorRow(CircuitBreakerError, "unknown", False),
     ErrorRow(RateLimitExceededError, "unknown", False),
     ErrorRow(BulkheadFullError, "unknown", False),
+    ErrorRow(GuardrailError, "permanent", False),
+    ErrorRow(InputRefusedError, "permanent", False),
+    ErrorRow(OutputRefusedError, "content_filter", False),
+    ErrorRow(OutputShapeError, "malformed", False),
 )
 
 __all__ = [
@@ -476,10 +537,14 @@ __all__ = [
     "ContentFilterError",
     "ContextWindowExceededError",
     "ErrorRow",
+    "GuardrailError",
+    "InputRefusedError",
     "InternalServerError",
     "JournalError",
     "MalformedResponseError",
     "NotFoundError",
+    "OutputRefusedError",
+    "OutputShapeError",
     "PermissionDeniedError",
     "QuotaExceededError",
     "RateLimitError",

@@ -99,6 +99,7 @@ class Chat(Batches):
         hedge: a `Hedge`, or the seconds without an answer (of a stream, without content) after which a second request is made;
             whichever answers first is the answer, and the other one's connection is cut.
         cache: a `Cache` that gives its answers again, those of its alternatives but while they are under way excepted.
+        guardrails: `Guardrails` that look at what is asked, before anything else, and at what is answered, by whichever alternative.
         monitor: a `Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
         max_response_bytes: a reply or a stream of more, decompressed, is refused (64 MiB).
         ca_bundle: a PEM file of the authorities to trust, in place of the system's (or SSL_CERT_FILE's).

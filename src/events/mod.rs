@@ -89,6 +89,9 @@ events! {
     TIMEOUT_ELAPSED = "timeout.elapsed", Info, "a time limit passed";
     FALLBACK_USED = "fallback.used", Warning, "an alternative is tried";
     FALLBACK_EXHAUSTED = "fallback.exhausted", Warning, "no alternative helped";
+    GUARDRAIL_REFUSED = "guardrail.refused", Info, "a guardrail refused what was asked or answered";
+    GUARDRAIL_REDACTED = "guardrail.redacted", Info, "a guardrail cut something out of what was asked or answered";
+    GUARDRAIL_REPAIRED = "guardrail.repaired", Info, "an answer that was nearly JSON was mended";
     CHAOS_INJECTED = "chaos.injected", Info, "a Chaos policy slowed the call, or answered in its place";
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::guardrails::Tally;
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
@@ -36,6 +37,8 @@ pub struct ChatReply {
     pub request_id: Option<String>,
     headers: HeaderMap,
     secrets: Secrets,
+    /// What guardrails have done to it.
+    pub screened: Tally,
     /// The whole body as it came.
     pub raw: Bytes,
 }
@@ -154,6 +157,7 @@ pub fn parse_reply(reply: RawReply) -> Result<ChatReply, ApiError> {
         request_id: reply.request_id.clone(),
         raw: reply.body.clone(),
         headers: reply.headers,
+        screened: Tally::default(),
         secrets: reply.origin.map(|origin| origin.secrets).unwrap_or_default(),
     })
 }

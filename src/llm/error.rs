@@ -61,10 +61,14 @@ pub enum ErrorKind {
     StreamInterrupted,
     /// What the user set up cannot work.
     Configuration,
+    /// A guardrail refused the answer.
+    OutputRefused,
+    /// The answer is not of the shape that it has to be.
+    OutputShape,
 }
 
 /// Kind, name of its public class, and the failure class where nothing more is known. In the order of [`ErrorKind`].
-pub const KINDS: [(ErrorKind, &str, Class); 19] = [
+pub const KINDS: [(ErrorKind, &str, Class); 21] = [
     (ErrorKind::Api, "APIError", Class::Transient),
     (ErrorKind::Connection, "APIConnectionError", Class::Transient),
     (ErrorKind::Timeout, "APITimeoutError", Class::Transient),
@@ -84,6 +88,8 @@ pub const KINDS: [(ErrorKind, &str, Class); 19] = [
     (ErrorKind::MalformedResponse, "MalformedResponseError", Class::Malformed),
     (ErrorKind::StreamInterrupted, "StreamInterruptedError", Class::Malformed),
     (ErrorKind::Configuration, "ConfigurationError", Class::Permanent),
+    (ErrorKind::OutputRefused, "OutputRefusedError", Class::ContentFilter),
+    (ErrorKind::OutputShape, "OutputShapeError", Class::Malformed),
 ];
 
 impl ErrorKind {
@@ -95,6 +101,22 @@ impl ErrorKind {
     /// The failure class where nothing more is known.
     pub fn class(self) -> Class {
         KINDS[self as usize].2
+    }
+}
+
+/// What an answer that was refused said, and what its maker is to be told of it.
+#[derive(Clone)]
+pub struct Again {
+    /// The text.
+    pub said: String,
+    /// Why it does not do.
+    pub told: String,
+}
+
+impl fmt::Debug for Again {
+    /// Without a word of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Again")
     }
 }
 
@@ -136,6 +158,8 @@ pub struct Details {
     pub cause: Option<ApiError>,
     /// What the user's own code said.
     pub raised: Option<Raised>,
+    /// The next attempt is to be told of this one.
+    pub again: Option<Again>,
     class: Class,
 }
 
@@ -157,6 +181,7 @@ impl ApiError {
             partial: None,
             cause: None,
             raised: None,
+            again: None,
             class: kind.class(),
         }))
     }
@@ -170,6 +195,10 @@ impl ApiError {
     /// The same failure as it is once content was handed out: the answer is broken off, and nothing restarts in silence.
     /// Policies judge it as what broke it.
     pub fn interrupted(mut self, partial: &str) -> ApiError {
+        if self.is_refusal() {
+            self.partial = Some(partial.to_owned());
+            return self;
+        }
         if self.kind == ErrorKind::StreamInterrupted {
             if let Some(cause) = self.cause.take() {
                 return cause.interrupted(partial);
@@ -190,6 +219,11 @@ impl ApiError {
         error.partial = Some(partial.to_owned());
         error.cause = Some(self);
         error
+    }
+
+    /// Whether a guardrail refused the answer: its maker has not failed.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.kind, ErrorKind::OutputRefused | ErrorKind::OutputShape)
     }
 
     /// The kinds that it is: its own, and that of what broke a stream.

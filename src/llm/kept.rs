@@ -45,12 +45,17 @@ struct Answered {
 
 impl Keeping {
     /// Of a route whose primary that is. Its place counts, and all that it sends along but credentials.
-    pub fn new(cache: Arc<Cache>, stage: StageId, target: Target, name: &str, primary: &Leg) -> Keeping {
+    /// `rails`: what the answers that are kept have passed.
+    pub fn new(cache: Arc<Cache>, stage: StageId, target: Target, name: &str, primary: &Leg, rails: Option<&str>) -> Keeping {
         let mut begun = Digest::default();
         begun.part(primary.model.as_bytes());
         for (name, value) in primary.endpoint.described() {
             begun.part(name.as_bytes());
             begun.part(value.as_bytes());
+        }
+        if let Some(rails) = rails {
+            begun.part(b"guardrails");
+            begun.part(rails.as_bytes());
         }
         Keeping { cache, stage, target, begun, place: Word::of(name) }
     }
@@ -100,7 +105,7 @@ impl Route {
     /// listens: what is told is the machine's to tell.
     pub fn at_hand(&self, order: &Order, now: Instant) -> Option<(Answer, Target, Note)> {
         let (keeping, key) = (self.keeping.as_ref()?, order.key?);
-        if self.is_counted || order.trace.is_some() || telemetry::is_on() || trial::is_recorded() {
+        if order.screened.redactions() > 0 || self.is_counted || order.trace.is_some() || telemetry::is_on() || trial::is_recorded() {
             return None;
         }
         let (value, stored) = keeping.cache.hit(&key, now)?;

@@ -6,7 +6,8 @@
 //!
 //! `endpoint` says where and as whom, `client` sends (`network` has those of another CA or proxy), `transport` and `classify`
 //! name failures, `chat`, `embeddings`, `models` and `stream` read what came back; `sse` turns bytes into events and `delta`
-//! events into pieces of an answer; `interrupt` is about streams that break off; `record` is what a journal is told.
+//! events into pieces of an answer; `screen` has guardrails look at both; `interrupt` is about streams that break off; `record`
+//! is what a journal is told.
 
 pub mod chat;
 pub mod classify;
@@ -29,6 +30,7 @@ pub mod retry_after;
 pub mod route;
 pub mod rule;
 pub mod runtime;
+pub mod screen;
 pub mod secret;
 pub mod sse;
 pub mod story;

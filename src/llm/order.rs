@@ -3,6 +3,7 @@
 use super::interrupt::{OnInterrupt, forbids_continuing};
 use super::route::Leg;
 use crate::engine::StageId;
+use crate::guardrails::Tally;
 use crate::policies::cache::Key;
 use crate::telemetry::Trace;
 use reqwest::header::HeaderMap;
@@ -40,6 +41,8 @@ pub struct Order {
     pub on_interrupt: OnInterrupt,
     /// What it weighs at the limits of its route.
     pub weights: Vec<(StageId, u64)>,
+    /// What guardrails have done to what is asked.
+    pub screened: Tally,
     /// What its answer is kept under, where there is a cache.
     pub key: Option<Key>,
     /// Whoever follows it.

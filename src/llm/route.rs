@@ -1,29 +1,33 @@
 //! One protected call of a model API: targets, the plan around them, and the judges, as the tokio driver's host.
 
+mod attempt;
 mod counting;
 
-use super::chat::{self, ChatReply};
+use super::chat::ChatReply;
 use super::client::{Client, Request};
 use super::delta::Delta;
-use super::embeddings::{self, EmbeddingsReply};
+use super::embeddings::EmbeddingsReply;
 use super::endpoint::{Endpoint, is_credential};
-use super::error::{ApiError, ErrorKind, Raised};
+use super::error::{Again, ApiError, ErrorKind, Raised};
 use super::interrupt::{Beginning, Mark, OnInterrupt, with_answer};
 use super::kept::Keeping;
 use super::keys::Keys;
-use super::models::{self, ModelsReply};
+use super::models::ModelsReply;
 use super::network::Network;
 use super::order::{Order, Params, Task};
 use super::rule::Rule;
 use super::runtime::on_a_thread;
+use super::screen::with_exchange;
 use super::story::Diary;
-use super::stream::{ChatStream, open_stream};
+use super::stream::ChatStream;
 use super::watch::Watch;
-use crate::drive::tokio::{Asked, Call, Host, sleep_until};
+use crate::drive::tokio::{Asked, Call, Host};
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
 use crate::events;
+use crate::guardrails::{Rails, Tally};
 use crate::policies::cache::Request as AskedOfCache;
+use crate::policies::guardrails::passed;
 use crate::stats::Source;
 use crate::telemetry;
 use bytes::Bytes;
@@ -111,6 +115,8 @@ pub struct Route {
     pub announces: bool,
     /// Where answers are kept.
     pub keeping: Option<Keeping>,
+    /// What answers have to pass.
+    pub rails: Option<Arc<Rails>>,
 }
 
 /// What a call gives back.
@@ -185,6 +191,10 @@ pub struct Flight {
     running: Vec<CallId>,
     /// Attempts that were made beside others.
     pub(super) hedges: u32,
+    /// What was answered and refused, of which the next attempt is told, and by which target.
+    refused: Vec<(Target, Again)>,
+    /// What guardrails have done to the stream that is over.
+    pub(super) screened: Option<Tally>,
     /// The pieces of the stream that is over, where a cache may want them.
     pub recorded: Option<Arc<[Delta]>>,
     pub(super) watch: Option<Watch>,
@@ -199,7 +209,7 @@ impl Flight {
         if let Some(trace) = &order.trace {
             trace.begun();
         }
-        Flight {
+        let mut flight = Flight {
             route,
             order,
             client,
@@ -216,10 +226,14 @@ impl Flight {
             opened: None,
             running: Vec::with_capacity(1),
             hedges: 0,
+            refused: Vec::new(),
+            screened: None,
             recorded: None,
             watch: None,
             diary: Diary::default(),
-        }
+        };
+        flight.note_screened();
+        flight
     }
 
     fn body(&mut self, target: Target) -> Bytes {
@@ -227,6 +241,14 @@ impl Flight {
         if let (OnInterrupt::Continue, Some(text)) = (self.order.on_interrupt, &self.given)
             && let Some(content) = with_answer(&self.order.content, text)
         {
+            return self.written(at, &content);
+        }
+        let mut exchanges = self.refused.iter().filter(|(by, _)| *by == target).map(|(_, again)| again).peekable();
+        if exchanges.peek().is_some() {
+            let mut content = self.order.content.to_vec();
+            for again in exchanges {
+                content = with_exchange(&content, again).unwrap_or(content);
+            }
             return self.written(at, &content);
         }
         if let Some(body) = &self.bodies[at] {
@@ -264,6 +286,9 @@ impl Flight {
             OnInterrupt::Restart => true,
             OnInterrupt::Continue => {
                 self.obstacle = self.order.obstacle(&self.route.legs);
+                if self.route.rails.is_some() {
+                    self.obstacle = Some("guardrails look at answers from their beginning on");
+                }
                 if !stream.is_plain() {
                     self.obstacle = Some("more than text had come");
                 }
@@ -331,11 +356,38 @@ impl Flight {
             if let (OnInterrupt::Continue, Some(text)) = (self.order.on_interrupt, &self.given) {
                 key.push_str(&format!("-after-{}", text.len())); // nor is a question that holds half of its answer
             }
+            match self.asked_again(target) {
+                0 => {}
+                times => key.push_str(&format!("-again-{times}")), // it holds an answer that was refused
+            }
             if let Ok(key) = key.parse() {
                 request.headers.insert("idempotency-key", key);
             }
         }
         request
+    }
+
+    /// How often a target was told why its answer was refused.
+    fn asked_again(&self, target: Target) -> u32 {
+        self.refused.iter().filter(|(by, _)| *by == target).count() as u32
+    }
+
+    /// What guardrails have done to what is asked.
+    pub fn asked_screened(&self) -> Tally {
+        self.order.screened.clone()
+    }
+
+    /// What guardrails have done with an outcome.
+    fn screened(&self, ask: &Ask) -> Verdict {
+        let tally = match ask.outcome {
+            Outcome::Value(ticket) => match self.kept.get(ticket.0 as usize) {
+                Some(Ok(Answer::Chat(reply))) => Some(&reply.screened),
+                Some(Ok(Answer::Streamed)) => self.screened.as_ref(),
+                _ => None,
+            },
+            _ => None,
+        };
+        tally.map_or(Verdict::Ignore, |tally| passed(tally.redactions(), tally.repaired.len() as u32))
     }
 
     /// What is behind an outcome. A stream or value can be taken once.
@@ -410,61 +462,6 @@ impl Flight {
     }
 }
 
-async fn opened(client: Client, leg: Arc<Leg>, request: Request, beginning: Beginning, records: bool) -> Result<Answer, ApiError> {
-    let patience = leg.patience;
-    let begun = async {
-        let (client, endpoint) = leg.reached(client).await?;
-        let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
-        // What goes on from something is not the whole of it.
-        if records && beginning.text.is_empty() {
-            stream.record();
-        }
-        stream.begins(beginning);
-        let mut first = Vec::new();
-        // A stream counts as begun with its first content; until then it may be tried again in silence.
-        while let Some(delta) = stream.next().await? {
-            let begun = delta.has_content();
-            first.push(delta);
-            if begun {
-                break;
-            }
-        }
-        stream.bound_silence(patience.idle);
-        Ok(Answer::Stream(stream, first))
-    };
-    let limit = patience.first_token.map_or(Instant::NEVER, |span| clock::now().after(span));
-    tokio::select! {
-        biased;
-        answer = begun => answer,
-        () = sleep_until(limit) => {
-            let seconds = patience.first_token.unwrap_or_default().as_secs_f64();
-            let place = leg.endpoint.place();
-            Err(ApiError::new(ErrorKind::Timeout, format!("Request timed out: no content from {place} within {seconds} s (first_token_timeout).")))
-        }
-    }
-}
-
-/// A reply longer than this is read on another thread: the one that carries all calls has them to think of.
-const LONG: usize = 512 * 1024;
-
-async fn answered(client: Client, leg: Arc<Leg>, request: Request, order: Arc<Order>) -> Result<Answer, ApiError> {
-    let (client, endpoint) = leg.reached(client).await?;
-    let reply = client.send_json(&endpoint, request).await?;
-    let is_long = reply.body.len() > LONG;
-    let read = move || match order.task {
-        Task::Embeddings => embeddings::parse_reply(reply, order.inputs, dimensions(&order, &leg)).map(Arc::new).map(Answer::Embeddings),
-        Task::Models => models::parse_reply(reply).map(Answer::Models),
-        Task::Chat | Task::Stream => chat::parse_reply(reply).map(Arc::new).map(Answer::Chat),
-    };
-    if is_long { on_a_thread(read).await } else { read() }
-}
-
-/// How long the vectors were asked to be.
-fn dimensions(order: &Order, leg: &Leg) -> Option<usize> {
-    let (_, value) = order.params_at(leg).find(|(name, _)| &**name == "dimensions")?;
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
 impl Host for Flight {
     type Result = Result<Answer, ApiError>;
     type Interrupt = Raised;
@@ -491,8 +488,13 @@ impl Host for Flight {
         self.tell(|watch, attempts| watch.begun(call, is_beside, attempts));
         let (client, order) = (self.client.clone(), self.order.clone());
         match order.task {
-            Task::Stream => Box::pin(opened(client, leg, request, self.beginning(), order.key.is_some())),
-            Task::Chat | Task::Embeddings | Task::Models => Box::pin(answered(client, leg, request, order)),
+            Task::Stream => {
+                Box::pin(attempt::opened(client, leg, request, self.beginning(), order.key.is_some(), self.route.rails.clone()))
+            }
+            Task::Chat | Task::Embeddings | Task::Models => {
+                let rails = self.route.rails.clone().map(|rails| (rails, self.asked_again(target)));
+                Box::pin(attempt::answered(client, leg, request, order, rails))
+            }
         }
     }
 
@@ -517,7 +519,11 @@ impl Host for Flight {
             attempt.request_id = request_id;
         }
         match &result {
-            Err(error) => self.note_end(call, error.kind.class_name(), Some(error)),
+            Err(error) => {
+                let by = self.attempts.iter().rfind(|attempt| attempt.call == call).map(|attempt| attempt.target);
+                self.refused.extend(by.zip(error.again.clone()));
+                self.note_end(call, error.kind.class_name(), Some(error));
+            }
             Ok(answer) => {
                 self.note_end(call, "ok", None);
                 // What a cache had was paid for before.
@@ -545,6 +551,9 @@ impl Host for Flight {
             return Asked::Now(Ok(verdict));
         }
         let rule = &self.route.rules[ask.stage.0 as usize];
+        if let (Rule::Guardrails, Outcome::Value(_)) = (rule, ask.outcome) {
+            return Asked::Now(Ok(self.screened(&ask)));
+        }
         if let (Rule::Limit(limit), Outcome::Value(ticket)) = (rule, ask.outcome) {
             return Asked::Now(Ok(self.counted(limit, ticket)));
         }

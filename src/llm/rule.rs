@@ -7,6 +7,7 @@ use crate::policies::class::{Class, FallbackRule};
 use crate::policies::patience::whose;
 use crate::policies::rate_limit::{RateLimit, Said, said};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Which errors a rule is about: a bit for each `ErrorKind`.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ pub enum Rule {
     Fallback(Option<Kinds>, u64),
     /// A limit: what was used, what the server says is left, and whether it has had enough.
     Limit(Arc<RateLimit>),
+    /// What guardrails have done with an answer.
+    Guardrails,
 }
 
 impl Kinds {
@@ -85,6 +88,10 @@ impl Rule {
     /// What a failed attempt is to the stage, by the table of classes.
     pub(super) fn verdict(&self, error: &ApiError) -> Verdict {
         match self {
+            // Nobody is spared by a wait.
+            Rule::Retry(listed) if error.again.is_some() && retries(error, *listed) => {
+                Verdict::Failure { wait: WaitHint::Exactly(Duration::ZERO), branches: u64::MAX }
+            }
             Rule::Retry(listed) if retries(error, *listed) => {
                 let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
                 Verdict::Failure { wait, branches: u64::MAX }
@@ -94,6 +101,8 @@ impl Rule {
                 Verdict::Failure { wait, branches: whose_failure(error) }
             }
             Rule::Retry(_) | Rule::Patience(_) => Verdict::Final,
+            // The server has answered; what of it is refused here says nothing of it.
+            Rule::Breaker if error.is_refusal() => Verdict::Success,
             Rule::Breaker if error.class().row().breaker => Verdict::FAILURE,
             Rule::Hedge if error.class().row().retry == Some(false) => Verdict::Final,
             Rule::Hedge => Verdict::FAILURE,
@@ -108,7 +117,8 @@ impl Rule {
                     _ => Verdict::Ignore,
                 }
             }
-            Rule::Breaker | Rule::None => Verdict::Ignore,
+            Rule::Guardrails if error.is_refusal() => Verdict::Final,
+            Rule::Breaker | Rule::Guardrails | Rule::None => Verdict::Ignore,
             Rule::Fallback(Some(kinds), _) if !kinds.of(error).0 => Verdict::Final,
             Rule::Fallback(kinds, elsewhere) => match error.class().row().fallback {
                 FallbackRule::Always => Verdict::FAILURE,

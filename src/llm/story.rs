@@ -6,6 +6,7 @@ use super::stream::ChatStream;
 use super::usage::Usage;
 use crate::drive::clock;
 use crate::engine::{Event, Instant, Outcome};
+use crate::events;
 use crate::monitor::price;
 use crate::stats::{Record, Word};
 use crate::telemetry::{self, Call, Note, Request};
@@ -59,6 +60,16 @@ fn nanos(later: Instant, earlier: Instant) -> u64 {
 }
 
 impl Flight {
+    /// Remembers what guardrails did before it began.
+    pub(super) fn note_screened(&mut self) {
+        let redacted = self.order.screened.redactions();
+        if redacted > 0 {
+            let place = self.route.legs.first().map_or(Word::NONE, |leg| Word::of(&leg.model));
+            let name = events::GUARDRAIL_REDACTED;
+            self.diary.notes.push(Note { at_ns: 0, name, place, number: redacted, span_ns: 0, reason: "input", error: Word::NONE });
+        }
+    }
+
     /// Remembers what a policy did.
     pub(super) fn note(&mut self, event: &Event) {
         let error = match event.outcome.as_ref().and_then(|outcome| self.failure(outcome)) {
@@ -85,6 +96,9 @@ impl Flight {
 
     /// Takes down what a stream that is over, or broke off, has cost.
     pub fn read(&mut self, stream: &ChatStream) {
+        if let Some(tally) = stream.screened() {
+            self.screened = Some(tally.clone());
+        }
         if self.found.is_some() {
             return; // it was paid for before
         }

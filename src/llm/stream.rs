@@ -15,12 +15,14 @@ use super::delta::{self, Delta, Memory, Piece, Source};
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorKind, MAX_BODY, request_id};
 use super::interrupt::{Anew, Beginning, Echo, Mark};
+use super::screen::Screen;
 use super::sse::{DEFAULT_MAX_EVENT, Decoder, Event};
 use super::transport::Phase;
 use super::usage::Usage;
 use super::wire::{MARK, MOST, first_byte};
 use crate::drive::clock;
 use crate::drive::tokio::sleep_until;
+use crate::guardrails::{Rails, Tally};
 
 /// How much is read, and for how long, after the end of an answer, so that the connection can serve the next one.
 const MAX_DRAIN: usize = 64 * 1024;
@@ -78,6 +80,11 @@ pub struct ChatStream {
     source: Option<Arc<Source>>,
     /// The pieces given out, where they are wanted again.
     recording: Option<Vec<Delta>>,
+    /// Whoever looks at the pieces before they are given out, until the end.
+    screen: Option<Box<Screen>>,
+    /// What that one has done, once it was over.
+    screened: Option<Tally>,
+    is_screened: bool,
 }
 
 impl fmt::Debug for ChatStream {
@@ -136,6 +143,9 @@ impl ChatStream {
             usage: None,
             source: None,
             recording: None,
+            screen: None,
+            screened: None,
+            is_screened: false,
         }
     }
 
@@ -148,6 +158,21 @@ impl ChatStream {
     /// Keeps a record of all pieces from here on.
     pub fn record(&mut self) {
         self.recording = Some(Vec::new());
+    }
+
+    /// Has guardrails look at all that comes.
+    pub fn guard(&mut self, rails: Arc<Rails>) {
+        (self.screen, self.is_screened) = (Some(Box::new(Screen::new(rails))), true);
+    }
+
+    /// What guardrails have done, once the answer is over; nothing where there are none.
+    pub fn screened(&self) -> Option<&Tally> {
+        self.screened.as_ref()
+    }
+
+    /// Whether guardrails have something to say yet.
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_screened && self.screened.is_none()
     }
 
     /// The record of a stream that is over.
@@ -265,7 +290,11 @@ impl ChatStream {
                 self.end_of_answer().await?;
             }
             let Some(response) = &mut self.response else {
-                return Ok(None);
+                let Some(screen) = self.screen.take() else { return Ok(None) };
+                let (rest, tally) = screen.end().await?;
+                self.ready.extend(rest);
+                self.screened = Some(tally);
+                continue;
             };
             if let Some(what) = &self.overlong {
                 return Err(self.head.malformed(what));
@@ -366,26 +395,37 @@ impl ChatStream {
 
     /// Puts there what an event held, or fails as it says.
     fn give(&mut self, piece: Piece, data: Bytes) -> Result<(), ApiError> {
-        let deltas = match piece {
+        let mut deltas = match piece {
             Piece::Choices(deltas) => deltas,
             Piece::Aside(delta) => {
-                self.ready.push_back(*delta);
+                let delta = match &mut self.screen {
+                    Some(screen) => screen.aside(*delta),
+                    None => Some(*delta),
+                };
+                self.ready.extend(delta);
                 return Ok(());
             }
             Piece::Error(object) => return Err(self.with_body(data).error_object(&object)),
             Piece::EndedInError(reason) => return Err(self.with_body(data).ended_in_error(&reason)),
         };
-        for mut delta in deltas {
+        for delta in &mut deltas {
             let ended = delta.finish_reason.is_some();
-            self.listen(&mut delta, ended)?;
+            self.listen(delta, ended)?;
             let is_full = self.choices.len() == MOST;
             match self.choices.iter_mut().find(|choice| choice.0 == delta.index) {
                 Some(choice) => choice.1 |= ended,
                 None if is_full => return Err(self.head.malformed(&format!("a stream of more than {MOST} choices"))),
                 None => self.choices.push((delta.index, ended)),
             }
-            self.ready.push_back(delta);
+            if self.silence.is_some() && delta.has_content() {
+                self.waited = Duration::ZERO; // what is held back has come all the same
+            }
         }
+        let deltas = match &mut self.screen {
+            Some(screen) => screen.take(deltas)?,
+            None => deltas,
+        };
+        self.ready.extend(deltas);
         Ok(())
     }
 

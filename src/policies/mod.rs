@@ -7,6 +7,7 @@ pub mod chaos;
 pub mod circuit_breaker;
 pub mod class;
 pub mod fallback;
+pub mod guardrails;
 pub mod hedge;
 pub mod patience;
 pub mod rate_limit;
@@ -25,10 +26,12 @@ pub struct PolicyRow {
 }
 
 /// The one table of policies, in canonical order.
-pub const POLICIES: [PolicyRow; 9] = [
+pub const POLICIES: [PolicyRow; 10] = [
     PolicyRow { kind: "cache", class: "Cache", rank: 10 },
     PolicyRow { kind: "fallback", class: "Fallback", rank: 20 },
     PolicyRow { kind: "retry", class: "Retry", rank: 40 },
+    // What is asked is looked at before the call begins: what a cache goes by is what is sent.
+    PolicyRow { kind: "guardrails", class: "Guardrails", rank: 45 },
     PolicyRow { kind: "hedge", class: "Hedge", rank: 50 },
     PolicyRow { kind: "circuit_breaker", class: "CircuitBreaker", rank: 60 },
     PolicyRow { kind: "rate_limit", class: "RateLimit", rank: 70 },

@@ -4,6 +4,7 @@ use super::digest::Written;
 use super::errors::ours;
 use super::flight::{Flight, Way};
 use super::guarded::has_to_run;
+use super::guardrails::Guardrails;
 use super::judge::Happened;
 use super::policies::cache::Cache;
 use crate::engine::{StageId, Target, Verdict};
@@ -67,6 +68,7 @@ impl Asked {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
         way: Way,
+        rails: &[Py<Guardrails>],
     ) -> PyResult<Option<Asked>> {
         let (py, cache) = (function.py(), stand.cache.get());
         let mut written = Written::default();
@@ -78,6 +80,10 @@ impl Asked {
                 written.is(&instance);
             }
             None => written.is(function),
+        }
+        // What was looked at in one way is nothing for whoever looks in another.
+        for looked in rails.iter().filter(|rails| !rails.get().answered.is_empty()) {
+            written.is(looked.bind(py));
         }
         let from = written.len();
         if !cache.write(&mut written, args, kwargs)? {

@@ -2,6 +2,7 @@
 
 use super::cached::Stand;
 use super::errors::{configuration, wrong_type};
+use super::guardrails::Guardrails;
 use super::hooks::Hooks;
 use super::judge::Judge;
 use super::monitor::Monitor;
@@ -18,6 +19,7 @@ use super::remaining;
 use super::tally::{Shares, Tally};
 use crate::drive::{clock, trial};
 use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target};
+use crate::policies::guardrails::Guardrails as Looking;
 use crate::stats::{Source, Word};
 use crate::telemetry;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -106,6 +108,8 @@ pub struct Parts {
     pub scales: Vec<(StageId, Py<RateLimit>)>,
     /// Where answers are kept.
     pub caches: Vec<Stand>,
+    /// Who looks at what is asked and given.
+    pub rails: Vec<Py<Guardrails>>,
     shares: Vec<Arc<Shares>>,
 }
 
@@ -129,6 +133,7 @@ struct Builder {
     hedged: bool,
     scales: Vec<(StageId, Py<RateLimit>)>,
     caches: Vec<Stand>,
+    rails: Vec<Py<Guardrails>>,
     shares: Vec<Arc<Shares>>,
 }
 
@@ -216,6 +221,12 @@ impl Builder {
             self.stages.push(Stage { name: cache.get().name.clone(), ..Stage::of("cache", Judge::Cache) });
             return Ok(id);
         }
+        if let Ok(rails) = policy.cast::<Guardrails>() {
+            let id = self.plan.layer(Arc::new(Looking), vec![inner]);
+            self.rails.insert(0, rails.clone().unbind());
+            self.stages.push(Stage::of("guardrails", Judge::Guardrails(rails.clone().unbind())));
+            return Ok(id);
+        }
         if let Ok(chaos) = policy.cast::<Chaos>() {
             let branches =
                 vec![inner, self.leaf(Callee::Raise(chaos.clone().unbind())), self.leaf(Callee::Injected(chaos.get().given(py)))];
@@ -234,7 +245,7 @@ impl Builder {
             return Ok(id);
         }
         let message = format!(
-            "a pipeline takes policies (Cache, Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead, Timeout, Fallback, Chaos, or another Pipeline), not {}",
+            "a pipeline takes policies (Cache, Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead, Timeout, Fallback, Guardrails, Chaos, or another Pipeline), not {}",
             short_repr(policy)
         );
         Err(wrong_type(py, &message))
@@ -262,6 +273,7 @@ impl Compiled {
             hedged: builder.hedged,
             scales: builder.scales,
             caches: builder.caches,
+            rails: builder.rails,
             shares: builder.shares,
         });
         let source = Source::of(parts.name.as_deref().unwrap_or_default(), "", "");
@@ -342,6 +354,9 @@ impl Compiled {
         }
         for stand in &self.caches {
             visit.call(&stand.cache)?;
+        }
+        for rails in &self.rails {
+            visit.call(rails)?;
         }
         for callee in &self.callees {
             match callee {

@@ -11,6 +11,7 @@ use super::judge::{Asked, Happened, Judge, is_shared};
 use super::log;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
+use super::railed::Before;
 use super::remaining;
 use super::state::{Told, retry_state};
 use super::story::Diary;
@@ -52,7 +53,7 @@ impl Way {
 }
 
 /// How an attempt came out.
-enum Kept {
+pub(super) enum Kept {
     Value(Py<PyAny>),
     /// The exception.
     Error(Py<PyAny>),
@@ -65,10 +66,14 @@ pub struct Flight {
     pub compiled: Arc<Compiled>,
     /// Whose objects those of `compiled` are: held, so that the collector sees whose they are.
     pipeline: Py<Pipeline>,
-    function: Py<PyAny>,
-    args: Py<PyTuple>,
+    pub(super) function: Py<PyAny>,
+    pub(super) args: Py<PyTuple>,
     pub(super) kwargs: Option<Py<PyDict>>,
-    values: Vec<Kept>,
+    /// What it was asked with, if the function was told of an answer that was refused.
+    pub(super) before: Option<Before>,
+    /// What guardrails have cut out of what it is asked.
+    pub(super) redacted: u32,
+    pub(super) values: Vec<Kept>,
     /// Whether what happens in the course of a call is heard by the log; asked once.
     heard: Option<bool>,
     /// A coroutine or generator that a plain function gave.
@@ -130,6 +135,8 @@ impl Flight {
             function: function.clone().unbind(),
             args: args.clone().unbind(),
             kwargs: kwargs.map(|k| k.clone().unbind()),
+            before: None,
+            redacted: 0,
             values: Vec::new(),
             heard: None,
             given: None,
@@ -162,6 +169,7 @@ impl Flight {
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
         visit.call(&self.asked)?;
+        self.before.iter().try_for_each(|before| before.traverse(visit))?;
         for (hook, waiting) in &self.hooks {
             visit.call(hook)?;
             visit.call(waiting)?;
@@ -212,7 +220,7 @@ impl Flight {
             return self.call_primary(py);
         }
         match self.callable(py, target, way)? {
-            Ok((function, args)) => Ok(function.call(args, self.kwargs.as_ref().map(|k| k.bind(py)))?.unbind()),
+            Ok((function, args)) => Ok(function.call(args, self.kwargs_for(target).as_ref().map(|k| k.bind(py)))?.unbind()),
             Err(value) => Ok(value),
         }
     }
@@ -242,7 +250,8 @@ impl Flight {
         self.diary.started(target);
         match self.callable(py, target, Way::Sync)? {
             Ok((function, args)) => {
-                let given = ours(py, &APART, "seawall._threads", "apart")?.call1((function, args, self.kwargs.as_ref(), limit.0))?;
+                let given =
+                    ours(py, &APART, "seawall._threads", "apart")?.call1((function, args, self.kwargs_for(target).as_ref(), limit.0))?;
                 // What comes at the limit or after it comes too late, whoever noticed first.
                 let in_time = !given.is_none() && clock::now() < limit;
                 if in_time { given.call0().map(|value| Some(value.unbind())) } else { Ok(None) }
@@ -259,7 +268,10 @@ impl Flight {
         target: Target,
         way: Way,
     ) -> PyResult<Result<(Bound<'py, PyAny>, Bound<'py, PyTuple>), Py<PyAny>>> {
-        let args = self.args.bind(py).clone();
+        let args = match &self.before {
+            Some(before) if !self.is_primary(target) => before.args.bind(py).clone(),
+            _ => self.args.bind(py).clone(),
+        };
         Ok(match self.compiled.callee(target) {
             Callee::Primary => Ok((self.function.bind(py).clone(), args)),
             Callee::Function(function) => Ok((function.bind(py).clone(), args)),
@@ -349,6 +361,10 @@ impl Flight {
     ///
     /// Where `giveup` has to be awaited first, that is left in `asked` and the verdict is none: ask again with its answer.
     pub fn judge(&mut self, py: Python<'_>, ask: Ask) -> Result<Verdict, Interrupt> {
+        let compiled = self.compiled.clone();
+        if let Judge::Guardrails(rails) = &compiled.stage(ask.stage).judge {
+            return self.judge_for_guardrails(py, &ask, rails);
+        }
         let mut waiting = self.asked.take();
         let answered = self.answered.take();
         let verdict = self.judged(py, ask, answered, &mut waiting);
@@ -411,7 +427,7 @@ impl Flight {
             }
             Judge::Fallback(judge) => judge.judge(&happened),
             Judge::Cache => self.judge_for_cache(ask.stage, &happened),
-            Judge::Nobody => Ok(Verdict::Ignore),
+            Judge::Guardrails(_) | Judge::Nobody => Ok(Verdict::Ignore),
         }
     }
 
@@ -530,6 +546,7 @@ impl Flight {
 
     /// A fresh execution of this call. Fails with what the user's own estimate of its tokens, or key for a cache, raises.
     pub fn execution(&mut self, py: Python<'_>, way: Way, now: Instant) -> PyResult<Execution> {
+        self.screens(py, way)?;
         let compiled = self.compiled.clone();
         let mut weights = Vec::with_capacity(compiled.scales.len());
         for (stage, limit) in &compiled.scales {
@@ -538,7 +555,7 @@ impl Flight {
         self.way = way;
         for stand in &compiled.caches {
             let kwargs = self.kwargs.as_ref().map(|k| k.bind(py));
-            self.asked_of.extend(AskedOfCache::new(stand, self.function.bind(py), self.args.bind(py), kwargs, way)?);
+            self.asked_of.extend(AskedOfCache::new(stand, self.function.bind(py), self.args.bind(py), kwargs, way, &compiled.rails)?);
         }
         self.course.begun = now;
         self.diary.begin(now);

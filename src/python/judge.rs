@@ -4,6 +4,7 @@
 use super::bare;
 use super::convert;
 use super::errors::{configuration, ours, wrong_type};
+use super::guardrails::Guardrails;
 use super::policies::circuit_breaker::short_repr;
 use super::policies::rate_limit::RateLimit;
 use crate::drive::clock;
@@ -424,6 +425,8 @@ pub enum Judge {
     Limit(Py<RateLimit>),
     /// A cache asks what may be kept, and what an older answer may stand in for.
     Cache,
+    /// Guardrails look at what was given.
+    Guardrails(Py<Guardrails>),
     /// The stage asks nothing.
     Nobody,
 }
@@ -446,6 +449,7 @@ impl Judge {
                 visit.call(&judge.on_result)
             }
             Judge::Limit(limit) => visit.call(limit),
+            Judge::Guardrails(rails) => visit.call(rails),
             Judge::Hedge | Judge::Cache | Judge::Nobody => Ok(()),
         }
     }

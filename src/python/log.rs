@@ -98,11 +98,18 @@ pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error:
         events::TIMEOUT_ELAPSED => format!("'{name}' took longer than {seconds} s"),
         events::FALLBACK_USED => format!("alternative {} of '{name}' is tried{after}", event.number),
         events::FALLBACK_EXHAUSTED => format!("no alternative of '{name}' helped"),
+        events::GUARDRAIL_REFUSED => format!("a guardrail of '{name}' refused the {}", event.reason),
+        events::GUARDRAIL_REDACTED => format!("guardrails of '{name}' cut {} out of the {}", things(event.number), event.reason),
+        events::GUARDRAIL_REPAIRED => format!("guardrails of '{name}' mended the JSON of the {}", event.reason),
         events::CHAOS_INJECTED if event.reason == "latency" => format!("chaos slowed '{name}' by {seconds:.3} s"),
         events::CHAOS_INJECTED => format!("chaos put its {} in place of '{name}'", event.reason),
         other => other.as_str().to_owned(),
     };
     write(logger, level, event.name.as_str(), name, text)
+}
+
+fn things(number: u32) -> String {
+    if number == 1 { "one thing".to_owned() } else { format!("{number} things") }
 }
 
 /// Logs a line about `name` that is no event of a call; `text` is made only if somebody listens.

@@ -128,7 +128,7 @@ impl Running {
             if let Resume::Throw(error) = input {
                 return Err(error);
             }
-            self.execution = Some(self.flight.execution(py, self.way, clock::now())?);
+            self.execution = Some(self.flight.begins(py, self.way, &mut self.first)?);
         } else {
             input = self.limit_passed(py, input)?;
         }

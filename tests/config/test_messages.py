@@ -44,7 +44,7 @@ SAID = {
     ),
     "a section that is none": (
         "[model.x]",
-        '1:2: "model" is no section of a file; there are models, pipelines, circuits, rate_limits, hedges, bulkheads, caches, monitors, sinks, defaults\n   1 | [model.x]\n     |  ^^^^^ is "models" meant?',
+        '1:2: "model" is no section of a file; there are models, pipelines, circuits, rate_limits, hedges, bulkheads, caches, guardrails, monitors, sinks, defaults\n   1 | [model.x]\n     |  ^^^^^ is "models" meant?',
     ),
     "a section as a list": (
         "[[models]]\nmodel = 'x'",

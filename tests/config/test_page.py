@@ -51,6 +51,7 @@ def tables() -> dict[str, str]:
         "hedges": drawn(head, rows(_tables.HEDGE)),
         "bulkheads": drawn(head, rows(_tables.BULKHEAD)),
         "caches": drawn(head, rows(_tables.CACHE)),
+        "guardrails": drawn(head, rows(_tables.GUARDRAILS)),
         "monitors": drawn(head, rows(_tables.MONITOR)),
         "rules": drawn(head, rows(_tables.RULE)),
     }
@@ -89,6 +90,7 @@ def test_the_page_s_example_is_loaded_and_warns_of_nothing(tmp_path, monkeypatch
         "hedges": ["tail"],
         "bulkheads": ["tools"],
         "caches": ["answers"],
+        "guardrails": ["strict"],
         "monitors": ["main"],
         "sinks": ["ops", "log"],
     }

@@ -121,6 +121,10 @@ AGAIN = {
     "CircuitBreakerError": True,
     "RateLimitExceededError": True,
     "BulkheadFullError": True,
+    "GuardrailError": True,
+    "InputRefusedError": False,
+    "OutputRefusedError": False,
+    "OutputShapeError": True,
     "SeawallError": True,
 }
 

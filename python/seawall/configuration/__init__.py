@@ -1,4 +1,4 @@
-"""One TOML file that describes models, pipelines, circuits, limits, caches, monitors and sinks: `seawall.load("seawall.toml")`."""
+"""One TOML file that describes models, pipelines, circuits, limits, caches, guardrails, monitors and sinks: `seawall.load("seawall.toml")`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seawall.configuration._document import Problem, Report, read
 from seawall.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from seawall import Bulkhead, Cache, CircuitBreaker, Hedge, Monitor, Pipeline, RateLimit
+    from seawall import Bulkhead, Cache, CircuitBreaker, Guardrails, Hedge, Monitor, Pipeline, RateLimit
     from seawall._model import Hidden
     from seawall.configuration._build import ConfigurationWarning
     from seawall.sinks import Sink
@@ -74,6 +74,7 @@ class Config:
         hedges: `seawall.Hedge`.
         bulkheads: `seawall.Bulkhead`.
         caches: `seawall.Cache`.
+        guardrails: `seawall.Guardrails`.
         monitors: `seawall.Monitor`.
         sinks: functions of an alert, of `seawall.sinks`.
         sections: all of these, by name.
@@ -86,6 +87,7 @@ class Config:
     hedges: Mapping[str, Hedge]
     bulkheads: Mapping[str, Bulkhead]
     caches: Mapping[str, Cache]
+    guardrails: Mapping[str, Guardrails]
     monitors: Mapping[str, Monitor]
     sinks: Mapping[str, Sink]
 

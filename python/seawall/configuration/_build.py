@@ -521,6 +521,10 @@ def _shared(b: Builder, name: str, table: Table, given: Given) -> Any:
     return b.made_of(table, given)
 
 
+def _guardrails(b: Builder, name: str, table: Table, given: Given) -> Any:
+    return b.made_of(table, given)
+
+
 def _monitor(b: Builder, name: str, table: Table, given: Given) -> Any:
     sinks = given.take("sinks", [])
     given.arguments.setdefault("name", name)
@@ -566,6 +570,7 @@ SECTIONS = {
         Section("hedges", "hedge", {"": _tables.HEDGE}, "", _shared),
         Section("bulkheads", "bulkhead", {"": _tables.BULKHEAD}, "", _shared),
         Section("caches", "cache", {"": _tables.CACHE}, "", _shared),
+        Section("guardrails", "guardrail", {"": _tables.GUARDRAILS}, "", _guardrails, has_defaults=False),
         Section("monitors", "monitor", {"": _tables.MONITOR}, "", _monitor),
         Section(
             "sinks", "sink", _tables.SINKS, lambda node: "webhook" if "url" in node.value else None, _sink, has_defaults=False

@@ -336,6 +336,15 @@ _WAIT_TAKES = 'seconds, a table like { exponential = { max = "30s" } }, or a lis
 # Things of the file, by name.
 
 
+def _patterns(node: Node, b: Builder) -> Any:
+    if not isinstance(node.value, list):
+        return must(node, b, "a list of patterns", f"write [{quoted(node.value)}]" if isinstance(node.value, str) else "")
+    wrong = [each for each in node.value if not isinstance(each.value, str)]
+    for each in wrong:
+        must(each, b, "a pattern, a text")
+    return BROKEN if wrong or not node.value else [each.value for each in node.value]
+
+
 def named(section: str, one: str) -> Kind:
     """The name of a thing in this section."""
     return Kind(f"the name of a {one}", lambda node, b: b.refer(section, one, node))
@@ -368,6 +377,7 @@ SECRET = Kind("`{ env }` or `{ file }`", _secret)
 TEXTS = Kind("a table of texts, `{ env }` or `{ file }`", _texts, merges=True)
 URLS = Kind("a list of `{ env }` or `{ file }`", _urls)
 PATH = Kind("a path", _path)
+PATTERNS = Kind("a list of patterns", _patterns)
 PATHS = Kind("a path, or two: `[certificate, key]`", _paths)
 PROXY = Kind("an address, `{ env }`, or `false` for none", _proxy)
 ERROR = Kind("a class", _error)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import seawall
 from seawall import _rules, sinks
+from seawall._guardrails import configured
 from seawall.configuration import _compound as compound
 from seawall.configuration._kinds import (
     ANYTHING,
@@ -18,6 +19,7 @@ from seawall.configuration._kinds import (
     PARAMETERS,
     PATH,
     PATHS,
+    PATTERNS,
     PROXY,
     SECONDS,
     SECONDS_OR_FALSE,
@@ -160,6 +162,26 @@ CACHE = Table(
     ),
 )
 
+GUARDRAILS = Table(
+    configured,
+    (
+        Option("max_input_length", WHOLE, "none", "characters of all that is asked in a call"),
+        Option("max_input_tokens", WHOLE, "none", "tokens of it, four bytes being one"),
+        Option("max_output_length", WHOLE, "none", "characters of each text that is answered"),
+        Option("max_output_tokens", WHOLE, "none", "tokens of it"),
+        Option("redact_secrets", FLAG, "`false`", "whether keys, tokens and passwords are cut out, both ways"),
+        Option("redact_personal", FLAG, "`false`", "likewise mail addresses, telephone, card and account numbers"),
+        Option("redact", PATTERNS, "none", "patterns that are cut out, both ways"),
+        Option("forbidden_input", PATTERNS, "none", "patterns that refuse what is asked"),
+        Option("forbidden_output", PATTERNS, "none", "patterns that refuse what is answered"),
+        Option("schema", PATH, "none", "a file with the JSON schema that answers have to fit"),
+        Option("repair", FLAG, "`false`", "whether what is nearly JSON is mended"),
+        Option("reask", WHOLE, "0", "how often the model is asked again, within the attempts"),
+        Option("of", TEXT, "`messages`, or the first text", "the argument of a function that is looked at"),
+        Option("max_held", WHOLE, "16384", "bytes of a stream that are held back at the most"),
+    ),
+)
+
 CHAOS = Table(
     seawall.Chaos,
     (
@@ -192,6 +214,7 @@ _MODEL = (
     Option("rate_limit", compound.RATE_LIMIT, "none", "what each attempt waits for"),
     Option("bulkhead", compound.BULKHEAD, "none", "how many attempts are under way at a time"),
     Option("cache", compound.CACHE, "none", "what gives its answers again"),
+    Option("guardrails", named("guardrails", "guardrail"), "none", "what questions and answers have to pass"),
     Option("fallbacks", names("models", "model"), "none", "models that stand in, in order"),
     Option("monitor", named("monitors", "monitor"), "none", "what counts its calls"),
     Option("params", PARAMETERS, "none", "parameters of every request: `temperature`, `max_completion_tokens`, …"),
@@ -214,7 +237,7 @@ EMBEDDINGS = Table(
     ),
     _MODEL_OWN,
     # What is about streams and chats is no embeddings model's.
-    alone=("params", "first_token_timeout", "idle_timeout", "on_interrupt"),
+    alone=("params", "first_token_timeout", "idle_timeout", "on_interrupt", "guardrails"),
 )
 
 PIPELINE = Table(
@@ -232,6 +255,7 @@ PIPELINE = Table(
         Option("rate_limit", compound.RATE_LIMIT, "none", "what each attempt waits for"),
         Option("bulkhead", compound.BULKHEAD, "none", "how many attempts are under way at a time"),
         Option("cache", compound.CACHE, "none", "what gives answers again"),
+        Option("guardrails", named("guardrails", "guardrail"), "none", "what arguments and results have to pass"),
         Option("monitor", compound.MONITOR, "the preset's", "what counts its calls"),
         Option("chaos", compound.CHAOS, "none", "faults on purpose, for tests"),
         Option(

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import OnInterrupt, retry_policy
-from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Hedge, Monitor, RateLimit, Route
+from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Guardrails, Hedge, Monitor, RateLimit, Route
 from seawall.errors import ConfigurationError
 from seawall.langchain import _batch
 from seawall.langchain._arguments import accepted, refuse_in_call, with_parameters
@@ -75,6 +75,7 @@ class ChatOpenAI(_batch.Batching, OnNative, Calls):
         monitor: a `seawall.Monitor` that counts its calls: attempts, latency, first tokens, tokens, cost.
         cache: a `seawall.Cache` that gives its answers and streams again; or what langchain-core takes: a `BaseCache`, `True` for
             the global one, `False` for none.
+        guardrails: `seawall.Guardrails` that look at what is asked and at what is answered.
         model_kwargs, extra_body: further parameters of every request.
 
     Raises:
@@ -106,6 +107,7 @@ class ChatOpenAI(_batch.Batching, OnNative, Calls):
     bulkhead: Bulkhead | None = Field(default=None, exclude=True)
     hedge: Hedge | None = Field(default=None, exclude=True)
     monitor: Monitor | None = Field(default=None, exclude=True)
+    guardrails: Guardrails | None = Field(default=None, exclude=True)
     streaming: bool = False
     stream_usage: bool = True
     frequency_penalty: float | None = None

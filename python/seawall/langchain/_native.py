@@ -56,6 +56,7 @@ class OnNative(BaseModel):
             "hedge": model.hedge,
             "monitor": model.monitor,
             "cache": self._cache or (model.cache if isinstance(model.cache, Cache) else None),
+            "guardrails": getattr(model, "guardrails", None),
             "proxy": model.openai_proxy,
             "ca_bundle": model.ca_bundle,
             "client_cert": model.client_cert,
@@ -109,6 +110,7 @@ class OnNative(BaseModel):
             model.cache,
             model.circuit,
             model.monitor,
+            getattr(model, "guardrails", None),
             model.openai_api_key,
             *(other.circuit for other in self._others),
         )

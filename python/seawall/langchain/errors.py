@@ -93,6 +93,16 @@ class StreamInterruptedError(errors.StreamInterruptedError, APIError):
     is_retryable = True
 
 
+class OutputRefusedError(errors.OutputRefusedError, core.ModelError, RuntimeError):
+    __doc__ = errors.OutputRefusedError.__doc__
+    is_retryable = False
+
+
+class OutputShapeError(errors.OutputShapeError, core.ModelError):
+    __doc__ = errors.OutputShapeError.__doc__
+    is_retryable = True
+
+
 __all__ = [
     "APIConnectionError",
     "APIError",
@@ -107,6 +117,8 @@ __all__ = [
     "InternalServerError",
     "MalformedResponseError",
     "NotFoundError",
+    "OutputRefusedError",
+    "OutputShapeError",
     "PermissionDeniedError",
     "QuotaExceededError",
     "RateLimitError",

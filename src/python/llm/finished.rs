@@ -3,6 +3,7 @@
 use crate::drive::clock;
 use crate::drive::tokio::Drive;
 use crate::engine::{Instant, Outcome, Target};
+use crate::guardrails::Tally;
 use crate::llm::error::{ApiError, ErrorKind, Raised};
 use crate::llm::route::{Answer, Attempt, Failure, Flight};
 use crate::policies::class::Class;
@@ -15,6 +16,8 @@ pub struct Finished {
     pub(super) others: Vec<Failure>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) notes: Vec<Note>,
+    /// What guardrails have done to what was asked.
+    pub(super) screened: Tally,
     /// Which alternative gave the answer that a cache had.
     pub(super) found: Option<Target>,
     pub(super) begun: Instant,
@@ -46,6 +49,7 @@ impl Finished {
             others,
             attempts: std::mem::take(&mut flight.attempts),
             notes,
+            screened: flight.asked_screened(),
             found: flight.found,
             begun: flight.begun,
             took: clock::now().since(flight.begun),
@@ -61,6 +65,7 @@ impl Finished {
             others: Vec::new(),
             attempts: Vec::new(),
             notes: vec![note],
+            screened: Tally::default(),
             found: Some(by),
             begun,
             took: clock::now().since(begun),
@@ -77,6 +82,7 @@ impl Finished {
             others: Vec::new(),
             attempts: Vec::new(),
             notes: Vec::new(),
+            screened: Tally::default(),
             found: None,
             begun,
             took: clock::now().since(begun),

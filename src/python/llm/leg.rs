@@ -12,6 +12,7 @@ use crate::llm::route::{Leg as Core, Patience};
 use crate::llm::rule::{Kinds, Rule};
 use crate::llm::secret::ApiKey;
 use crate::policies::cache::Cached;
+use crate::policies::guardrails::Guardrails;
 use crate::policies::rate_limit::Limited;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
@@ -238,8 +239,9 @@ impl Builder {
         self.layer(Arc::new(cache), vec![inner, ready], Rule::None, None, name)
     }
 
-    /// A leg with its policies: Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead, Timeout, the call.
-    pub fn chain(&mut self, py: Python<'_>, leg: &Leg, target: Target, table: &Bound<'_, PyAny>) -> PyResult<StageId> {
+    /// A leg with its policies: Retry, Guardrails, Hedge, CircuitBreaker, RateLimit, Bulkhead, Timeout, the call.
+    /// `is_looked_at`: whether guardrails stand around its answers.
+    pub fn chain(&mut self, py: Python<'_>, leg: &Leg, target: Target, table: &Bound<'_, PyAny>, is_looked_at: bool) -> PyResult<StageId> {
         let leaf = self.plan.leaf(target);
         let mut inner = self.push(leaf, Rule::None, Stage::default(), leg.name());
         // Without a limit of its own, a request is still cut by the one around its call.
@@ -266,6 +268,9 @@ impl Builder {
         if let Some(hedge) = &leg.hedge {
             let name = hedge.get().name.clone().unwrap_or_else(|| leg.name());
             inner = self.layer(Arc::new(hedge.get().policy()), vec![inner], Rule::Hedge, None, name);
+        }
+        if is_looked_at {
+            inner = self.layer(Arc::new(Guardrails), vec![inner], Rule::Guardrails, None, leg.name());
         }
         if let Some(retry) = &leg.retry {
             let policy = Arc::new(retry.get().policy(py, None));

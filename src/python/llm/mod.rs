@@ -16,6 +16,7 @@ mod raise;
 mod reply;
 mod route;
 mod run;
+mod screened;
 mod story;
 mod stream;
 mod webhook;

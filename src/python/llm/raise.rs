@@ -19,6 +19,14 @@ pub fn api(py: Python<'_>, error: &ApiError, table: &Bound<'_, PyAny>, model: Op
             return class.call1((error.message.as_str(),));
         }
         let fields = PyDict::new(py);
+        if error.is_refusal() {
+            // What of it is another's to say stands where a server's word would.
+            fields.set_item("rule", error.code.as_deref().unwrap_or_default())?;
+            fields.set_item("place", error.param.as_deref().unwrap_or_default())?;
+            fields.set_item("is_retryable", error.should_retry)?;
+            fields.set_item("partial", error.partial.as_deref())?;
+            return class.call((error.message.as_str(),), Some(&fields));
+        }
         fields.set_item("status_code", error.status)?;
         fields.set_item("code", error.code.as_deref())?;
         fields.set_item("param", error.param.as_deref())?;

@@ -2,6 +2,7 @@
 
 use super::json;
 use super::story::Story;
+use crate::guardrails::Tally;
 use crate::llm::chat::{self, ChatReply, parse_reply};
 use crate::llm::client::RawReply;
 use crate::llm::delta::Delta;
@@ -9,6 +10,7 @@ use crate::llm::interrupt::Mark;
 use crate::llm::usage::Usage;
 use crate::python::convert::quoted;
 use crate::python::errors::{configuration, picture, unless_interrupted};
+use crate::python::guardrails;
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -172,6 +174,8 @@ pub struct Reply {
     pub reply: Arc<ChatReply>,
     pub story: Story,
     pub asked_model: Arc<str>,
+    /// What guardrails have done to what was asked.
+    pub input: Tally,
 }
 
 #[pymethods]
@@ -297,11 +301,21 @@ impl Reply {
         logprobs(py, &self.reply.raw, self.reply.first.place)
     }
 
-    /// What the text says as JSON (`response_format`).
+    /// What guardrails have done to the question and to this answer, in order: what ("redacted", "repaired"), to which ("input",
+    /// "output"), which rule, how often.
+    #[getter]
+    fn guardrails<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        guardrails::applied(py, [&self.input, &self.reply.screened])
+    }
+
+    /// What a `Shape` of the guardrails has read; else what the text says as JSON (`response_format`).
     ///
     /// Raises ValueError if it is no JSON: cut short, a refusal, or prose.
     fn parsed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        parsed(py, &self.reply.first)
+        match guardrails::parsed(py, &self.reply.screened) {
+            Some(parsed) => Ok(parsed.into_bound(py)),
+            None => parsed(py, &self.reply.first),
+        }
     }
 
     /// The tool calls: `(id, name, arguments)` each, arguments as the JSON text that the model wrote.
@@ -343,7 +357,7 @@ impl Reply {
         let named = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
         let reply = parse_reply(RawReply::new(200, named.collect(), raw)).map_err(|e| configuration(py, &e.message))?;
         let story = Story::retold(attempts, story, alternative, seconds, cached);
-        Ok(Reply { reply: Arc::new(reply), story, asked_model: asked_model.into() })
+        Ok(Reply { reply: Arc::new(reply), story, asked_model: asked_model.into(), input: Tally::default() })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {

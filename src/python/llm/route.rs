@@ -9,11 +9,13 @@ use super::json;
 use super::leg::{Leg, kinds};
 use super::raise;
 use super::reply::Reply;
+use super::screened;
 use super::story::Story;
 use super::stream::{Stream, Watched};
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
 use crate::engine::{Instant, StageId, Target};
+use crate::guardrails::Tally;
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
@@ -30,6 +32,7 @@ use crate::policies::fallback::Fallback;
 use crate::policies::patience::Patience;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
+use crate::python::guardrails::Guardrails;
 use crate::python::judge::Listed;
 use crate::python::monitor::Monitor;
 use crate::python::policies::cache::Cache;
@@ -89,7 +92,8 @@ impl Shared {
     fn reply(&self, py: Python<'_>, finished: &mut Finished, reply: Arc<ChatReply>) -> PyResult<Py<PyAny>> {
         let story = self.story(finished);
         let asked_model = self.core.legs.get(story.alternative as usize).map_or_else(|| "".into(), |l| l.model.clone());
-        Ok(Py::new(py, Reply { reply, story, asked_model })?.into_any())
+        let input = std::mem::take(&mut finished.screened);
+        Ok(Py::new(py, Reply { reply, story, asked_model, input })?.into_any())
     }
 
     fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: &EmbeddingsReply) -> PyResult<Py<PyAny>> {
@@ -234,6 +238,8 @@ pub struct Route {
     /// Those of `shared` too, for the garbage collector.
     listeners: Arc<Listeners>,
     on_interrupt: OnInterrupt,
+    /// What is asked has to pass these.
+    guardrails: Option<Py<Guardrails>>,
     /// The limits at which calls weigh something, and of which leg they are.
     scales: Vec<(StageId, usize)>,
 }
@@ -264,10 +270,17 @@ impl Route {
         let lists = (content.cast::<PyList>(), content.cast::<PyTuple>());
         let inputs = lists.0.map(|list| list.len()).or_else(|_| lists.1.map(|tuple| tuple.len())).unwrap_or(1);
         let asked = content;
-        let (content, sent) = (json::text(content, place)?, json::params(params)?);
+        let (mut content, sent) = (json::text(content, place)?, json::params(params)?);
+        let mut screened = Tally::default();
+        if let Some(rails) = self.guardrails.as_ref().filter(|rails| !rails.get().asked.is_empty()) {
+            let (changed, tally) = screened::asked(py, rails, &content, place, &self.shared.core.legs[0].model)?;
+            content = changed.unwrap_or(content);
+            screened = tally;
+        }
         let source = self.shared.core.sources.first().copied().unwrap_or_default();
         let trace = if trace::is_on() { Traced::of_a_model(py, task.operation(), source) } else { None };
-        let mut order = Order { task, content, inputs, params: sent, extras, on_interrupt, weights: Vec::new(), key: None, trace };
+        let weights = Vec::new();
+        let mut order = Order { task, content, inputs, params: sent, extras, on_interrupt, weights, screened, key: None, trace };
         for (stage, leg) in &self.scales {
             let weight = self.listeners.weight(py, *stage, asked, params)?;
             order.weights.push((*stage, weight.unwrap_or_else(|| estimate::tokens(&order, &self.shared.core.legs[*leg]))));
@@ -306,7 +319,7 @@ impl Route {
     /// nothing may be answered.
     #[new]
     #[pyo3(signature = (legs, table, *, handled=None, deadline=None, function=None, on_interrupt=None, monitor=None, cache=None,
-                        patience=None))]
+                        patience=None, guardrails=None))]
     #[allow(clippy::too_many_arguments)] // one per argument
     fn new(
         py: Python<'_>,
@@ -319,6 +332,7 @@ impl Route {
         monitor: Option<Py<Monitor>>,
         cache: Option<Py<Cache>>,
         patience: Option<(Py<Retry>, Option<f64>)>,
+        guardrails: Option<Py<Guardrails>>,
     ) -> PyResult<Route> {
         let Some(first) = legs.first() else { return Err(configuration(py, "a route needs a model")) };
         if legs.len() > MOST {
@@ -327,8 +341,9 @@ impl Route {
         let mut builder = super::leg::Builder::default();
         let mut branches = Vec::new();
         let mut elsewhere = 0u64;
+        let rails = guardrails.as_ref().map(|rails| rails.get().answered.clone()).filter(|rails| !rails.is_empty());
         for (at, leg) in legs.iter().enumerate() {
-            branches.push(builder.chain(py, leg.get(), Target(at as u16), table.bind(py))?);
+            branches.push(builder.chain(py, leg.get(), Target(at as u16), table.bind(py), rails.is_some())?);
             if leg.get().is_elsewhere(first.get()) {
                 elsewhere |= 1 << at;
             }
@@ -352,12 +367,13 @@ impl Route {
             let policy = Arc::new(Patience::new(retry.get().policy(py, None), limit.map(Duration::from_secs_f64)));
             root = builder.retrying(py, retry.get(), policy, Rule::Patience, root, first.get().name(), table.bind(py))?;
         }
+        let described = guardrails.as_ref().filter(|_| rails.is_some()).map(|rails| rails.get().described(py)).transpose()?;
         let keeping = cache.map(|cache| {
             let (cache, target) = (cache.get(), Target(legs.len() as u16));
             let name = cache.name.clone().unwrap_or_else(|| first.get().name());
             let stage = builder.cache(cache.policy(), root, target, name.clone());
             root = stage;
-            Keeping::new(cache.core.clone(), stage, target, &name, &first.get().core)
+            Keeping::new(cache.core.clone(), stage, target, &name, &first.get().core, described.as_deref())
         });
         if let Some(deadline) = deadline {
             root = builder.layer(
@@ -376,12 +392,14 @@ impl Route {
         let pipeline = first.get().name();
         let legs: Arc<[Arc<LegCore>]> = legs.iter().map(|l| l.get().core.clone()).collect();
         let sources = legs.iter().map(|leg| Source::of(&pipeline, &leg.model, &leg.endpoint.place())).collect();
-        let core = Arc::new(Core { plan, legs, rules, names, sources, is_counted, foreign: Some(foreign.clone()), announces, keeping });
+        let core =
+            Arc::new(Core { plan, legs, rules, names, sources, is_counted, foreign: Some(foreign.clone()), announces, keeping, rails });
         let on_interrupt = on_interrupt.map_or(Ok(OnInterrupt::Error), |word| self::on_interrupt(py, &word))?;
-        Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign, on_interrupt, scales })
+        Ok(Route { shared: Arc::new(Shared { core, table }), listeners: foreign, on_interrupt, guardrails, scales })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.guardrails)?;
         // What a call under way or a stream shares is theirs too, and no garbage. Nobody can come to share it meanwhile.
         let shared =
             Arc::strong_count(&self.shared) > 1 || Arc::strong_count(&self.shared.core) > 1 || Arc::strong_count(&self.listeners) > 2;

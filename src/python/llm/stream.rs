@@ -227,11 +227,12 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
                 Some(Ok(None)) => break Some(Ok(())),
                 Some(Err(error)) => break Some(Err(error.interrupted(stream.text()))),
                 // A server that has said the end of its answer, and then neither says nor closes more, has answered.
-                None => break stream.finished().then_some(Ok(())),
+                None => break (stream.finished() && !stream.is_in_doubt()).then_some(Ok(())),
             }
         };
         // Without an end a time limit of the call's has passed, which the machine knows.
-        if !matches!(end, Some(Ok(()))) && drive.host.interrupted(&stream) {
+        let is_refused = matches!(&end, Some(Err(error)) if error.is_refusal());
+        if !is_refused && !matches!(end, Some(Ok(()))) && drive.host.interrupted(&stream) {
             drive.taken_back(call);
             // Whoever reads has what there is, however long the next attempt takes.
             pipe.tell();

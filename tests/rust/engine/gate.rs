@@ -7,6 +7,7 @@ use seawall::policies::POLICIES;
 use seawall::policies::chaos::{Chaos, Config as Doses, Injecting};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Slow, State, Transition};
 use seawall::policies::fallback::Fallback;
+use seawall::policies::guardrails::Guardrails;
 use seawall::policies::hedge::{self, Hedge, Hedged};
 use seawall::policies::timeout::{Threaded, Timeout};
 use std::sync::Arc;
@@ -138,6 +139,7 @@ fn every_policy_bears_its_name_in_the_table() {
         (Arc::new(limit), "Timeout"),
         (Arc::new(Threaded(limit)), "Timeout"),
         (Arc::new(Injecting(Arc::new(Chaos::new(doses, 1)))), "Chaos"),
+        (Arc::new(Guardrails), "Guardrails"),
     ];
     for (policy, class) in all {
         let row = POLICIES.iter().find(|row| row.class == class).expect("a row");

@@ -5,6 +5,7 @@ mod budget;
 mod cache;
 mod chaos;
 mod gate;
+mod guardrails;
 mod hedge;
 mod inherited;
 mod judged;

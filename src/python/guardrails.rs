@@ -1,0 +1,384 @@
+//! `Guardrails`, and the rules that they are made of.
+
+use super::convert::{self, quoted};
+use super::errors::{class, configuration, ours, wrong_type};
+use super::log;
+use super::policies::circuit_breaker::short_repr;
+use crate::events;
+use crate::guardrails::pattern::{Pattern, Patterns};
+use crate::guardrails::{
+    self as core, Check, Detector, Fit, Found, Interrupt, Looked, MAX_HELD, Rails, Refusal, Rule, Shape, Stop, Tally, Text, known,
+};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+fn interrupt(error: PyErr) -> Interrupt {
+    Arc::new(error)
+}
+
+const GONE: &str = "the interpreter is shutting down";
+
+/// A user's own detector: a function of the text that gives nothing, why it is refused, or what is cut out of it, by characters.
+struct Asked(Py<PyAny>);
+
+impl Detector for Asked {
+    fn look(&self, text: &str) -> Result<Looked, Interrupt> {
+        let looked = |py: Python<'_>| {
+            let given = self.0.bind(py).call1((text,))?;
+            if given.is_none() {
+                return Ok(Looked::Cut(Vec::new()));
+            }
+            if let Ok(why) = given.extract::<String>() {
+                return Ok(Looked::Refused(why));
+            }
+            let spans: Vec<(usize, usize, String)> = given.extract()?;
+            // In order, as they were checked: each character is passed once.
+            let mut places = text.char_indices().map(|(at, _)| at).chain([text.len()]).enumerate();
+            let mut byte = |wanted: usize| places.find(|(number, _)| *number == wanted).map_or(text.len(), |(_, at)| at);
+            let mut found = Vec::with_capacity(spans.len());
+            let mut last = (0, 0);
+            for (start, end, replacement) in spans {
+                let begin = if start == last.0 { last.1 } else { byte(start) };
+                last = (end, byte(end));
+                found.push(Found { start: begin, end: last.1, replacement });
+            }
+            Ok(Looked::Cut(found))
+        };
+        Python::try_attach(looked).unwrap_or_else(|| Ok(Looked::Refused(GONE.to_owned()))).map_err(interrupt)
+    }
+}
+
+/// A shape: a function of the text that gives what it was read as, or why it does not fit and what its maker is told.
+struct Fitting(Py<PyAny>);
+
+impl Shape for Fitting {
+    fn fit(&self, text: &str) -> Result<Fit, Interrupt> {
+        let fitted = |py: Python<'_>| {
+            let (parsed, why): (Py<PyAny>, Option<(String, String)>) = self.0.bind(py).call1((text,))?.extract()?;
+            Ok(match why {
+                None => Fit::Fits(Arc::new(parsed)),
+                Some((why, told)) => Fit::Fails { why, told },
+            })
+        };
+        let gone = || Ok(Fit::Fails { why: GONE.to_owned(), told: GONE.to_owned() });
+        Python::try_attach(fitted).unwrap_or_else(gone).map_err(interrupt)
+    }
+}
+
+/// What a shape has read.
+pub fn parsed(py: Python<'_>, tally: &Tally) -> Option<Py<PyAny>> {
+    tally.parsed.as_ref()?.downcast_ref::<Py<PyAny>>().map(|parsed| parsed.clone_ref(py))
+}
+
+/// What was done, each as (what, which rule, how often).
+pub fn applied<'py>(py: Python<'py>, tallies: [&Tally; 2]) -> PyResult<Bound<'py, PyTuple>> {
+    static APPLIED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let mut rows = Vec::new();
+    for (tally, direction) in tallies.into_iter().zip(["input", "output"]) {
+        let redacted = tally.redacted.iter().map(|(rule, count)| ("redacted", &**rule, *count));
+        let repaired = tally.repaired.iter().map(|rule| ("repaired", &**rule, 1));
+        for (what, rule, count) in redacted.chain(repaired) {
+            rows.push(ours(py, &APPLIED, "seawall._guardrails", "Applied")?.call1((what, direction, rule, count))?);
+        }
+    }
+    PyTuple::new(py, rows)
+}
+
+/// A rule, made ready.
+#[pyclass(frozen, module = "seawall")]
+pub struct Rail {
+    rule: Arc<Rule>,
+}
+
+impl Rail {
+    fn of(name: &str, check: Check) -> Rail {
+        Rail { rule: Arc::new(Rule { name: name.into(), check }) }
+    }
+}
+
+fn patterns(py: Python<'_>, given: Vec<(String, String, String)>) -> PyResult<Arc<Patterns>> {
+    let texts: Vec<String> = given.iter().map(|(_, text, _)| text.clone()).collect();
+    let pattern = |(label, text, replacement): (String, String, String)| Pattern {
+        label: label.into(),
+        text: text.into(),
+        replacement: replacement.into(),
+        closer: None,
+    };
+    Patterns::new(given.into_iter().map(pattern).collect()).map(Arc::new).map_err(|(at, wrong)| {
+        let text = texts.get(at).map_or_else(String::new, |text| quoted(py, text));
+        configuration(py, &format!("the pattern {text} is no good here: {wrong}"))
+    })
+}
+
+#[pymethods]
+impl Rail {
+    #[staticmethod]
+    fn length(name: &str, most: usize) -> Rail {
+        Rail::of(name, Check::Length(most))
+    }
+
+    #[staticmethod]
+    fn tokens(name: &str, most: usize) -> Rail {
+        Rail::of(name, Check::Tokens(most))
+    }
+
+    /// Patterns as (label, pattern, "").
+    #[staticmethod]
+    fn forbid(py: Python<'_>, name: &str, given: Vec<(String, String, String)>) -> PyResult<Rail> {
+        Ok(Rail::of(name, Check::Forbid(patterns(py, given)?)))
+    }
+
+    /// Patterns as (label, pattern, replacement).
+    #[staticmethod]
+    fn redact(py: Python<'_>, name: &str, given: Vec<(String, String, String)>) -> PyResult<Rail> {
+        Ok(Rail::of(name, Check::Redact(patterns(py, given)?)))
+    }
+
+    #[staticmethod]
+    fn secrets(name: &str) -> Rail {
+        Rail::of(name, Check::Redact(known::secrets()))
+    }
+
+    #[staticmethod]
+    fn personal(name: &str) -> Rail {
+        Rail::of(name, Check::Redact(known::personal()))
+    }
+
+    #[staticmethod]
+    fn ask(name: &str, look: Py<PyAny>) -> Rail {
+        Rail::of(name, Check::Ask(Box::new(Asked(look))))
+    }
+
+    #[staticmethod]
+    fn shape(name: &str, fit: Py<PyAny>, repair: bool, reask: u32) -> Rail {
+        Rail::of(name, Check::Shape { shape: Box::new(Fitting(fit)), repair, reask })
+    }
+}
+
+/// The rules for what is asked and for what is answered.
+///
+/// `input` and `output` are lists of the rules of `seawall.guardrails`, in order: each sees what the one before it has left. What is
+/// asked is looked at before anything else, a cache included, and a refusal costs no request; what is answered is looked at
+/// inside the retries. `of` names the argument of a function that is looked at; else it is `messages`, or the first text or list
+/// of messages. A stream hands out what no rule could still mean; `max_held` bytes (16,384) of it are held back at the most.
+///
+/// Raises `ConfigurationError` for what are no rules, and for a `Shape` in `input`.
+#[pyclass(frozen, module = "seawall", subclass, weakref)]
+pub struct Guardrails {
+    #[pyo3(get)]
+    input: Py<PyTuple>,
+    #[pyo3(get)]
+    output: Py<PyTuple>,
+    #[pyo3(get)]
+    of: Option<String>,
+    #[pyo3(get)]
+    max_held: usize,
+    pub asked: Arc<Rails>,
+    pub answered: Arc<Rails>,
+}
+
+fn rules<'py>(name: &str, given: Option<&Bound<'py, PyAny>>, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Vec<Arc<Rule>>)> {
+    let Some(given) = given else { return Ok((PyTuple::empty(py), Vec::new())) };
+    let wrong = |what: &Bound<'py, PyAny>| {
+        let text =
+            format!("{name} must be a list of rules of seawall.guardrails (MaxLength, Forbidden, Redact, …), not {}", short_repr(what));
+        wrong_type(py, &text)
+    };
+    let mut kept = Vec::new();
+    let mut made = Vec::new();
+    if given.cast::<pyo3::types::PyString>().is_ok() {
+        return Err(wrong(given));
+    }
+    for rule in given.try_iter().map_err(|_| wrong(given))? {
+        let rule = rule?;
+        let rail = rule.getattr_opt("_rail")?.and_then(|rail| rail.cast_into::<Rail>().ok()).ok_or_else(|| wrong(&rule))?;
+        made.push(rail.get().rule.clone());
+        kept.push(rule);
+    }
+    Ok((PyTuple::new(py, kept)?, made))
+}
+
+#[pymethods]
+impl Guardrails {
+    #[new]
+    #[pyo3(signature = (*, input=None, output=None, of=None, max_held=None))]
+    fn new(
+        py: Python<'_>,
+        input: Option<Bound<'_, PyAny>>,
+        output: Option<Bound<'_, PyAny>>,
+        of: Option<Bound<'_, PyAny>>,
+        max_held: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Guardrails> {
+        let of = convert::optional("of", of.as_ref(), convert::text)?;
+        let max_held = match convert::optional("max_held", max_held.as_ref(), |name, value| convert::whole(name, value, 1, 1 << 30))? {
+            None => MAX_HELD,
+            Some(most) => most as usize,
+        };
+        let (input, asked) = rules("input", input.as_ref(), py)?;
+        let (output, answered) = rules("output", output.as_ref(), py)?;
+        if asked.iter().any(|rule| matches!(rule.check, Check::Shape { .. })) {
+            return Err(configuration(py, "input must hold no Shape: it is about what a model answers. Put it into output"));
+        }
+        let rails = |rules| Arc::new(Rails { rules, max_held });
+        Ok(Guardrails { input: input.unbind(), output: output.unbind(), of, max_held, asked: rails(asked), answered: rails(answered) })
+    }
+
+    /// What is asked, as the rules leave it: a text, or messages.
+    ///
+    /// Raises `InputRefusedError` where a rule refuses it.
+    fn check_input<'py>(slf: &Bound<'py, Self>, input: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        ours(slf.py(), &CHECK, "seawall._guardrails", "check_input")?.call1((slf, input))
+    }
+
+    /// What was answered, as the rules leave it: a text, or what a client gives.
+    ///
+    /// Raises `OutputRefusedError` where a rule refuses it, `OutputShapeError` where it is not of the shape.
+    fn check_output<'py>(slf: &Bound<'py, Self>, output: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        ours(slf.py(), &CHECK, "seawall._guardrails", "check_output")?.call1((slf, output))
+    }
+
+    /// The texts that come in pieces, as the rules for answers leave them: what is given out is what the whole would have become.
+    fn stream<'py>(slf: &Bound<'py, Self>, pieces: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        static STREAM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        ours(slf.py(), &STREAM, "seawall._guardrails", "stream")?.call1((slf, pieces))
+    }
+
+    /// As `stream`, of an asynchronous iterator.
+    fn astream<'py>(slf: &Bound<'py, Self>, pieces: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        static STREAM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        ours(slf.py(), &STREAM, "seawall._guardrails", "astream")?.call1((slf, pieces))
+    }
+
+    /// Looks at (place, text) pairs; gives the texts, and what was cut out of them, as (rule, times).
+    fn _check<'py>(&self, py: Python<'py>, direction: &str, texts: Vec<(String, String)>) -> PyResult<Checked> {
+        let rails = if direction == "input" { &self.asked } else { &self.answered };
+        let mut looked: Vec<Text<'_>> = texts.into_iter().map(|(place, text)| Text { place, text: Cow::Owned(text) }).collect();
+        let tally = rails.check(&mut looked).map_err(|stop| stopped(py, stop, direction))?;
+        let redacted = tally.redacted.iter().map(|(rule, count)| (rule.to_string(), *count)).collect();
+        Ok((looked.into_iter().map(|text| text.text.into_owned()).collect(), redacted))
+    }
+
+    /// Looks whether a whole answer is of its shape. Gives it mended (or `None`), what it was read as, how often it was mended, and
+    /// where it may be asked for again what its maker is told.
+    fn _fit<'py>(&self, py: Python<'py>, place: &str, text: &str, asked: u32) -> PyResult<Fitted> {
+        match self.answered.fit(place, text, None) {
+            Ok((mended, tally)) => Ok((mended, parsed(py, &tally), tally.repaired.len(), None)),
+            Err(Stop::Refused(refusal)) => {
+                let told = refusal.again.clone().filter(|(_, most)| asked < *most).map(|(told, _)| told);
+                let error = refused(py, &refusal, "output");
+                error.value(py).setattr("is_retryable", told.is_some())?;
+                Ok((None, None, 0, Some((error.into_value(py).into_any(), told))))
+            }
+            Err(stop) => Err(stopped(py, stop, "output")),
+        }
+    }
+
+    /// For a text that comes in pieces.
+    fn _filter(&self) -> Filter {
+        Filter(Mutex::new(self.answered.filter("content".to_owned())))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        static REMADE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (py, this) = (slf.py(), slf.get());
+        let parts = (slf.get_type(), &this.input, &this.output, &this.of, this.max_held);
+        (ours(py, &REMADE, "seawall._guardrails", "remade")?, parts).into_pyobject(py)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let mut parts = Vec::new();
+        for (name, rules) in [("input", &self.input), ("output", &self.output)] {
+            if rules.bind(py).len() > 0 {
+                let shown: Vec<String> = rules.bind(py).iter().map(|rule| short_repr(&rule)).collect();
+                parts.push(format!("{name}=[{}]", shown.join(", ")));
+            }
+        }
+        parts.extend(self.of.as_ref().map(|of| format!("of={}", quoted(py, of))));
+        parts.extend((self.max_held != MAX_HELD).then(|| format!("max_held={}", self.max_held)));
+        Ok(format!("Guardrails({})", parts.join(", ")))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.input)?;
+        visit.call(&self.output)
+    }
+}
+
+/// Texts as they are left, and what was cut out of them, as (rule, times).
+type Checked = (Vec<String>, Vec<(String, u32)>);
+/// An answer mended, what it was read as, how often it was mended; its refusal, and what its maker may be told.
+type Fitted = (Option<String>, Option<Py<PyAny>>, usize, Option<(Py<PyAny>, Option<String>)>);
+
+impl Guardrails {
+    /// What answers have passed, in words that tell two sets of rules apart in any process.
+    pub fn described(&self, py: Python<'_>) -> PyResult<String> {
+        let described = |rule: Bound<'_, PyAny>| -> PyResult<String> { rule.call_method0("_described")?.extract() };
+        let rules: Vec<String> = self.output.bind(py).iter().map(described).collect::<PyResult<_>>()?;
+        Ok(rules.join("\n"))
+    }
+}
+
+/// A text that comes in pieces.
+#[pyclass(frozen, module = "seawall")]
+pub struct Filter(Mutex<core::Filter>);
+
+#[pymethods]
+impl Filter {
+    fn push(&self, py: Python<'_>, piece: &str) -> PyResult<String> {
+        let pushed = self.0.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+        pushed.map_err(|refusal| refused(py, &refusal, "output"))
+    }
+
+    fn end(&self, py: Python<'_>) -> PyResult<String> {
+        // Detectors are asked under no lock.
+        let empty = Rails::default().filter(String::new());
+        let mut filter = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), empty);
+        filter.end().map_err(|stop| stopped(py, stop, "output"))
+    }
+}
+
+/// What a refusal is raised as.
+pub fn refused(py: Python<'_>, refusal: &Refusal, direction: &str) -> PyErr {
+    let name = match (direction, refusal.is_shape) {
+        ("input", _) => "InputRefusedError",
+        (_, true) => "OutputShapeError",
+        (_, false) => "OutputRefusedError",
+    };
+    let made = || {
+        let what = if direction == "input" { "what is asked" } else { "the answer" };
+        let message = format!("{what} was refused by the guardrail \"{}\" ({}): {}", refusal.rule, refusal.place, refusal.why);
+        let fields = PyDict::new(py);
+        fields.set_item("rule", &*refusal.rule)?;
+        fields.set_item("place", &*refusal.place)?;
+        class(py, name)?.call((message,), Some(&fields))
+    };
+    made().map_or_else(|failed| failed, PyErr::from_value)
+}
+
+/// What a check that came to no end is raised as.
+pub fn stopped(py: Python<'_>, stop: Stop, direction: &str) -> PyErr {
+    match stop {
+        Stop::Refused(refusal) => refused(py, &refusal, direction),
+        Stop::Interrupted(raised) => match raised.downcast_ref::<PyErr>() {
+            Some(error) => error.clone_ref(py),
+            None => configuration(py, "a guardrail was interrupted"),
+        },
+    }
+}
+
+/// Tells the log of what was done before a call began.
+pub fn told(py: Python<'_>, name: &str, stopped: bool, redactions: u32) -> PyResult<()> {
+    if stopped {
+        return log::line(py, events::GUARDRAIL_REFUSED, name, || format!("a guardrail of '{name}' refused the input"));
+    }
+    if redactions > 0 {
+        return log::line(py, events::GUARDRAIL_REDACTED, name, || format!("guardrails of '{name}' cut {redactions} out of the input"));
+    }
+    Ok(())
+}

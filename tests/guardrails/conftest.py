@@ -1,0 +1,21 @@
+"""Models that ask the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from seawall.llm import Chat
+from seawall.simulator import Simulator
+
+
+@pytest.fixture
+def chat(sim: Simulator) -> Callable[..., Chat]:
+    """Makes a chat model that asks the simulator."""
+
+    def make(model: str = "m", **options: Any) -> Chat:
+        return Chat(model, **{"api_key": "sk-a-test-key", "base_url": sim.base_url, **options})
+
+    return make
