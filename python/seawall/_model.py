@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from seawall import _guarded, _seawall, errors
+from seawall import _keys, _seawall, errors
 from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Monitor, RateLimit, Retry
 from seawall._word import shown, whole_number
 
@@ -237,13 +237,17 @@ class Model:
         self._check(list(kept.value))
         if hasattr(hidden.value, "get_secret_value"):
             hidden.value = hidden.value.get_secret_value()
-        source = None
-        if callable(hidden.value):
+        source: Any = None
+        file: Any = None
+        if hidden.value is None:
+            hidden.value = environment(None, "OPENAI_API_KEY")
+            file = None if hidden.value else environment(None, "OPENAI_API_KEY_FILE")
+        elif isinstance(hidden.value, os.PathLike):
+            file, hidden.value = hidden.value, None
+        elif callable(hidden.value):
             source, hidden.value = hidden.value, None
-            if _guarded.kind(source) == "coroutine":
-                raise errors.ConfigurationError("api_key must be a plain function, not an async one: it is called on a thread")
-        else:
-            hidden.value = environment(hidden.value, "OPENAI_API_KEY")
+        if file is not None:
+            _keys.look_at(file)
         self.model = model
         self._table: Any = errors
         self._retry: Retry | None = Retry(max_retries + 1)
@@ -269,6 +273,7 @@ class Model:
             max_response_bytes=max_response_bytes,
             params=kept.value,
             key_source=source,
+            key_file=file,
             proxy=_proxy(way.value),
             authorities=None if ca_bundle is None else _file("ca_bundle", ca_bundle),
             identity=_identity(client_cert),

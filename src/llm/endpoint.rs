@@ -111,6 +111,11 @@ impl Endpoint {
         Endpoint(Arc::new(inner))
     }
 
+    /// Whether both ask with one key.
+    pub(super) fn has_key_of(&self, other: &Endpoint) -> bool {
+        self.headers().get(AUTHORIZATION) == other.headers().get(AUTHORIZATION)
+    }
+
     /// Whether both are on one server, where one's credentials may go to the other.
     pub fn has_origin_of(&self, other: &Endpoint) -> bool {
         self.0.base.origin() == other.0.base.origin()

@@ -10,7 +10,7 @@ use super::endpoint::{Endpoint, is_credential};
 use super::error::{ApiError, ErrorKind, Raised};
 use super::interrupt::{Beginning, Mark, OnInterrupt, with_answer};
 use super::kept::Keeping;
-use super::keys::Keys;
+use super::keys::{Keys, Renewal};
 use super::models::{self, ModelsReply};
 use super::network::Network;
 use super::order::{Order, Params, Task};
@@ -21,7 +21,9 @@ use super::stream::{ChatStream, open_stream};
 use super::watch::Watch;
 use crate::drive::tokio::{Asked, Call, Host, sleep_until};
 use crate::drive::{clock, trial};
-use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
+use crate::engine::{
+    Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint,
+};
 use crate::events;
 use crate::policies::cache::Request as AskedOfCache;
 use crate::stats::Source;
@@ -52,14 +54,22 @@ pub struct Leg {
 
 impl Leg {
     /// Where an attempt goes, by which client.
-    async fn reached(&self, client: Client) -> Result<(Client, Endpoint), ApiError> {
-        let client = self.network.as_ref().map_or(Ok(client), |network| network.client())?;
-        let endpoint = match &self.keys {
-            Some(keys) => keys.endpoint(&self.endpoint).await?,
-            None => self.endpoint.clone(),
+    async fn reached(&self, from: From) -> Result<(Client, Endpoint), ApiError> {
+        let client = self.network.as_ref().map_or(Ok(from.client), |network| network.client())?;
+        let endpoint = match (&self.keys, &from.renewal) {
+            (Some(keys), Some(renewal)) => renewal.endpoint(keys, &self.endpoint, from.target).await?,
+            _ => self.endpoint.clone(),
         };
         Ok((client, endpoint))
     }
+}
+
+/// What an attempt is made with.
+struct From {
+    client: Client,
+    target: Target,
+    /// Where the key is not always the same.
+    renewal: Option<Renewal>,
 }
 
 /// How long a stream may take until its first content, and from one content to the next.
@@ -184,6 +194,8 @@ pub struct Flight {
     /// The pieces of the stream that is over, where a cache may want them.
     pub recorded: Option<Arc<[Delta]>>,
     pub(super) watch: Option<Watch>,
+    /// Where a key is not always the same.
+    renewal: Option<Renewal>,
     /// What policies have done, tokens used, and when the first content came.
     pub(super) diary: Diary,
 }
@@ -212,6 +224,7 @@ impl Flight {
             found_call: None,
             recorded: None,
             watch: None,
+            renewal: None,
             diary: Diary::default(),
         }
     }
@@ -385,6 +398,18 @@ impl Flight {
         self.found_call.or(self.attempts.last().map(|a| a.call))
     }
 
+    /// Asks for another key, where the last attempt was refused for the one that it had.
+    fn renewing(&self, error: &ApiError) -> Option<impl Future<Output = bool> + Send + use<>> {
+        let target = self.attempts.last().filter(|_| error.status == Some(401))?.target;
+        let (renewal, leg) = (self.renewal.clone()?, self.route.legs[target.0 as usize].clone());
+        Some(async move {
+            match &leg.keys {
+                Some(keys) => renewal.renews(keys, &leg.endpoint, target).await,
+                None => false,
+            }
+        })
+    }
+
     fn note_end(&mut self, call: CallId, outcome: &'static str, error: Option<&ApiError>) {
         if let (Some(watch), Some(error)) = (&mut self.watch, error) {
             watch.failed(&Failure::Api(error.clone()));
@@ -400,10 +425,10 @@ impl Flight {
     }
 }
 
-async fn opened(client: Client, leg: Arc<Leg>, request: Request, beginning: Beginning, records: bool) -> Result<Answer, ApiError> {
+async fn opened(from: From, leg: Arc<Leg>, request: Request, beginning: Beginning, records: bool) -> Result<Answer, ApiError> {
     let patience = leg.patience;
     let begun = async {
-        let (client, endpoint) = leg.reached(client).await?;
+        let (client, endpoint) = leg.reached(from).await?;
         let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
         // What goes on from something is not the whole of it.
         if records && beginning.text.is_empty() {
@@ -437,8 +462,8 @@ async fn opened(client: Client, leg: Arc<Leg>, request: Request, beginning: Begi
 /// A reply longer than this is read on another thread: the one that carries all calls has them to think of.
 const LONG: usize = 512 * 1024;
 
-async fn answered(client: Client, leg: Arc<Leg>, request: Request, order: Arc<Order>) -> Result<Answer, ApiError> {
-    let (client, endpoint) = leg.reached(client).await?;
+async fn answered(from: From, leg: Arc<Leg>, request: Request, order: Arc<Order>) -> Result<Answer, ApiError> {
+    let (client, endpoint) = leg.reached(from).await?;
     let reply = client.send_json(&endpoint, request).await?;
     let is_long = reply.body.len() > LONG;
     let read = move || match order.task {
@@ -477,10 +502,14 @@ impl Host for Flight {
             waited: None,
         });
         self.tell(Watch::begun);
-        let (client, order) = (self.client.clone(), self.order.clone());
+        if leg.keys.is_some() && self.renewal.is_none() {
+            self.renewal = Some(Renewal::default());
+        }
+        let from = From { client: self.client.clone(), target, renewal: self.renewal.clone() };
+        let order = self.order.clone();
         match order.task {
-            Task::Stream => Box::pin(opened(client, leg, request, self.beginning(), order.key.is_some())),
-            Task::Chat | Task::Embeddings | Task::Models => Box::pin(answered(client, leg, request, order)),
+            Task::Stream => Box::pin(opened(from, leg, request, self.beginning(), order.key.is_some())),
+            Task::Chat | Task::Embeddings | Task::Models => Box::pin(answered(from, leg, request, order)),
         }
     }
 
@@ -538,12 +567,22 @@ impl Host for Flight {
             Some(Failure::Rejected(_)) if matches!(rule, Rule::Fallback(..)) => return Asked::Now(Ok(Verdict::FAILURE)),
             Some(Failure::Rejected(_)) => return Asked::Now(Ok(Verdict::Ignore)),
         };
-        match &self.route.foreign {
-            Some(foreign) if foreign.judges(ask.stage) => {
-                let foreign = foreign.clone();
-                aside(move || foreign.judge(&ask, &error))
+        let renewing = matches!(rule, Rule::Retry(_)).then(|| self.renewing(&error)).flatten();
+        let foreign = self.route.foreign.as_ref().filter(|foreign| foreign.judges(ask.stage)).cloned();
+        match (renewing, foreign) {
+            (None, None) => Asked::Now(Ok(rule.verdict(&error))),
+            (None, Some(foreign)) => aside(move || foreign.judge(&ask, &error)),
+            (Some(renewing), foreign) => {
+                let verdict = rule.verdict(&error);
+                Asked::Later(Box::pin(async move {
+                    match foreign {
+                        // With another key it is another request, for which there is nothing to wait.
+                        _ if renewing.await => Ok(Verdict::Failure { wait: WaitHint::RetryAfter(Duration::ZERO), branches: u64::MAX }),
+                        Some(foreign) => on_a_thread(move || foreign.judge(&ask, &error)).await,
+                        None => Ok(verdict),
+                    }
+                }))
             }
-            _ => Asked::Now(Ok(rule.verdict(&error))),
         }
     }
 
