@@ -1,8 +1,11 @@
 //! seawall: what stands between an application and the model APIs that it calls.
 //!
 //! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `llm`, `simulator` and
-//! `dashboard` talk HTTP, the latter two behind `serve`; `python` is the only module that names pyo3.
+//! `dashboard` talk HTTP, the latter two behind `serve`; `cache_file`
+//! has answers on disk; `python` is the only module that names pyo3.
 
+#[cfg(feature = "net")]
+pub mod cache_file;
 #[cfg(feature = "net")]
 pub mod dashboard;
 #[cfg(feature = "net")]

@@ -4,6 +4,7 @@ Longer than other files, since a module has one stub.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
@@ -251,9 +252,12 @@ class Cache:
         stale_if_error: Seconds | None = None,
         key: Callable[..., Any] | None = None,
         name: str | None = None,
+        path: str | os.PathLike[str] | None = None,
     ) -> Self: ...
     @property
     def name(self) -> str | None: ...
+    @property
+    def path(self) -> str | None: ...
     @property
     def ttl(self) -> float | None: ...
     @property
@@ -272,8 +276,10 @@ class Cache:
     def _identity(self) -> int: ...
     def clear(self) -> None: ...
     def forget(self, *args: Any, **kwargs: Any) -> int: ...
+    def flush(self, timeout: Seconds | None = None) -> bool: ...
     def _repr_html_(self) -> str: ...
 
+def flush_cache_files() -> None: ...
 def forget_waiters() -> None: ...
 
 class Chaos:
@@ -368,7 +374,8 @@ class Leg:
         first_token_timeout: Seconds | None = None,
         idle_timeout: Seconds | None = None,
         max_response_bytes: int = ...,
-        key_source: Callable[[], str] | None = None,
+        key_source: Callable[[], Any] | None = None,
+        key_file: str | None = None,
         proxy: str | None = None,
         authorities: bytes | None = None,
         identity: bytes | None = None,

@@ -6,7 +6,9 @@ use super::flight::{Flight, Way};
 use super::guarded::has_to_run;
 use super::judge::Happened;
 use super::policies::cache::Cache;
-use crate::engine::{StageId, Target, Verdict};
+use crate::cache_file::{CacheFile, FileDigest, FileKey};
+use crate::drive::clock;
+use crate::engine::{Instant, StageId, Target, Verdict};
 use crate::policies::cache::{self as core, Offer, Request};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -48,6 +50,15 @@ pub struct Asked {
     cache: Arc<core::Cache>,
     request: Arc<Request>,
     names: Vec<Py<PyAny>>,
+    /// Where it may be kept in a file.
+    in_file: Option<InFile>,
+}
+
+/// What a call is in a cache's file.
+struct InFile {
+    file: Arc<CacheFile>,
+    key: FileKey,
+    asked: FileKey,
 }
 
 thread_local! {
@@ -89,8 +100,17 @@ impl Asked {
             Way::Sync => request.of(this_thread()),
             Way::Async => request,
         };
-        let names = written.held;
-        Ok(Some(Asked { stage: stand.stage, target: stand.target, cache: cache.core.clone(), request: Arc::new(request), names }))
+        let in_file = InFile::new(cache, function, &written, from, way)?;
+        let asked = Asked {
+            stage: stand.stage,
+            target: stand.target,
+            cache: cache.core.clone(),
+            request: Arc::new(request),
+            names: written.held,
+            in_file,
+        };
+        asked.recall(py)?;
+        Ok(Some(asked))
     }
 
     /// For the garbage collector.
@@ -108,6 +128,25 @@ impl Asked {
 
     pub fn request(&self) -> &Arc<Request> {
         &self.request
+    }
+
+    /// Takes what the file has for it into memory, where there is nothing.
+    fn recall(&self, py: Python<'_>) -> PyResult<()> {
+        static SIZE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let Some(InFile { file, key, .. }) = &self.in_file else { return Ok(()) };
+        let now = clock::now();
+        if self.cache.has(&self.request.key, now) {
+            return Ok(());
+        }
+        let era = self.cache.era();
+        let Some(found) = py.detach(|| file.find(key, clock::unix(now))) else { return Ok(()) };
+        let Some((value, items)) = InFile::read(py, &found.value)? else { return Ok(()) };
+        let bytes: usize = ours(py, &SIZE, "seawall._cache", "size")?.call1((&value, &items))?.extract()?;
+        let stored = Instant(now.0.saturating_sub(clock::unix(now).saturating_sub(found.stored)));
+        let names = self.names.iter().map(|name| name.clone_ref(py)).collect();
+        let held = Held { value: value.unbind(), items: items.map(Bound::unbind), names };
+        self.cache.take_in((self.request.key, self.request.asked), Arc::new(held), bytes, stored, era);
+        Ok(())
     }
 
     /// What was found, in the form in which the call gives it.
@@ -133,14 +172,48 @@ impl Asked {
         }
         let bytes: usize = ours(py, &SIZE, "seawall._cache", "size")?.call1((value, &items))?.extract()?;
         let names = self.names.iter().map(|name| name.clone_ref(py)).collect();
+        let kept = self.in_file.as_ref().filter(|_| keep).map(|in_file| in_file.kept(value, items.as_ref())).transpose()?.flatten();
         let held = Held { value: value.clone().unbind(), items: items.map(Bound::unbind), names };
-        self.request.offer(Offer { value: Arc::new(held), bytes, keep });
+        self.request.offer(Offer { value: Arc::new(held), bytes, keep, kept });
         Ok(true)
     }
 
     /// What the call has given has still to be run: nobody waits for that.
     pub fn release(&self) {
         self.cache.release(&self.request);
+    }
+}
+
+impl InFile {
+    /// `None` where nothing can be kept beyond the process: the function, or what it is called with, means something here only.
+    fn new(cache: &Cache, function: &Bound<'_, PyAny>, written: &Written, from: usize, way: Way) -> PyResult<Option<InFile>> {
+        static FINGERPRINT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let Some(file) = &cache.file else { return Ok(None) };
+        if written.held.len() > 1 {
+            return Ok(None);
+        }
+        let fingerprint = ours(function.py(), &FINGERPRINT, "seawall._cache", "fingerprint")?.call1((function,))?;
+        let Some(fingerprint) = fingerprint.extract::<Option<String>>()? else { return Ok(None) };
+        let mut key = FileDigest::default();
+        [way.method().as_bytes(), fingerprint.as_bytes(), written.from(from)].iter().for_each(|part| key.part(part));
+        Ok(Some(InFile { file: file.clone(), key: key.key(), asked: FileDigest::of(written.from(from)) }))
+    }
+
+    /// What is done with a value once it is kept; `None` where JSON cannot say it.
+    #[allow(clippy::type_complexity)] // what an offer takes
+    fn kept(&self, value: &Bound<'_, PyAny>, items: Option<&Bound<'_, PyTuple>>) -> PyResult<Option<Box<dyn FnOnce(Instant) + Send>>> {
+        static AS_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let text = ours(value.py(), &AS_JSON, "seawall._cache", "as_json")?.call1((value, items))?;
+        let Some(text) = text.extract::<Option<String>>()? else { return Ok(None) };
+        let (file, key, asked) = (self.file.clone(), self.key, self.asked);
+        Ok(Some(Box::new(move |since| file.put(key, asked, clock::unix(since), move || Some(text.into_bytes())))))
+    }
+
+    /// The value, and a generator's items.
+    #[allow(clippy::type_complexity)] // a pair that is taken apart at once
+    fn read<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, Option<Bound<'py, PyTuple>>)>> {
+        static FROM_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        ours(py, &FROM_JSON, "seawall._cache", "from_json")?.call1((bytes,))?.extract()
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Offer {
     pub bytes: usize,
     /// Whether it serves later calls too, and not only those that wait for it now.
     pub keep: bool,
+    /// What the driver does about it once it is kept, since when.
+    pub kept: Option<Box<dyn FnOnce(Instant) + Send>>,
 }
 
 enum Hand {

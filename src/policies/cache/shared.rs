@@ -104,11 +104,15 @@ pub struct Cache {
 struct After {
     signals: Vec<Arc<Signal>>,
     gone: Vec<Value>,
+    kept: Option<(Box<dyn FnOnce(Instant) + Send>, Instant)>,
 }
 
 impl After {
     fn carry_out(self) {
         self.signals.iter().for_each(|signal| signal.give());
+        if let Some((kept, since)) = self.kept {
+            kept(since);
+        }
     }
 }
 
@@ -261,7 +265,7 @@ impl Cache {
     /// The call that asked has an answer: for all that wait, and if it is to be kept for those that come later.
     pub fn land(&self, lead: Lead, offer: Offer, now: Instant) {
         self.locked(|state, after| {
-            let Offer { value, bytes, keep } = offer;
+            let Offer { value, bytes, keep, kept } = offer;
             let joined = state.call(lead, || Called::Given(value.clone()), after);
             state.counts.joined += joined;
             let Config { max_items, max_bytes, .. } = self.config;
@@ -270,6 +274,27 @@ impl Cache {
                 return;
             }
             state.store.put((lead.key, lead.asked), value, bytes, now, &mut after.gone);
+            while state.store.len() > max_items || state.store.bytes() > max_bytes {
+                after.gone.extend(state.store.remove_oldest());
+            }
+            after.kept = kept.map(|kept| (kept, now));
+        });
+    }
+
+    /// What was forgotten since this number is not to come back.
+    pub fn era(&self) -> u64 {
+        self.state().era
+    }
+
+    /// Takes in an answer that was kept elsewhere since then, unless there is one or all was forgotten since that `era`.
+    pub fn take_in(&self, (key, asked): (Key, Key), value: Value, bytes: usize, stored: Instant, era: u64) {
+        self.locked(|state, after| {
+            let Config { max_items, max_bytes, .. } = self.config;
+            if era != state.era || bytes > max_bytes || state.store.stored(&key).is_some_and(|known| known >= stored) {
+                after.gone.push(value);
+                return;
+            }
+            state.store.put((key, asked), value, bytes, stored, &mut after.gone);
             while state.store.len() > max_items || state.store.bytes() > max_bytes {
                 after.gone.extend(state.store.remove_oldest());
             }

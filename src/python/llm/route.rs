@@ -178,6 +178,7 @@ pub async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: I
     let carried = async move {
         let mut execution = core.execution(&order, deadline);
         let mut flight = Flight::new(core, order, client);
+        flight.recalls().await;
         flight.asks_cache(&mut execution);
         let mut drive = Drive::new(execution, flight);
         loop {
@@ -348,7 +349,7 @@ impl Route {
             let name = cache.name.clone().unwrap_or_else(|| first.get().name());
             let stage = builder.cache(cache.policy(), root, target, name.clone());
             root = stage;
-            Keeping::new(cache.core.clone(), stage, target, &name, &first.get().core)
+            Keeping::new(cache.core.clone(), cache.file.clone(), stage, target, &name, &first.get().core)
         });
         if let Some(deadline) = deadline {
             root = builder.layer(
