@@ -7,9 +7,15 @@ import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import Enum
 from typing import Any, NamedTuple
+
+from seawall import _seawall
+from seawall._word import shown
+from seawall.errors import ConfigurationTypeError
 
 # Classes whose values are said by their own constructor's arguments.
 _BY_REDUCTION = {
@@ -26,6 +32,30 @@ _BY_REDUCTION = {
 _BASES: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes, int: int, float: float, tuple: tuple, list: list}
 # So many parts of an answer are looked at for its size; the rest is taken to be like them.
 _MOST = 2_000
+
+
+# The calls of coroutines that wait for the code that runs here, by numbers of theirs.
+asking: ContextVar[tuple[int, ...]] = ContextVar("seawall_asking", default=())
+# What is said of caches around the code that runs here: past them (False), or the answer anew (True).
+anew: ContextVar[bool | None] = ContextVar("seawall_anew", default=None)
+
+
+@contextmanager
+def cache_bypass(*, refresh: bool = False) -> Iterator[None]:
+    """Calls inside go past all caches: they ask, and what they are answered is not kept. For functions, models and pipelines alike,
+    in this thread or task and in what it starts.
+
+    Args:
+        refresh: they ask anew, and their answers take the place of those that are kept.
+    """
+    if not isinstance(refresh, bool):
+        raise ConfigurationTypeError(f"refresh must be True or False, not {shown(refresh)}")
+    _seawall.caching_is_said()
+    token = anew.set(refresh)
+    try:
+        yield
+    finally:
+        anew.reset(token)
 
 
 class CacheStats(NamedTuple):
@@ -188,6 +218,4 @@ def _code(code: Any) -> tuple[Any, ...]:
 @functools.cache
 def flush_at_exit() -> None:
     """Has a program that ends wait until the files of its caches have what they are to have."""
-    from seawall import _seawall
-
     atexit.register(_seawall.flush_cache_files)

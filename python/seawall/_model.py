@@ -47,7 +47,7 @@ _SAID = {
     "http_client": "the client has a transport of its own; ca_bundle=, client_cert= and proxy= of {kind}(…) are about it",
 }
 # Arguments of a call that are no parameters of its request.
-_OF_A_CALL = frozenset(("timeout", "extra_headers", "extra_query", "extra_body", "idempotency_key"))
+_OF_A_CALL = frozenset(("timeout", "extra_headers", "extra_query", "extra_body", "idempotency_key", "cache"))
 
 
 def retry_policy(
@@ -166,6 +166,19 @@ def _key_sent(given: Any) -> str | None:
     raise errors.ConfigurationError(f"idempotency_key must be True, False or a text that is not empty, not {given!r}")
 
 
+def _anew(given: Any) -> bool | None:
+    """What a call's `cache` argument says: past the cache (`False`), or the answer anew (`True`)."""
+    if given is None or given is True:
+        return None
+    if given is False:
+        return False
+    if isinstance(given, str) and given == "refresh":
+        return True
+    raise errors.ConfigurationError(
+        f"cache of a call must be True, False or 'refresh', not {shown(given)}: a Cache is given to the model"
+    )
+
+
 class Model:
     """What a chat model and an embeddings model share: one primary, its policies and its alternatives."""
 
@@ -279,7 +292,7 @@ class Model:
             identity=_identity(client_cert),
         )
         # What a call sends beside its body: headers, query parameters, the idempotency key ("" for a new one).
-        self._extras = Hidden(([], [], "") if idempotency_key else None)
+        self._extras = Hidden(([], [], "", None) if idempotency_key else None)
         self._built: _seawall.Route | None = None
         self._by_timeout: dict[Any, _seawall.Route] = {}
         if on_interrupt is not None:
@@ -301,8 +314,9 @@ class Model:
         params.update(body or {})
         self._check(params)
         key = _key_sent(arguments.get("idempotency_key", self._extras.value is not None))
-        extras = Hidden((_pairs("extra_headers", headers), _pairs("extra_query", query), key))
-        if extras.value == ([], [], None):
+        anew = _anew(arguments.get("cache"))
+        extras = Hidden((_pairs("extra_headers", headers), _pairs("extra_query", query), key, anew))
+        if extras.value == ([], [], None, None):
             extras.value = None
         route = self._timed(arguments["timeout"]) if "timeout" in arguments else self._route
         return route, params, extras

@@ -13,7 +13,7 @@ use crate::cache_file::{CacheFile, FileDigest, FileKey};
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, CallId, Execution, Instant, Outcome, StageId, Target, Verdict};
 use crate::events;
-use crate::policies::cache::{Cache, Digest, Key, Offer, Request, Value};
+use crate::policies::cache::{Cache, Caching, Digest, Key, Offer, Request, Value};
 use crate::policies::class::Class;
 use crate::stats::Word;
 use crate::telemetry::{self, Note};
@@ -134,7 +134,7 @@ impl Route {
     /// listens: what is told is the machine's to tell.
     pub fn at_hand(&self, order: &Order, now: Instant) -> Option<(Answer, Target, Note)> {
         let (keeping, key) = (self.keeping.as_ref()?, order.key?);
-        if self.is_counted || order.trace.is_some() || telemetry::is_on() || trial::is_recorded() {
+        if order.extras.caching != Caching::Usual || self.is_counted || order.trace.is_some() || telemetry::is_on() || trial::is_recorded() {
             return None;
         }
         let (value, stored) = keeping.cache.hit(&key, now)?;
@@ -165,7 +165,12 @@ impl Flight {
         if let (Some(keeping), Some(key)) = (&self.route.keeping, self.order.key) {
             let request = Request::new(key, Digest::of(&self.order.content));
             // A reader may stop reading, and nobody waits for that.
-            let request = Arc::new(if self.order.task == Task::Stream { request.alone() } else { request });
+            let request = match (self.order.extras.caching, self.order.task) {
+                (Caching::Refresh, _) => request.anew(),
+                (_, Task::Stream) => request.alone(),
+                _ => request,
+            };
+            let request = Arc::new(request);
             execution.brings(keeping.stage, request.clone());
             self.request = Some(request);
         }
@@ -174,6 +179,7 @@ impl Flight {
     /// Takes what the cache's file has for it into memory, where there is nothing.
     pub async fn recalls(&self) {
         let (Some(keeping), Some(key)) = (&self.route.keeping, self.order.key) else { return };
+        // One that asks anew needs it too, where it stands in for a failure.
         if keeping.file.is_none() || keeping.cache.has(&key, clock::now()) {
             return;
         }

@@ -9,13 +9,14 @@ use super::policies::cache::Cache;
 use crate::cache_file::{CacheFile, FileDigest, FileKey};
 use crate::drive::clock;
 use crate::engine::{Instant, StageId, Target, Verdict};
-use crate::policies::cache::{self as core, Offer, Request};
+use crate::policies::cache::{self as core, Caching, Offer, Request};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// An answer in a cache.
 pub struct Held {
@@ -27,6 +28,15 @@ pub struct Held {
 }
 
 impl Held {
+    /// A value that nobody else's identity is in.
+    pub fn of(value: Py<PyAny>) -> Held {
+        Held { value, items: None, names: Vec::new() }
+    }
+
+    pub fn value(&self, py: Python<'_>) -> Py<PyAny> {
+        self.value.clone_ref(py)
+    }
+
     /// For the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.value)?;
@@ -65,6 +75,55 @@ thread_local! {
     static HERE: u8 = const { 0 };
 }
 
+/// What the code around says that calls are to do with caches.
+pub fn caching(py: Python<'_>) -> PyResult<Caching> {
+    if !IS_SAID.load(Ordering::Relaxed) {
+        return Ok(Caching::Usual);
+    }
+    static SAID: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let anew = ours(py, &SAID, "seawall._cache", "anew")?.call_method0(intern!(py, "get"))?.extract::<Option<bool>>()?;
+    Ok(anew.map_or(Caching::Usual, |anew| if anew { Caching::Refresh } else { Caching::Bypass }))
+}
+
+/// Whether anybody ever said so: before that nobody has to look.
+static IS_SAID: AtomicBool = AtomicBool::new(false);
+
+/// From here on calls look what is said.
+#[pyfunction]
+pub fn caching_is_said() {
+    IS_SAID.store(true, Ordering::Relaxed);
+}
+
+fn asking(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static ASKING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ours(py, &ASKING, "seawall._cache", "asking")
+}
+
+/// The calls of coroutines that wait for what is called here, and a number for one more.
+pub fn within_asking(py: Python<'_>) -> PyResult<Vec<u64>> {
+    // No thread has such a number.
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 63);
+    let mut numbers: Vec<u64> = asking(py)?.call_method0(intern!(py, "get"))?.extract()?;
+    numbers.push(NEXT.fetch_add(1, Ordering::Relaxed));
+    Ok(numbers)
+}
+
+/// Runs a frame of a coroutine for which those wait. `body` may leave an exception set.
+pub fn around<T>(py: Python<'_>, waiting: &[u64], body: impl FnOnce() -> T) -> T {
+    let set = || asking(py)?.call_method1(intern!(py, "set"), (PyTuple::new(py, waiting)?,));
+    let token = set();
+    let given = body();
+    let raised = PyErr::take(py);
+    if let Ok(token) = token {
+        // It was set in this context; a failure would leave it as it is.
+        let _ = asking(py).and_then(|asking| asking.call_method1(intern!(py, "reset"), (token,)));
+    }
+    if let Some(raised) = raised {
+        raised.restore(py);
+    }
+    given
+}
+
 /// A number for this thread, which no other thread has that lives.
 fn this_thread() -> u64 {
     HERE.with(|here| std::ptr::from_ref(here) as u64)
@@ -78,8 +137,13 @@ impl Asked {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
         way: Way,
+        asking: &[u64],
     ) -> PyResult<Option<Asked>> {
         let (py, cache) = (function.py(), stand.cache.get());
+        let caching = caching(py)?;
+        if caching == Caching::Bypass {
+            return Ok(None);
+        }
         let mut written = Written::default();
         written.kind(way.method());
         // A method is another object each time it is asked for.
@@ -95,10 +159,11 @@ impl Asked {
             return Ok(None);
         }
         let request = Request::new(written.digest(0), written.digest(from));
-        let request = match way {
-            Way::Items | Way::AsyncItems => request.alone(),
-            Way::Sync => request.of(this_thread()),
-            Way::Async => request,
+        let request = match (caching, way) {
+            (Caching::Refresh, _) => request.anew(),
+            (_, Way::Items | Way::AsyncItems) => request.alone(),
+            (_, Way::Sync) => request.of(this_thread()),
+            (_, Way::Async) => request.of(asking.last().copied().unwrap_or(0)).within(asking.to_vec()),
         };
         let in_file = InFile::new(cache, function, &written, from, way)?;
         let asked = Asked {

@@ -72,7 +72,8 @@ pub struct Counts {
 struct Flight {
     lead: u64,
     who: u64,
-    line: VecDeque<(u64, Arc<Signal>)>,
+    /// Number, who it is, and what wakes it.
+    line: VecDeque<(u64, u64, Arc<Signal>)>,
 }
 
 enum Called {
@@ -127,8 +128,8 @@ impl State {
         let era = self.era;
         let Some(flight) = self.flights.get_mut(&lead.key).filter(|flight| flight.lead == lead.number) else { return };
         match flight.line.pop_front() {
-            Some((number, signal)) => {
-                (flight.lead, flight.who) = (number, 0);
+            Some((number, who, signal)) => {
+                (flight.lead, flight.who) = (number, who);
                 self.called.insert(number, Called::Lead(Lead { number, era, ..lead }));
                 after.signals.push(signal);
             }
@@ -141,7 +142,7 @@ impl State {
         let is_leading = self.flights.get(&lead.key).is_some_and(|flight| flight.lead == lead.number);
         let Some(flight) = is_leading.then(|| self.flights.remove(&lead.key)).flatten() else { return 0 };
         let count = flight.line.len() as u64;
-        for (number, signal) in flight.line {
+        for (number, _, signal) in flight.line {
             self.called.insert(number, what());
             after.signals.push(signal);
         }
@@ -206,7 +207,9 @@ impl Cache {
     /// A call asks. It takes a signal only if it has to wait.
     pub fn arrive(&self, request: &Request, signal: impl FnOnce() -> Arc<Signal>, now: Instant) -> Arrival {
         self.locked(|state, after| {
-            if let Some((value, stored)) = state.fresh(&self.config, &request.key, now) {
+            if !request.asks_anew
+                && let Some((value, stored)) = state.fresh(&self.config, &request.key, now)
+            {
                 state.counts.hits += 1;
                 return Arrival::Hit(value, stored);
             }
@@ -215,9 +218,9 @@ impl Cache {
                 let number = state.number();
                 match state.flights.get_mut(&request.key) {
                     // Nobody waits for himself.
-                    Some(flight) if flight.who != 0 && flight.who == request.who => {}
+                    Some(flight) if flight.who != 0 && (flight.who == request.who || request.within.contains(&flight.who)) => {}
                     Some(flight) => {
-                        flight.line.push_back((number, signal()));
+                        flight.line.push_back((number, request.who, signal()));
                         return Arrival::Joined(Place { key: request.key, number });
                     }
                     None => {
@@ -254,7 +257,7 @@ impl Cache {
             Some(Called::Given(value) | Called::Stale(value, _)) => after.gone.push(value),
             None => {
                 if let Some(flight) = state.flights.get_mut(&place.key)
-                    && let Ok(at) = flight.line.binary_search_by_key(&place.number, |(number, _)| *number)
+                    && let Ok(at) = flight.line.binary_search_by_key(&place.number, |(number, ..)| *number)
                 {
                     flight.line.remove(at);
                 }
@@ -279,6 +282,11 @@ impl Cache {
             }
             after.kept = kept.map(|kept| (kept, now));
         });
+    }
+
+    /// Counts a call that is made because there was no answer, by somebody who asks without a plan.
+    pub fn missed(&self) {
+        self.state().counts.misses += 1;
     }
 
     /// What was forgotten since this number is not to come back.

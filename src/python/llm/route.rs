@@ -26,6 +26,7 @@ use crate::llm::order::{Extras, Order, Task};
 use crate::llm::route::{Answer, Failure, Flight, Leg as LegCore, Route as Core};
 use crate::llm::rule::Rule;
 use crate::llm::runtime;
+use crate::policies::cache::Caching;
 use crate::policies::fallback::Fallback;
 use crate::policies::timeout::Timeout;
 use crate::python::errors::{configuration, ours};
@@ -34,7 +35,7 @@ use crate::python::monitor::Monitor;
 use crate::python::policies::cache::Cache;
 use crate::python::policies::circuit_breaker::short_repr;
 use crate::python::trace::{self, Traced};
-use crate::python::{remaining, story};
+use crate::python::{cached, remaining, story};
 use crate::stats::Source;
 use futures_util::FutureExt;
 use pyo3::exceptions::PyException;
@@ -271,7 +272,10 @@ impl Route {
             let weight = self.listeners.weight(py, *stage, asked, params)?;
             order.weights.push((*stage, weight.unwrap_or_else(|| estimate::tokens(&order, &self.shared.core.legs[*leg]))));
         }
-        order.key = self.shared.core.keeping.as_ref().and_then(|keeping| keeping.key(&order, &self.shared.core.legs[0]));
+        if let Some(keeping) = &self.shared.core.keeping {
+            order.extras.caching = order.extras.caching.or(cached::caching(py)?);
+            order.key = (order.extras.caching != Caching::Bypass).then(|| keeping.key(&order, &self.shared.core.legs[0])).flatten();
+        }
         Ok(Arc::new(order))
     }
 }
@@ -288,7 +292,7 @@ impl Route {
     /// The end of a call whose answer is in the cache: it is carried out here and now, by the same steps as any.
     fn at_once(&self, order: &Arc<Order>, (runtime, client): (&Handle, &Client), deadline: Instant) -> Option<Finished> {
         let (keeping, key) = (self.shared.core.keeping.as_ref()?, order.key?);
-        if !keeping.cache.has(&key, clock::now()) {
+        if order.extras.caching != Caching::Usual || !keeping.cache.has(&key, clock::now()) {
             return None;
         }
         let _runtime = runtime.enter();

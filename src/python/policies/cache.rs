@@ -1,7 +1,7 @@
 //! `Cache`.
 
 use super::shared;
-use crate::cache_file::{CacheFile, FileDigest, flush_all};
+use crate::cache_file::{CacheFile, FileDigest, FileKey, flush_all};
 use crate::drive::clock;
 use crate::events;
 use crate::policies::cache::{self as core, Cached, Config, Digest, Value};
@@ -196,6 +196,37 @@ impl Cache {
         Ok(forgotten)
     }
 
+    /// For caches of LangChain's: the answer in memory, or how the file has it, to what is said in several parts.
+    fn _find(&self, py: Python<'_>, said: Vec<String>) -> PyResult<(Option<Py<PyAny>>, Option<Vec<u8>>)> {
+        let (key, file_key) = keys(&said);
+        let now = clock::now();
+        if let Some((value, _)) = self.core.hit(&key, now)
+            && let Some(held) = value.downcast_ref::<Held>()
+        {
+            return Ok((Some(held.value(py)), None));
+        }
+        let found = self.file.as_ref().and_then(|file| py.detach(|| file.find(&file_key, clock::unix(now))));
+        let age = found.as_ref().map_or(0, |found| clock::unix(now).saturating_sub(found.stored));
+        let is_fresh = self.core.config().ttl.is_none_or(|ttl| u128::from(age) < ttl.as_nanos());
+        Ok((None, found.filter(|_| is_fresh).map(|found| found.value)))
+    }
+
+    /// The same: keeps an answer that takes up so much, and in the file as these bytes.
+    #[pyo3(signature = (said, value, bytes, in_file=None))]
+    fn _keep(&self, said: Vec<String>, value: Py<PyAny>, bytes: usize, in_file: Option<Vec<u8>>) {
+        let (key, file_key) = keys(&said);
+        let (asked, now) = (said.last().map(String::as_bytes).unwrap_or_default(), clock::now());
+        self.core.take_in((key, Digest::of(asked)), Arc::new(Held::of(value)), bytes, now, self.core.era());
+        if let (Some(file), Some(bytes)) = (&self.file, in_file) {
+            file.put(file_key, FileDigest::of(asked), clock::unix(now), move || Some(bytes));
+        }
+    }
+
+    /// The same: counts a call that is made.
+    fn _missed(&self) {
+        self.core.missed();
+    }
+
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static REDUCED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let (py, this) = (slf.py(), slf.get());
@@ -271,6 +302,16 @@ impl Cache {
         }
         Ok(true)
     }
+}
+
+/// Under what an answer to what is said so is kept, here and in the file.
+fn keys(said: &[String]) -> (core::Key, FileKey) {
+    let (mut here, mut in_file) = (Digest::default(), FileDigest::default());
+    for part in said {
+        here.part(part.as_bytes());
+        in_file.part(part.as_bytes());
+    }
+    (here.key(), in_file.key())
 }
 
 /// The file at a path. What is wrong with it is told when it turns out; what cannot be a file is refused now.
