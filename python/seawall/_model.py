@@ -175,7 +175,7 @@ def _anew(given: Any) -> bool | None:
     if isinstance(given, str) and given == "refresh":
         return True
     raise errors.ConfigurationError(
-        f"cache of a call must be True, False or 'refresh', not {shown(given)}: a Cache is given to the model"
+        f"cache of a call must be True, False or 'refresh', not {shown(given)}; a Cache: give it to the model"
     )
 
 

@@ -134,7 +134,8 @@ impl Route {
     /// listens: what is told is the machine's to tell.
     pub fn at_hand(&self, order: &Order, now: Instant) -> Option<(Answer, Target, Note)> {
         let (keeping, key) = (self.keeping.as_ref()?, order.key?);
-        if order.extras.caching != Caching::Usual || self.is_counted || order.trace.is_some() || telemetry::is_on() || trial::is_recorded() {
+        if order.extras.caching != Caching::Usual || self.is_counted || order.trace.is_some() || telemetry::is_on() || trial::is_recorded()
+        {
             return None;
         }
         let (value, stored) = keeping.cache.hit(&key, now)?;

@@ -102,7 +102,16 @@ pub struct Request {
 impl Request {
     /// A call that asks for that.
     pub fn new(key: Key, asked: Key) -> Request {
-        Request { key, asked, alone: false, asks_anew: false, who: 0, within: Vec::new(), leads: AtomicU64::new(0), hand: Mutex::new(Hand::Empty) }
+        Request {
+            key,
+            asked,
+            alone: false,
+            asks_anew: false,
+            who: 0,
+            within: Vec::new(),
+            leads: AtomicU64::new(0),
+            hand: Mutex::new(Hand::Empty),
+        }
     }
 
     /// The same that neither waits for an equal call nor lets one wait: one whose answer comes piece by piece may stand still

@@ -5,7 +5,8 @@ use super::{Config, Key, Offer, Request, Value};
 use crate::engine::{Instant, Signal};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+use sync::{Mutex, MutexGuard};
 
 /// The right to ask: for all that wait, where it says a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +173,7 @@ impl State {
 impl Cache {
     /// An empty one.
     pub fn new(config: Config) -> Cache {
-        Cache { config, state: Mutex::default() }
+        Cache { config, state: Mutex::new(State::default()) }
     }
 
     /// How long answers serve, and how many.
@@ -385,4 +386,15 @@ impl Cache {
         state.store.values().for_each(&mut look);
         Some(())
     }
+}
+
+#[cfg(not(loom))]
+mod sync {
+    pub use std::sync::{Mutex, MutexGuard};
+}
+
+/// Under `--cfg loom`, loom's, which try every order of steps.
+#[cfg(loom)]
+mod sync {
+    pub use loom::sync::{Mutex, MutexGuard};
 }
