@@ -13,7 +13,7 @@ use crate::cache_file::{CacheFile, FileDigest, FileKey};
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, CallId, Execution, Instant, Outcome, StageId, Target, Verdict};
 use crate::events;
-use crate::policies::cache::{Cache, Caching, Digest, Key, Offer, Request, Value};
+use crate::policies::cache::{Cache, Caching, Digest, Key, Offer, OnceKept, Request, Value};
 use crate::policies::class::Class;
 use crate::stats::Word;
 use crate::telemetry::{self, Note};
@@ -199,7 +199,7 @@ impl Flight {
     }
 
     /// What is done with an answer once it is kept: its file has it too.
-    fn to_file(&self, kept: &Arc<Answered>) -> Option<Box<dyn FnOnce(Instant) + Send>> {
+    fn to_file(&self, kept: &Arc<Answered>) -> Option<OnceKept> {
         let (file, key) = self.route.keeping.as_ref()?.file_key(&self.order, &self.route.legs[0])?;
         let (kept, asked) = (kept.clone(), FileDigest::of(&self.order.content));
         let secrets = self.route.legs[0].endpoint.secrets().clone();

@@ -9,7 +9,7 @@ use super::policies::cache::Cache;
 use crate::cache_file::{CacheFile, FileDigest, FileKey};
 use crate::drive::clock;
 use crate::engine::{Instant, StageId, Target, Verdict};
-use crate::policies::cache::{self as core, Caching, Offer, Request};
+use crate::policies::cache::{self as core, Caching, Offer, OnceKept, Request};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -265,8 +265,7 @@ impl InFile {
     }
 
     /// What is done with a value once it is kept; `None` where JSON cannot say it.
-    #[allow(clippy::type_complexity)] // what an offer takes
-    fn kept(&self, value: &Bound<'_, PyAny>, items: Option<&Bound<'_, PyTuple>>) -> PyResult<Option<Box<dyn FnOnce(Instant) + Send>>> {
+    fn kept(&self, value: &Bound<'_, PyAny>, items: Option<&Bound<'_, PyTuple>>) -> PyResult<Option<OnceKept>> {
         static AS_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let text = ours(value.py(), &AS_JSON, "seawall._cache", "as_json")?.call1((value, items))?;
         let Some(text) = text.extract::<Option<String>>()? else { return Ok(None) };

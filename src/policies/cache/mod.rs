@@ -44,6 +44,9 @@ pub struct Config {
     pub stale_if_error: Duration,
 }
 
+/// What is to be done once an answer is kept, since then.
+pub type OnceKept = Box<dyn FnOnce(Instant) + Send>;
+
 /// What a driver has to give for others.
 pub struct Offer {
     /// The answer.
@@ -53,7 +56,7 @@ pub struct Offer {
     /// Whether it serves later calls too, and not only those that wait for it now.
     pub keep: bool,
     /// What the driver does about it once it is kept, since when.
-    pub kept: Option<Box<dyn FnOnce(Instant) + Send>>,
+    pub kept: Option<OnceKept>,
 }
 
 enum Hand {

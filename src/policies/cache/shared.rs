@@ -1,7 +1,7 @@
 //! What all calls of a cache share: the answers, and who waits for whom.
 
 use super::store::{ByKey, Store};
-use super::{Config, Key, Offer, Request, Value};
+use super::{Config, Key, Offer, OnceKept, Request, Value};
 use crate::engine::{Instant, Signal};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -106,7 +106,7 @@ pub struct Cache {
 struct After {
     signals: Vec<Arc<Signal>>,
     gone: Vec<Value>,
-    kept: Option<(Box<dyn FnOnce(Instant) + Send>, Instant)>,
+    kept: Option<(OnceKept, Instant)>,
 }
 
 impl After {

@@ -196,6 +196,7 @@ impl Cache {
         Ok(forgotten)
     }
 
+    #[allow(clippy::type_complexity)] // a pair that Python takes apart at once
     /// For caches of LangChain's: the answer in memory, or how the file has it, to what is said in several parts.
     fn _find(&self, py: Python<'_>, said: Vec<String>) -> PyResult<(Option<Py<PyAny>>, Option<Vec<u8>>)> {
         let (key, file_key) = keys(&said);
