@@ -1,25 +1,26 @@
 //! One protected call of a model API: targets, the plan around them, and the judges, as the tokio driver's host.
 
+mod attempt;
 mod counting;
 
-use super::chat::{self, ChatReply};
+use super::chat::ChatReply;
 use super::client::{Client, Request};
 use super::delta::Delta;
-use super::embeddings::{self, EmbeddingsReply};
+use super::embeddings::EmbeddingsReply;
 use super::endpoint::{Endpoint, is_credential};
 use super::error::{ApiError, ErrorKind, Raised};
 use super::interrupt::{Beginning, Mark, OnInterrupt, with_answer};
 use super::kept::Keeping;
 use super::keys::{Keys, Renewal};
-use super::models::{self, ModelsReply};
+use super::models::ModelsReply;
 use super::network::Network;
 use super::order::{Order, Params, Task};
 use super::rule::Rule;
 use super::runtime::on_a_thread;
 use super::story::Diary;
-use super::stream::{ChatStream, open_stream};
+use super::stream::ChatStream;
 use super::watch::Watch;
-use crate::drive::tokio::{Asked, Call, Host, sleep_until};
+use crate::drive::tokio::{Asked, Call, Host};
 use crate::drive::{clock, trial};
 use crate::engine::{
     Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint,
@@ -28,6 +29,7 @@ use crate::events;
 use crate::policies::cache::Request as AskedOfCache;
 use crate::stats::Source;
 use crate::telemetry;
+use attempt::{answered, opened};
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use std::sync::Arc;
@@ -423,61 +425,6 @@ impl Flight {
             }
         }
     }
-}
-
-async fn opened(from: From, leg: Arc<Leg>, request: Request, beginning: Beginning, records: bool) -> Result<Answer, ApiError> {
-    let patience = leg.patience;
-    let begun = async {
-        let (client, endpoint) = leg.reached(from).await?;
-        let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
-        // What goes on from something is not the whole of it.
-        if records && beginning.text.is_empty() {
-            stream.record();
-        }
-        stream.begins(beginning);
-        let mut first = Vec::new();
-        // A stream counts as begun with its first content; until then it may be tried again in silence.
-        while let Some(delta) = stream.next().await? {
-            let begun = delta.has_content();
-            first.push(delta);
-            if begun {
-                break;
-            }
-        }
-        stream.bound_silence(patience.idle);
-        Ok(Answer::Stream(stream, first))
-    };
-    let limit = patience.first_token.map_or(Instant::NEVER, |span| clock::now().after(span));
-    tokio::select! {
-        biased;
-        answer = begun => answer,
-        () = sleep_until(limit) => {
-            let seconds = patience.first_token.unwrap_or_default().as_secs_f64();
-            let place = leg.endpoint.place();
-            Err(ApiError::new(ErrorKind::Timeout, format!("Request timed out: no content from {place} within {seconds} s (first_token_timeout).")))
-        }
-    }
-}
-
-/// A reply longer than this is read on another thread: the one that carries all calls has them to think of.
-const LONG: usize = 512 * 1024;
-
-async fn answered(from: From, leg: Arc<Leg>, request: Request, order: Arc<Order>) -> Result<Answer, ApiError> {
-    let (client, endpoint) = leg.reached(from).await?;
-    let reply = client.send_json(&endpoint, request).await?;
-    let is_long = reply.body.len() > LONG;
-    let read = move || match order.task {
-        Task::Embeddings => embeddings::parse_reply(reply, order.inputs, dimensions(&order, &leg)).map(Arc::new).map(Answer::Embeddings),
-        Task::Models => models::parse_reply(reply).map(Answer::Models),
-        Task::Chat | Task::Stream => chat::parse_reply(reply).map(Arc::new).map(Answer::Chat),
-    };
-    if is_long { on_a_thread(read).await } else { read() }
-}
-
-/// How long the vectors were asked to be.
-fn dimensions(order: &Order, leg: &Leg) -> Option<usize> {
-    let (_, value) = order.params_at(leg).find(|(name, _)| &**name == "dimensions")?;
-    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 impl Host for Flight {

@@ -105,7 +105,7 @@ def test_calls_failures_and_alerts_are_seen(page, lab):
     lab("""
         sim = Simulator().start()
         sim.on("primary", faults.status(503))
-        chat = Chat("primary", api_key=CANARY, base_url=sim.base_url, monitor=Monitor(name="watched")).with_retry(stop_after_attempt=2, wait=0)
+        chat = Chat("primary", api_key="k", base_url=sim.base_url, monitor=Monitor(name="watched")).with_retry(stop_after_attempt=2, wait=0)
         def fail(times):
             for _ in range(times):
                 try:
