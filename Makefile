@@ -29,7 +29,7 @@ test-python: $(VENV)/dev ## Run the Python tests, in two processes side by side.
 test-peers: $(VENV)/dev ## Run the tests of the packages that seawall.compat stands in for, on seawall.
 	$(BIN)/python tests/compat/peers.py
 
-loom: ## Try every order of steps of the breaker's gate, the latch and a bulkhead's queue.
+loom: ## Try every order of steps of the breaker's gate, the latch, a bulkhead's queue and a cache's line.
 	RUSTFLAGS="--cfg loom" cargo test --quiet --release --no-default-features --target-dir target/loom --test loom
 
 COUNT ?= 10000000

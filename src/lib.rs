@@ -2,8 +2,10 @@
 //!
 //! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `guardrails` look at
 //! what is said; `llm`, `simulator` and `dashboard` talk HTTP, the latter two behind `serve`; `journal` keeps on disk what a
-//! batch has finished; `python` is the only module that names pyo3.
+//! batch has finished, `cache_file` what a cache has; `python` is the only module that names pyo3.
 
+#[cfg(feature = "net")]
+pub mod cache_file;
 #[cfg(feature = "net")]
 pub mod dashboard;
 #[cfg(feature = "net")]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from _canary import watched
 
 from seawall._pytest_plugin import (  # noqa: F401
     seawall_cap_attempts,
@@ -56,6 +57,10 @@ def forked(work, leave=os._exit):
         end(work, leave)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 '''
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    watched(config)
 
 
 @pytest.fixture(autouse=True)

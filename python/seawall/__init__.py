@@ -62,6 +62,7 @@ from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, Se
 
 if TYPE_CHECKING:
     from seawall import configuration, dashboard, guardrails, journal, sinks, telemetry, testing
+    from seawall._cache import cache_bypass
     from seawall._circuit_reports import CircuitEvent, CircuitMetrics
     from seawall._explain import Explanation, explain
     from seawall._monitoring import Alert, MonitoringSystem, observe
@@ -88,6 +89,7 @@ _LATER = {
     "observe": "_monitoring",
     "CircuitEvent": "_circuit_reports",
     "CircuitMetrics": "_circuit_reports",
+    "cache_bypass": "_cache",
     "Explanation": "_explain",
     "Price": "_prices",
     "explain": "_explain",
@@ -142,6 +144,7 @@ __all__ = [
     "before_nothing",
     "before_sleep_log",
     "before_sleep_nothing",
+    "cache_bypass",
     "circuit",
     "circuits",
     "classify",

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
+import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import Enum
 from typing import Any, NamedTuple
+
+from seawall import _seawall
+from seawall._word import shown
+from seawall.errors import ConfigurationTypeError
 
 # Classes whose values are said by their own constructor's arguments.
 _BY_REDUCTION = {
@@ -23,6 +32,30 @@ _BY_REDUCTION = {
 _BASES: dict[type, Callable[[Any], Any]] = {str: str.__str__, bytes: bytes, int: int, float: float, tuple: tuple, list: list}
 # So many parts of an answer are looked at for its size; the rest is taken to be like them.
 _MOST = 2_000
+
+
+# The calls of coroutines that wait for the code that runs here, by numbers of theirs.
+asking: ContextVar[tuple[int, ...]] = ContextVar("seawall_asking", default=())
+# What is said of caches around the code that runs here: past them (False), or the answer anew (True).
+anew: ContextVar[bool | None] = ContextVar("seawall_anew", default=None)
+
+
+@contextmanager
+def cache_bypass(*, refresh: bool = False) -> Iterator[None]:
+    """Calls inside go past all caches: they ask, and what they are answered is not kept. For functions, models and pipelines alike,
+    in this thread or task and in what it starts.
+
+    Args:
+        refresh: they ask anew, and their answers take the place of those that are kept.
+    """
+    if not isinstance(refresh, bool):
+        raise ConfigurationTypeError(f"refresh must be True or False, not {shown(refresh)}")
+    _seawall.caching_is_said()
+    token = anew.set(refresh)
+    try:
+        yield
+    finally:
+        anew.reset(token)
 
 
 class CacheStats(NamedTuple):
@@ -117,3 +150,72 @@ def stands_in_for(error: BaseException) -> bool:
     from seawall.errors import Rejected
 
     return isinstance(error, Rejected) or classify(error) in ("transient", "rate_limited", "quota", "malformed")
+
+
+def as_json(value: Any, items: tuple[Any, ...] | None) -> str | None:
+    """An answer as JSON that gives just that again; `None` where JSON cannot say it."""
+    parts = [value, None if items is None else list(items)]
+    if not _is_json(parts):
+        return None
+    import json  # most programs have no file
+
+    try:
+        return json.dumps(["data", *parts], separators=(",", ":"))
+    except (ValueError, RecursionError):  # it holds itself
+        return None
+
+
+def from_json(text: bytes) -> tuple[Any, tuple[Any, ...] | None] | None:
+    """The answer that `as_json` wrote."""
+    import json
+
+    try:
+        kind, value, items = json.loads(text)
+    except (ValueError, TypeError):
+        return None
+    return (value, None if items is None else tuple(items)) if kind == "data" else None
+
+
+def _is_json(value: Any) -> bool:
+    ahead, looked = [value], 0
+    while ahead:
+        part = ahead.pop()
+        looked += 1
+        if looked > 1_000_000:  # or it holds itself
+            return False
+        if type(part) is dict:
+            if not all(type(key) is str for key in part):
+                return False
+            ahead += part.values()
+        elif type(part) is list:
+            ahead += part
+        elif part is not None and type(part) not in (str, int, float, bool):
+            return False
+    return True
+
+
+@functools.lru_cache(maxsize=1_000)
+def fingerprint(function: Any) -> str | None:
+    """What a function is in every process: its place, and its code; `None` for one that means something only here."""
+    function = inspect.unwrap(function)
+    code, name = getattr(function, "__code__", None), getattr(function, "__qualname__", "<")
+    if code is None or "<" in name or getattr(function, "__closure__", None) or hasattr(function, "__self__"):
+        return None
+    defaults = (function.__defaults__, function.__kwdefaults__)
+    if not _is_json([list(function.__defaults__ or ()), function.__kwdefaults__]):
+        return None
+    place = code.co_filename if function.__module__ == "__main__" else function.__module__
+    return repr((place, name, defaults, _code(code)))
+
+
+def _code(code: Any) -> tuple[Any, ...]:
+    """A function's code as what it does, wherever it stands. Of another version of Python it is another."""
+    said = (sorted(map(repr, part)) if isinstance(part, frozenset) else part for part in code.co_consts)
+    inner = tuple(_code(part) if hasattr(part, "co_code") else repr(part) for part in said)
+    return sys.version_info[:2], code.co_code.hex(), code.co_names, code.co_varnames, inner
+
+
+@functools.cache
+def flush_at_exit() -> None:
+    """Has a program that ends wait until the files of its caches have what they are to have."""
+    atexit.register(_seawall.flush_cache_files)

@@ -92,6 +92,7 @@ PHRASES: dict[str, tuple[str, str]] = {
         "{policy}: an answer from the cache, {seconds} old, stands in{error}",
         "{policy}：改用已缓存 {seconds} 的过期结果{error}",
     ),
+    "cache.unusable": ("{policy}: the file of the cache cannot be used", "{policy}：缓存文件无法使用"),
     "timeout.elapsed": ("{policy}: the limit of {seconds} passed", "{policy}：已超过 {seconds} 的时限"),
     "fallback.used": ("{policy}: alternative {number} is tried{error}", "{policy}：改用第 {number} 备选{error}"),
     "fallback.exhausted": ("{policy}: no alternative helped", "{policy}：所有备选均告失败"),

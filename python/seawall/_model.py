@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from seawall import _guarded, _seawall, errors
+from seawall import _keys, _seawall, errors
 from seawall._hedges import Hedging, hedge_of
 from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Guardrails, Monitor, RateLimit, Retry
 from seawall._word import shown, whole_number
@@ -51,7 +51,7 @@ _SAID = {
     "http_client": "the client has a transport of its own; ca_bundle=, client_cert= and proxy= of {kind}(…) are about it",
 }
 # Arguments of a call that are no parameters of its request.
-_OF_A_CALL = frozenset(("timeout", "extra_headers", "extra_query", "extra_body", "idempotency_key"))
+_OF_A_CALL = frozenset(("timeout", "extra_headers", "extra_query", "extra_body", "idempotency_key", "cache"))
 
 
 def retry_policy(
@@ -170,6 +170,19 @@ def _key_sent(given: Any) -> str | None:
     raise errors.ConfigurationError(f"idempotency_key must be True, False or a text that is not empty, not {given!r}")
 
 
+def _anew(given: Any) -> bool | None:
+    """What a call's `cache` argument says: past the cache (`False`), or the answer anew (`True`)."""
+    if given is None or given is True:
+        return None
+    if given is False:
+        return False
+    if isinstance(given, str) and given == "refresh":
+        return True
+    raise errors.ConfigurationError(
+        f"cache of a call must be True, False or 'refresh', not {shown(given)}; a Cache: give it to the model"
+    )
+
+
 class Model:
     """What a chat model and an embeddings model share: one primary, its policies and its alternatives."""
 
@@ -246,13 +259,17 @@ class Model:
         self._check(list(kept.value))
         if hasattr(hidden.value, "get_secret_value"):
             hidden.value = hidden.value.get_secret_value()
-        source = None
-        if callable(hidden.value):
+        source: Any = None
+        file: Any = None
+        if hidden.value is None:
+            hidden.value = environment(None, "OPENAI_API_KEY")
+            file = None if hidden.value else environment(None, "OPENAI_API_KEY_FILE")
+        elif isinstance(hidden.value, os.PathLike):
+            file, hidden.value = hidden.value, None
+        elif callable(hidden.value):
             source, hidden.value = hidden.value, None
-            if _guarded.kind(source) == "coroutine":
-                raise errors.ConfigurationError("api_key must be a plain function, not an async one: it is called on a thread")
-        else:
-            hidden.value = environment(hidden.value, "OPENAI_API_KEY")
+        if file is not None:
+            _keys.look_at(file)
         self.model = model
         self._table: Any = errors
         self._retry: Retry | None = Retry(max_retries + 1)
@@ -284,12 +301,13 @@ class Model:
             max_response_bytes=max_response_bytes,
             params=kept.value,
             key_source=source,
+            key_file=file,
             proxy=_proxy(way.value),
             authorities=None if ca_bundle is None else _file("ca_bundle", ca_bundle),
             identity=_identity(client_cert),
         )
         # What a call sends beside its body: headers, query parameters, the idempotency key ("" for a new one).
-        self._extras = Hidden(([], [], "") if idempotency_key else None)
+        self._extras = Hidden(([], [], "", None) if idempotency_key else None)
         self._built: _seawall.Route | None = None
         self._by_timeout: dict[Any, _seawall.Route] = {}
         if on_interrupt is not None:
@@ -311,8 +329,9 @@ class Model:
         params.update(body or {})
         self._check(params)
         key = _key_sent(arguments.get("idempotency_key", self._extras.value is not None))
-        extras = Hidden((_pairs("extra_headers", headers), _pairs("extra_query", query), key))
-        if extras.value == ([], [], None):
+        anew = _anew(arguments.get("cache"))
+        extras = Hidden((_pairs("extra_headers", headers), _pairs("extra_query", query), key, anew))
+        if extras.value == ([], [], None, None):
             extras.value = None
         route = self._timed(arguments["timeout"]) if "timeout" in arguments else self._route
         return route, params, extras

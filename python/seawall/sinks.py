@@ -25,6 +25,7 @@ from typing import Any
 
 from seawall import _delivery, _seawall
 from seawall._delivery import DeliveryError
+from seawall._keys import Carried, uncarried
 from seawall._monitoring import LOG_LEVELS, Alert
 from seawall._word import seconds, shown
 from seawall.errors import ConfigurationError, ConfigurationTypeError
@@ -141,10 +142,12 @@ class Webhook:
         return f"Webhook({self._native.host})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _webhook, self._made_with
+        *place, template = self._made_with
+        return _webhook, (Carried("this Webhook", tuple(place)), template)
 
 
-def _webhook(url: str, headers: dict[str, str], secret: str | None, template: Any) -> Webhook:
+def _webhook(place: Any, template: Any) -> Webhook:
+    url, headers, secret = uncarried(place)
     return Webhook(url, headers=headers, secret=secret, template=template)
 
 
@@ -263,7 +266,11 @@ class Apprise:
         return f"Apprise({', '.join(str(service.service_name) for service in self._services)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Apprise, self._urls
+        return _apprise, (Carried("this Apprise", self._urls),)
+
+
+def _apprise(urls: Any) -> Apprise:
+    return Apprise(*uncarried(urls))
 
 
 _APPRISE_KINDS = {"normal": "SUCCESS", "warning": "WARNING", "critical": "FAILURE", "emergency": "FAILURE"}

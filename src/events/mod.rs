@@ -86,6 +86,7 @@ events! {
     CACHE_MISS = "cache.miss", Debug, "the cache has no answer: the call is made";
     CACHE_JOINED = "cache.joined", Debug, "a call was given the answer of an equal one that was under way";
     CACHE_STALE = "cache.stale", Warning, "the call failed: an answer from the cache that is past its time stands in";
+    CACHE_UNUSABLE = "cache.unusable", Warning, "the file of a cache cannot be used as it should; told once, and no call's failure";
     TIMEOUT_ELAPSED = "timeout.elapsed", Info, "a time limit passed";
     FALLBACK_USED = "fallback.used", Warning, "an alternative is tried";
     FALLBACK_EXHAUSTED = "fallback.exhausted", Warning, "no alternative helped";

@@ -8,6 +8,7 @@ use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, H
 
 use super::error::{ApiError, ErrorKind};
 use super::secret::{self, ApiKey, Secrets};
+use secrecy::zeroize::Zeroize;
 
 /// Where requests go if nothing was said.
 pub const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
@@ -82,6 +83,8 @@ impl Endpoint {
             note_credentials(&name, &mut checked, &mut secrets);
             given.insert(name, checked);
         }
+        // The headers have what they need of it.
+        options.headers.into_iter().for_each(|(_, mut value)| value.zeroize());
         if options.api_key.is_none() && !options.key_comes_later && !CREDENTIALS.iter().any(|name| given.contains_key(*name)) {
             return Err(secret::missing());
         }
@@ -109,6 +112,11 @@ impl Endpoint {
         }
         inner.secrets.add(key);
         Endpoint(Arc::new(inner))
+    }
+
+    /// Whether both ask with one key.
+    pub(super) fn has_key_of(&self, other: &Endpoint) -> bool {
+        self.headers().get(AUTHORIZATION) == other.headers().get(AUTHORIZATION)
     }
 
     /// Whether both are on one server, where one's credentials may go to the other.

@@ -4,13 +4,16 @@ use super::chat::ChatReply;
 use super::delta::Delta;
 use super::embeddings::EmbeddingsReply;
 use super::endpoint::is_credential;
+use super::kept_form;
 use super::order::{Order, Task};
 use super::route::{Answer, Failure, Flight, Leg, Route};
+use super::runtime::on_a_thread;
 use super::stream::ChatStream;
-use crate::drive::trial;
+use crate::cache_file::{CacheFile, FileDigest, FileKey};
+use crate::drive::{clock, trial};
 use crate::engine::{Ask, Execution, Instant, Outcome, StageId, Target, Verdict};
 use crate::events;
-use crate::policies::cache::{Cache, Digest, Key, Offer, Request, Value};
+use crate::policies::cache::{Cache, Caching, Digest, Key, Offer, OnceKept, Request, Value};
 use crate::policies::class::Class;
 use crate::stats::Word;
 use crate::telemetry::{self, Note};
@@ -26,12 +29,14 @@ pub struct Keeping {
     pub target: Target,
     /// What all questions to the primary begin with.
     begun: Digest,
+    /// Where answers outlive the process, and what questions begin with there.
+    file: Option<(Arc<CacheFile>, FileDigest)>,
     /// What it is called in stories.
     place: Word,
 }
 
 /// An answer, as it is kept.
-enum Kept {
+pub(super) enum Kept {
     Chat(Arc<ChatReply>),
     Embeddings(Arc<EmbeddingsReply>),
     Stream(Arc<[Delta]>),
@@ -46,36 +51,60 @@ struct Answered {
 impl Keeping {
     /// Of a route whose primary that is. Its place counts, and all that it sends along but credentials.
     /// `rails`: what the answers that are kept have passed.
-    pub fn new(cache: Arc<Cache>, stage: StageId, target: Target, name: &str, primary: &Leg, rails: Option<&str>) -> Keeping {
+    pub fn new(
+        cache: Arc<Cache>,
+        file: Option<Arc<CacheFile>>,
+        stage: StageId,
+        target: Target,
+        name: &str,
+        primary: &Leg,
+        rails: Option<&str>,
+    ) -> Keeping {
         let mut begun = Digest::default();
-        begun.part(primary.model.as_bytes());
+        let mut on_disk = FileDigest::default();
+        let mut part = |bytes: &[u8]| {
+            begun.part(bytes);
+            on_disk.part(bytes);
+        };
+        part(primary.model.as_bytes());
         for (name, value) in primary.endpoint.described() {
-            begun.part(name.as_bytes());
-            begun.part(value.as_bytes());
+            part(name.as_bytes());
+            part(value.as_bytes());
         }
         if let Some(rails) = rails {
-            begun.part(b"guardrails");
-            begun.part(rails.as_bytes());
+            part(b"guardrails");
+            part(rails.as_bytes());
         }
-        Keeping { cache, stage, target, begun, place: Word::of(name) }
+        Keeping { cache, stage, target, file: file.map(|file| (file, on_disk)), begun, place: Word::of(name) }
     }
 
     /// What a call asks for: the primary's answer to these messages, with these parameters in whatever order.
     pub fn key(&self, order: &Order, primary: &Leg) -> Option<Key> {
+        let mut digest = self.begun.clone();
+        Keeping::said(order, primary, |part| digest.part(part)).then(|| digest.key())
+    }
+
+    /// The same for its file.
+    fn file_key(&self, order: &Order, primary: &Leg) -> Option<(Arc<CacheFile>, FileKey)> {
+        let (file, mut digest) = self.file.clone()?;
+        Keeping::said(order, primary, |part| digest.part(part)).then(|| (file, digest.key()))
+    }
+
+    /// Says all that a call asks for, part by part; `false` where it is nothing for a cache.
+    fn said(order: &Order, primary: &Leg, mut said: impl FnMut(&[u8])) -> bool {
         let task: &[u8] = match order.task {
             Task::Chat => b"chat",
             Task::Stream => b"stream",
             Task::Embeddings => b"embeddings",
-            Task::Models => return None,
+            Task::Models => return false,
         };
-        let mut digest = self.begun.clone();
-        digest.part(task);
-        digest.part(&order.content);
+        said(task);
+        said(&order.content);
         let mut params: Vec<_> = order.params_at(primary).collect();
         params.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for (name, value) in params {
-            digest.part(name.as_bytes());
-            digest.part(value);
+            said(name.as_bytes());
+            said(value);
         }
         let headers = order.extras.headers.iter().filter(|(_, value)| !value.is_sensitive());
         let mut beside: Vec<(&str, &[u8])> = headers.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
@@ -83,10 +112,23 @@ impl Keeping {
         beside.extend(query.map(|(name, value)| (name.as_str(), value.as_bytes())));
         beside.sort_unstable();
         for (name, value) in beside {
-            digest.part(name.as_bytes());
-            digest.part(value);
+            said(name.as_bytes());
+            said(value);
         }
-        Some(digest.key())
+        true
+    }
+}
+
+impl Kept {
+    /// About how many bytes it takes up.
+    fn size(&self) -> usize {
+        match self {
+            Kept::Chat(reply) => size_of::<ChatReply>() + 2 * reply.raw.len(),
+            Kept::Embeddings(reply) => {
+                reply.vectors.iter().map(|vector| size_of_val(&**vector)).sum::<usize>() + size_of::<EmbeddingsReply>()
+            }
+            Kept::Stream(pieces) => pieces.iter().map(Delta::size).sum(),
+        }
     }
 }
 
@@ -105,7 +147,8 @@ impl Route {
     /// listens: what is told is the machine's to tell.
     pub fn at_hand(&self, order: &Order, now: Instant) -> Option<(Answer, Target, Note)> {
         let (keeping, key) = (self.keeping.as_ref()?, order.key?);
-        if order.screened.redactions() > 0 || self.is_counted || order.trace.is_some() || telemetry::is_on() || trial::is_recorded() {
+        let is_told = self.is_counted || order.trace.is_some() || telemetry::is_on() || trial::is_recorded();
+        if order.extras.caching != Caching::Usual || order.screened.redactions() > 0 || is_told {
             return None;
         }
         let (value, stored) = keeping.cache.hit(&key, now)?;
@@ -117,18 +160,14 @@ impl Route {
 }
 
 impl Answer {
-    /// As it is kept, what that takes up, and whether it is an answer that others would want later.
-    fn kept(&self) -> Option<(Kept, usize, bool)> {
+    /// As it is kept, and whether it is an answer that others would want later.
+    fn kept(&self) -> Option<(Kept, bool)> {
         match self {
             Answer::Chat(reply) => {
                 let is_filtered = reply.choices().any(|choice| choice.finish_reason.as_deref() == Some("content_filter"));
-                let bytes = size_of::<ChatReply>() + 2 * reply.raw.len();
-                Some((Kept::Chat(reply.clone()), bytes, !is_filtered))
+                Some((Kept::Chat(reply.clone()), !is_filtered))
             }
-            Answer::Embeddings(reply) => {
-                let bytes = reply.vectors.iter().map(|vector| size_of_val(&**vector)).sum::<usize>() + size_of::<EmbeddingsReply>();
-                Some((Kept::Embeddings(reply.clone()), bytes, true))
-            }
+            Answer::Embeddings(reply) => Some((Kept::Embeddings(reply.clone()), true)),
             Answer::Stream(..) | Answer::Streamed | Answer::Models(_) => None,
         }
     }
@@ -140,10 +179,44 @@ impl Flight {
         if let (Some(keeping), Some(key)) = (&self.route.keeping, self.order.key) {
             let request = Request::new(key, Digest::of(&self.order.content));
             // A reader may stop reading, and nobody waits for that.
-            let request = Arc::new(if self.order.task == Task::Stream { request.alone() } else { request });
+            let request = match (self.order.extras.caching, self.order.task) {
+                (Caching::Refresh, _) => request.anew(),
+                (_, Task::Stream) => request.alone(),
+                _ => request,
+            };
+            let request = Arc::new(request);
             execution.brings(keeping.stage, request.clone());
             self.request = Some(request);
         }
+    }
+
+    /// Takes what the cache's file has for it into memory, where there is nothing.
+    pub async fn recalls(&self) {
+        let (Some(keeping), Some(key)) = (&self.route.keeping, self.order.key) else { return };
+        // One that asks anew needs it too, where it stands in for a failure.
+        if keeping.file.is_none() || keeping.cache.has(&key, clock::now()) {
+            return;
+        }
+        let Some((file, file_key)) = keeping.file_key(&self.order, &self.route.legs[0]) else { return };
+        let era = keeping.cache.era();
+        let read = on_a_thread(move || {
+            let now = clock::now();
+            let found = file.find(&file_key, clock::unix(now))?;
+            let age = clock::unix(now).saturating_sub(found.stored);
+            Some((kept_form::read(&found.value)?, Instant(now.0.saturating_sub(age))))
+        });
+        let Some((kept, stored)) = read.await else { return };
+        let bytes = kept.size();
+        let value = Arc::new(Answered { kept, by: Target(0) });
+        keeping.cache.take_in((key, Digest::of(&self.order.content)), value, bytes, stored, era);
+    }
+
+    /// What is done with an answer once it is kept: its file has it too.
+    fn to_file(&self, kept: &Arc<Answered>) -> Option<OnceKept> {
+        let (file, key) = self.route.keeping.as_ref()?.file_key(&self.order, &self.route.legs[0])?;
+        let (kept, asked) = (kept.clone(), FileDigest::of(&self.order.content));
+        let secrets = self.route.legs[0].endpoint.secrets().clone();
+        Some(Box::new(move |since| file.put(key, asked, clock::unix(since), move || kept_form::written(&kept.kept, &secrets))))
     }
 
     /// What the cache has found.
@@ -173,14 +246,17 @@ impl Flight {
         let kept = match (self.kept.get(ticket.0 as usize).and_then(|kept| kept.as_ref().ok()), &self.recorded) {
             (Some(Answer::Streamed), Some(pieces)) => {
                 let is_filtered = pieces.iter().any(|piece| piece.finish_reason.as_deref() == Some("content_filter"));
-                Some((Kept::Stream(pieces.clone()), pieces.iter().map(Delta::size).sum(), !is_filtered))
+                Some((Kept::Stream(pieces.clone()), !is_filtered))
             }
             (answer, _) => answer.and_then(Answer::kept),
         };
         Some(match (kept, &self.request) {
-            (Some((kept, bytes, keep)), Some(request)) => {
+            (Some((kept, keep)), Some(request)) => {
+                let bytes = kept.size();
                 // An alternative's answer is for those who asked meanwhile, and never for later in the primary's name.
-                request.offer(Offer { value: Arc::new(Answered { kept, by }), bytes, keep: keep && by == Target(0) });
+                let (value, keep) = (Arc::new(Answered { kept, by }), keep && by == Target(0));
+                let kept = if keep { self.to_file(&value) } else { None };
+                request.offer(Offer { value, bytes, keep, kept });
                 Verdict::Success
             }
             _ => Verdict::Ignore,

@@ -21,6 +21,8 @@ pub mod estimate;
 mod fork;
 pub mod interrupt;
 pub mod kept;
+mod kept_form;
+pub mod key_file;
 pub mod keys;
 pub mod models;
 pub mod network;

@@ -4,7 +4,7 @@ use super::interrupt::{OnInterrupt, forbids_continuing};
 use super::route::Leg;
 use crate::engine::StageId;
 use crate::guardrails::Tally;
-use crate::policies::cache::Key;
+use crate::policies::cache::{Caching, Key};
 use crate::telemetry::Trace;
 use reqwest::header::HeaderMap;
 use std::sync::Arc;
@@ -82,6 +82,8 @@ pub struct Extras {
     pub query: Vec<(String, String)>,
     /// The `Idempotency-Key` of every attempt at the first leg; another leg has one of its own, made of it.
     pub idempotency_key: Option<Box<str>>,
+    /// What the call does with a cache on its way.
+    pub caching: Caching,
 }
 
 /// An idempotency key that no other call of any process has.

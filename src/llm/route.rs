@@ -11,7 +11,7 @@ use super::endpoint::{Endpoint, is_credential};
 use super::error::{Again, ApiError, ErrorKind, Raised};
 use super::interrupt::{Beginning, Mark, OnInterrupt, with_answer};
 use super::kept::Keeping;
-use super::keys::Keys;
+use super::keys::{Keys, Renewal};
 use super::models::ModelsReply;
 use super::network::Network;
 use super::order::{Order, Params, Task};
@@ -23,13 +23,16 @@ use super::stream::ChatStream;
 use super::watch::Watch;
 use crate::drive::tokio::{Asked, Call, Host};
 use crate::drive::{clock, trial};
-use crate::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict};
+use crate::engine::{
+    Ask, CallId, Event, Execution, Instant, Outcome, Plan, Refusal, Rejection, StageId, Target, Ticket, Verdict, WaitHint,
+};
 use crate::events;
 use crate::guardrails::{Rails, Tally};
 use crate::policies::cache::Request as AskedOfCache;
 use crate::policies::guardrails::passed;
 use crate::stats::Source;
 use crate::telemetry;
+use attempt::{answered, opened};
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use std::sync::Arc;
@@ -56,14 +59,22 @@ pub struct Leg {
 
 impl Leg {
     /// Where an attempt goes, by which client.
-    async fn reached(&self, client: Client) -> Result<(Client, Endpoint), ApiError> {
-        let client = self.network.as_ref().map_or(Ok(client), |network| network.client())?;
-        let endpoint = match &self.keys {
-            Some(keys) => keys.endpoint(&self.endpoint).await?,
-            None => self.endpoint.clone(),
+    async fn reached(&self, from: From) -> Result<(Client, Endpoint), ApiError> {
+        let client = self.network.as_ref().map_or(Ok(from.client), |network| network.client())?;
+        let endpoint = match (&self.keys, &from.renewal) {
+            (Some(keys), Some(renewal)) => renewal.endpoint(keys, &self.endpoint, from.target).await?,
+            _ => self.endpoint.clone(),
         };
         Ok((client, endpoint))
     }
+}
+
+/// What an attempt is made with.
+struct From {
+    client: Client,
+    target: Target,
+    /// Where the key is not always the same.
+    renewal: Option<Renewal>,
 }
 
 /// How long a stream may take until its first content, and from one content to the next.
@@ -198,6 +209,8 @@ pub struct Flight {
     /// The pieces of the stream that is over, where a cache may want them.
     pub recorded: Option<Arc<[Delta]>>,
     pub(super) watch: Option<Watch>,
+    /// Where a key is not always the same.
+    renewal: Option<Renewal>,
     /// What policies have done, tokens used, and when the first content came.
     pub(super) diary: Diary,
 }
@@ -230,6 +243,7 @@ impl Flight {
             screened: None,
             recorded: None,
             watch: None,
+            renewal: None,
             diary: Diary::default(),
         };
         flight.note_screened();
@@ -443,6 +457,18 @@ impl Flight {
         self.opened
     }
 
+    /// Asks for another key, where the last attempt was refused for the one that it had.
+    fn renewing(&self, error: &ApiError) -> Option<impl Future<Output = bool> + Send + use<>> {
+        let target = self.attempts.last().filter(|_| error.status == Some(401))?.target;
+        let (renewal, leg) = (self.renewal.clone()?, self.route.legs[target.0 as usize].clone());
+        Some(async move {
+            match &leg.keys {
+                Some(keys) => renewal.renews(keys, &leg.endpoint, target).await,
+                None => false,
+            }
+        })
+    }
+
     fn note_end(&mut self, call: CallId, outcome: &'static str, error: Option<&ApiError>) {
         self.running.retain(|running| *running != call);
         if let (Some(watch), Some(error)) = (&mut self.watch, error)
@@ -486,14 +512,16 @@ impl Host for Flight {
             waited: None,
         });
         self.tell(|watch, attempts| watch.begun(call, is_beside, attempts));
-        let (client, order) = (self.client.clone(), self.order.clone());
+        if leg.keys.is_some() && self.renewal.is_none() {
+            self.renewal = Some(Renewal::default());
+        }
+        let from = From { client: self.client.clone(), target, renewal: self.renewal.clone() };
+        let (order, rails) = (self.order.clone(), self.route.rails.clone());
         match order.task {
-            Task::Stream => {
-                Box::pin(attempt::opened(client, leg, request, self.beginning(), order.key.is_some(), self.route.rails.clone()))
-            }
+            Task::Stream => Box::pin(opened(from, leg, request, self.beginning(), order.key.is_some(), rails)),
             Task::Chat | Task::Embeddings | Task::Models => {
-                let rails = self.route.rails.clone().map(|rails| (rails, self.asked_again(target)));
-                Box::pin(attempt::answered(client, leg, request, order, rails))
+                let rails = rails.map(|rails| (rails, self.asked_again(target)));
+                Box::pin(answered(from, leg, request, order, rails))
             }
         }
     }
@@ -568,12 +596,22 @@ impl Host for Flight {
             Some(Failure::Rejected(_)) if matches!(rule, Rule::Fallback(..)) => return Asked::Now(Ok(Verdict::FAILURE)),
             Some(Failure::Rejected(_)) => return Asked::Now(Ok(Verdict::Ignore)),
         };
-        match &self.route.foreign {
-            Some(foreign) if foreign.judges(ask.stage) => {
-                let foreign = foreign.clone();
-                aside(move || foreign.judge(&ask, &error))
+        let renewing = matches!(rule, Rule::Retry(_)).then(|| self.renewing(&error)).flatten();
+        let foreign = self.route.foreign.as_ref().filter(|foreign| foreign.judges(ask.stage)).cloned();
+        match (renewing, foreign) {
+            (None, None) => Asked::Now(Ok(rule.verdict(&error))),
+            (None, Some(foreign)) => aside(move || foreign.judge(&ask, &error)),
+            (Some(renewing), foreign) => {
+                let verdict = rule.verdict(&error);
+                Asked::Later(Box::pin(async move {
+                    match foreign {
+                        // With another key it is another request, for which there is nothing to wait.
+                        _ if renewing.await => Ok(Verdict::Failure { wait: WaitHint::RetryAfter(Duration::ZERO), branches: u64::MAX }),
+                        Some(foreign) => on_a_thread(move || foreign.judge(&ask, &error)).await,
+                        None => Ok(verdict),
+                    }
+                }))
             }
-            _ => Asked::Now(Ok(rule.verdict(&error))),
         }
     }
 

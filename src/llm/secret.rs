@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use reqwest::header::HeaderValue;
-use secrecy::zeroize::Zeroize;
+use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::{ApiError, ErrorKind};
@@ -93,6 +95,11 @@ impl Secrets {
             if text.contains(secret) {
                 text = Cow::Owned(text.replace(secret, SHOWN));
             }
+            for encoded in in_base64(secret.as_bytes()) {
+                if text.contains(&*encoded) {
+                    text = Cow::Owned(text.replace(&*encoded, SHOWN));
+                }
+            }
             // Nobody spells letters, digits and these any other way.
             if !secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
                 && let Some(clean) = without_spellings(&text, secret.as_bytes())
@@ -102,6 +109,20 @@ impl Secrets {
         }
         text
     }
+}
+
+/// What base64 makes of the secret wherever it begins in what is encoded (`user:secret`, most often), without the characters that
+/// what is around it has a part in.
+fn in_base64(secret: &[u8]) -> impl Iterator<Item = Zeroizing<String>> {
+    let forms = [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD].into_iter().flat_map(|alphabet| (0..3).map(move |before| (alphabet, before)));
+    forms.map(|(alphabet, before)| {
+        let mut bytes = Zeroizing::new(vec![0; before]);
+        bytes.extend_from_slice(secret);
+        let mut encoded = Zeroizing::new(alphabet.encode(&*bytes));
+        encoded.truncate(bytes.len() * 8 / 6);
+        encoded.drain(..(before * 8).div_ceil(6));
+        encoded
+    })
 }
 
 /// The text without the secret in any spelling; `None` if it is not in there.
@@ -149,16 +170,24 @@ fn spellings(text: &[u8], byte: u8) -> impl Iterator<Item = usize> {
     };
     let coded = match text.first() {
         Some(b'\\' | b'%' | b'&') => {
-            vec![format!("\\u{byte:04x}"), format!("%{byte:02x}"), format!("&#x{byte:x};"), format!("&#{byte};"), format!("&#0{byte};")]
+            vec![format!("%{byte:02x}"), format!("&#x{byte:x};"), format!("&#{byte};"), format!("&#0{byte};")]
         }
         _ => Vec::new(),
     };
     let begins = |code: &str| text.get(..code.len()).is_some_and(|start| start.eq_ignore_ascii_case(code.as_bytes())).then_some(code.len());
     let plain = (text.first() == Some(&byte)).then_some(1);
-    let escaped = (text.starts_with(b"\\") && text.get(1) == Some(&byte)).then_some(2);
+    // JSON in JSON doubles them each time.
+    let slashes = text.iter().take_while(|&&byte| byte == b'\\').count();
+    let code = || format!("u{byte:04x}");
+    let escaped = (slashes > 0 && text.get(slashes) == Some(&byte)).then_some(slashes + 1);
+    let by_number = (slashes > 0 && text.get(slashes..slashes + 5).is_some_and(|end| end.eq_ignore_ascii_case(code().as_bytes())))
+        .then_some(slashes + 5);
+    let only_slashes = (byte == b'\\' && slashes > 1).then_some(slashes);
     let found: Vec<usize> = plain
         .into_iter()
         .chain(escaped)
+        .chain(by_number)
+        .chain(only_slashes)
         .chain(named.iter().filter_map(|n| begins(n)))
         .chain(coded.iter().filter_map(|c| begins(c)))
         .collect();
@@ -203,6 +232,23 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_found_in_base64_wherever_it_begins() {
+        for key in ["sk-very-secret", "sk-very-secret?>~~", "sk-very-secret-1"] {
+            let mut secrets = Secrets::default();
+            secrets.add(ApiKey::new(key.into()).unwrap());
+            for around in ["", "u:", "us:", "user:", "Bearer "] {
+                for alphabet in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+                    let encoded = alphabet.encode(format!("{around}{key}{around}"));
+                    let clean = secrets.scrub(&encoded).into_owned();
+                    assert!(clean.contains(SHOWN), "{encoded}");
+                    // Two characters at most are left of what the secret has a part in, on either side.
+                    assert!(clean.len() - SHOWN.len() <= 2 * (around.len().div_ceil(3) * 4 + 2), "{clean}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_secret_is_found_however_its_characters_are_spelled() {
         let mut secrets = Secrets::default();
         secrets.add(ApiKey::new(r#"k/"\&<>'%+secret"#.into()).unwrap());
@@ -213,6 +259,7 @@ mod tests {
             r#"k/&quot;\&amp;&lt;&gt;&#39;%+secret"#,
             r#"k/&#34;\&amp;&lt;&gt;&#x27;%+secret"#,
             "k%2F%22%5c%26%3C%3E%27%25%2Bsecret",
+            r#"k\\/\"\\\u0026<>\\u0027%+secret"#,
         ] {
             assert_eq!(secrets.scrub(&format!("é{spelled}, {spelled}.")), "é[redacted], [redacted].", "{spelled}");
         }

@@ -7,14 +7,17 @@ use super::guarded::has_to_run;
 use super::guardrails::Guardrails;
 use super::judge::Happened;
 use super::policies::cache::Cache;
-use crate::engine::{StageId, Target, Verdict};
-use crate::policies::cache::{self as core, Offer, Request};
+use crate::cache_file::{CacheFile, FileDigest, FileKey};
+use crate::drive::clock;
+use crate::engine::{Instant, StageId, Target, Verdict};
+use crate::policies::cache::{self as core, Caching, Offer, OnceKept, Request};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// An answer in a cache.
 pub struct Held {
@@ -26,6 +29,15 @@ pub struct Held {
 }
 
 impl Held {
+    /// A value that nobody else's identity is in.
+    pub fn of(value: Py<PyAny>) -> Held {
+        Held { value, items: None, names: Vec::new() }
+    }
+
+    pub fn value(&self, py: Python<'_>) -> Py<PyAny> {
+        self.value.clone_ref(py)
+    }
+
     /// For the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.value)?;
@@ -49,10 +61,68 @@ pub struct Asked {
     cache: Arc<core::Cache>,
     request: Arc<Request>,
     names: Vec<Py<PyAny>>,
+    /// Where it may be kept in a file.
+    in_file: Option<InFile>,
+}
+
+/// What a call is in a cache's file.
+struct InFile {
+    file: Arc<CacheFile>,
+    key: FileKey,
+    asked: FileKey,
 }
 
 thread_local! {
     static HERE: u8 = const { 0 };
+}
+
+/// What the code around says that calls are to do with caches.
+pub fn caching(py: Python<'_>) -> PyResult<Caching> {
+    if !IS_SAID.load(Ordering::Relaxed) {
+        return Ok(Caching::Usual);
+    }
+    static SAID: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let anew = ours(py, &SAID, "seawall._cache", "anew")?.call_method0(intern!(py, "get"))?.extract::<Option<bool>>()?;
+    Ok(anew.map_or(Caching::Usual, |anew| if anew { Caching::Refresh } else { Caching::Bypass }))
+}
+
+/// Whether anybody ever said so: before that nobody has to look.
+static IS_SAID: AtomicBool = AtomicBool::new(false);
+
+/// From here on calls look what is said.
+#[pyfunction]
+pub fn caching_is_said() {
+    IS_SAID.store(true, Ordering::Relaxed);
+}
+
+fn asking(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static ASKING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ours(py, &ASKING, "seawall._cache", "asking")
+}
+
+/// The calls of coroutines that wait for what is called here, and a number for one more.
+pub fn within_asking(py: Python<'_>) -> PyResult<Vec<u64>> {
+    // No thread has such a number.
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 63);
+    let mut numbers: Vec<u64> = asking(py)?.call_method0(intern!(py, "get"))?.extract()?;
+    numbers.push(NEXT.fetch_add(1, Ordering::Relaxed));
+    Ok(numbers)
+}
+
+/// Runs a frame of a coroutine for which those wait. `body` may leave an exception set.
+pub fn around<T>(py: Python<'_>, waiting: &[u64], body: impl FnOnce() -> T) -> T {
+    let set = || asking(py)?.call_method1(intern!(py, "set"), (PyTuple::new(py, waiting)?,));
+    let token = set();
+    let given = body();
+    let raised = PyErr::take(py);
+    if let Ok(token) = token {
+        // It was set in this context; a failure would leave it as it is.
+        let _ = asking(py).and_then(|asking| asking.call_method1(intern!(py, "reset"), (token,)));
+    }
+    if let Some(raised) = raised {
+        raised.restore(py);
+    }
+    given
 }
 
 /// A number for this thread, which no other thread has that lives.
@@ -69,8 +139,13 @@ impl Asked {
         kwargs: Option<&Bound<'_, PyDict>>,
         way: Way,
         rails: &[Py<Guardrails>],
+        asking: &[u64],
     ) -> PyResult<Option<Asked>> {
         let (py, cache) = (function.py(), stand.cache.get());
+        let caching = caching(py)?;
+        if caching == Caching::Bypass {
+            return Ok(None);
+        }
         let mut written = Written::default();
         written.kind(way.method());
         // A method is another object each time it is asked for.
@@ -90,13 +165,23 @@ impl Asked {
             return Ok(None);
         }
         let request = Request::new(written.digest(0), written.digest(from));
-        let request = match way {
-            Way::Items | Way::AsyncItems => request.alone(),
-            Way::Sync => request.of(this_thread()),
-            Way::Async => request,
+        let request = match (caching, way) {
+            (Caching::Refresh, _) => request.anew(),
+            (_, Way::Items | Way::AsyncItems) => request.alone(),
+            (_, Way::Sync) => request.of(this_thread()),
+            (_, Way::Async) => request.of(asking.last().copied().unwrap_or(0)).within(asking.to_vec()),
         };
-        let names = written.held;
-        Ok(Some(Asked { stage: stand.stage, target: stand.target, cache: cache.core.clone(), request: Arc::new(request), names }))
+        let in_file = InFile::new(cache, function, &written, from, way)?;
+        let asked = Asked {
+            stage: stand.stage,
+            target: stand.target,
+            cache: cache.core.clone(),
+            request: Arc::new(request),
+            names: written.held,
+            in_file,
+        };
+        asked.recall(py)?;
+        Ok(Some(asked))
     }
 
     /// For the garbage collector.
@@ -114,6 +199,25 @@ impl Asked {
 
     pub fn request(&self) -> &Arc<Request> {
         &self.request
+    }
+
+    /// Takes what the file has for it into memory, where there is nothing.
+    fn recall(&self, py: Python<'_>) -> PyResult<()> {
+        static SIZE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let Some(InFile { file, key, .. }) = &self.in_file else { return Ok(()) };
+        let now = clock::now();
+        if self.cache.has(&self.request.key, now) {
+            return Ok(());
+        }
+        let era = self.cache.era();
+        let Some(found) = py.detach(|| file.find(key, clock::unix(now))) else { return Ok(()) };
+        let Some((value, items)) = InFile::read(py, &found.value)? else { return Ok(()) };
+        let bytes: usize = ours(py, &SIZE, "seawall._cache", "size")?.call1((&value, &items))?.extract()?;
+        let stored = Instant(now.0.saturating_sub(clock::unix(now).saturating_sub(found.stored)));
+        let names = self.names.iter().map(|name| name.clone_ref(py)).collect();
+        let held = Held { value: value.unbind(), items: items.map(Bound::unbind), names };
+        self.cache.take_in((self.request.key, self.request.asked), Arc::new(held), bytes, stored, era);
+        Ok(())
     }
 
     /// What was found, in the form in which the call gives it.
@@ -139,14 +243,47 @@ impl Asked {
         }
         let bytes: usize = ours(py, &SIZE, "seawall._cache", "size")?.call1((value, &items))?.extract()?;
         let names = self.names.iter().map(|name| name.clone_ref(py)).collect();
+        let kept = self.in_file.as_ref().filter(|_| keep).map(|in_file| in_file.kept(value, items.as_ref())).transpose()?.flatten();
         let held = Held { value: value.clone().unbind(), items: items.map(Bound::unbind), names };
-        self.request.offer(Offer { value: Arc::new(held), bytes, keep });
+        self.request.offer(Offer { value: Arc::new(held), bytes, keep, kept });
         Ok(true)
     }
 
     /// What the call has given has still to be run: nobody waits for that.
     pub fn release(&self) {
         self.cache.release(&self.request);
+    }
+}
+
+impl InFile {
+    /// `None` where nothing can be kept beyond the process: the function, or what it is called with, means something here only.
+    fn new(cache: &Cache, function: &Bound<'_, PyAny>, written: &Written, from: usize, way: Way) -> PyResult<Option<InFile>> {
+        static FINGERPRINT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let Some(file) = &cache.file else { return Ok(None) };
+        if written.held.len() > 1 {
+            return Ok(None);
+        }
+        let fingerprint = ours(function.py(), &FINGERPRINT, "seawall._cache", "fingerprint")?.call1((function,))?;
+        let Some(fingerprint) = fingerprint.extract::<Option<String>>()? else { return Ok(None) };
+        let mut key = FileDigest::default();
+        [way.method().as_bytes(), fingerprint.as_bytes(), written.from(from)].iter().for_each(|part| key.part(part));
+        Ok(Some(InFile { file: file.clone(), key: key.key(), asked: FileDigest::of(written.from(from)) }))
+    }
+
+    /// What is done with a value once it is kept; `None` where JSON cannot say it.
+    fn kept(&self, value: &Bound<'_, PyAny>, items: Option<&Bound<'_, PyTuple>>) -> PyResult<Option<OnceKept>> {
+        static AS_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let text = ours(value.py(), &AS_JSON, "seawall._cache", "as_json")?.call1((value, items))?;
+        let Some(text) = text.extract::<Option<String>>()? else { return Ok(None) };
+        let (file, key, asked) = (self.file.clone(), self.key, self.asked);
+        Ok(Some(Box::new(move |since| file.put(key, asked, clock::unix(since), move || Some(text.into_bytes())))))
+    }
+
+    /// The value, and a generator's items.
+    #[allow(clippy::type_complexity)] // a pair that is taken apart at once
+    fn read<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, Option<Bound<'py, PyTuple>>)>> {
+        static FROM_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        ours(py, &FROM_JSON, "seawall._cache", "from_json")?.call1((bytes,))?.extract()
     }
 }
 

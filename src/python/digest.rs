@@ -113,6 +113,11 @@ impl Written {
         Digest::of(&self.bytes[from..])
     }
 
+    /// What was written from there on.
+    pub fn from(&self, from: usize) -> &[u8] {
+        &self.bytes[from..]
+    }
+
     /// How much was written.
     pub fn len(&self) -> usize {
         self.bytes.len()

@@ -2,7 +2,7 @@
 //! log and, at the end, what is returned or raised.
 
 use super::bare;
-use super::cached::{Asked as AskedOfCache, Recording};
+use super::cached::{self, Asked as AskedOfCache, Recording};
 use super::compiled::{Callee, Compiled, Stage};
 use super::errors::{self, ours};
 use super::event_loop::is_awaitable;
@@ -98,6 +98,8 @@ pub struct Flight {
     pub(super) is_told: bool,
     /// What it asks of caches.
     pub(super) asked_of: Vec<AskedOfCache>,
+    /// Of a coroutine that asks caches: those that wait for what it calls, itself the last.
+    asking: Vec<u64>,
     /// Its items, where a cache may want them.
     pub(super) recording: Option<Recording>,
     /// What it gives is nothing for a cache: it is run by somebody else.
@@ -151,6 +153,7 @@ impl Flight {
             trace: None,
             is_told: false,
             asked_of: Vec::new(),
+            asking: Vec::new(),
             recording: None,
             is_elsewhere: false,
             way: Way::Sync,
@@ -204,6 +207,7 @@ impl Flight {
 
     /// Runs a frame of the user's within a deadline, and in the call's span.
     pub fn within<T>(&self, py: Python<'_>, deadline: Instant, body: impl FnOnce() -> T) -> T {
+        let body = || if self.asking.is_empty() { body() } else { cached::around(py, &self.asking, body) };
         match &self.trace {
             None => remaining::within(py, deadline, body),
             Some(trace) => trace.around(py, || remaining::within(py, deadline, body)),
@@ -553,9 +557,13 @@ impl Flight {
             weights.push((*stage, limit.get().weight(py, self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)))?));
         }
         self.way = way;
+        if way == Way::Async && !compiled.caches.is_empty() {
+            self.asking = cached::within_asking(py)?;
+        }
         for stand in &compiled.caches {
             let kwargs = self.kwargs.as_ref().map(|k| k.bind(py));
-            self.asked_of.extend(AskedOfCache::new(stand, self.function.bind(py), self.args.bind(py), kwargs, way, &compiled.rails)?);
+            let (args, rails) = (self.args.bind(py), &compiled.rails);
+            self.asked_of.extend(AskedOfCache::new(stand, self.function.bind(py), args, kwargs, way, rails, &self.asking)?);
         }
         self.course.begun = now;
         self.diary.begin(now);

@@ -94,6 +94,8 @@ fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policies::rate_limit::RateLimit>()?;
     m.add_class::<policies::bulkhead::Bulkhead>()?;
     m.add_function(wrap_pyfunction!(policies::shared::forget_waiters, m)?)?;
+    m.add_function(wrap_pyfunction!(policies::cache::flush_cache_files, m)?)?;
+    m.add_function(wrap_pyfunction!(cached::caching_is_said, m)?)?;
     m.add_class::<policies::cache::Cache>()?;
     m.add_class::<policies::chaos::Chaos>()?;
     m.add_class::<guardrails::Guardrails>()?;

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from _canary import CANARY
+
 from _cases import ANSWERED, BY_THE_OTHER, POLICIES, Case, Expected, Extent, Meets, Policy, expected
 from seawall import CircuitBreaker, errors
 from seawall.llm import Chat
@@ -277,7 +279,7 @@ class Cell:
         return breaker
 
     def _model(self, base_url: str, other: str, breakers: list[CircuitBreaker]) -> Any:
-        options = {"api_key": "sk-campaign", "base_url": base_url, "max_retries": 0, **self.met.options}
+        options = {"api_key": CANARY, "base_url": base_url, "max_retries": 0, **self.met.options}
         model = self.client.model(self.name, circuit=breakers[0], **options)
         if self.policy.attempts > 1:
             model = model.with_retry(stop_after_attempt=self.policy.attempts, wait=0.001)
@@ -365,7 +367,7 @@ class Answers:
     def __init__(self) -> None:
         """Asks a simulator that is well."""
         with Simulator() as well:
-            chat = Chat("m", api_key="k", base_url=well.base_url)
+            chat = Chat("m", api_key=CANARY, base_url=well.base_url)
             asked = [f"question {number}" for number in range(40)]
             replies = chat.batch(asked)
         self._remarks = {

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from _canary import CANARY
 
 from seawall import CircuitBreaker, CircuitBreakerError, Monitor, guard
 from seawall.errors import AuthenticationError, InternalServerError
@@ -40,7 +41,7 @@ def settled(ask, until, condition):
 def test_calls_attempts_and_failures_are_those_of_the_simulator(sim, ask, until, model):
     before = ask().body
     sim.on(model, faults.status(503), times=2)
-    chat = Chat(model, api_key="sk-secret", base_url=sim.base_url).with_retry(stop_after_attempt=3, wait=0)
+    chat = Chat(model, api_key=CANARY, base_url=sim.base_url).with_retry(stop_after_attempt=3, wait=0)
     replies = [chat.invoke(SECRET) for _ in range(20)]
     sim.on(model, faults.status(500))
     with pytest.raises(InternalServerError):
@@ -77,8 +78,8 @@ def test_calls_attempts_and_failures_are_those_of_the_simulator(sim, ask, until,
 
 def test_a_fallback_is_told_of_whoever_answered(sim, ask, until, model):
     sim.on(model, faults.status(503))
-    chat = Chat(model, api_key="k", base_url=sim.base_url, max_retries=0)
-    spare = Chat(f"{model}-spare", api_key="k", base_url=sim.base_url)
+    chat = Chat(model, api_key=CANARY, base_url=sim.base_url, max_retries=0)
+    spare = Chat(f"{model}-spare", api_key=CANARY, base_url=sim.base_url)
     for _ in range(5):
         chat.with_fallbacks([spare]).invoke("hello")
     state = settled(ask, until, lambda state: sum(row["calls"] for row in series(state, pipeline=model)) == 5)
@@ -90,7 +91,7 @@ def test_a_fallback_is_told_of_whoever_answered(sim, ask, until, model):
 def test_a_call_that_was_turned_away_made_no_attempt(sim, ask, until, model):
     sim.on(model, faults.status(503))
     breaker = CircuitBreaker(2, 1000, name=f"circuit of {model}")
-    chat = Chat(model, api_key="k", base_url=sim.base_url, circuit=breaker, max_retries=0)
+    chat = Chat(model, api_key=CANARY, base_url=sim.base_url, circuit=breaker, max_retries=0)
     for refusal in (InternalServerError, InternalServerError, CircuitBreakerError):
         with pytest.raises(refusal):
             chat.invoke("hello")

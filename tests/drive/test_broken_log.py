@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from _canary import CANARY
 
 from seawall import CircuitBreaker, Monitor, Pipeline, Retry
 from seawall.errors import InternalServerError
@@ -129,7 +130,7 @@ def test_a_models_caller_gets_the_interrupt_too(broken: Any, way: str, asked: st
         hooks = {"before_sleep": stop} if asked == "hook" else {"giveup": stop}
     with Simulator() as sim:
         sim.on("m", faults.status(500))
-        model = Chat("m", api_key="sk-a-test-key", base_url=sim.base_url, circuit=breaker).with_retry(wait=0, **hooks)
+        model = Chat("m", api_key=CANARY, base_url=sim.base_url, circuit=breaker).with_retry(wait=0, **hooks)
         with pytest.raises(KeyboardInterrupt) as raised:
             MODEL_WAYS[way](model)
         assert raised.value is interrupt
@@ -142,9 +143,7 @@ def test_a_models_caller_gets_the_interrupt_too(broken: Any, way: str, asked: st
 def test_nor_does_one_change_what_a_model_answers(broken: Any) -> None:
     with Simulator() as sim:
         breaker = CircuitBreaker(20)
-        model = Chat("m", api_key="sk-a-test-key", base_url=sim.base_url, circuit=breaker).with_retry(
-            stop_after_attempt=2, wait=0
-        )
+        model = Chat("m", api_key=CANARY, base_url=sim.base_url, circuit=breaker).with_retry(stop_after_attempt=2, wait=0)
         expected = model.invoke("x").content
         heard = broken(KeyError("in the handler"))
         for call in (

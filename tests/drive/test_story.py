@@ -6,6 +6,7 @@ import copy
 import pickle
 
 import pytest
+from _canary import CANARY
 
 import seawall
 from seawall import CircuitBreaker, Fallback, Pipeline, Retry, Timeout, errors, guard
@@ -119,7 +120,7 @@ def test_a_story_goes_along_with_its_error(copied):
 
 
 def test_replies_streams_and_errors_of_models(sim):
-    model = Chat("m", api_key="k", base_url=sim.base_url).with_retry(wait=seawall.wait_fixed(0.001))
+    model = Chat("m", api_key=CANARY, base_url=sim.base_url).with_retry(wait=seawall.wait_fixed(0.001))
     sim.on("m", faults.status(500), times=1)
     reply = model.invoke("x")
     assert [(step.event, step.policy, step.error) for step in reply.story] == [("retry.scheduled", "m", "InternalServerError")]

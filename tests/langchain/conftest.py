@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from _canary import CANARY
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.tracers import BaseTracer, Run
@@ -12,7 +13,7 @@ from langchain_core.tracers import BaseTracer, Run
 from seawall.langchain import ChatOpenAI, OpenAIEmbeddings
 from seawall.simulator import Simulator
 
-KEY = "sk-secret-key-of-this-test"
+KEY = CANARY
 
 
 @pytest.fixture

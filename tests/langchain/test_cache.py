@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from _canary import CANARY
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 
@@ -18,7 +19,7 @@ from seawall.simulator import Simulator
 
 @pytest.fixture
 def make(sim: Simulator) -> Callable[..., ChatOpenAI]:
-    return lambda **options: ChatOpenAI(model="m", api_key="sk-a-test-key", base_url=sim.base_url, **options)
+    return lambda **options: ChatOpenAI(model="m", api_key=CANARY, base_url=sim.base_url, **options)
 
 
 async def test_answers_and_streams_are_given_again(sim: Simulator, make: Callable[..., ChatOpenAI]) -> None:
@@ -65,6 +66,6 @@ def test_langchains_own_caches_are_langchains(sim: Simulator, make: Callable[...
 
 
 def test_embeddings(sim: Simulator) -> None:
-    model = OpenAIEmbeddings(model="e", api_key="sk-a-test-key", base_url=sim.base_url, cache=Cache())
+    model = OpenAIEmbeddings(model="e", api_key=CANARY, base_url=sim.base_url, cache=Cache())
     assert model.embed_query("x") == model.embed_query("x")
     assert sim.count() == 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from _canary import CANARY
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
@@ -60,7 +61,7 @@ def troubled() -> Iterator[Simulator]:
 
 
 def place(server: Simulator) -> dict[str, Any]:
-    return {"model": MODEL, "api_key": "sk-standard", "base_url": server.base_url}
+    return {"model": MODEL, "api_key": CANARY, "base_url": server.base_url}
 
 
 def test_a_fifth_of_the_requests_fails_in_three_ways():
@@ -97,7 +98,7 @@ class Standard:
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": MODEL, "api_key": "sk-standard", "base_url": self.url, "max_retries": ATTEMPTS}
+        return {"model": MODEL, "api_key": CANARY, "base_url": self.url, "max_retries": ATTEMPTS}
 
     @pytest.fixture(autouse=True)
     def server(self, request: pytest.FixtureRequest) -> Simulator:
@@ -157,7 +158,7 @@ class TestWrappedInTrouble(Wrapped, ChatModelIntegrationTests):
 
 class TestEmbeddingsUnits(EmbeddingsUnitTests):
     embeddings_class = OpenAIEmbeddings
-    embedding_model_params = {"model": "small", "api_key": "sk-standard", "base_url": "http://127.0.0.1:9/v1"}  # noqa: RUF012
+    embedding_model_params = {"model": "small", "api_key": CANARY, "base_url": "http://127.0.0.1:9/v1"}  # noqa: RUF012
 
     @property
     def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from _canary import CANARY
 
 from seawall import Cache, Monitor, explain, testing
 from seawall.errors import APIError, ConfigurationError, StreamInterruptedError
@@ -189,7 +190,7 @@ def test_a_stream_that_is_closed_or_breaks_off_is_not_kept(sim: Simulator, chat:
 
 def test_embeddings_are_kept_too(sim: Simulator) -> None:
     cache = Cache()
-    model = Embeddings("e", api_key="sk-a-test-key", base_url=sim.base_url, cache=cache, max_batch_inputs=2)
+    model = Embeddings("e", api_key=CANARY, base_url=sim.base_url, cache=cache, max_batch_inputs=2)
     first, second = model.invoke(["a", "b", "c"]), model.invoke(["a", "b", "c"])
     assert (first.cached, second.cached) == (False, True)
     assert first.vectors == second.vectors

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from _canary import CANARY
 
 from seawall import errors
 from seawall.llm import Embeddings
@@ -15,7 +16,7 @@ from seawall.simulator import Simulator, faults
 
 @pytest.fixture
 def model(sim: Simulator) -> Embeddings:
-    return Embeddings("e", api_key="k", base_url=sim.base_url)
+    return Embeddings("e", api_key=CANARY, base_url=sim.base_url)
 
 
 def test_each_text_has_its_vector_and_the_reply_says_the_rest(sim, model) -> None:
@@ -84,7 +85,7 @@ def test_vectors_are_taken_by_their_index_and_as_base64(sim, model) -> None:
 
 def test_an_alternative_stands_in_and_a_wrong_key_costs_one_request(sim, model) -> None:
     sim.on("e", faults.status(500))
-    other = Embeddings("other", api_key="k", base_url=sim.base_url)
+    other = Embeddings("other", api_key=CANARY, base_url=sim.base_url)
     assert model.with_retry(wait=0).with_fallbacks([other]).invoke("a").model == "other"
     assert sim.count("e") == 3
     sim.on("e", faults.status(401))
@@ -100,7 +101,7 @@ def sizes(sim: Simulator) -> list[int]:
 
 
 def test_no_request_holds_more_texts_or_tokens_than_it_may(sim) -> None:
-    model = Embeddings("e", api_key="k", base_url=sim.base_url, max_batch_inputs=3, max_batch_tokens=20, dimensions=4)
+    model = Embeddings("e", api_key=CANARY, base_url=sim.base_url, max_batch_inputs=3, max_batch_tokens=20, dimensions=4)
     texts = ["a" * 9, "b" * 9, "字", "c", "d", "e", "f", "x" * 100, "g"]
     together = model.invoke(texts)
     # 11; 11, 5 and 3; 3, 3 and 3; 102 alone; 3. Two are counted around each text.
@@ -125,12 +126,12 @@ def test_by_default_a_request_stays_below_openais_limit_of_tokens(sim, model) ->
     model.invoke(texts, dimensions=2)
     assert sizes(sim) == [3, 5, 5]
     sim.forget()
-    Embeddings("e", api_key="k", base_url=sim.base_url, max_batch_tokens=None).invoke(texts, dimensions=2)
+    Embeddings("e", api_key=CANARY, base_url=sim.base_url, max_batch_tokens=None).invoke(texts, dimensions=2)
     assert sizes(sim) == [13]
 
 
 async def test_the_requests_of_one_call_are_under_way_together(sim) -> None:
-    model = Embeddings("e", api_key="k", base_url=sim.base_url, max_batch_inputs=1, max_retries=0)
+    model = Embeddings("e", api_key=CANARY, base_url=sim.base_url, max_batch_inputs=1, max_retries=0)
     texts = [str(n) for n in range(8)]
     sim.on("e", faults.hang())
     task = asyncio.create_task(model.ainvoke(texts))
@@ -157,11 +158,11 @@ async def test_the_requests_of_one_call_are_under_way_together(sim) -> None:
 )
 def test_limits_that_cannot_be_meant_are_refused(options, words) -> None:
     with pytest.raises(errors.ConfigurationError, match=words):
-        Embeddings("e", api_key="k", **options)
+        Embeddings("e", api_key=CANARY, **options)
 
 
 def test_one_failed_request_fails_the_call_and_says_why(sim) -> None:
-    model = Embeddings("e", api_key="k", base_url=sim.base_url, max_batch_inputs=1, max_retries=0)
+    model = Embeddings("e", api_key=CANARY, base_url=sim.base_url, max_batch_inputs=1, max_retries=0)
     for ask in (model.invoke, lambda texts: asyncio.run(model.ainvoke(texts))):
         sim.on("e", faults.status(400), times=1)
         with pytest.raises(errors.BadRequestError):
@@ -174,8 +175,8 @@ def test_one_failed_request_fails_the_call_and_says_why(sim) -> None:
 
 
 def test_vectors_of_different_models_are_no_answer_together(sim) -> None:
-    other = Embeddings("other", api_key="k", base_url=sim.base_url)
-    model = Embeddings("e", api_key="k", base_url=sim.base_url, max_batch_inputs=1, max_retries=0).with_fallbacks([other])
+    other = Embeddings("other", api_key=CANARY, base_url=sim.base_url)
+    model = Embeddings("e", api_key=CANARY, base_url=sim.base_url, max_batch_inputs=1, max_retries=0).with_fallbacks([other])
     for ask in (model.invoke, lambda texts: asyncio.run(model.ainvoke(texts)), lambda texts: model.batch([texts])):
         sim.on("e", faults.status(500), times=1)
         with pytest.raises(errors.MalformedResponseError, match="do not compare: give alternatives of one model") as raised:
@@ -187,11 +188,11 @@ def test_vectors_of_different_models_are_no_answer_together(sim) -> None:
 
 
 def test_a_server_without_base64_is_asked_for_floats(sim) -> None:
-    Embeddings("e", api_key="k", base_url=sim.base_url, encoding_format="float").invoke("a")
-    Embeddings("e", api_key="k", base_url=sim.base_url).invoke("a", encoding_format="float")
+    Embeddings("e", api_key=CANARY, base_url=sim.base_url, encoding_format="float").invoke("a")
+    Embeddings("e", api_key=CANARY, base_url=sim.base_url).invoke("a", encoding_format="float")
     assert [request.body["encoding_format"] for request in sim.requests] == ["float", "float"]
     sim.on("e", faults.status(200, body={"data": [{"index": 0, "embedding": [0.5, -1]}]}))
-    assert Embeddings("e", api_key="k", base_url=sim.base_url).invoke("a").vectors == [[0.5, -1]]
+    assert Embeddings("e", api_key=CANARY, base_url=sim.base_url).invoke("a").vectors == [[0.5, -1]]
 
 
 def test_a_long_reply_is_read_aside_and_is_the_same(sim, model) -> None:

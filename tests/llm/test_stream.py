@@ -12,6 +12,7 @@ from socket import create_server
 from typing import Any
 
 import pytest
+from _canary import CANARY
 
 from seawall import errors
 from seawall.llm import Chat, Embeddings
@@ -205,7 +206,7 @@ def test_the_limits_of_a_stream_leave_its_slow_reader_and_other_calls_alone(sim,
 @pytest.mark.parametrize("name", ["first_token_timeout", "idle_timeout"])
 def test_embeddings_have_no_limits_of_streams(name) -> None:
     with pytest.raises(errors.ConfigurationError, match=f"{name} is about streams"):
-        Embeddings("m", api_key="sk-a-test-key", **{name: 1})
+        Embeddings("m", api_key=CANARY, **{name: 1})
 
 
 @both

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from _canary import CANARY
+
 import seawall
 from seawall import (
     Bulkhead,
@@ -26,7 +28,7 @@ from seawall import (
 from seawall.llm import Attempts, Chat, Embeddings
 from seawall.simulator import Simulator, faults
 
-KEY = "sk-very-secret-0123456789"
+KEY = CANARY
 HOSTILE = "<script>alert(1)</script>\"'>&<img src=x onerror=alert(2)>\x1b[2J\u202eabc"
 SECRET = "the customer's own words"
 

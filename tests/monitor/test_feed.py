@@ -7,6 +7,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+from _canary import CANARY
 
 import seawall
 from seawall import Monitor, Retry, errors, guard
@@ -17,7 +18,7 @@ QUICK = seawall.wait_fixed(0)
 
 
 def chat(sim, model="gpt-4o", **more):
-    return Chat(model, api_key="k", base_url=sim.base_url, **more)
+    return Chat(model, api_key=CANARY, base_url=sim.base_url, **more)
 
 
 def test_a_native_models_calls_are_the_servers(sim):
@@ -51,7 +52,7 @@ async def test_every_way_of_asking_is_counted(sim):
         list(stream)
     async for _ in model.astream("one two three"):
         pass
-    Embeddings("m", api_key="k", base_url=sim.base_url, monitor=monitor).invoke(["a", "b"])
+    Embeddings("m", api_key=CANARY, base_url=sim.base_url, monitor=monitor).invoke(["a", "b"])
     now = monitor.snapshot()
     assert (now["total"], now["attempts"], now["errors"]) == (7, sim.count(), 0)
     assert now["avg_first_token"] is not None
@@ -202,4 +203,4 @@ def test_words_that_are_none_are_refused():
     with pytest.raises(seawall.ConfigurationError, match="window must be"):
         Monitor(0.0)
     with pytest.raises(seawall.ConfigurationError, match="monitor must be a seawall.Monitor or None, not 'x'"):
-        Chat("m", api_key="k", monitor="x")
+        Chat("m", api_key=CANARY, monitor="x")

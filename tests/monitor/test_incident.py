@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from _canary import CANARY
 
 from seawall import Monitor, MonitoringSystem, sinks
 from seawall.errors import APIStatusError
@@ -66,7 +67,7 @@ def test_a_total_outage_is_told_before_the_tenth_failed_call_by_a_guard_too(sim,
     from seawall import Pipeline, Retry
 
     guarded = Pipeline(Retry(2), monitor=monitor)(
-        ChatOpenAI(model="gpt-4", api_key="sk-test", base_url=sim.base_url, max_retries=0).invoke
+        ChatOpenAI(model="gpt-4", api_key=CANARY, base_url=sim.base_url, max_retries=0).invoke
     )
     for _ in range(20):
         with pytest.raises(Exception, match="503|529"):
@@ -79,7 +80,7 @@ async def test_calls_of_the_native_client_raise_alerts_on_its_own_threads(sim, h
     delivered = []
     monitor = Monitor(10, sinks=[delivered.append])
     sim.on("gpt-4", faults.overloaded())
-    chat = Chat("gpt-4", api_key="sk-test", base_url=sim.base_url, max_retries=0, monitor=monitor)
+    chat = Chat("gpt-4", api_key=CANARY, base_url=sim.base_url, max_retries=0, monitor=monitor)
     for _ in range(5):
         with pytest.raises(APIStatusError):
             if how == "sync":

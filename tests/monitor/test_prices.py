@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from _canary import CANARY
 
 import seawall
 from seawall import Monitor, Price, prices
@@ -36,7 +37,7 @@ def test_ones_own_price_is_what_calls_cost(sim):
     prices["mine"] = Price(1e6, 2e5)
     monitor = Monitor()
     for name in ("mine", "mine-2025-01-31", "unknown"):
-        Chat(name, api_key="k", base_url=sim.base_url, monitor=monitor).invoke("hello")
+        Chat(name, api_key=CANARY, base_url=sim.base_url, monitor=monitor).invoke("hello")
     apart = monitor.by("model")
     for name in ("mine", "mine-2025-01-31"):
         numbers = apart[name]

@@ -1,10 +1,11 @@
-//! The breaker's gate, the latch, a bulkhead's queue and the signal to who waits there under every order of steps that two threads can take: `make loom`.
+//! The breaker's gate, the latch, a bulkhead's queue, a cache's line and the signal to who waits there under every order of steps that two threads can take: `make loom`.
 #![cfg(loom)]
 
 use loom::sync::Arc;
 use loom::thread;
 use seawall::engine::{Cx, Execution, Flow, Input, Instant, Layer, PlanBuilder, Policy, Signal, Target};
 use seawall::policies::bulkhead::{self, Bulkhead, Entry, Permit, Place};
+use seawall::policies::cache::{self, Arrival, Cache, Key, Lead, Offer, Request, Turn};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Span, State};
 use seawall::stats::Latch;
 use std::sync::Arc as Shared;
@@ -284,4 +285,85 @@ fn one_who_comes_while_the_last_leaves_is_let_in_or_called() {
         }
         assert_eq!(bulkhead.counts(), (0, 0));
     });
+}
+
+fn cache() -> Shared<Cache> {
+    let config = cache::Config { ttl: None, max_items: 9, max_bytes: 9, stale_if_error: Duration::ZERO };
+    Shared::new(Cache::new(config))
+}
+
+fn arrive(cache: &Cache) -> Arrival {
+    cache.arrive(&Request::new(Key(1), Key(1)), signal, NOW)
+}
+
+fn land(cache: &Cache, lead: Lead) {
+    cache.land(lead, Offer { value: Shared::new(()), bytes: 1, keep: true, kept: None }, NOW);
+}
+
+/// Two equal calls at once, of which the one that asks goes on by `asks`: how many have asked, and the place of one that waits.
+fn both_ask(cache: &Shared<Cache>, asks: fn(&Cache, Lead)) -> (usize, Vec<cache::Place>) {
+    let come = move |cache: &Cache| match arrive(cache) {
+        Arrival::Hit(..) => (0, None),
+        Arrival::Joined(place) => (0, Some(place)),
+        Arrival::Ask(lead, _) => {
+            asks(cache, lead);
+            (1, None)
+        }
+    };
+    let other = {
+        let cache = cache.clone();
+        thread::spawn(move || come(&cache))
+    };
+    let (first, second) = (come(cache), other.join().expect("no panic"));
+    (first.0 + second.0, [first.1, second.1].into_iter().flatten().collect())
+}
+
+#[test]
+fn of_two_equal_calls_one_asks_and_both_have_its_answer() {
+    loom::model(|| {
+        let cache = cache();
+        let (asked, waiting) = both_ask(&cache, land);
+        assert_eq!(asked, 1);
+        for place in waiting {
+            assert!(matches!(cache.look(place, NOW), Some(Turn::Given(_))), "it waits for nothing");
+        }
+        assert_eq!(cache.waiting(), (0, 0));
+    });
+}
+
+#[test]
+fn one_that_waits_for_a_call_that_comes_to_nothing_asks_itself() {
+    loom::model(|| {
+        let cache = cache();
+        let (asked, waiting) = both_ask(&cache, |cache, lead| cache.give_up(lead));
+        assert_eq!(asked + waiting.len(), 2);
+        for place in waiting {
+            let Some(Turn::Ask(lead, None)) = cache.look(place, NOW) else { panic!("it waits for nothing") };
+            cache.give_up(lead);
+        }
+        assert_eq!(cache.waiting(), (0, 0));
+    });
+}
+
+#[test]
+fn the_lead_of_one_that_goes_away_goes_on_to_the_next() {
+    for ends in [land, |cache: &Cache, lead| cache.give_up(lead)] {
+        loom::model(move || {
+            let cache = cache();
+            let Arrival::Ask(lead, _) = arrive(&cache) else { panic!("nobody has asked") };
+            let (Arrival::Joined(first), Arrival::Joined(second)) = (arrive(&cache), arrive(&cache)) else { panic!("one asks") };
+            let ended = {
+                let cache = cache.clone();
+                thread::spawn(move || ends(&cache, lead))
+            };
+            cache.withdraw(first);
+            ended.join().expect("no panic");
+            match cache.look(second, NOW) {
+                Some(Turn::Given(_)) => {}
+                Some(Turn::Ask(lead, _)) => cache.give_up(lead),
+                _ => panic!("nobody asks for it"),
+            }
+            assert_eq!(cache.waiting(), (0, 0));
+        });
+    }
 }

@@ -10,10 +10,11 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from _canary import CANARY
 
 from seawall.simulator import Simulator
 
-KEY = "sk-secret-key-of-this-test"
+KEY = CANARY
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 
 import pytest
+from _canary import CANARY
 from opentelemetry import context, trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
@@ -27,7 +28,7 @@ from .conftest import QUICK, Traces
 
 
 def chat(sim, model="gpt-4o", **more):
-    return Chat(model, api_key="sk-very-secret-key", base_url=sim.base_url, **more)
+    return Chat(model, api_key=CANARY, base_url=sim.base_url, **more)
 
 
 def test_a_call_is_a_span_and_each_attempt_its_child(sim, traces):
@@ -134,7 +135,7 @@ async def test_the_parent_is_what_was_current_where_the_call_began(sim, traces):
     with traces.tracer.start_as_current_span("elsewhere"), stream:
         list(stream)
     with traces.tracer.start_as_current_span("vectors"):
-        Embeddings("e", api_key="k", base_url=sim.base_url).invoke(["a"])
+        Embeddings("e", api_key=CANARY, base_url=sim.base_url).invoke(["a"])
     names = {span.context.span_id: span.name for span in traces.spans()}
     parents = Counter(names[span.parent.span_id] for span in traces.spans("chat gpt-4o", "embeddings e"))
     assert parents == {
@@ -315,7 +316,7 @@ def test_names_are_those_of_the_published_conventions():
 def test_traceparent_goes_along_where_it_is_wanted(endpoint_seen):
     seen, base_url = endpoint_seen
     traces = Traces()
-    model = Chat("m", api_key="k", base_url=base_url, default_headers={"x-own": "1"})
+    model = Chat("m", api_key=CANARY, base_url=base_url, default_headers={"x-own": "1"})
     opentelemetry.instrument(traces.provider, propagate=True)
     try:
         model.invoke("x")

@@ -12,6 +12,7 @@ import sys
 
 import prometheus_client
 import pytest
+from _canary import CANARY
 
 import seawall
 from seawall import CircuitBreaker, Monitor, errors, guard
@@ -24,7 +25,7 @@ from .conftest import QUICK, Scraper, fetched, parsed
 
 
 def chat(sim, model="gpt-4o", **more):
-    return Chat(model, api_key="sk-very-secret-key", base_url=sim.base_url, **more)
+    return Chat(model, api_key=CANARY, base_url=sim.base_url, **more)
 
 
 def test_a_scrape_tells_what_the_server_saw(sim, scraper):
@@ -67,7 +68,7 @@ async def test_streams_embeddings_and_alternatives(sim, scraper):
         list(stream)
     async for _ in chat(sim).astream("one two three"):
         pass
-    Embeddings("m", api_key="k", base_url=sim.base_url).invoke(["a", "b"])
+    Embeddings("m", api_key=CANARY, base_url=sim.base_url).invoke(["a", "b"])
     chat(sim, "down").with_retry(stop_after_attempt=2, wait=QUICK).with_fallbacks([chat(sim, "up")]).invoke("x")
     assert scraper.since("seawall_time_to_first_token_seconds_count", "model") == {"gpt-4o": 2}
     assert scraper.since("seawall_fallbacks_total", "model") == {"up": 1}
@@ -199,7 +200,7 @@ def test_neither_content_nor_keys_are_shown(sim, exporter):
     with pytest.raises(errors.InternalServerError):
         chat(sim).invoke("my-private-question")
     text, _ = fetched(exporter.url)
-    assert "my-private-question" not in text and "sk-very-secret-key" not in text
+    assert "my-private-question" not in text and CANARY not in text
 
 
 def test_both_formats_tell_the_same_and_every_name_of_the_table(sim, exporter):

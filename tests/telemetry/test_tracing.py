@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from _canary import CANARY
 
 import seawall
 from seawall import errors
@@ -34,7 +35,7 @@ def heard(caplog):
 
 def test_the_core_says_what_it_does(sim, heard):
     sim.on("gpt-4o", faults.status(500), times=1)
-    model = Chat("gpt-4o", api_key="sk-very-secret-key", base_url=sim.base_url).with_retry(wait=QUICK)
+    model = Chat("gpt-4o", api_key=CANARY, base_url=sim.base_url).with_retry(wait=QUICK)
     model.invoke("unheard")
     assert heard() == []
     tracing()
@@ -64,7 +65,7 @@ def test_the_core_says_what_it_does(sim, heard):
 def test_a_connection_that_fails_is_told_by_its_class(heard):
     tracing(logging.DEBUG)
     with pytest.raises(errors.APIConnectionError):
-        Chat("m", api_key="k", base_url="http://127.0.0.1:9/v1", max_retries=0).invoke("x")
+        Chat("m", api_key=CANARY, base_url="http://127.0.0.1:9/v1", max_retries=0).invoke("x")
     lines = heard()
     assert lines[1][2].startswith('no response place="127.0.0.1:9" model="m"') and 'error="APIConnectionError"' in lines[1][2]
 

@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections import Counter
 
+from _canary import CANARY
 from opentelemetry.trace import StatusCode
 
 import seawall
@@ -47,7 +48,7 @@ async def test_all_tell_the_same(sim, scraper, traces):
     sim.on("hung", faults.hang())
 
     def chat(model):
-        return Chat(model, api_key="k", base_url=sim.base_url)
+        return Chat(model, api_key=CANARY, base_url=sim.base_url)
 
     models = {
         "shaky": chat("shaky").with_retry(stop_after_attempt=3, wait=QUICK),
@@ -55,7 +56,7 @@ async def test_all_tell_the_same(sim, scraper, traces):
         "cut": chat("cut").with_retry(stop_after_attempt=2, wait=QUICK),
         "sound": chat("sound"),
     }
-    vectors = Embeddings("vectors", api_key="k", base_url=sim.base_url)
+    vectors = Embeddings("vectors", api_key=CANARY, base_url=sim.base_url)
     results: list = []
 
     def read(model):

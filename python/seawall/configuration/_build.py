@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import seawall
 from seawall import _order, presets
+from seawall._keys import Told, open_to_all
 from seawall._model import Hidden
 from seawall.configuration import Asked, _compound, _kinds, _tables
 from seawall.configuration._compound import Given, Merged
@@ -357,7 +358,7 @@ def _model(b: Builder, name: str, table: Table, given: Given) -> Any:
     if retry is not None and given.said("max_retries"):
         at = given.nodes["max_retries"]
         b.report.wrong(at, f"{at.path} and retry say the same in two ways: leave one out")
-    _key(b, given)
+    key = _key(b, given)
     if "circuit" in given.arguments:
         given.arguments["circuit"] = _compound.circuit_of(given.arguments["circuit"], b, name)
         if given.arguments["circuit"] is BROKEN:
@@ -379,7 +380,6 @@ def _model(b: Builder, name: str, table: Table, given: Given) -> Any:
         model = model._but(_retry=seawall.Retry(1) if policy is None else policy)
     if b.asked is not None and "base_url" not in given.missing:
         said = given.arguments
-        key = Hidden(None if said.get("api_key") is STAND_IN else said.get("api_key") or b.environ.get("OPENAI_API_KEY"))
         b.asked[name] = Asked(said.get("base_url"), key, _source(given), said.get("proxy"), said.get("ca_bundle"), model)
     return _with_fallbacks(b, given, model, fallbacks)
 
@@ -403,27 +403,36 @@ def _with_fallbacks(b: Builder, given: Given, model: Any, fallbacks: list[Any]) 
     return made
 
 
-def _key(b: Builder, given: Given) -> None:
-    """A key that is not said is the environment's; whoever names another service may not mean that one."""
+def _key(b: Builder, given: Given) -> Hidden:
+    """The key, as it is now. One that is not said is the environment's; whoever names another service may not mean that one."""
     if given.said("api_key"):
         where = [given.nodes[name].path.startswith("defaults.") for name in ("api_key", "base_url") if name in given.nodes]
         if where == [True, False]:
             b.warn(
                 given.nodes["base_url"], f"{given.node.path} has a base_url and no api_key: it is sent that of defaults.models"
             )
-        return
-    if not b.environ.get("OPENAI_API_KEY"):
+        key = Hidden(None if given.arguments.get("api_key") is STAND_IN else given.arguments.get("api_key"))
+        said = given.nodes["api_key"].value
+        if key.value and isinstance(said, dict) and "file" in said:
+            path = b.path(said["file"].value)
+            given.arguments["api_key"] = Told(path)  # a path: it is read anew when it is written anew
+            if b.is_rehearsal and (wrong := open_to_all(path)):
+                b.warn(said["file"], f"{said['file'].path}: {wrong}")
+        return key
+    key = Hidden(b.environ.get("OPENAI_API_KEY"))
+    if not key.value and not b.environ.get("OPENAI_API_KEY_FILE"):
         what = f"{given.node.path} has no api_key, and the environment variable OPENAI_API_KEY is not set"
         given.arguments["api_key"] = STAND_IN
         if b.is_rehearsal:
             b.warn(given.node, f"{what} here", 'write api_key = { env = "NAME" }')
-            return
+            return key
         b.report.wrong(given.node, what, 'write api_key = { env = "NAME" }')
         given.broken.add("api_key")
     elif re.search(r"://(?!api\.openai\.com|localhost|127\.|\[::1\])", str(given.arguments.get("base_url", ""))):
         b.warn(
             given.node, f"{given.node.path} has no api_key: its base_url is sent OPENAI_API_KEY, which may be another service's"
         )
+    return key
 
 
 def _source(given: Given) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seawall import errors
+from seawall._keys import is_credential
 from seawall.configuration._document import Node, is_read, plain, quoted, shown
 
 if TYPE_CHECKING:
@@ -203,13 +204,10 @@ def _secret(node: Node, b: Builder) -> Any:
     return _text(node, b, '{ env = "NAME" } or { file = "path" }')
 
 
-_CREDENTIAL = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
-
-
 def _texts(node: Node, b: Builder) -> Any:
     if not isinstance(node.value, dict):
         return must(node, b, "a table of texts")
-    read = {name: (_secret if _CREDENTIAL.search(name) else _text)(each, b) for name, each in node.value.items()}
+    read = {name: (_secret if is_credential(name) else _text)(each, b) for name, each in node.value.items()}
     if BROKEN in read.values():
         return BROKEN
     return {name: STAND_IN if each is MISSING else each for name, each in read.items()}

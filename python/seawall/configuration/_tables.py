@@ -158,6 +158,7 @@ CACHE = Table(
         Option("max_bytes", WHOLE, "64000000", "what they take together"),
         Option("stale_if_error", SECONDS, "0", "so long beyond its time an answer stands in for a call that fails"),
         Option("name", TEXT, "the table's", "in logs and stories"),
+        Option("path", PATH, "in memory only", "the file that keeps answers beyond the process, and shares them"),
         code("key", "it is a function"),
     ),
 )

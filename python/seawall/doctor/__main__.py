@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -41,7 +42,11 @@ class _CannotBegin(Exception):
 
 def _of_environment(given: argparse.Namespace) -> list[Place]:
     base_url = environment(given.base_url, "OPENAI_BASE_URL", "OPENAI_API_BASE") or DEFAULT_BASE_URL
-    key = Hidden(os.environ.get("OPENAI_API_KEY"))
+    key, source = Hidden(os.environ.get("OPENAI_API_KEY")), "the environment variable OPENAI_API_KEY"
+    if not key.value and (named := os.environ.get("OPENAI_API_KEY_FILE")):
+        source = f"the file {named} (OPENAI_API_KEY_FILE)"
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            key.value = Path(named).read_text().strip()
     name = given.model or ""
     try:
         model = Chat(name or "model", api_key=key.value or "none", base_url=base_url, timeout=given.timeout)
@@ -49,7 +54,7 @@ def _of_environment(given: argparse.Namespace) -> list[Place]:
         if not urlsplit(base_url).hostname:
             raise _CannotBegin(str(error)) from None
         model = None  # what is wrong is told of the key
-    return [Place(base_url, key, "the environment variable OPENAI_API_KEY", {name: (name, model)})]
+    return [Place(base_url, key, source, {name: (name, model)})]
 
 
 def _of_file(given: argparse.Namespace) -> tuple[list[Place], list[Finding]]:

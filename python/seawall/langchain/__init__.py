@@ -10,6 +10,7 @@ except ImportError as _missing:
 
 from seawall.langchain import errors
 from seawall.langchain._agent import SelfHealingAgent
+from seawall.langchain._cache import SeawallCache
 from seawall.langchain._chat import ChatOpenAI
 from seawall.langchain._embeddings import OpenAIEmbeddings
 from seawall.langchain._production import ProductionLLM, create_production_llm
@@ -22,6 +23,7 @@ __all__ = [
     "ProductionLLM",
     "ProductionRAG",
     "Resilient",
+    "SeawallCache",
     "SelfHealingAgent",
     "create_production_llm",
     "errors",

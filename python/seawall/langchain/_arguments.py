@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
 from seawall._hedges import hedge_of
+from seawall._keys import Carried, is_credential
 from seawall._model import OF_A_BATCH, Model, environment
 from seawall.errors import ConfigurationError
 
@@ -117,6 +120,8 @@ def accepted(model: type[BaseModel], arguments: dict[str, Any]) -> dict[str, Any
         variables = _ENVIRONMENT.get(name)
         if variables and arguments.get(str(alias)) is None and arguments.get(name) is None:
             value = _concealed(name, environment(None, *variables))
+            if value is None and name in _KEYS and (file := environment(None, "OPENAI_API_KEY_FILE")):
+                value = Path(file)
             if value is not None:
                 # Read once: copies keep the key they were made with.
                 arguments = {**arguments, name: value}
@@ -164,10 +169,50 @@ def refuse_in_call(parameters: Mapping[str, Any]) -> None:
 
 
 def shown(fields: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
-    """The fields as a repr shows them: a function that gives the key may hold what it makes it from."""
+    """The fields as a repr shows them: without secrets, also where a function that gives the key holds what it makes it from."""
     for name, value in fields:
         is_source = name == "openai_api_key" and value is not None and not isinstance(value, SecretStr)
-        yield name, SecretStr("hidden") if is_source else value
+        yield name, SecretStr("hidden") if is_source or (name in _PLACES and _holds_secret(value)) else value
 
 
-__all__ = ["accepted", "refuse_in_call", "shown", "with_parameters"]
+def without_secrets(model: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as they are pickled: a key of the environment's is the environment's of whoever loads it, and what else only this
+    process may know is found again in it alone."""
+    fields = dict(fields)
+    key = fields.get("openai_api_key")
+    if isinstance(key, SecretStr):
+        is_outside = key.get_secret_value() == environment(None, *_ENVIRONMENT["openai_api_key"])
+        fields["openai_api_key"] = _OfEnvironment() if is_outside else Carried(f"this {model}", key)
+    for name in _PLACES:
+        if _holds_secret(fields.get(name)):
+            fields[name] = Carried(f"{name} of this {model}", fields[name])
+    return fields
+
+
+# What may hold one besides the key.
+_PLACES = ("default_headers", "default_query", "openai_api_base", "openai_proxy")
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, str):
+        return "@" in value or any(is_credential(name) for name, _ in parse_qsl(urlsplit(value).query))
+    return isinstance(value, Mapping) and any(is_credential(str(name)) for name in value)
+
+
+class _OfEnvironment:
+    """Stands for the environment's key in what is pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _environments_key, ()
+
+
+def _environments_key() -> SecretStr | Path:
+    names = _ENVIRONMENT["openai_api_key"]
+    if key := environment(None, *names):
+        return SecretStr(key)
+    if file := environment(None, "OPENAI_API_KEY_FILE"):
+        return Path(file)
+    raise ConfigurationError(f"the key of this model was the environment's where it was pickled: set {names[0]} here too")
+
+
+__all__ = ["accepted", "refuse_in_call", "shown", "with_parameters", "without_secrets"]

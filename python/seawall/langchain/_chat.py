@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from langchain_core.language_models import LangSmithParams
@@ -87,7 +88,7 @@ class ChatOpenAI(_batch.Batching, OnNative, Calls):
     )
 
     model_name: str = Field(default="gpt-3.5-turbo", alias="model")
-    openai_api_key: SecretStr | Callable[[], str] | None = Field(default=None, alias="api_key")
+    openai_api_key: SecretStr | Path | Callable[[], Any] | None = Field(default=None, alias="api_key")
     openai_api_base: str | None = Field(default=None, alias="base_url")
     openai_organization: str | None = Field(default=None, alias="organization")
     project: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from langchain_core.embeddings import Embeddings as BaseEmbeddings
@@ -42,7 +43,7 @@ class OpenAIEmbeddings(OnNative, BaseEmbeddings):
 
     model: str = "text-embedding-ada-002"
     dimensions: int | None = None
-    openai_api_key: SecretStr | Callable[[], str] | None = Field(default=None, alias="api_key")
+    openai_api_key: SecretStr | Path | Callable[[], Any] | None = Field(default=None, alias="api_key")
     openai_api_base: str | None = Field(default=None, alias="base_url")
     openai_organization: str | None = Field(default=None, alias="organization")
     project: str | None = None

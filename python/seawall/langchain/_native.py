@@ -11,7 +11,7 @@ from typing_extensions import Self
 from seawall._model import Model
 from seawall._seawall import Cache, Retry
 from seawall.langchain import errors
-from seawall.langchain._arguments import shown
+from seawall.langchain._arguments import shown, without_secrets
 from seawall.langchain._resilient import sharing
 
 _M = TypeVar("_M", bound=Model)
@@ -118,5 +118,6 @@ class OnNative(BaseModel):
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
+        state["__dict__"] = without_secrets(type(self).__name__, state["__dict__"])
         private = state.get("__pydantic_private__")
         return {**state, "__pydantic_private__": {**private, "_built": None}} if private else state

@@ -1,11 +1,11 @@
 //! One attempt at a leg: the future that the driver runs.
 
-use super::{Answer, Leg};
+use super::{Answer, From, Leg};
 use crate::drive::clock;
 use crate::drive::tokio::sleep_until;
 use crate::engine::Instant;
 use crate::guardrails::Rails;
-use crate::llm::client::{Client, Request};
+use crate::llm::client::Request;
 use crate::llm::error::{ApiError, ErrorKind};
 use crate::llm::interrupt::Beginning;
 use crate::llm::order::{Order, Task};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Opens a stream and reads it up to its first content.
 pub(super) async fn opened(
-    client: Client,
+    from: From,
     leg: Arc<Leg>,
     request: Request,
     beginning: Beginning,
@@ -25,7 +25,7 @@ pub(super) async fn opened(
 ) -> Result<Answer, ApiError> {
     let patience = leg.patience;
     let begun = async {
-        let (client, endpoint) = leg.reached(client).await?;
+        let (client, endpoint) = leg.reached(from).await?;
         let mut stream = Box::new(open_stream(&client, &endpoint, request).await?);
         // What goes on from something is not the whole of it.
         if records && beginning.text.is_empty() {
@@ -64,13 +64,13 @@ const LONG: usize = 512 * 1024;
 
 /// Asks for a whole answer. `rails`: what it has to pass, and how often it was asked for again.
 pub(super) async fn answered(
-    client: Client,
+    from: From,
     leg: Arc<Leg>,
     request: Request,
     order: Arc<Order>,
     rails: Option<(Arc<Rails>, u32)>,
 ) -> Result<Answer, ApiError> {
-    let (client, endpoint) = leg.reached(client).await?;
+    let (client, endpoint) = leg.reached(from).await?;
     let reply = client.send_json(&endpoint, request).await?;
     if let (Some((rails, asked)), Task::Chat) = (rails, order.task) {
         let is_long = rails.asks() || reply.body.len() > screen::LONG;

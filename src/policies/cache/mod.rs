@@ -44,6 +44,9 @@ pub struct Config {
     pub stale_if_error: Duration,
 }
 
+/// What is to be done once an answer is kept, since then.
+pub type OnceKept = Box<dyn FnOnce(Instant) + Send>;
+
 /// What a driver has to give for others.
 pub struct Offer {
     /// The answer.
@@ -52,6 +55,8 @@ pub struct Offer {
     pub bytes: usize,
     /// Whether it serves later calls too, and not only those that wait for it now.
     pub keep: bool,
+    /// What the driver does about it once it is kept, since when.
+    pub kept: Option<OnceKept>,
 }
 
 enum Hand {
@@ -62,6 +67,25 @@ enum Hand {
     Offered(Offer),
 }
 
+/// What a call does with a cache on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caching {
+    /// It is answered from there, or its answer is kept.
+    #[default]
+    Usual,
+    /// It goes past.
+    Bypass,
+    /// It asks anew, and its answer takes the place of the one that is there.
+    Refresh,
+}
+
+impl Caching {
+    /// This, or the other where nothing is said.
+    pub fn or(self, other: Caching) -> Caching {
+        if self == Caching::Usual { other } else { self }
+    }
+}
+
 /// What one call asks for, and where answers change hands: the driver brings it along.
 pub struct Request {
     /// What it is kept under.
@@ -69,7 +93,10 @@ pub struct Request {
     /// What was asked, whoever it was: what [`Cache::forget`] goes by.
     pub asked: Key,
     alone: bool,
+    asks_anew: bool,
     who: u64,
+    /// Who waits for it.
+    within: Vec<u64>,
     /// Of those that wait it leads this flight; 0: none.
     leads: AtomicU64,
     hand: Mutex<Hand>,
@@ -78,7 +105,16 @@ pub struct Request {
 impl Request {
     /// A call that asks for that.
     pub fn new(key: Key, asked: Key) -> Request {
-        Request { key, asked, alone: false, who: 0, leads: AtomicU64::new(0), hand: Mutex::new(Hand::Empty) }
+        Request {
+            key,
+            asked,
+            alone: false,
+            asks_anew: false,
+            who: 0,
+            within: Vec::new(),
+            leads: AtomicU64::new(0),
+            hand: Mutex::new(Hand::Empty),
+        }
     }
 
     /// The same that neither waits for an equal call nor lets one wait: one whose answer comes piece by piece may stand still
@@ -87,9 +123,19 @@ impl Request {
         Request { alone: true, ..self }
     }
 
-    /// The same of somebody who cannot wait for himself: a thread. 0: of nobody.
+    /// The same whose answer takes the place of one that is there. What others ask for meanwhile may be older.
+    pub fn anew(self) -> Request {
+        Request { alone: true, asks_anew: true, ..self }
+    }
+
+    /// The same of somebody who cannot wait for himself: a thread, or a call of a coroutine. 0: of nobody.
     pub fn of(self, who: u64) -> Request {
         Request { who, ..self }
+    }
+
+    /// The same for which those wait, so that it cannot wait for them.
+    pub fn within(self, within: Vec<u64>) -> Request {
+        Request { within, ..self }
     }
 
     fn hand(&self) -> MutexGuard<'_, Hand> {

@@ -1,11 +1,12 @@
 //! What all calls of a cache share: the answers, and who waits for whom.
 
 use super::store::{ByKey, Store};
-use super::{Config, Key, Offer, Request, Value};
+use super::{Config, Key, Offer, OnceKept, Request, Value};
 use crate::engine::{Instant, Signal};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+use sync::{Mutex, MutexGuard};
 
 /// The right to ask: for all that wait, where it says a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,8 @@ pub struct Counts {
 struct Flight {
     lead: u64,
     who: u64,
-    line: VecDeque<(u64, Arc<Signal>)>,
+    /// Number, who it is, and what wakes it.
+    line: VecDeque<(u64, u64, Arc<Signal>)>,
 }
 
 enum Called {
@@ -104,11 +106,15 @@ pub struct Cache {
 struct After {
     signals: Vec<Arc<Signal>>,
     gone: Vec<Value>,
+    kept: Option<(OnceKept, Instant)>,
 }
 
 impl After {
     fn carry_out(self) {
         self.signals.iter().for_each(|signal| signal.give());
+        if let Some((kept, since)) = self.kept {
+            kept(since);
+        }
     }
 }
 
@@ -123,8 +129,8 @@ impl State {
         let era = self.era;
         let Some(flight) = self.flights.get_mut(&lead.key).filter(|flight| flight.lead == lead.number) else { return };
         match flight.line.pop_front() {
-            Some((number, signal)) => {
-                (flight.lead, flight.who) = (number, 0);
+            Some((number, who, signal)) => {
+                (flight.lead, flight.who) = (number, who);
                 self.called.insert(number, Called::Lead(Lead { number, era, ..lead }));
                 after.signals.push(signal);
             }
@@ -137,7 +143,7 @@ impl State {
         let is_leading = self.flights.get(&lead.key).is_some_and(|flight| flight.lead == lead.number);
         let Some(flight) = is_leading.then(|| self.flights.remove(&lead.key)).flatten() else { return 0 };
         let count = flight.line.len() as u64;
-        for (number, signal) in flight.line {
+        for (number, _, signal) in flight.line {
             self.called.insert(number, what());
             after.signals.push(signal);
         }
@@ -167,7 +173,7 @@ impl State {
 impl Cache {
     /// An empty one.
     pub fn new(config: Config) -> Cache {
-        Cache { config, state: Mutex::default() }
+        Cache { config, state: Mutex::new(State::default()) }
     }
 
     /// How long answers serve, and how many.
@@ -202,7 +208,9 @@ impl Cache {
     /// A call asks. It takes a signal only if it has to wait.
     pub fn arrive(&self, request: &Request, signal: impl FnOnce() -> Arc<Signal>, now: Instant) -> Arrival {
         self.locked(|state, after| {
-            if let Some((value, stored)) = state.fresh(&self.config, &request.key, now) {
+            if !request.asks_anew
+                && let Some((value, stored)) = state.fresh(&self.config, &request.key, now)
+            {
                 state.counts.hits += 1;
                 return Arrival::Hit(value, stored);
             }
@@ -211,9 +219,9 @@ impl Cache {
                 let number = state.number();
                 match state.flights.get_mut(&request.key) {
                     // Nobody waits for himself.
-                    Some(flight) if flight.who != 0 && flight.who == request.who => {}
+                    Some(flight) if flight.who != 0 && (flight.who == request.who || request.within.contains(&flight.who)) => {}
                     Some(flight) => {
-                        flight.line.push_back((number, signal()));
+                        flight.line.push_back((number, request.who, signal()));
                         return Arrival::Joined(Place { key: request.key, number });
                     }
                     None => {
@@ -250,7 +258,7 @@ impl Cache {
             Some(Called::Given(value) | Called::Stale(value, _)) => after.gone.push(value),
             None => {
                 if let Some(flight) = state.flights.get_mut(&place.key)
-                    && let Ok(at) = flight.line.binary_search_by_key(&place.number, |(number, _)| *number)
+                    && let Ok(at) = flight.line.binary_search_by_key(&place.number, |(number, ..)| *number)
                 {
                     flight.line.remove(at);
                 }
@@ -261,7 +269,7 @@ impl Cache {
     /// The call that asked has an answer: for all that wait, and if it is to be kept for those that come later.
     pub fn land(&self, lead: Lead, offer: Offer, now: Instant) {
         self.locked(|state, after| {
-            let Offer { value, bytes, keep } = offer;
+            let Offer { value, bytes, keep, kept } = offer;
             let joined = state.call(lead, || Called::Given(value.clone()), after);
             state.counts.joined += joined;
             let Config { max_items, max_bytes, .. } = self.config;
@@ -270,6 +278,32 @@ impl Cache {
                 return;
             }
             state.store.put((lead.key, lead.asked), value, bytes, now, &mut after.gone);
+            while state.store.len() > max_items || state.store.bytes() > max_bytes {
+                after.gone.extend(state.store.remove_oldest());
+            }
+            after.kept = kept.map(|kept| (kept, now));
+        });
+    }
+
+    /// Counts a call that is made because there was no answer, by somebody who asks without a plan.
+    pub fn missed(&self) {
+        self.state().counts.misses += 1;
+    }
+
+    /// What was forgotten since this number is not to come back.
+    pub fn era(&self) -> u64 {
+        self.state().era
+    }
+
+    /// Takes in an answer that was kept elsewhere since then, unless there is one or all was forgotten since that `era`.
+    pub fn take_in(&self, (key, asked): (Key, Key), value: Value, bytes: usize, stored: Instant, era: u64) {
+        self.locked(|state, after| {
+            let Config { max_items, max_bytes, .. } = self.config;
+            if era != state.era || bytes > max_bytes || state.store.stored(&key).is_some_and(|known| known >= stored) {
+                after.gone.push(value);
+                return;
+            }
+            state.store.put((key, asked), value, bytes, stored, &mut after.gone);
             while state.store.len() > max_items || state.store.bytes() > max_bytes {
                 after.gone.extend(state.store.remove_oldest());
             }
@@ -352,4 +386,15 @@ impl Cache {
         state.store.values().for_each(&mut look);
         Some(())
     }
+}
+
+#[cfg(not(loom))]
+mod sync {
+    pub use std::sync::{Mutex, MutexGuard};
+}
+
+/// Under `--cfg loom`, loom's, which try every order of steps.
+#[cfg(loom)]
+mod sync {
+    pub use loom::sync::{Mutex, MutexGuard};
 }

@@ -4,11 +4,13 @@ use super::raise;
 use crate::llm::endpoint::{header, note_credentials};
 use crate::llm::order::{Extras, fresh_key};
 use crate::llm::secret::Secrets;
+use crate::policies::cache::Caching;
 use pyo3::prelude::*;
 use reqwest::header::HeaderMap;
 
-/// Headers, query parameters, and the idempotency key: `None` for none, empty for a new one in each call.
-pub type Given = (Vec<(String, String)>, Vec<(String, String)>, Option<String>);
+/// Headers, query parameters, the idempotency key (`None` for none, empty for a new one in each call), and whether a cache is gone
+/// past (`False`) or given the answer anew (`True`).
+pub type Given = (Vec<(String, String)>, Vec<(String, String)>, Option<String>, Option<bool>);
 
 /// The same, checked.
 pub struct Checked {
@@ -18,7 +20,7 @@ pub struct Checked {
 
 impl Checked {
     pub fn new(py: Python<'_>, table: &Py<PyAny>, given: Option<Given>) -> PyResult<Checked> {
-        let Some((named, query, idempotency_key)) = given else {
+        let Some((named, query, idempotency_key, anew)) = given else {
             return Ok(Checked { extras: Extras::default(), is_fresh: false });
         };
         let wrong = |error| raise::api(py, &error, table.bind(py), None);
@@ -34,7 +36,12 @@ impl Checked {
             header("idempotency-key", key).map_err(wrong)?;
         }
         let idempotency_key = idempotency_key.map(String::into_boxed_str);
-        Ok(Checked { extras: Extras { headers, query, idempotency_key }, is_fresh })
+        let caching = match anew {
+            None => Caching::Usual,
+            Some(false) => Caching::Bypass,
+            Some(true) => Caching::Refresh,
+        };
+        Ok(Checked { extras: Extras { headers, query, idempotency_key, caching }, is_fresh })
     }
 
     /// Those of one call.

@@ -6,6 +6,7 @@ use crate::engine::{Plan, PlanBuilder, Policy, StageId, Target};
 use crate::llm::client::{ClientOptions, ProxyChoice};
 use crate::llm::endpoint::{Endpoint, EndpointOptions};
 use crate::llm::error::{ErrorKind, KINDS};
+use crate::llm::key_file::KeyFile;
 use crate::llm::keys::Keys;
 use crate::llm::network::Network;
 use crate::llm::route::{Leg as Core, Patience};
@@ -29,6 +30,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,7 @@ pub struct Leg {
     place: String,
     key: Option<ApiKey>,
     key_source: Option<Py<PyAny>>,
+    key_file: Option<Arc<KeyFile>>,
     /// Organization and project.
     who: [Option<String>; 2],
     retry: Option<Py<Retry>>,
@@ -55,7 +58,7 @@ impl Leg {
     #[pyo3(signature = (model, *, base_url, api_key=None, organization=None, project=None, headers=None, query=None, params=None,
                         retry=None, breaker=None, timeout=None, first_token_timeout=None, idle_timeout=None,
                         max_response_bytes=67_108_864, key_source=None, proxy=None, authorities=None, identity=None,
-                        rate_limit=None, bulkhead=None, hedge=None))]
+                        rate_limit=None, bulkhead=None, hedge=None, key_file=None))]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
         py: Python<'_>,
@@ -80,6 +83,7 @@ impl Leg {
         rate_limit: Option<Py<RateLimit>>,
         bulkhead: Option<Py<Bulkhead>>,
         hedge: Option<Py<Hedge>>,
+        key_file: Option<PathBuf>,
     ) -> PyResult<Leg> {
         let table = class(py, "APIError")?.getattr("__module__").and_then(|m| py.import(m.extract::<&str>()?))?;
         let wrong = |error| raise::api(py, &error, table.as_any(), None);
@@ -88,7 +92,7 @@ impl Leg {
         let options = EndpointOptions {
             base_url,
             api_key: key.clone(),
-            key_comes_later: key_source.is_some(),
+            key_comes_later: key_source.is_some() || key_file.is_some(),
             organization,
             project,
             headers: headers.unwrap_or_default(),
@@ -125,9 +129,15 @@ impl Leg {
                 Some(Network::of(ClientOptions { proxy, authorities, identity, ..ClientOptions::default() }).map_err(wrong)?)
             }
         };
-        let keys = key_source.as_ref().map(|source| Keys::new(Arc::new(Function(source.clone_ref(py)))));
+        let key_file = key_file.map(KeyFile::open).transpose().map_err(wrong)?.map(Arc::new);
+        let keys = match (&key_source, &key_file) {
+            (Some(source), _) => Some(Keys::new(Arc::new(Function(source.clone_ref(py))))),
+            (None, Some(file)) => Some(Keys::new(file.clone())),
+            (None, None) => None,
+        };
         let core = Core { endpoint, model: model.into(), params, max_response_bytes, patience, keys, network };
-        Ok(Leg { core: Arc::new(core), place, key, key_source, who, retry, breaker, limit: rate_limit, bulkhead, hedge, timeout })
+        let core = Arc::new(core);
+        Ok(Leg { core, place, key, key_source, key_file, who, retry, breaker, limit: rate_limit, bulkhead, hedge, timeout })
     }
 
     /// The same model at the same place with other retries.
@@ -137,6 +147,7 @@ impl Leg {
             place: self.place.clone(),
             key: self.key.clone(),
             key_source: self.key_source.as_ref().map(|s| s.clone_ref(py)),
+            key_file: self.key_file.clone(),
             who: self.who.clone(),
             retry,
             breaker: self.breaker.as_ref().map(|b| b.clone_ref(py)),
@@ -189,7 +200,8 @@ impl Leg {
     pub fn is_elsewhere(&self, primary: &Leg) -> bool {
         let keys = (self.key.as_ref().map(ApiKey::expose), primary.key.as_ref().map(ApiKey::expose));
         let sources = (self.key_source.as_ref().map(Py::as_ptr), primary.key_source.as_ref().map(Py::as_ptr));
-        self.place != primary.place || keys.0 != keys.1 || sources.0 != sources.1
+        let files = (self.key_file.as_ref().map(|file| file.path()), primary.key_file.as_ref().map(|file| file.path()));
+        self.place != primary.place || keys.0 != keys.1 || sources.0 != sources.1 || files.0 != files.1
     }
 }
 

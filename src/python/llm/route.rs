@@ -28,6 +28,7 @@ use crate::llm::order::{Extras, Order, Task};
 use crate::llm::route::{Answer, Failure, Flight, Leg as LegCore, Route as Core};
 use crate::llm::rule::Rule;
 use crate::llm::runtime;
+use crate::policies::cache::Caching;
 use crate::policies::fallback::Fallback;
 use crate::policies::patience::Patience;
 use crate::policies::timeout::Timeout;
@@ -39,7 +40,7 @@ use crate::python::policies::cache::Cache;
 use crate::python::policies::circuit_breaker::short_repr;
 use crate::python::policies::retry::Retry;
 use crate::python::trace::{self, Traced};
-use crate::python::{remaining, story};
+use crate::python::{cached, remaining, story};
 use crate::stats::Source;
 use futures_util::FutureExt;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -184,6 +185,7 @@ pub async fn run(core: Arc<Core>, order: Arc<Order>, client: Client, deadline: I
     let carried = async move {
         let mut execution = core.execution(&order, deadline);
         let mut flight = Flight::new(core, order, client);
+        flight.recalls().await;
         flight.asks_cache(&mut execution);
         let mut drive = Drive::new(execution, flight);
         loop {
@@ -285,7 +287,10 @@ impl Route {
             let weight = self.listeners.weight(py, *stage, asked, params)?;
             order.weights.push((*stage, weight.unwrap_or_else(|| estimate::tokens(&order, &self.shared.core.legs[*leg]))));
         }
-        order.key = self.shared.core.keeping.as_ref().and_then(|keeping| keeping.key(&order, &self.shared.core.legs[0]));
+        if let Some(keeping) = &self.shared.core.keeping {
+            order.extras.caching = order.extras.caching.or(cached::caching(py)?);
+            order.key = (order.extras.caching != Caching::Bypass).then(|| keeping.key(&order, &self.shared.core.legs[0])).flatten();
+        }
         Ok(Arc::new(order))
     }
 }
@@ -302,7 +307,7 @@ impl Route {
     /// The end of a call whose answer is in the cache: it is carried out here and now, by the same steps as any.
     fn at_once(&self, order: &Arc<Order>, (runtime, client): (&Handle, &Client), deadline: Instant) -> Option<Finished> {
         let (keeping, key) = (self.shared.core.keeping.as_ref()?, order.key?);
-        if !keeping.cache.has(&key, clock::now()) {
+        if order.extras.caching != Caching::Usual || !keeping.cache.has(&key, clock::now()) {
             return None;
         }
         let _runtime = runtime.enter();
@@ -373,7 +378,7 @@ impl Route {
             let name = cache.name.clone().unwrap_or_else(|| first.get().name());
             let stage = builder.cache(cache.policy(), root, target, name.clone());
             root = stage;
-            Keeping::new(cache.core.clone(), stage, target, &name, &first.get().core, described.as_deref())
+            Keeping::new(cache.core.clone(), cache.file.clone(), stage, target, &name, &first.get().core, described.as_deref())
         });
         if let Some(deadline) = deadline {
             root = builder.layer(

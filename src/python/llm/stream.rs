@@ -189,6 +189,7 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
     if pipe.lock().watched != Watched::No {
         flight = flight.watched_by(pipe.clone());
     }
+    flight.recalls().await;
     flight.asks_cache(&mut execution);
     let mut drive = Drive::new(execution, flight);
     let mut turn = drive.advance().await?;

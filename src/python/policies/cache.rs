@@ -1,17 +1,23 @@
 //! `Cache`.
 
 use super::shared;
+use crate::cache_file::{CacheFile, FileDigest, FileKey, flush_all};
 use crate::drive::clock;
-use crate::policies::cache::{self as core, Cached, Config, Value};
+use crate::events;
+use crate::policies::cache::{self as core, Cached, Config, Digest, Value};
 use crate::python::cached::Held;
 use crate::python::convert::{self, quoted};
 use crate::python::digest::Written;
 use crate::python::errors::{configuration, ours, picture};
 use crate::python::judge::predicate;
+use crate::python::log;
+use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
+use std::ffi::CString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +51,11 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Given<'py> {
 /// other objects are themselves and equal to nothing else. `key` is a function of the arguments that gives what counts instead;
 /// `None` of it: that call goes past the cache. All who ask are given the same object.
 ///
+/// With `path`, answers are kept in that file too (SQLite; made if need be, readable by its owner alone): there after the process has
+/// ended, and shared by all processes that name it. Replies of models are, and what functions of modules return if JSON can say it and
+/// it is asked for with plain data; all else is in memory only. A file that is damaged, full, locked, not writable or of a later
+/// version holds nothing: that is told once (`cache.unusable` in the log, a `RuntimeWarning`) and is no call's failure.
+///
 /// A Cache is shared state: used in two pipelines or models, it is one; `copy` and `deepcopy` give the object itself. It pickles
 /// by its arguments: where it came from it is found again, in another process it is made anew, empty, once.
 ///
@@ -52,6 +63,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Given<'py> {
 #[pyclass(frozen, module = "seawall", subclass, weakref)]
 pub struct Cache {
     pub core: Arc<core::Cache>,
+    pub file: Option<Arc<CacheFile>>,
     #[pyo3(get)]
     key: Option<Py<PyAny>>,
     #[pyo3(get)]
@@ -64,8 +76,9 @@ pub struct Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (ttl=Given::Nothing, *, max_items=None, max_bytes=None, stale_if_error=None, key=None, name=None),
-           text_signature = "(ttl=300, *, max_items=10000, max_bytes=64000000, stale_if_error=None, key=None, name=None)")]
+    #[pyo3(signature = (ttl=Given::Nothing, *, max_items=None, max_bytes=None, stale_if_error=None, key=None, name=None, path=None),
+           text_signature = "(ttl=300, *, max_items=10000, max_bytes=64000000, stale_if_error=None, key=None, name=None, path=None)")]
+    #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
         py: Python<'_>,
         ttl: Given<'_>,
@@ -74,6 +87,7 @@ impl Cache {
         stale_if_error: Option<&Bound<'_, PyAny>>,
         key: Option<Bound<'_, PyAny>>,
         name: Option<&Bound<'_, PyAny>>,
+        path: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Cache> {
         let ttl = match &ttl {
             Given::Nothing => Some(TTL),
@@ -94,7 +108,8 @@ impl Cache {
             stale_if_error: stale,
         };
         let (key, name) = (predicate("key", key)?, convert::optional("name", name, convert::text)?);
-        Ok(Cache { core: shared::cache(py, core::Cache::new(config))?, key, name, identity: clock::seed() })
+        let file = path.map(|path| opened(path, &config, name.clone())).transpose()?;
+        Ok(Cache { core: shared::cache(py, core::Cache::new(config))?, file, key, name, identity: clock::seed() })
     }
 
     /// Seconds for which an answer is given again; `None`: as long as there is room.
@@ -121,6 +136,20 @@ impl Cache {
         self.core.config().stale_if_error.as_secs_f64()
     }
 
+    /// The file that keeps answers beyond the process; `None`: there is none.
+    #[getter]
+    fn path(&self) -> Option<String> {
+        self.file.as_ref().map(|file| file.path().to_string_lossy().into_owned())
+    }
+
+    /// Waits until all answers so far are in the file, for so many seconds at most; whether they are. A program that ends does so
+    /// by itself.
+    #[pyo3(signature = (timeout=None))]
+    fn flush(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let limit = convert::optional("timeout", timeout, convert::positive_seconds)?.unwrap_or(Duration::from_secs(5));
+        Ok(py.detach(|| self.file.as_ref().is_none_or(|file| file.flush(limit))))
+    }
+
     /// What has come of the calls so far, and what is kept: `hits`, `misses`, `stale`, `joined`, `items`, `bytes`.
     #[getter]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -136,9 +165,12 @@ impl Cache {
         self.core.waiting().1
     }
 
-    /// Forgets all answers. Those of calls under way are not kept.
-    fn clear(&self) {
+    /// Forgets all answers, those in the file too. Those of calls under way here are not kept.
+    fn clear(&self, py: Python<'_>) {
         self.core.clear();
+        if let Some(file) = &self.file {
+            py.detach(|| file.forget(None));
+        }
     }
 
     /// Forgets the answers to calls with these arguments (where there is a `key` function: to those of this key), of all
@@ -151,14 +183,49 @@ impl Cache {
             written.write(kwargs.as_any(), 0)?;
         }
         let mut forgotten = self.core.forget(&written.digest(0));
+        // What is in both is one answer.
+        let in_file = |bytes: &[u8]| self.file.as_ref().map_or(0, |file| py.detach(|| file.forget(Some(FileDigest::of(bytes)))));
+        forgotten = forgotten.max(in_file(written.from(0)));
         if let (Ok(input), None) = (args.get_item(0), kwargs)
             && args.len() == 1
         {
             for asked in crate::python::llm::asked(py, &input)? {
-                forgotten += self.core.forget(&asked);
+                forgotten += self.core.forget(&Digest::of(&asked)).max(in_file(&asked));
             }
         }
         Ok(forgotten)
+    }
+
+    #[allow(clippy::type_complexity)] // a pair that Python takes apart at once
+    /// For caches of LangChain's: the answer in memory, or how the file has it, to what is said in several parts.
+    fn _find(&self, py: Python<'_>, said: Vec<String>) -> PyResult<(Option<Py<PyAny>>, Option<Vec<u8>>)> {
+        let (key, file_key) = keys(&said);
+        let now = clock::now();
+        if let Some((value, _)) = self.core.hit(&key, now)
+            && let Some(held) = value.downcast_ref::<Held>()
+        {
+            return Ok((Some(held.value(py)), None));
+        }
+        let found = self.file.as_ref().and_then(|file| py.detach(|| file.find(&file_key, clock::unix(now))));
+        let age = found.as_ref().map_or(0, |found| clock::unix(now).saturating_sub(found.stored));
+        let is_fresh = self.core.config().ttl.is_none_or(|ttl| u128::from(age) < ttl.as_nanos());
+        Ok((None, found.filter(|_| is_fresh).map(|found| found.value)))
+    }
+
+    /// The same: keeps an answer that takes up so much, and in the file as these bytes.
+    #[pyo3(signature = (said, value, bytes, in_file=None))]
+    fn _keep(&self, said: Vec<String>, value: Py<PyAny>, bytes: usize, in_file: Option<Vec<u8>>) {
+        let (key, file_key) = keys(&said);
+        let (asked, now) = (said.last().map(String::as_bytes).unwrap_or_default(), clock::now());
+        self.core.take_in((key, Digest::of(asked)), Arc::new(Held::of(value)), bytes, now, self.core.era());
+        if let (Some(file), Some(bytes)) = (&self.file, in_file) {
+            file.put(file_key, FileDigest::of(asked), clock::unix(now), move || Some(bytes));
+        }
+    }
+
+    /// The same: counts a call that is made.
+    fn _missed(&self) {
+        self.core.missed();
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -170,6 +237,7 @@ impl Cache {
         said.set_item("stale_if_error", this.stale_if_error())?;
         said.set_item("key", this.key.as_ref())?;
         said.set_item("name", this.name.as_deref())?;
+        said.set_item("path", this.path())?;
         ours(py, &REDUCED, "seawall._limits", "reduced")?.call1((slf, (this.ttl(),), said))
     }
 
@@ -188,6 +256,7 @@ impl Cache {
         parts.extend((config.max_bytes != MAX_BYTES).then(|| format!("max_bytes={}", config.max_bytes)));
         parts.extend((!config.stale_if_error.is_zero()).then(|| format!("stale_if_error={}", self.stale_if_error())));
         parts.extend(self.name.as_ref().map(|name| format!("name={}", quoted(py, name))));
+        parts.extend(self.path().map(|path| format!("path={}", quoted(py, &path))));
         let counts = self.core.counts();
         format!("<Cache({}): {} kept, {} hits, {} misses>", parts.join(", "), counts.items, counts.hits, counts.misses)
     }
@@ -234,4 +303,47 @@ impl Cache {
         }
         Ok(true)
     }
+}
+
+/// Under what an answer to what is said so is kept, here and in the file.
+fn keys(said: &[String]) -> (core::Key, FileKey) {
+    let (mut here, mut in_file) = (Digest::default(), FileDigest::default());
+    for part in said {
+        here.part(part.as_bytes());
+        in_file.part(part.as_bytes());
+    }
+    (here.key(), in_file.key())
+}
+
+/// The file at a path. What is wrong with it is told when it turns out; what cannot be a file is refused now.
+fn opened(path: &Bound<'_, PyAny>, config: &Config, name: Option<String>) -> PyResult<Arc<CacheFile>> {
+    static AT_EXIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = path.py();
+    let Ok(place) = path.extract::<PathBuf>() else {
+        let kind = path.get_type().name()?;
+        return Err(configuration(py, &format!("path must be the path of a file, not {kind}")));
+    };
+    let place = std::path::absolute(&place).unwrap_or(place);
+    let folder = place.parent().is_some_and(std::path::Path::is_dir);
+    if place.is_dir() || !folder {
+        let what = if folder { "is a directory" } else { "is in no directory that there is" };
+        return Err(configuration(py, &format!("path {} {what}: give the path of a file, which need not be there yet", place.display())));
+    }
+    ours(py, &AT_EXIT, "seawall._cache", "flush_at_exit")?.call0()?;
+    let teller = move |what: &str| {
+        Python::try_attach(|py| {
+            let told = log::line(py, events::CACHE_UNUSABLE, name.as_deref().unwrap_or("cache"), || what.to_owned());
+            let text = CString::new(what).unwrap_or_default();
+            let warned = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1);
+            // Told where it turns out, which is nobody's call.
+            told.and(warned).unwrap_or_else(|error| error.write_unraisable(py, None));
+        });
+    };
+    Ok(Arc::new(CacheFile::new(place, config.max_items, config.max_bytes, Box::new(teller))))
+}
+
+/// Waits until the files of all caches have what they are to have: a program ends.
+#[pyfunction]
+pub fn flush_cache_files(py: Python<'_>) {
+    py.detach(|| flush_all(Duration::from_secs(5)));
 }

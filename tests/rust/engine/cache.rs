@@ -80,7 +80,7 @@ impl Call {
                 Step::Judge(ask) => {
                     let verdict = match (ask.outcome, self.end) {
                         (Outcome::Value(Ticket(value)), End::Keep | End::Share) => {
-                            self.request.offer(Offer { value: Arc::new(value), bytes: BYTES, keep: self.end == End::Keep });
+                            self.request.offer(Offer { value: Arc::new(value), bytes: BYTES, keep: self.end == End::Keep, kept: None });
                             Verdict::Success
                         }
                         (Outcome::Value(_), _) => Verdict::Ignore,
