@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seawall import _seawall
 from seawall._progress import Progress, progress_bar
 from seawall.errors import JournalError
+
+if TYPE_CHECKING:
+    import asyncio
 
 Pair = tuple[int, Any]
 # What is sent for an input: its messages and parameters of its own; or why it cannot be sent.
@@ -119,8 +121,11 @@ class _Batch:
         self.run.close()
         if self.job.journal is None or isinstance(error, (GeneratorExit, JournalError)):
             return
+        answered = self.done - self.failed
+        with contextlib.suppress(JournalError):  # it knows of answers that nobody has taken yet
+            answered = _seawall.JournalReader(self.job.journal).counts()[0]
         of = "" if self.job.total is None else f" of {self.job.total}"
-        text = f"{self.done - self.failed}{of} inputs are answered and in {self.job.journal}; the same call goes on from there"
+        text = f"{answered}{of} inputs are answered and in {self.job.journal}; the same call goes on from there"
         _annotate(error, text)
         _log.warning("the batch was broken off: %s", text)
 
@@ -198,6 +203,8 @@ class _Coming:
 
     async def accepted(self, batch: _Batch) -> AsyncIterator[list[Pair]]:
         """Fills the batch with the inputs that there are; gives the results that there are at once."""
+        import asyncio  # a program without loops of its own loads none
+
         while self.has_more and batch.has_room:
             if self._plain is not None:
                 input = next(self._plain, _NO_MORE)
@@ -221,6 +228,8 @@ class _Coming:
         if self._next is None:
             pairs: list[Pair] = await run.start_take()
             return pairs
+        import asyncio
+
         taking = run.start_take() if run.outstanding else None
         await asyncio.wait([self._next, *([] if taking is None else [taking])], return_when=asyncio.FIRST_COMPLETED)
         if taking is not None and not taking.done():
@@ -231,6 +240,8 @@ class _Coming:
 
     async def close(self) -> None:
         if self._next is not None:
+            import asyncio
+
             self._next.cancel()
             await asyncio.wait([self._next])
 

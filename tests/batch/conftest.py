@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _canary import CANARY
 
 from seawall.llm import Chat
 from seawall.simulator import Simulator
@@ -16,7 +17,7 @@ def chat(sim: Simulator) -> Callable[..., Chat]:
     """Makes a chat model that asks the simulator."""
 
     def make(model: str = "m", **options: object) -> Chat:
-        return Chat(model, **{"api_key": "sk-a-test-key", "base_url": sim.base_url, **options})
+        return Chat(model, **{"api_key": CANARY, "base_url": sim.base_url, **options})
 
     return make
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _canary import CANARY
 
 from seawall import batch, journal
 from seawall.simulator import Simulator, faults
@@ -20,7 +21,7 @@ from seawall.simulator import Simulator, faults
 @pytest.fixture
 def run(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., tuple[int, str]]:
     """Runs the command in the test's folder; its exit code and what it said."""
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-test-key")
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     monkeypatch.setenv("OPENAI_BASE_URL", sim.base_url)
     monkeypatch.chdir(tmp_path)
 
@@ -203,7 +204,7 @@ def begun(sim: Simulator, folder: Path) -> subprocess.Popen[str]:
         "4",
         "--quiet",
     ]
-    environment = {**os.environ, "OPENAI_API_KEY": "sk-a-test-key", "OPENAI_BASE_URL": sim.base_url}
+    environment = {**os.environ, "OPENAI_API_KEY": CANARY, "OPENAI_BASE_URL": sim.base_url}
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

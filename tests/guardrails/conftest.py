@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from _canary import CANARY
 
 from seawall.llm import Chat
 from seawall.simulator import Simulator
@@ -16,6 +17,6 @@ def chat(sim: Simulator) -> Callable[..., Chat]:
     """Makes a chat model that asks the simulator."""
 
     def make(model: str = "m", **options: Any) -> Chat:
-        return Chat(model, **{"api_key": "sk-a-test-key", "base_url": sim.base_url, **options})
+        return Chat(model, **{"api_key": CANARY, "base_url": sim.base_url, **options})
 
     return make

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from _canary import CANARY
 
 import seawall
 from seawall import CircuitBreaker, Hedge, Monitor, errors
@@ -94,7 +95,7 @@ def test_streams_are_hedged_until_their_first_content_and_not_after_it(sim: Simu
 
 def test_embeddings_are_hedged(sim: Simulator) -> None:
     sim.on("e", faults.latency(FOR_EVER), times=1)
-    with_hedge = Embeddings("e", api_key="sk-a-test-key", base_url=sim.base_url, hedge=0.01)
+    with_hedge = Embeddings("e", api_key=CANARY, base_url=sim.base_url, hedge=0.01)
     assert len(with_hedge.invoke("one").vectors) == 1
     sim.wait_aborted(1)
 

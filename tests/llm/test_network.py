@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import trustme
+from _canary import CANARY
 
 from seawall import errors
 from seawall.llm import Chat, models
@@ -361,7 +362,7 @@ def test_no_key_follows_a_redirect_to_another_host_or_scheme(raw, chat) -> None:
     assert other.requests == []
     within = raw(raw.answer("", status="307 Temporary Redirect", headers="location: /v2/chat/completions\r\n"), raw.answer(HELLO))
     assert chat(base_url=within.base_url).invoke("x").content == "hello"
-    assert within.requests[1].headers["authorization"] == "Bearer sk-a-test-key"
+    assert within.requests[1].headers["authorization"] == f"Bearer {CANARY}"
     assert within.requests[1].body == within.requests[0].body
 
 

@@ -134,7 +134,7 @@ def test_leaving_it_cuts_the_request(sim, chat):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_sends_what_a_call_sends_beside_its_body(sim, chat, kind):
-    extras = [("x-trace", "t1")], [("trace", "t 1")], "a-key"
+    extras = [("x-trace", "t1")], [("trace", "t 1")], "a-key", None
     params = {"stream": True} if kind == "stream" else {}
     assert list(chat()._route.watch(kind, MESSAGES, params, extras))
     (request,) = sim.requests
