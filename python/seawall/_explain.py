@@ -268,7 +268,7 @@ class _Teller:
         error = "" if step.error is None else step.error if step.status is None else f"{step.error} {step.status}"
         if step.event == "attempt":
             ended = "attempt.ok" if step.error is None else "attempt.dropped" if step.seconds is None else "attempt.failed"
-            error = self.word(error) if error == GIVEN_UP else error
+            ended = "attempt.beaten" if error == GIVEN_UP else ended
             return self.say(ended, number=step.number, policy=policy, error=error, seconds=seconds)
         if step.event not in PHRASES:
             reason = f" ({self.word(step.reason)})" if step.reason else ""

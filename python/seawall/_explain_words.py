@@ -57,6 +57,10 @@ PHRASES: dict[str, tuple[str, str]] = {
         "attempt {number}, {policy}: {error} after {seconds}",
         "第 {number} 次尝试，{policy}：{seconds} 后 {error}",
     ),
+    "attempt.beaten": (
+        "attempt {number}, {policy}: given up, another request answered first",
+        "第 {number} 次尝试，{policy}：已放弃，另一请求先作答",
+    ),
     "attempt.dropped": ("attempt {number}, {policy}: given up ({error})", "第 {number} 次尝试，{policy}：已放弃（{error}）"),
     "attempt.started": ("{policy}: attempt {number} begins", "{policy}：第 {number} 次尝试开始"),
     "waited": ("waited {seconds}", "等待 {seconds}"),
@@ -259,7 +263,6 @@ WORDS: dict[str, str] = {
     "the retry budget is spent": "重试预算已用完",
     "the stop condition was met": "满足停止条件",
     "not retryable": "不可重试",
-    "given up": "另一请求先作答",
     "exception": "异常",
     "result": "结果",
     "circuit": "断路器",
