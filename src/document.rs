@@ -1,6 +1,7 @@
 //! TOML as values that know where they stand. What a document means is for whoever reads it.
 
 use std::collections::BTreeSet;
+use std::num::IntErrorKind;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
@@ -109,7 +110,11 @@ impl Reader<'_> {
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(read) => Value::Whole(read),
-                Err(_) => self.unread(place, format!("{} is too large", shown(number.as_str()))),
+                Err(error) => {
+                    let is_long = matches!(error.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow);
+                    let why = if is_long { "too large" } else { "no number" };
+                    self.unread(place, format!("{} is {why}", shown(number.as_str())))
+                }
             },
             DeValue::Float(number) => match number.as_str().parse() {
                 Ok(read) => Value::Number(read),

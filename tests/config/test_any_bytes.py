@@ -146,6 +146,7 @@ def test_no_tables_make_it_fail_in_another_way(file, parts):
 )
 @example(b"\xff\xfe")
 @example(b"\xef\xbb\xbf")
+@example(b"0=1_\x00")
 @example(b"[models.x]\nmodel = '''\n\n")
 @example(b"a" * 200_000)
 @example(b".".join([b"a"] * 100_000) + b" = 1")

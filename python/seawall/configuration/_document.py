@@ -251,7 +251,7 @@ def read(path: Path) -> tuple[Report, Node | None]:
     report = Report(str(path), text)
     (place, value), problems = _seawall.read_toml(text)
     for at, message, _ in problems:
-        report.wrong(at, f"this is no TOML: {message}")
+        report.wrong(at, f"this is no TOML: {safe(message)}")
     if not all(confined for *_, confined in problems):
         return report, None
     return report, Node("", place, place, value)
