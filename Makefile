@@ -62,8 +62,7 @@ target/tools/bin/cargo-deny:
 
 lint: $(VENV)/dev ## Check formatting, lints and types.
 	cargo fmt --check
-	cargo clippy --quiet --all-targets --no-default-features --features net -- -D warnings
-	cargo clippy --quiet --lib -- -D warnings
+	cargo clippy --quiet --all-targets -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
