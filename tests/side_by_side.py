@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # About half of the time; the other process takes whatever is not named here.
-FIRST = ("examples", "langchain", "llm", "sdk", "simulator")
+FIRST = ("batch", "campaign", "examples", "langchain", "llm", "monitor", "sdk", "simulator")
 NO_TESTS = 5
 
 
