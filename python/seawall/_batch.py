@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seawall import _seawall
@@ -142,7 +142,27 @@ def _annotate(error: BaseException, note: str) -> None:
         setattr(error, "__notes__", notes)
 
 
-def results(job: Job) -> Iterator[Pair]:
+def each(pairs: Generator[Pair, None, None], take: Callable[[int, Any], object]) -> None:
+    """Hands each pair over. An interrupt that comes between two of them is told as one that comes inside of the batch."""
+    try:
+        for at, result in pairs:
+            take(at, result)
+    except BaseException as error:
+        pairs.throw(error)
+        raise
+
+
+async def aeach(pairs: AsyncGenerator[Pair, None], take: Callable[[int, Any], object]) -> None:
+    """The same for an event loop."""
+    try:
+        async for at, result in pairs:
+            take(at, result)
+    except BaseException as error:
+        await pairs.athrow(error)
+        raise
+
+
+def results(job: Job) -> Generator[Pair, None, None]:
     """Pairs of an input's place and its result."""
     assert isinstance(job.inputs, Iterable)
     batch = _Batch(job)
@@ -168,7 +188,7 @@ def results(job: Job) -> Iterator[Pair]:
     batch.over()
 
 
-async def aresults(job: Job) -> AsyncIterator[Pair]:
+async def aresults(job: Job) -> AsyncGenerator[Pair, None]:
     """The same for an event loop. The inputs may come from an asynchronous iterator."""
     batch = _Batch(job)
     coming = _Coming(job.inputs)

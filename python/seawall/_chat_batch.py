@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence, Set, Sized
 from datetime import timedelta
 from typing import Any, Literal, overload
 
@@ -206,8 +206,7 @@ class Batches(Model):
             )
             return raise_first(results, return_exceptions)
         job, results = self._listed_job(inputs, max_concurrency, return_exceptions, said, params)
-        for at, result in _batch.results(job):
-            results[at] = result
+        _batch.each(_batch.results(job), results.__setitem__)
         return raise_first(results, return_exceptions)
 
     async def abatch(
@@ -230,8 +229,7 @@ class Batches(Model):
             flying = route.start_batch(self._kind, contents, params, extras.value, concurrency=limit, lenient=return_exceptions)
             return raise_first(await landed(flying), return_exceptions)
         job, results = self._listed_job(inputs, max_concurrency, return_exceptions, said, params)
-        async for at, result in _batch.aresults(job):
-            results[at] = result
+        await _batch.aeach(_batch.aresults(job), results.__setitem__)
         return raise_first(results, return_exceptions)
 
     def batch_as_completed(
@@ -245,7 +243,7 @@ class Batches(Model):
         patience: Seconds | None = _UNSAID,
         retry_failures: bool = True,
         **params: Any,
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any], None, None]:
         """Pairs of an input's place and its reply, as they come. Arguments as for `batch`.
 
         Inputs are taken from any iterable as there is room for them, and nothing is kept once it was given out: a million of them take
@@ -268,7 +266,7 @@ class Batches(Model):
         patience: Seconds | None = _UNSAID,
         retry_failures: bool = True,
         **params: Any,
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any], None, None]:
         """As `batch_as_completed`, in the order of the inputs. While one is slow, those behind it go on until eight times as many as
         may be under way wait for it."""
         said = journal, progress, patience, retry_failures
@@ -285,7 +283,7 @@ class Batches(Model):
         patience: Seconds | None = _UNSAID,
         retry_failures: bool = True,
         **params: Any,
-    ) -> AsyncIterator[tuple[int, Any]]:
+    ) -> AsyncGenerator[tuple[int, Any], None]:
         """As `batch_as_completed`, for an event loop. The inputs may come from an asynchronous iterable too."""
         said = journal, progress, patience, retry_failures
         return _batch.aresults(self._job(inputs, max_concurrency, return_exceptions, said, params, takes_async=True))
@@ -301,7 +299,7 @@ class Batches(Model):
         patience: Seconds | None = _UNSAID,
         retry_failures: bool = True,
         **params: Any,
-    ) -> AsyncIterator[tuple[int, Any]]:
+    ) -> AsyncGenerator[tuple[int, Any], None]:
         """As `batch_in_order`, for an event loop. The inputs may come from an asynchronous iterable too."""
         said = journal, progress, patience, retry_failures
         job = self._job(inputs, max_concurrency, return_exceptions, said, params, in_order=True, takes_async=True)

@@ -15,7 +15,7 @@ from seawall.errors import ConfigurationError, ConfigurationTypeError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
 
-    from seawall._seawall import Guardrails
+    from seawall._seawall import Filter, Guardrails
 
 # A text, where it stands, and what gives the whole with another text there.
 _Put = Callable[[Any, str], Any]
@@ -361,6 +361,13 @@ def _shape(rails: Guardrails, said: list[str]) -> None:
             raise refused[0]
 
 
+def _last(rails: Guardrails, filter: Filter, said: list[str]) -> str:
+    """What was held back, once the whole has its shape."""
+    text = filter.end()
+    _shape(rails, [*said, text])
+    return text
+
+
 def _piece(piece: Any) -> str:
     if not isinstance(piece, str):
         raise ConfigurationTypeError(f"guardrails.stream takes texts, not {shown(piece)}")
@@ -380,10 +387,7 @@ def _stream(rails: Guardrails, pieces: Iterable[str]) -> Iterator[str]:
         if text:
             said.append(text)
             yield text
-    text = filter.end()
-    said.append(text)
-    _shape(rails, said)
-    if text:
+    if text := _last(rails, filter, said):
         yield text
 
 
@@ -394,8 +398,5 @@ async def astream(rails: Guardrails, pieces: AsyncIterable[str]) -> AsyncIterato
         if text:
             said.append(text)
             yield text
-    text = filter.end()
-    said.append(text)
-    _shape(rails, said)
-    if text:
+    if text := _last(rails, filter, said):
         yield text

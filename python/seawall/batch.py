@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seawall import RateLimit, journal
+from seawall import RateLimit, _batch, journal
 from seawall._batch import Question
 from seawall._chat_batch import messages as as_messages
 from seawall.errors import APIError, ConfigurationError, JournalError, SeawallError
@@ -326,8 +326,13 @@ def _run(given: argparse.Namespace, lines: Lines) -> int:
             patience=given.patience,
             retry_failures=given.retry_failures,
         )
-        # The journal has all others.
-        unsent = {at: result for at, result in results if isinstance(result, (TypeError, ValueError))}
+        unsent: dict[int, Exception] = {}
+
+        def keep(at: int, result: Any) -> None:
+            if isinstance(result, (TypeError, ValueError)):  # the journal has all others
+                unsent[at] = result
+
+        _batch.each(results, keep)
         failures = _write(lines, path, unsent, Path(given.output), None if given.errors is None else Path(given.errors))
     except KeyboardInterrupt as error:
         _say("\n".join(["interrupted", *getattr(error, "__notes__", ())]))

@@ -62,16 +62,7 @@ impl Running {
     /// Starts a call in a task of its own. A turn if that ends it all.
     pub fn start_beside(&mut self, py: Python<'_>, call: CallId, target: Target, deadline: Instant) -> PyResult<Option<Turn>> {
         let deadline = self.flight.compiled.told(|| deadline);
-        let started = match self.first.take() {
-            Some(first) if self.flight.is_primary(target) => {
-                self.flight.diary.started(target);
-                Ok(first)
-            }
-            first => {
-                self.first = first;
-                self.flight.within(py, deadline, || self.flight.start(py, target, self.way))
-            }
-        };
+        let started = self.start(py, target, deadline);
         let given = match started {
             Ok(value) if self.way == Way::AsyncItems => self.source_of(value.bind(py)).map(|source| (None, Some(source))),
             Ok(value) if self.flight.is_value(target) || !event_loop::is_awaitable(value.bind(py)) => {

@@ -14,7 +14,7 @@ use super::race::Race;
 use super::sdk_stream::{self, Desk};
 use crate::drive::clock;
 use crate::drive::inline::Wait;
-use crate::engine::{CallId, Execution, Instant, Step};
+use crate::engine::{CallId, Execution, Instant, Step, Target};
 use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -379,6 +379,20 @@ impl Running {
         Ok(())
     }
 
+    /// What a target gives: the primary's first call may have been made already.
+    pub(super) fn start(&mut self, py: Python<'_>, target: Target, deadline: Instant) -> PyResult<Py<PyAny>> {
+        match self.first.take() {
+            Some(first) if self.flight.is_primary(target) => {
+                self.flight.diary.started(target);
+                Ok(first)
+            }
+            first => {
+                self.first = first;
+                self.flight.within(py, deadline, || self.flight.start(py, target, self.way))
+            }
+        }
+    }
+
     /// One step of the machine; a turn if it ends the call or suspends it.
     fn step(&mut self, py: Python<'_>, input: &mut Resume) -> PyResult<Option<Turn>> {
         if let Some((hook, waiting)) = self.flight.hooks.pop_front() {
@@ -405,16 +419,7 @@ impl Running {
             Step::Start { call, target, deadline } if self.race.is_some() => return self.start_beside(py, call, target, deadline),
             Step::Start { call, target, deadline } => {
                 let deadline = self.flight.compiled.told(|| deadline);
-                let started = match self.first.take() {
-                    Some(first) if self.flight.is_primary(target) => {
-                        self.flight.diary.started(target);
-                        Ok(first)
-                    }
-                    first => {
-                        self.first = first;
-                        self.flight.within(py, deadline, || self.flight.start(py, target, self.way))
-                    }
-                };
+                let started = self.start(py, target, deadline);
                 let awaitable = match started {
                     Ok(value) if self.way == Way::AsyncItems => self.first_item(value.bind(py), call).map_err(Err),
                     Ok(value) if self.flight.is_value(target) => Err(Ok(value)),

@@ -416,8 +416,7 @@ from seawall.llm import Chat
 signal.signal(signal.SIGINT, signal.default_int_handler)
 chat = Chat("m", api_key="k", base_url=base_url)
 try:
-    for at, reply in chat.batch_as_completed(["q%d" % n for n in range(50)], journal=sys.argv[1], max_concurrency=3):
-        print(reply.content[:1], flush=True)
+    chat.batch(["q%d" % n for n in range(50)], journal=sys.argv[1], max_concurrency=3)
 except KeyboardInterrupt as error:
     print(*error.__notes__, flush=True)
     sys.stdin.read()
@@ -429,8 +428,6 @@ def test_ctrl_c_cuts_what_is_under_way_and_says_where_it_goes_on(sim: Simulator,
     program = [sys.executable, "-c", f"base_url = {sim.base_url!r}\n{INTERRUPTED}", db]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with contextlib.closing(process.stdout), contextlib.closing(process.stdin), contextlib.closing(process.stderr):
-        # All that is answered was given out: it waits inside of the batch, not in the loop's body.
-        assert [process.stdout.readline() for _ in range(5)] == ["[\n"] * 5
         sim.wait_for(8, 60)
         process.send_signal(signal.SIGINT)
         assert (

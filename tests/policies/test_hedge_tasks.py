@@ -374,7 +374,7 @@ def test_under_trio_attempts_are_system_tasks_and_losers_are_cancelled() -> None
             except trio.Cancelled:
                 cancelled.append(1)
                 raise
-        await trio.sleep(1)
+        await trio.sleep(1)  # of virtual time
         return "second"
 
     async def main() -> None:
@@ -421,7 +421,7 @@ def test_items_under_trio() -> None:
                 await trio.sleep_forever()
             for item in range(3):
                 yield item
-                await trio.sleep(1)
+                await trio.sleep(1)  # of virtual time
         finally:
             closed.append(number)
 
