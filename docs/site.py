@@ -1,11 +1,27 @@
-"""For `make docs`: links to files of the repository that are no pages become their names, since a site has no such files."""
+"""For `make docs`: links to files of the repository that are no pages become their names, since a site has no such files; and pages with
+a diagram load the script that draws it, from the site itself."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from importlib.resources import files as files_of
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
+from mkdocs.utils import get_relative_url
+
+# What mermaid itself published as dist/mermaid.min.js of 11.16.0. The theme would have browsers fetch it from elsewhere.
+MERMAID = "74d7c46dabca328c2294733910a8aa1ed0c37451776e8d5295da38a2b758fb9b"
+SCRIPT = "assets/javascripts/mermaid.min.js"
+# The theme colours arrowheads by names that mermaid has changed, and in the dark they would not be seen.
+SETTINGS = """(initialize => mermaid.initialize = settings => initialize({
+  ...settings,
+  themeCSS: settings.themeCSS + "marker path, marker circle { fill: var(--md-mermaid-edge-color) !important; stroke: var(--md-mermaid-edge-color) !important }",
+  sequence: { ...settings.sequence, mirrorActors: false },
+}))(mermaid.initialize)"""
 DOCS = Path(__file__).parent.resolve()
 LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(((?!https?:|#)[^)#\s]+)(#[^)]*)?\)")
 
@@ -21,3 +37,20 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         return f"`{name}`" if link[1].strip("`") in str(name) else f"{link[1]} (`{name}`)"
 
     return LINK.sub(inside, markdown)
+
+
+def on_files(files: Any, *, config: Any) -> None:
+    script = Path(str(files_of("mermaidx") / "assets" / "mermaid.js"))
+    if hashlib.sha256(script.read_bytes()).hexdigest() != MERMAID:
+        raise PluginError(
+            "the package mermaidx brings another mermaid: look at the diagrams, and write its digest into docs/site.py"
+        )
+    files.append(File.generated(config, SCRIPT, abs_src_path=str(script)))
+
+
+def on_post_page(output: str, *, page: Any, **_: Any) -> str:
+    if '<pre class="mermaid">' not in output:
+        return output
+    return output.replace(
+        "</body>", f'<script src="{get_relative_url(SCRIPT, page.url)}"></script><script>{SETTINGS}</script></body>'
+    )

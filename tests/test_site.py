@@ -1,23 +1,31 @@
-"""The site: it builds with every link and docstring found, and a reader's browser fetches nothing from elsewhere."""
+"""The site: it builds with every link and docstring found, its diagrams are drawn, and a reader's browser fetches nothing from elsewhere."""
 
 from __future__ import annotations
 
+import html
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 # What a browser loads by itself.
 LOADED = re.compile(
     r"<(?:script|img|iframe)[^>]+src=[\"']?(https?:)?//|<link[^>]+(?:stylesheet|preconnect)[^>]+href=[\"']?(https?:)?//|@import\s+url"
 )
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DIAGRAM = re.compile(r'<pre class="mermaid"><code>(.*?)</code></pre>', re.DOTALL)
 
 
-def test_the_site_builds_strictly_and_stands_alone(tmp_path: Path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "site"
     ended = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
         env={**os.environ, "PYTHONPATH": str(ROOT / "python"), "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
@@ -26,10 +34,36 @@ def test_the_site_builds_strictly_and_stands_alone(tmp_path: Path):
         timeout=300,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    pages = {
-        page.relative_to(tmp_path / "site"): page.read_text(encoding="utf-8") for page in (tmp_path / "site").rglob("*.html")
-    }
+    return folder
+
+
+def test_it_stands_alone(site: Path):
+    pages = {page.relative_to(site): page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
     assert len(pages) >= len(list((ROOT / "docs").rglob("*.md")))
     assert [str(page) for page, text in pages.items() if LOADED.search(text)] == []
     # From a docstring of the native extension, by way of the reference.
     assert "At most <code>max_concurrency</code> calls at a time" in pages[Path("reference/index.html")]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium")
+def test_diagrams_are_drawn_by_what_the_site_holds(site: Path):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: it drives the browser")
+    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    diagrams = {page: [html.unescape(text) for text in DIAGRAM.findall(written)] for page, written in pages.items()}
+    diagrams = {page: texts for page, texts in diagrams.items() if texts}
+    assert len(diagrams) >= 9
+    asked: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = chromium.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(min(diagrams).as_uri())
+        # The theme puts a drawing in the place of each text. All pages have the same script, so one of them will do.
+        sync_api.expect(page.locator("div.mermaid")).to_have_count(1, timeout=20_000)
+        assert page.locator("div.mermaid").bounding_box()["height"] > 200
+        for place, texts in diagrams.items():
+            assert "/assets/javascripts/mermaid.min.js" in pages[place]
+            for text in texts:
+                assert page.evaluate("text => mermaid.parse(text)", text)["diagramType"] == "sequence"
+        chromium.close()
+    assert [url for url in asked if not url.startswith(site.as_uri())] == []
