@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
 from _canary import CANARY
+
 from seawall.simulator import Simulator
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import uvicorn
+from _canary import CANARY
 from fastapi.testclient import TestClient
 
-from _canary import CANARY
 from seawall import RateLimit
 from seawall.llm import Chat
 from seawall.simulator import faults

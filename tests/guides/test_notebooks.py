@@ -12,6 +12,7 @@ from typing import Any
 import nbclient
 import nbformat
 import pytest
+from _canary import CANARY
 
 from seawall.simulator import Simulator, faults
 
@@ -47,7 +48,7 @@ def test_the_cells_of_the_page():
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no signals here")
 def test_stop_ends_a_cell_and_its_requests(sim: Simulator):
     sim.on("*", faults.hang())
-    begin = f"from seawall.llm import Chat\nchat = Chat('m', base_url={sim.base_url!r}, api_key='sk-test', timeout=None)"
+    begin = f"from seawall.llm import Chat\nchat = Chat('m', base_url={sim.base_url!r}, api_key={CANARY!r}, timeout=None)"
     pressing = []
 
     def started(client: Any, index: int) -> None:
