@@ -13,6 +13,7 @@ import pytest
 from _canary import CANARY
 
 from seawall.simulator import Simulator
+from seawall.telemetry import prometheus
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 
@@ -45,5 +46,10 @@ def service(program: Callable[[str, str], Path], at_the_simulator: Simulator) ->
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    before = prometheus._metrics
     yield module
     del sys.modules[spec.name]
+    if before is None and prometheus._metrics is not None:
+        # The app counts until its process ends; the tests after this one are to run as if nobody did.
+        prometheus._metrics.close()
+        prometheus._metrics = None
