@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from seawall import errors, presets
 from seawall._circuits import CircuitBreakerMonitor, circuits
-from seawall._classify import classify, register_classifier, transient, unregister_classifier
+from seawall._classify import classify, register_classifier, retry_after, transient, unregister_classifier
 from seawall._decorators import circuit, guard, retry
 from seawall._order import PipelineOrderWarning
 from seawall._prompt import Prompt
@@ -163,6 +163,7 @@ __all__ = [
     "remaining",
     "resilient",
     "retry",
+    "retry_after",
     "retry_all",
     "retry_any",
     "retry_if_exception",

@@ -104,10 +104,15 @@ def transient(exc: BaseException) -> bool:
 
 
 def retry_after(exc: BaseException) -> float | None:
-    """Seconds that the server, or the policy that refused the call, asked to wait.
+    """Seconds that the server, or the policy that refused the call, asked to wait: for a `Retry-After` of your own.
 
-    Read from the headers of the exception or of its response: `retry-after-ms`, then `retry-after` as seconds or as an HTTP
-    date. `None` where there is none, or where it is malformed, infinite, zero or in the past.
+    Args:
+        exc: any exception, of whatever client.
+
+    Returns:
+        What an open circuit or a limit says, or the headers of the exception or of its response: `retry-after-ms`, then
+        `retry-after` as seconds or as an HTTP date. `None` where there is none, or where it is malformed, infinite, zero or in
+        the past.
     """
     if issubclass(type(exc), Rejected):
         wait: float | None = _response.get(exc, "retry_after")

@@ -33,6 +33,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Seconds: TypeAlias = "float | timedelta"
 Decorator = Callable[[Callable[P, T]], Callable[P, T]]
+# Arguments of tenacity's that have another name here, or need none: a changed import line brings them along.
+_TENACITYS = {
+    "retry": "is called on= here, and takes the same objects",
+    "reraise": "is not needed: the last exception itself is always raised",
+    "retry_error_cls": "is not needed: the last exception itself is always raised",
+    "retry_error_callback": "is a fallback here: guard(retry=…, fallback=[…])",
+    "sleep": "is not needed: seawall.testing.clock() and no_waits() are for tests",
+}
 _UNSET: Any = type("_Unset", (), {"__repr__": lambda _: "unset"})()
 
 
@@ -128,7 +136,13 @@ def retry(
         name: the name in logs and notes.
         more: what `Retry` takes beyond that: `stop`, `on_result`, `giveup`, `before`, `after`, `before_sleep`,
             `max_retry_after`, `budget`.
+
+    Raises:
+        ConfigurationError: for arguments that make no sense; for those of tenacity's it says what they are called here.
     """
+    for given in more:
+        if given in _TENACITYS:
+            raise ConfigurationTypeError(f"retry: {given}= {_TENACITYS[given]}")
     function, attempts = _taken_apart(attempts)
     return _around(function, Pipeline(Retry(attempts, on=on, wait=wait, timeout=timeout, **more), name=name))
 

@@ -208,6 +208,22 @@ def test_tenacitys_own_objects_are_taken() -> None:
     assert retry(5, wait=0, on=tenacity.retry_if_result(lambda value: value is None))(function)() == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"retry": tenacity.retry_if_exception_type(KeyError)}, "retry= is called on= here"),
+        ({"reraise": True}, "reraise= is not needed: the last exception"),
+        ({"retry_error_cls": KeyError}, "retry_error_cls= is not needed"),
+        ({"retry_error_callback": print}, "retry_error_callback= is a fallback here: guard"),
+        ({"sleep": print}, r"sleep= is not needed: seawall.testing.clock\(\)"),
+    ],
+)
+def test_tenacitys_arguments_are_told_what_they_are_called_here(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=f"^retry: {says}") as refused:
+        retry(**given)
+    assert isinstance(refused.value, TypeError)
+
+
 def test_ours_mean_the_same() -> None:
     function = failing(None, KeyError("x"), 1)
     condition = seawall.retry_if_result(lambda value: value is None) | seawall.retry_if_exception_type(KeyError)
