@@ -104,8 +104,8 @@ impl Host for Answers {
         Ok(Called::Ended(Outcome::Value(Ticket(0)), clock::now()))
     }
 
-    fn judge(&mut self, _: Ask) -> Result<Verdict, Infallible> {
-        Ok(Verdict::Success)
+    fn judge(&mut self, _: Ask, now: Instant) -> Result<(Verdict, Instant), Infallible> {
+        Ok((Verdict::Success, now))
     }
 
     fn wait(&mut self, wait: &Wait) -> Result<Instant, Infallible> {
@@ -134,9 +134,9 @@ impl Host for Fails {
         Ok(Called::Ended(outcome, Instant(1)))
     }
 
-    fn judge(&mut self, ask: Ask) -> Result<Verdict, Infallible> {
+    fn judge(&mut self, ask: Ask, now: Instant) -> Result<(Verdict, Instant), Infallible> {
         black_box(ask.attempt);
-        Ok(Verdict::FAILURE)
+        Ok((Verdict::FAILURE, now))
     }
 
     fn wait(&mut self, wait: &Wait) -> Result<Instant, Infallible> {

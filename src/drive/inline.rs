@@ -21,8 +21,8 @@ pub trait Host {
     fn cancelled(&mut self, call: CallId, beaten: bool) {
         let _ = (call, beaten);
     }
-    /// Says what an outcome is to a stage.
-    fn judge(&mut self, ask: Ask) -> Result<Verdict, Self::Interrupt>;
+    /// Says what an outcome is to a stage, and what time it is then: still `now`, if nobody outside was asked.
+    fn judge(&mut self, ask: Ask, now: Instant) -> Result<(Verdict, Instant), Self::Interrupt>;
     /// Waits as it is said; gives what time it is then.
     fn wait(&mut self, wait: &Wait) -> Result<Instant, Self::Interrupt>;
     /// Publishes what happened.
@@ -99,8 +99,8 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Int
                 }
             }
             Step::Judge(ask) => {
-                let verdict = host.judge(ask)?;
-                now = host.now();
+                let (verdict, then) = host.judge(ask, now)?;
+                now = then;
                 execution.verdict(verdict, now);
             }
             Step::Wait { until } => match host.ended()? {

@@ -1,7 +1,7 @@
 //! One guarded call: a small tree of passages, driven from outside.
 
 use super::lane::Pass;
-use super::layer::{Child, Cx, Event, Flow, Hears, Input, Layer};
+use super::layer::{Child, Common, Cx, Event, Flow, Hears, Input, Layer};
 use super::outcome::{Outcome, Refusal, Ticket};
 use super::plan::{Plan, Stage, StageId};
 use super::random::Random;
@@ -58,25 +58,13 @@ pub struct Execution {
     out: VecDeque<Step>,
     /// The child whose outcome is being judged, its outcome, and the question.
     judging: Option<(NodeId, Outcome, Ask)>,
-    events: Vec<Event>,
-    attached: Vec<Outcome>,
-    random: Random,
-    /// Calls of targets, ready answers included.
+    /// How many calls were started, ready answers included.
     started: u32,
-    calls: u32,
-    announces: bool,
-    hurries: bool,
-    cap: u32,
-    /// By when the caller has to be over.
-    inherited: Instant,
-    /// What other calls wake this one by; made for the first layer that listens.
-    signal: Option<Arc<Signal>>,
+    common: Common,
     /// What the call weighs at some stages.
     weights: Vec<(StageId, u64)>,
     /// What its driver has brought along for some stages.
     baggage: Vec<(StageId, Arc<dyn Any + Send + Sync>)>,
-    /// How long it has waited in queues.
-    queued: Duration,
 }
 
 impl Execution {
@@ -88,7 +76,7 @@ impl Execution {
     /// A call that has to be over by `deadline`, as its caller has to.
     pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
         let mut execution = Execution::empty(plan, seed);
-        execution.inherited = deadline;
+        execution.common.inherited = deadline;
         execution.spawn(None, execution.plan.root, now, deadline);
         execution
     }
@@ -97,7 +85,7 @@ impl Execution {
     /// primary is [`CallId::FIRST`] and has been started already.
     pub fn resumed(plan: Arc<Plan>, seed: u64, pass: &Pass, deadline: Instant) -> Execution {
         let mut execution = Execution::empty(plan, seed);
-        execution.inherited = deadline;
+        execution.common.inherited = deadline;
         let mut permits = pass.permits().iter();
         let (mut parent, mut stage, mut deadline) = (None, execution.plan.root, deadline);
         loop {
@@ -134,19 +122,19 @@ impl Execution {
 
     /// Tells of each attempt as well.
     pub fn announcing(mut self) -> Execution {
-        self.announces = true;
+        self.common.announces = true;
         self
     }
 
     /// Retries without waiting in between.
     pub fn hurried(mut self) -> Execution {
-        self.hurries = true;
+        self.common.hurries = true;
         self
     }
 
     /// Makes at most so many attempts in each retry.
     pub fn capped(mut self, attempts: u32) -> Execution {
-        self.cap = attempts;
+        self.common.cap = attempts;
         self
     }
 
@@ -167,19 +155,21 @@ impl Execution {
             pending: VecDeque::with_capacity(4),
             out: VecDeque::with_capacity(4),
             judging: None,
-            events: Vec::new(),
-            attached: Vec::new(),
-            random: Random::seeded(seed),
             started: 0,
-            calls: 0,
-            announces: false,
-            hurries: false,
-            cap: u32::MAX,
-            inherited: Instant::NEVER,
-            signal: None,
+            common: Common {
+                signal: None,
+                queued: Duration::ZERO,
+                random: Random::seeded(seed),
+                events: Vec::new(),
+                attached: Vec::new(),
+                calls: 0,
+                announces: false,
+                hurries: false,
+                cap: u32::MAX,
+                inherited: Instant::NEVER,
+            },
             weights: Vec::new(),
             baggage: Vec::new(),
-            queued: Duration::ZERO,
         }
     }
 
@@ -204,7 +194,7 @@ impl Execution {
                     self.nodes[node].wake = None;
                     self.input(node, Input::Wake, now);
                 }
-                None if self.signal.as_ref().is_some_and(|signal| signal.take()) => self.signalled(now),
+                None if self.common.signal.as_ref().is_some_and(|signal| signal.take()) => self.signalled(now),
                 None => return Step::Wait { until: self.next_wake() },
             }
         }
@@ -217,7 +207,7 @@ impl Execution {
 
     /// What else than time and the end of a call may end a wait, if anything in here listens.
     pub fn signal(&self) -> Option<&Arc<Signal>> {
-        self.signal.as_ref().filter(|_| self.nodes.iter().any(|n| n.hears.signal && n.life == Life::Running))
+        self.common.signal.as_ref().filter(|_| self.nodes.iter().any(|n| n.hears.signal && n.life == Life::Running))
     }
 
     /// Whether it waits for time to pass, and not only for something that a limit would cut short.
@@ -283,7 +273,7 @@ impl Execution {
 
     /// What a driver may give that has calls under way beside each other: its wait for them ends.
     pub fn bell(&mut self) -> Arc<Signal> {
-        self.signal.get_or_insert_with(|| Arc::new(Signal::new())).clone()
+        self.common.signal.get_or_insert_with(|| Arc::new(Signal::new())).clone()
     }
 
     /// Of the calls that run beside each other that one alone goes on: the others are given up.
@@ -314,22 +304,22 @@ impl Execution {
 
     /// What has happened since this was last asked.
     pub fn take_events(&mut self) -> Drain<'_, Event> {
-        self.events.drain(..)
+        self.common.events.drain(..)
     }
 
     /// Whether there are events to take.
     pub fn has_events(&self) -> bool {
-        !self.events.is_empty()
+        !self.common.events.is_empty()
     }
 
     /// Outcomes that belong to the error raised: the failures of the alternatives.
     pub fn attached(&self) -> &[Outcome] {
-        &self.attached
+        &self.common.attached
     }
 
     /// Attempts started so far, over all targets: answers that were ready are none.
     pub fn calls(&self) -> u32 {
-        self.calls
+        self.common.calls
     }
 
     fn running(&self, call: CallId) -> Option<NodeId> {
@@ -342,7 +332,7 @@ impl Execution {
             Stage::Leaf(target, is_attempt) => {
                 let call = CallId(self.started);
                 self.started += 1;
-                self.calls += u32::from(*is_attempt);
+                self.common.calls += u32::from(*is_attempt);
                 self.out.push_back(Step::Start { call, target: *target, deadline });
                 (Kind::Call(call), false)
             }
@@ -455,29 +445,8 @@ impl Execution {
         };
         let Node { kind, begun, deadline, wake, hears, .. } = &mut self.nodes[node];
         let Kind::Layer(layer) = kind else { return Flow::Hold };
-        let mut cx = Cx {
-            now,
-            stage,
-            begun: *begun,
-            deadline,
-            wake,
-            hears,
-            signal: &mut self.signal,
-            weight,
-            brought,
-            queued: &mut self.queued,
-            random: &mut self.random,
-            events: &mut self.events,
-            attached: &mut self.attached,
-            branches,
-            calls: self.calls,
-            announces: self.announces,
-            hurries: self.hurries,
-            cap: self.cap,
-            inherited: self.inherited,
-            child,
-            running,
-        };
+        let (begun, common) = (*begun, &mut self.common);
+        let mut cx = Cx { now, stage, begun, deadline, wake, hears, weight, brought, common, branches, child, running };
         layer.on(input, &mut cx)
     }
 

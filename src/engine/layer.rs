@@ -143,6 +143,24 @@ pub(super) struct Hears {
     pub signal: bool,
 }
 
+/// What all layers of a call share.
+pub(super) struct Common {
+    /// What other calls wake this one by; made for the first layer that listens.
+    pub signal: Option<Arc<Signal>>,
+    /// How long it has waited in queues.
+    pub queued: Duration,
+    pub random: Random,
+    pub events: Vec<Event>,
+    pub attached: Vec<Outcome>,
+    /// Calls of targets, without answers that were ready.
+    pub calls: u32,
+    pub announces: bool,
+    pub hurries: bool,
+    pub cap: u32,
+    /// By when the caller has to be over.
+    pub inherited: Instant,
+}
+
 /// What a layer may use.
 pub struct Cx<'a> {
     pub(super) now: Instant,
@@ -151,19 +169,10 @@ pub struct Cx<'a> {
     pub(super) deadline: &'a mut Instant,
     pub(super) wake: &'a mut Option<Instant>,
     pub(super) hears: &'a mut Hears,
-    pub(super) signal: &'a mut Option<Arc<Signal>>,
     pub(super) weight: u64,
     pub(super) brought: Option<&'a Arc<dyn Any + Send + Sync>>,
-    pub(super) queued: &'a mut Duration,
-    pub(super) random: &'a mut Random,
-    pub(super) events: &'a mut Vec<Event>,
-    pub(super) attached: &'a mut Vec<Outcome>,
+    pub(super) common: &'a mut Common,
     pub(super) branches: usize,
-    pub(super) calls: u32,
-    pub(super) announces: bool,
-    pub(super) hurries: bool,
-    pub(super) cap: u32,
-    pub(super) inherited: Instant,
     pub(super) child: Option<Child>,
     pub(super) running: usize,
 }
@@ -215,7 +224,7 @@ impl Cx<'_> {
     /// What another call may give to have this layer woken, until it goes inward or resolves.
     pub fn listen(&mut self) -> Arc<Signal> {
         self.hears.signal = true;
-        self.signal.get_or_insert_with(|| Arc::new(Signal::new())).clone()
+        self.common.signal.get_or_insert_with(|| Arc::new(Signal::new())).clone()
     }
 
     /// What this call weighs here, as its driver said: the tokens that it is expected to use; 0 if it said nothing.
@@ -230,37 +239,37 @@ impl Cx<'_> {
 
     /// How long this call has waited in queues of its own, all told.
     pub fn queued(&self) -> Duration {
-        *self.queued
+        self.common.queued
     }
 
     /// It has waited so long in a queue: that is no part of what the callee took.
     pub fn has_queued(&mut self, span: Duration) {
-        *self.queued += span;
+        self.common.queued += span;
     }
 
     /// A number in `[0, 1)`.
     pub fn random(&mut self) -> f64 {
-        self.random.unit()
+        self.common.random.unit()
     }
 
     /// Whether somebody wants to be told of each attempt.
     pub fn announces(&self) -> bool {
-        self.announces
+        self.common.announces
     }
 
     /// Whether waits between attempts are left out.
     pub fn hurries(&self) -> bool {
-        self.hurries
+        self.common.hurries
     }
 
     /// So many attempts, or fewer where this call may make fewer.
     pub fn capped(&self, attempts: u32) -> u32 {
-        attempts.min(self.cap)
+        attempts.min(self.common.cap)
     }
 
     /// By when the caller of the whole call has to be over.
     pub fn inherited(&self) -> Instant {
-        self.inherited
+        self.common.inherited
     }
 
     /// Which of its children what comes from inside comes from; `None` for all other inputs.
@@ -275,7 +284,7 @@ impl Cx<'_> {
 
     /// How many calls of targets the whole call has made so far.
     pub fn calls(&self) -> u32 {
-        self.calls
+        self.common.calls
     }
 
     /// How many branches are inside.
@@ -285,12 +294,12 @@ impl Cx<'_> {
 
     /// Attaches an outcome to the error that is about to be raised.
     pub fn attach(&mut self, outcome: Outcome) {
-        self.attached.push(outcome);
+        self.common.attached.push(outcome);
     }
 
     /// Reports something that happened here and now.
     pub fn emit(&mut self, name: Name, number: u32, span: Duration, outcome: Option<Outcome>, reason: &'static str) {
-        self.events.push(Event {
+        self.common.events.push(Event {
             at: self.now,
             stage: self.stage,
             name,

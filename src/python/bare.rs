@@ -2,6 +2,7 @@
 //! once for each type.
 
 use super::errors::ours;
+use super::raised::Raised;
 use crate::policies::class::{Class, Row};
 use pyo3::exceptions::PyException;
 use pyo3::ffi;
@@ -24,7 +25,7 @@ struct Found {
 #[derive(Clone, Copy)]
 struct Says {
     class: Option<Class>,
-    is_control_flow: bool,
+    is_interrupt: bool,
 }
 
 /// By the type's address.
@@ -53,7 +54,7 @@ impl Hasher for Address {
 
 thread_local! {
     // The type asked about last, and which of the table's times that was: most failures are like the one before.
-    static LAST: Cell<(u32, usize, Says)> = const { Cell::new((0, 0, Says { class: None, is_control_flow: false })) };
+    static LAST: Cell<(u32, usize, Says)> = const { Cell::new((0, 0, Says { class: None, is_interrupt: false })) };
 }
 
 /// Goes up each time types are let go, whose addresses may then be others'.
@@ -81,22 +82,19 @@ pub fn row(error: &Bound<'_, PyAny>) -> PyResult<Option<&'static Row>> {
 /// Whether an exception is no outcome of a call but on its way to somebody further out: an interrupt, a cancellation, a
 /// graph's command.
 pub fn is_interrupt(error: &Bound<'_, PyAny>) -> PyResult<bool> {
-    if !error.is_instance_of::<PyException>() {
-        return Ok(true);
-    }
     match says(error.get_type()) {
-        Ok(says) => Ok(says.is_control_flow),
+        Ok(says) => Ok(says.is_interrupt),
         // A type that cannot be looked at, or no stack left to do it: it is what it looks like.
-        Err(failed) if failed.is_instance_of::<PyException>(error.py()) => Ok(false),
+        Err(failed) if failed.is_instance_of::<PyException>(error.py()) => Ok(!error.is_instance_of::<PyException>()),
         Err(interrupt) => Err(interrupt),
     }
 }
 
 /// The exception, if it is an outcome; else what goes on its way: itself, or an interrupt that came just then.
-pub fn outcome(py: Python<'_>, error: PyErr) -> Result<PyErr, PyErr> {
-    match is_interrupt(error.value(py)) {
+pub fn outcome(error: Raised<'_>) -> Result<Raised<'_>, PyErr> {
+    match is_interrupt(error.value()) {
         Ok(false) => Ok(error),
-        Ok(true) => Err(error),
+        Ok(true) => Err(error.into()),
         Err(interrupt) => Err(interrupt),
     }
 }
@@ -116,8 +114,9 @@ fn says(kind: Bound<'_, PyType>) -> PyResult<Says> {
         return Ok(says);
     }
     let name: Option<String> = ours(py, &BARE, "seawall._classify", "bare")?.call1((&kind,))?.extract()?;
-    let is_control_flow = ours(py, &CONTROL, "seawall._classify", "is_control_flow")?.call1((&kind,))?.is_truthy()?;
-    let says = Says { class: name.as_deref().and_then(Class::named), is_control_flow };
+    let is_interrupt = !kind.is_subclass_of::<PyException>()?
+        || ours(py, &CONTROL, "seawall._classify", "is_control_flow")?.call1((&kind,))?.is_truthy()?;
+    let says = Says { class: name.as_deref().and_then(Class::named), is_interrupt };
     let forgotten = {
         let mut guard = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = guard.get_or_insert_default();

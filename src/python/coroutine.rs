@@ -11,6 +11,7 @@ use super::guarded::Guarded;
 use super::guarded::settle;
 use super::policies::circuit_breaker::short_repr;
 use super::protocol::{Awaitable, yielded};
+use super::raised::Raised;
 use super::recycled::{Bin, Recycled};
 use super::remaining;
 use super::running::{Awaited, Running, Turn};
@@ -203,7 +204,7 @@ impl Entered<'_, State> {
                 return self.go_on(py, running, Resume::Send(py.None()));
             };
             let result = match turn {
-                Err(error) => Err(bare::outcome(py, error).inspect_err(|_| {
+                Err(error) => Err(bare::outcome(Raised::of(py, error)).map(PyErr::from).inspect_err(|_| {
                     if let Some(pass) = &light.pass {
                         light.compiled(py).release(pass);
                     }

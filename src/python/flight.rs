@@ -12,9 +12,10 @@ use super::log;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
 use super::railed::Before;
+use super::raised::Raised;
 use super::remaining;
 use super::state::{Told, retry_state};
-use super::story::Diary;
+use super::story::{Diary, FEW};
 use super::trace::{self, Traced};
 use super::virtual_time;
 use crate::drive::{clock, trial};
@@ -215,22 +216,25 @@ impl Flight {
     }
 
     /// Calls a target. What an object with `invoke` is asked for depends on the way.
-    pub fn start(&self, py: Python<'_>, target: Target, way: Way) -> PyResult<Py<PyAny>> {
+    pub fn start<'py>(&self, py: Python<'py>, target: Target, way: Way) -> Result<Py<PyAny>, Raised<'py>> {
+        let raised = |error| Raised::of(py, error);
         if let Callee::Found = self.compiled.callee(target) {
-            return self.found(py, target);
+            return self.found(py, target).map_err(raised);
         }
         self.diary.started(target);
         if self.is_primary(target) && self.kwargs.is_none() {
             return self.call_primary(py);
         }
-        match self.callable(py, target, way)? {
-            Ok((function, args)) => Ok(function.call(args, self.kwargs_for(target).as_ref().map(|k| k.bind(py)))?.unbind()),
+        match self.callable(py, target, way).map_err(raised)? {
+            Ok((function, args)) => {
+                function.call(args, self.kwargs_for(target).as_ref().map(|k| k.bind(py))).map(Bound::unbind).map_err(raised)
+            }
             Err(value) => Ok(value),
         }
     }
 
     /// Calls the function with positional arguments only, straight from where they lie.
-    fn call_primary(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    fn call_primary<'py>(&self, py: Python<'py>) -> Result<Py<PyAny>, Raised<'py>> {
         let (function, args) = (self.function.as_ptr(), self.args.as_ptr());
         // SAFETY: all of it lives as long as `self`, and nobody changes a tuple.
         unsafe {
@@ -241,7 +245,7 @@ impl Flight {
                 }
                 None => ffi::PyObject_Call(function, args, std::ptr::null_mut()),
             };
-            Bound::from_owned_ptr_or_err(py, given).map(Bound::unbind)
+            Raised::or(py, given).map(Bound::unbind)
         }
     }
 
@@ -291,7 +295,7 @@ impl Flight {
     }
 
     /// Keeps how a call came out, and says when; an exception that is none of the call's own (an interrupt) is passed on.
-    pub fn keep(&mut self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> Result<(Outcome, Instant), Interrupt> {
+    pub fn keep(&mut self, result: Result<Py<PyAny>, Raised<'_>>) -> Result<(Outcome, Instant), Interrupt> {
         let (ticket, now) = (Ticket(self.values.len() as u64), clock::now());
         let (outcome, kept) = match result {
             Ok(value) => {
@@ -299,11 +303,14 @@ impl Flight {
                 (Outcome::Value(ticket), Kept::Value(value))
             }
             Err(error) => {
-                let error = bare::outcome(py, error)?.into_value(py).into_any();
-                self.diary.ended(now, Some(error.bind(py)))?;
-                (Outcome::Error(ticket), Kept::Error(error))
+                let error = bare::outcome(error)?.into_value();
+                self.diary.ended(now, Some(&error))?;
+                (Outcome::Error(ticket), Kept::Error(error.unbind()))
             }
         };
+        if self.values.capacity() == 0 {
+            self.values.reserve(FEW);
+        }
         self.values.push(kept);
         Ok((outcome, now))
     }
@@ -365,9 +372,9 @@ impl Flight {
     ///
     /// Where `giveup` has to be awaited first, that is left in `asked` and the verdict is none: ask again with its answer.
     pub fn judge(&mut self, py: Python<'_>, ask: Ask) -> Result<Verdict, Interrupt> {
-        let compiled = self.compiled.clone();
-        if let Judge::Guardrails(rails) = &compiled.stage(ask.stage).judge {
-            return self.judge_for_guardrails(py, &ask, rails);
+        if let Judge::Guardrails(rails) = &self.compiled.stage(ask.stage).judge {
+            let rails = rails.clone_ref(py);
+            return self.judge_for_guardrails(py, &ask, &rails);
         }
         let mut waiting = self.asked.take();
         let answered = self.answered.take();

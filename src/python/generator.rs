@@ -6,6 +6,7 @@
 use super::flight::{Flight, Way};
 use super::inline::Inline;
 use super::race::{Landed, Race};
+use super::raised::Raised;
 use super::sdk_stream::Desk;
 use super::slots;
 use super::stack;
@@ -155,7 +156,7 @@ impl Running {
 
     fn ended(&mut self, py: Python<'_>, call: CallId, result: PyResult<Py<PyAny>>) -> PyResult<()> {
         self.current = None;
-        let (outcome, _) = self.flight.keep(py, result)?;
+        let (outcome, _) = self.flight.keep(result.map_err(|error| Raised::of(py, error)))?;
         if let Some(execution) = &mut self.execution {
             execution.ended(call, outcome);
         }
@@ -202,7 +203,8 @@ impl Running {
             }
             Step::Start { call, target, deadline } => {
                 let deadline = self.flight.compiled.told(|| deadline);
-                match self.flight.within(py, deadline, || self.flight.start(py, target, Way::Items)).and_then(|value| match &self.desk {
+                let started = self.flight.within(py, deadline, || self.flight.start(py, target, Way::Items)).map_err(PyErr::from);
+                match started.and_then(|value| match &self.desk {
                     Some(desk) => desk.open(value.bind(py)),
                     None => items(value.bind(py)).map(Bound::unbind),
                 }) {

@@ -14,6 +14,7 @@ use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::race::Race;
+use super::raised::Raised;
 use super::remaining;
 use super::running::Running;
 use super::sdk_stream::{self, Desk};
@@ -388,7 +389,7 @@ fn heard(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
 fn trouble(guarded: &Guarded, handed: &Handed, pass: Option<&Pass>, first: Option<*mut ffi::PyObject>) -> *mut ffi::PyObject {
     slots::attached(|py| {
         // SAFETY: a new reference, or null with the exception set.
-        let first = first.map(|value| unsafe { Bound::from_owned_ptr_or_err(py, value) });
+        let first = first.map(|value| unsafe { Raised::or(py, value) });
         taken_over(py, guarded, handed, pass, first).map_or_else(
             |error| {
                 error.restore(py);
@@ -404,11 +405,11 @@ fn taken_over(
     guarded: &Guarded,
     handed: &Handed,
     pass: Option<&Pass>,
-    first: Option<PyResult<Bound<'_, PyAny>>>,
+    first: Option<Result<Bound<'_, PyAny>, Raised<'_>>>,
 ) -> PyResult<Py<PyAny>> {
     let released = |_: &PyErr| pass.into_iter().for_each(|pass| guarded.compiled.release(pass));
     let first = match first {
-        Some(Err(error)) => Some(Err(bare::outcome(py, error).inspect_err(released)?)),
+        Some(Err(error)) => Some(Err(bare::outcome(error).inspect_err(released)?)),
         first => first,
     };
     let (args, kwargs) = handed.keep(py)?;
@@ -424,7 +425,7 @@ fn taken_over(
             return hand_over(py, flight, execution, CallId::FIRST).map(Bound::unbind);
         }
         Some(result) => {
-            let (outcome, _) = flight.keep(py, result.map(Bound::unbind))?;
+            let (outcome, _) = flight.keep(result.map(Bound::unbind))?;
             execution.ended(CallId::FIRST, outcome);
         }
         None => {}

@@ -4,6 +4,7 @@ use super::bell;
 use super::flight::{Flight, Interrupt, Way};
 use super::guarded;
 use super::race::Race;
+use super::raised::Raised;
 use super::virtual_time;
 use crate::drive::inline::{Called, Host, Wait};
 use crate::drive::{clock, pause};
@@ -30,7 +31,9 @@ impl Host for Inline<'_, '_> {
         if let Some(race) = &mut self.race {
             let deadline = self.flight.compiled.told(|| deadline);
             return match self.flight.start_beside(self.py, race, call, target, deadline, None).transpose() {
-                Some(result) => self.flight.keep(self.py, result).map(|(outcome, now)| Called::Ended(outcome, now)),
+                Some(result) => {
+                    self.flight.keep(result.map_err(|error| Raised::of(self.py, error))).map(|(outcome, now)| Called::Ended(outcome, now))
+                }
                 None => Ok(Called::Apart),
             };
         }
@@ -38,7 +41,7 @@ impl Host for Inline<'_, '_> {
         let deadline = flight.compiled.told(|| deadline);
         let result = if flight.compiled.threaded && limit != Instant::NEVER {
             match flight.within(py, deadline, || flight.start_apart(py, target, limit)).transpose() {
-                Some(result) => result,
+                Some(result) => result.map_err(|error| Raised::of(py, error)),
                 None => return Ok(Called::GivenUp),
             }
         } else {
@@ -50,7 +53,7 @@ impl Host for Inline<'_, '_> {
             self.flight.given = result.ok();
             return Ok(Called::Given);
         }
-        self.flight.keep(self.py, result).map(|(outcome, now)| Called::Ended(outcome, now))
+        self.flight.keep(result).map(|(outcome, now)| Called::Ended(outcome, now))
     }
 
     fn ended(&mut self) -> Result<Option<(CallId, Called)>, Interrupt> {
@@ -65,7 +68,8 @@ impl Host for Inline<'_, '_> {
             others.into_iter().for_each(|other| self.flight.diary.is_left(other, true, clock::now()));
             return Ok(Some((landed.call, Called::Given)));
         }
-        self.flight.keep(self.py, landed.result).map(|(outcome, now)| Some((landed.call, Called::Ended(outcome, now))))
+        let result = landed.result.map_err(|error| Raised::of(self.py, error));
+        self.flight.keep(result).map(|(outcome, now)| Some((landed.call, Called::Ended(outcome, now))))
     }
 
     fn cancelled(&mut self, call: CallId, beaten: bool) {
@@ -75,8 +79,10 @@ impl Host for Inline<'_, '_> {
         }
     }
 
-    fn judge(&mut self, ask: Ask) -> Result<Verdict, Interrupt> {
-        self.flight.judge(self.py, ask)
+    fn judge(&mut self, ask: Ask, now: Instant) -> Result<(Verdict, Instant), Interrupt> {
+        let verdict = self.flight.judge(self.py, ask)?;
+        let asks_nobody = self.flight.compiled.stage(ask.stage).judge.asks_nobody();
+        Ok((verdict, if asks_nobody { now } else { clock::now() }))
     }
 
     fn wait(&mut self, wait: &Wait) -> Result<Instant, Interrupt> {

@@ -163,6 +163,11 @@ impl Listed {
         }
     }
 
+    /// Whether somebody else's code decides.
+    fn is_asked(&self) -> bool {
+        matches!(self, Listed::Predicate(_) | Listed::Condition(_))
+    }
+
     fn types<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyTuple>> {
         match self {
             Listed::Types(types) => Some(types.bind(py)),
@@ -282,8 +287,7 @@ impl RetryJudge {
 
     /// Whether anything but the table and exception classes decides.
     pub fn needs_python(&self) -> bool {
-        let listed = matches!(self.listed, Listed::Predicate(_) | Listed::Condition(_));
-        listed || self.stop.is_some() || self.wait.is_some() || self.giveup.is_some()
+        self.listed.is_asked() || self.stop.is_some() || self.wait.is_some() || self.giveup.is_some()
     }
 
     fn wants<'py>(
@@ -298,7 +302,7 @@ impl RetryJudge {
             Listed::Table if row.is_some() => Ok(row.and_then(|row| row.retry).unwrap_or(false).then_some(WaitHint::None)),
             Listed::Table => truth_or_seconds(&ours(py, &WANTS, "seawall._classify", "wants_retry")?.call1((error,))?),
             Listed::Types(types) => {
-                if !error.is_instance(types.bind(py).as_any())? {
+                if !is_one_of(error, types.bind(py))? {
                     return Ok(None);
                 }
                 if row.is_some_and(|row| row.retry != Some(false)) {
@@ -344,6 +348,12 @@ impl BreakerJudge {
     }
 }
 
+/// Whether it is an instance of one of these classes; most are of the very class that is listed.
+fn is_one_of(error: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> PyResult<bool> {
+    let class = error.get_type_ptr().cast();
+    if types.iter_borrowed().any(|listed| listed.as_ptr() == class) { Ok(true) } else { error.is_instance(types) }
+}
+
 fn covers(listed: &Listed, two_arguments: bool, error: &Bound<'_, PyAny>) -> PyResult<bool> {
     static COUNTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = error.py();
@@ -352,7 +362,7 @@ fn covers(listed: &Listed, two_arguments: bool, error: &Bound<'_, PyAny>) -> PyR
             Some(row) => Ok(row.breaker),
             None => ours(py, &COUNTS, "seawall._classify", "counts_for_breaker")?.call1((error,))?.is_truthy(),
         },
-        Listed::Types(types) => error.is_instance(types.bind(py).as_any()),
+        Listed::Types(types) => is_one_of(error, types.bind(py)),
         Listed::Predicate(p) | Listed::Condition(p) if two_arguments => p.bind(py).call1((error.get_type(), error))?.is_truthy(),
         Listed::Predicate(p) | Listed::Condition(p) => p.bind(py).call1((error,))?.is_truthy(),
     }
@@ -432,6 +442,19 @@ pub enum Judge {
 }
 
 impl Judge {
+    /// Whether it decides in no time, since nobody else's code is asked.
+    pub fn asks_nobody(&self) -> bool {
+        match self {
+            Judge::Retry(judge) => !judge.needs_python() && judge.on_result.is_none(),
+            Judge::Breaker(judge) => {
+                let ignored = judge.ignored.as_ref().is_some_and(|(ignored, _)| ignored.is_asked());
+                !judge.listed.is_asked() && !ignored && judge.on_result.is_none()
+            }
+            Judge::Hedge | Judge::Nobody => true,
+            Judge::Fallback(_) | Judge::Limit(_) | Judge::Cache | Judge::Guardrails(_) => false,
+        }
+    }
+
     /// For the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {

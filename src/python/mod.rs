@@ -34,6 +34,7 @@ mod policies;
 mod protocol;
 mod race;
 mod railed;
+mod raised;
 mod recording;
 mod recycled;
 mod remaining;

@@ -11,6 +11,7 @@ use super::event_loop::{self, Scope, Timer};
 use super::flight::{Flight, Way};
 use super::hooks;
 use super::race::Race;
+use super::raised::Raised;
 use super::sdk_stream::{self, Desk};
 use crate::drive::clock;
 use crate::drive::inline::Wait;
@@ -362,7 +363,7 @@ impl Running {
                 {
                     return result.map(|_| None);
                 }
-                let (outcome, _) = self.flight.keep(py, result)?;
+                let (outcome, _) = self.flight.keep(result.map_err(|error| Raised::of(py, error)))?;
                 if let Some(execution) = &mut self.execution {
                     execution.ended(call, outcome);
                 }
@@ -388,7 +389,7 @@ impl Running {
             }
             first => {
                 self.first = first;
-                self.flight.within(py, deadline, || self.flight.start(py, target, self.way))
+                self.flight.within(py, deadline, || self.flight.start(py, target, self.way)).map_err(PyErr::from)
             }
         }
     }

@@ -17,9 +17,14 @@ use std::time::Duration;
 /// So many attempts, and things that policies did, are kept of a call; of what is more the middle goes.
 const MOST: usize = 64;
 
+/// Most calls that are tried again are so a few times: the list then grows once.
+pub const FEW: usize = 12;
+
 fn make_room<T>(list: &mut Vec<T>) {
-    if list.len() == MOST {
-        list.remove(MOST / 2);
+    match list.len() {
+        0 => list.reserve(FEW),
+        MOST => drop(list.remove(MOST / 2)),
+        _ => {}
     }
 }
 
@@ -126,8 +131,13 @@ impl Diary {
     /// In the order in which they began.
     fn keep(&mut self, tried: Tried) {
         make_room(&mut self.tried);
-        let place = self.tried.partition_point(|other| other.started <= tried.started);
-        self.tried.insert(place, tried);
+        match self.tried.last() {
+            Some(last) if last.started > tried.started => {
+                let place = self.tried.partition_point(|other| other.started <= tried.started);
+                self.tried.insert(place, tried);
+            }
+            _ => self.tried.push(tried),
+        }
     }
 
     /// The call is given up, and the attempt under way with it. What was tried, as everybody is told of it.

@@ -127,7 +127,10 @@ impl Passage {
         self.last = Some(outcome);
         cx.emit(events::RETRY_SCHEDULED, self.attempt, wait, Some(outcome), "");
         // A limit that is full stays so until its time comes.
-        let at = if cx.hurries() && !outcome.is_refusal() { cx.now() } else { at };
+        if !outcome.is_refusal() && (cx.hurries() || at == cx.now()) {
+            self.tell();
+            return self.go(cx);
+        }
         cx.wake_at(at);
         Flow::Hold
     }
