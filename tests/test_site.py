@@ -17,7 +17,7 @@ LOADED = re.compile(
 
 def test_the_site_builds_strictly_and_stands_alone(tmp_path: Path):
     ended = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         env={**os.environ, "PYTHONPATH": str(ROOT / "python"), "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
