@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -31,5 +32,16 @@ def test_the_site_builds_strictly_and_stands_alone(tmp_path: Path):
     }
     assert len(pages) >= len(list((ROOT / "docs").rglob("*.md")))
     assert [str(page) for page, text in pages.items() if LOADED.search(text)] == []
+    # Each language leads to itself, and to the same page in the other.
+    assert '<a href="zh/" hreflang="zh"' in pages[Path("index.html")]
+    chinese = pages[Path("zh/start/index.html")]
+    assert (
+        '<html lang="zh"' in chinese
+        and '<a href="../checklist/">' in chinese
+        and '<a href="../../start/" hreflang="en"' in chinese
+    )
+    # Words in Chinese are marked off for the search.
+    found = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
+    assert any("\u200b断路器\u200b" in section["text"] for section in found if section["location"].startswith("zh/"))
     # From a docstring of the native extension, by way of the reference.
     assert "At most <code>max_concurrency</code> calls at a time" in pages[Path("reference/index.html")]
