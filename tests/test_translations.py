@@ -7,6 +7,7 @@ import re
 import tokenize
 from collections import Counter
 from fnmatch import fnmatch
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -66,25 +67,26 @@ def names(text: str) -> Counter[str]:
     return Counter({re.sub(r" ?（.*?）| ?\((?:all|one attempt)\)| the call$| 调用$", "", code): n for code, n in found.items()})
 
 
-def blocks(page: Path) -> list[tuple[object, ...]]:
-    """What a page is made of, without its words: (what it is, its code, its links, …)."""
+def blocks(page: Path) -> list[tuple[str, tuple[object, ...]]]:
+    """The blocks of a page, and what each is made of without its words: (what it is, its code, its links, …)."""
     text = BESIDES.sub("", page.read_text(encoding="utf-8"))
     fences = [(language, uncommented(language, code)) for language, code in FENCE.findall(text)]
-    found: list[tuple[object, ...]] = []
+    found: list[tuple[str, tuple[object, ...]]] = []
     for block in re.split(r"\n{2,}", FENCE.sub("\n\n```\n\n", text).strip()):
         if block == "```":
-            found.append(("code", *fences.pop(0)))
+            language, code = fences.pop(0)
+            found.append((code, ("code", language, code)))
         elif block.startswith("#"):
-            found.append(("heading", block.split()[0]))
+            found.append((block, ("heading", block.split()[0], names(block))))
         elif block.startswith("|"):
-            for row in map(cells, block.splitlines()):
-                said = "|".join(row)
-                found.append(("row", len(row), names(row[0]), names(said), links(said), Counter(NUMBER.findall(said))))
+            for row in block.splitlines():
+                first, *_ = between = cells(row)
+                found.append((row, ("row", len(between), names(first), names(row), links(row), Counter(NUMBER.findall(row)))))
         elif re.match(r"- |\d+\. ", block):
             items = re.split(r"\n(?=- |\d+\. )", block)
-            found += [("item", names(item), links(item)) for item in items]
+            found += [(item, ("item", names(item), links(item))) for item in items]
         else:
-            found.append(("prose", block if block.startswith("<!--") else "", names(block), links(block)))
+            found.append((block, ("prose", block if block.startswith("<!--") else "", names(block), links(block))))
     return found
 
 
@@ -95,9 +97,8 @@ def name(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_page_says_the_same_in_chinese(page: Path):
     assert in_chinese(page).exists(), f"{name(page)} has no translation {in_chinese(page).name}"
-    for number, (english, chinese) in enumerate(zip(blocks(page), blocks(in_chinese(page)), strict=False), 1):
-        assert chinese == english, f"block {number} of {name(in_chinese(page))}"
-    assert len(blocks(in_chinese(page))) == len(blocks(page))
+    for (said, english), (told, chinese) in zip_longest(blocks(page), blocks(in_chinese(page)), fillvalue=("the end", ())):
+        assert chinese == english, f"{name(in_chinese(page))} has\n{told}\nwhere {name(page)} has\n{said}"
 
 
 def test_every_translation_is_of_a_page():
