@@ -305,6 +305,7 @@ def configured(
     max_input_tokens: int | None = None,
     max_output_length: int | None = None,
     max_output_tokens: int | None = None,
+    count: str | None = None,
     redact_secrets: bool = False,
     redact_personal: bool = False,
     redact: list[str] | None = None,
@@ -322,12 +323,14 @@ def configured(
     def rules(length: int | None, tokens: int | None, forbidden: list[str] | None) -> list[Rule]:
         found: list[Rule] = []
         found += [] if length is None else [MaxLength(length)]
-        found += [] if tokens is None else [MaxTokens(tokens)]
+        found += [] if tokens is None else [MaxTokens(tokens, count=count)]
         found += [Redact.secrets()] if redact_secrets else []
         found += [Redact.personal()] if redact_personal else []
         found += [] if redact is None else [Redact(redact)]
         return found + ([] if forbidden is None else [Forbidden(forbidden)])
 
+    if count is not None and max_input_tokens is None and max_output_tokens is None:
+        raise ConfigurationError("count is about max_input_tokens and max_output_tokens, and there is neither")
     output = rules(max_output_length, max_output_tokens, forbidden_output)
     if schema is not None:
         output.append(Shape(_schema_in(schema), repair=repair, reask=reask))

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, G
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, final, type_check_only
 
+from tiktoken import Encoding
 from typing_extensions import Self
 
 from seawall._attempts import Attempts
@@ -203,8 +204,10 @@ class RateLimit:
         burst: float | None = None,
         max_queue: int = 1000,
         max_wait: Seconds | None = None,
-        estimate: Callable[..., int] | None = None,
+        estimate: Callable[..., int] | Encoding | str | None = None,
         settle: Callable[[Any], int] | Literal[False] | None = None,
+        key: Callable[..., str | int | None] | str | None = None,
+        max_keys: int = 10_000,
         name: str | None = None,
     ) -> Self: ...
     @property
@@ -221,6 +224,13 @@ class RateLimit:
     def max_queue(self) -> int: ...
     @property
     def max_wait(self) -> float | None: ...
+    @property
+    def key(self) -> Callable[..., str | int | None] | str | None: ...
+    @property
+    def max_keys(self) -> int | None: ...
+    @property
+    def known_keys(self) -> list[str]: ...
+    def of(self, key: str | int | None) -> RateLimit: ...
     @property
     def available(self) -> tuple[int | None, int | None]: ...
     @property
@@ -559,6 +569,7 @@ class Run:
     def __new__(
         cls,
         route: Route,
+        kind: str,
         params: dict[str, Any] | None = None,
         extras: _Extras | None = None,
         *,

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from seawall import _guarded
 from seawall._seawall import Guardrails, Rail
+from seawall._tokens import count_by
 from seawall._word import shown, whole_number
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 if TYPE_CHECKING:
+    from tiktoken import Encoding
     from typing_extensions import Self
 
 __all__ = ["Detector", "Forbidden", "Guardrails", "MaxLength", "MaxTokens", "Redact", "Rule", "Shape"]
@@ -103,19 +105,21 @@ class MaxTokens(Rule):
 
     Args:
         tokens: the most that pass.
-        count: a function of a text that counts its tokens, for each text on its own; by default four bytes are one, which is
-            about right for English.
+        count: a function of a text that counts its tokens, for each text on its own; or a tiktoken `Encoding`, or the name of one
+            ("o200k_base"), which takes the extra `seawall[tiktoken]`. By default four bytes are one, which is about right for English.
         name: its name in errors (`"max_tokens"`).
     """
 
-    def __init__(self, tokens: int, *, count: Callable[[str], int] | None = None, name: str | None = None) -> None:
+    def __init__(
+        self, tokens: int, *, count: Callable[[str], int] | Encoding | str | None = None, name: str | None = None
+    ) -> None:
         most = whole_number("tokens", tokens, 1, 2**62)
         called = _name(name, "max_tokens")
         if count is None:
             rail = Rail.tokens(called, most)
         else:
-            _plain_function("count", count)
-            counted = count
+            counted = count if callable(count) else count_by(count)
+            _plain_function("count", counted)
             rail = Rail.ask(called, lambda text: f"more than {most} tokens" if counted(text) > most else None)
         self._is(called, rail, tokens, count=count, name=name)
 

@@ -104,7 +104,7 @@ pub struct Parts {
     pub threaded: bool,
     /// Attempts of one call run beside each other.
     pub hedged: bool,
-    /// Where a call weighs something.
+    /// Where a call weighs something, or has a key.
     pub scales: Vec<(StageId, Py<RateLimit>)>,
     /// Where answers are kept.
     pub caches: Vec<Stand>,
@@ -199,7 +199,7 @@ impl Builder {
         }
         if let Ok(limit) = policy.cast::<RateLimit>() {
             let id = self.plan.layer(Arc::new(limit.get().policy()), vec![inner]);
-            if limit.get().counts_tokens() {
+            if limit.get().asks() {
                 self.scales.push((id, limit.clone().unbind()));
             }
             let judge = Judge::Limit(limit.clone().unbind());

@@ -11,6 +11,7 @@ use super::judge::{Asked, Happened, Judge, is_shared};
 use super::log;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
+use super::policies::rate_limit::Asked as AskedOfLimit;
 use super::railed::Before;
 use super::raised::Raised;
 use super::remaining;
@@ -97,6 +98,7 @@ pub struct Flight {
     pub(super) trace: Option<Traced>,
     /// How it came out was told.
     pub(super) is_told: bool,
+    asked_of_limits: Vec<AskedOfLimit>,
     /// What it asks of caches.
     pub(super) asked_of: Vec<AskedOfCache>,
     /// Of a coroutine that asks caches: those that wait for what it calls, itself the last.
@@ -153,6 +155,7 @@ impl Flight {
             diary: Diary::default(),
             trace: None,
             is_told: false,
+            asked_of_limits: Vec::new(),
             asked_of: Vec::new(),
             asking: Vec::new(),
             recording: None,
@@ -427,7 +430,7 @@ impl Flight {
                 Happened::Error(error) if is_shared(error)? => Ok(Verdict::Final),
                 _ => Ok(Verdict::FAILURE),
             },
-            Judge::Limit(limit) => limit.get().judge(&happened),
+            Judge::Limit(limit) => limit.get().judge(&happened, AskedOfLimit::own(&self.asked_of_limits, ask.stage)),
             Judge::Fallback(judge) if judge.only_when_open => {
                 let open = matches!(ask.outcome, Outcome::Rejected(r) if r.refusal() == crate::engine::Refusal::CircuitOpen);
                 Ok(match ask.outcome {
@@ -559,25 +562,22 @@ impl Flight {
     pub fn execution(&mut self, py: Python<'_>, way: Way, now: Instant) -> PyResult<Execution> {
         self.screens(py, way)?;
         let compiled = self.compiled.clone();
-        let mut weights = Vec::with_capacity(compiled.scales.len());
-        for (stage, limit) in &compiled.scales {
-            weights.push((*stage, limit.get().weight(py, self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)))?));
-        }
+        let (function, args, kwargs) = (self.function.bind(py), self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)));
+        self.asked_of_limits =
+            compiled.scales.iter().map(|(at, limit)| limit.get().asked(*at, function, args, kwargs)).collect::<PyResult<_>>()?;
         self.way = way;
         if way == Way::Async && !compiled.caches.is_empty() {
             self.asking = cached::within_asking(py)?;
         }
         for stand in &compiled.caches {
-            let kwargs = self.kwargs.as_ref().map(|k| k.bind(py));
-            let (args, rails) = (self.args.bind(py), &compiled.rails);
-            self.asked_of.extend(AskedOfCache::new(stand, self.function.bind(py), args, kwargs, way, rails, &self.asking)?);
+            self.asked_of.extend(AskedOfCache::new(stand, function, args, kwargs, way, &compiled.rails, &self.asking)?);
         }
         self.course.begun = now;
         self.diary.begin(now);
         self.compiled.tally.begin();
         self.trace = trace::begin(py, || self.name(py), now);
         let mut execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
-        weights.into_iter().for_each(|(stage, tokens)| execution.weighs(stage, tokens));
+        self.asked_of_limits.iter().for_each(|asked| asked.tell(&mut execution));
         self.asked_of.iter().for_each(|asked| execution.brings(asked.stage(), asked.request().clone()));
         Ok(trial::dressed(if self.compiled.announces { execution.announcing() } else { execution }))
     }

@@ -308,7 +308,7 @@ def _text(piece: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
+class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):  # type: ignore[misc]  # more said of batches
     """A Runnable behind a pipeline of seawall's policies. Made by `resilient`.
 
     Attributes:
