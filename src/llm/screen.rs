@@ -299,7 +299,7 @@ impl Screen {
             }
         }
         if changed {
-            self.rewrite(&mut deltas);
+            rewrite_event(&mut deltas);
         }
         let mut now = Vec::with_capacity(deltas.len());
         for mut delta in deltas {
@@ -310,7 +310,7 @@ impl Screen {
             // The end of a choice comes behind what is held back of it, and what is said with the end before that.
             if delta.has_content() {
                 now.push(Delta { finish_reason: None, usage: None, ..delta.clone() });
-                self.empty(&mut delta);
+                Self::empty(&mut delta);
             }
             self.tail.push(delta);
         }
@@ -327,30 +327,11 @@ impl Screen {
     }
 
     /// Leaves nothing of a piece but its end.
-    fn empty(&self, delta: &mut Delta) {
+    fn empty(delta: &mut Delta) {
         fields(delta).into_iter().for_each(|(_, text)| text.clear());
-        self.rewrite(std::slice::from_mut(delta));
+        rewrite_event(std::slice::from_mut(delta));
         (delta.reasoning, delta.refusal) = (None, None);
         delta.tool_calls.clear();
-    }
-
-    /// The event that pieces share, as they are now.
-    fn rewrite(&self, deltas: &mut [Delta]) {
-        let Some(Ok(mut event)) = deltas.first().map(|delta| serde_json::from_slice::<Value>(&delta.raw)) else { return };
-        for delta in deltas.iter_mut() {
-            let place = delta.place;
-            let mut texts: Vec<(Field, String)> = fields(delta)
-                .into_iter()
-                .filter(|(field, _)| !matches!(field, Field::Arguments(_)))
-                .map(|(field, text)| (field, text.clone()))
-                .collect();
-            // In an event they are numbered by where they stand.
-            texts.extend(delta.tool_calls.iter().enumerate().map(|(at, call)| (Field::Arguments(at), call.arguments.clone())));
-            let texts: Vec<(Field, &str)> = texts.iter().map(|(field, text)| (*field, &**text)).collect();
-            rewrite(&mut event, place, &texts);
-        }
-        let raw = Bytes::from(serde_json::to_vec(&event).unwrap_or_default());
-        deltas.iter_mut().for_each(|delta| delta.raw = raw.clone());
     }
 
     /// The answer is over: what was held back of it, and what came behind.
@@ -390,6 +371,35 @@ impl Screen {
         rest.append(&mut self.tail);
         Ok((rest, tally))
     }
+}
+
+/// The event that pieces share, as they are now.
+fn rewrite_event(deltas: &mut [Delta]) {
+    let Some(Ok(mut event)) = deltas.first().map(|delta| serde_json::from_slice::<Value>(&delta.raw)) else { return };
+    for delta in deltas.iter_mut() {
+        let place = delta.place;
+        let mut texts: Vec<(Field, String)> = fields(delta)
+            .into_iter()
+            .filter(|(field, _)| !matches!(field, Field::Arguments(_)))
+            .map(|(field, text)| (field, text.clone()))
+            .collect();
+        // In an event they are numbered by where they stand.
+        texts.extend(delta.tool_calls.iter().enumerate().map(|(at, call)| (Field::Arguments(at), call.arguments.clone())));
+        let texts: Vec<(Field, &str)> = texts.iter().map(|(field, text)| (*field, &**text)).collect();
+        rewrite(&mut event, place, &texts);
+    }
+    let raw = Bytes::from(serde_json::to_vec(&event).unwrap_or_default());
+    deltas.iter_mut().for_each(|delta| delta.raw = raw.clone());
+}
+
+/// A piece with other texts in the places of its own: its content, reasoning, refusal, and the arguments of its tool calls in order.
+pub fn with_texts(delta: &Delta, content: String, reasoning: Option<String>, refusal: Option<String>, arguments: Vec<String>) -> Delta {
+    let mut changed = Delta { content, reasoning, refusal, ..delta.clone() };
+    for (call, arguments) in changed.tool_calls.iter_mut().zip(arguments) {
+        call.arguments = arguments;
+    }
+    rewrite_event(std::slice::from_mut(&mut changed));
+    changed
 }
 
 /// A piece that no event brought.

@@ -76,7 +76,7 @@ impl AsyncGenerator {
 
     /// The same of a call whose first attempt has given a stream of an SDK: what the caller gets in its place.
     pub fn at_a_desk<'py>(py: Python<'py>, mut running: Box<Running>, call: CallId, stream: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let (desk, pieces) = match Desk::of(stream.bind(py)) {
+        let (desk, pieces) = match Desk::of(stream.bind(py), running.flight.rails(py)) {
             Ok(opened) => opened,
             Err(error) => {
                 running.abandon(py);

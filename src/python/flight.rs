@@ -11,7 +11,7 @@ use super::judge::{Asked, Happened, Judge, is_shared};
 use super::log;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
-use super::railed::Before;
+use super::railed::{Before, Streamed};
 use super::remaining;
 use super::state::{Told, retry_state};
 use super::story::Diary;
@@ -73,6 +73,7 @@ pub struct Flight {
     pub(super) before: Option<Before>,
     /// What guardrails have cut out of what it is asked.
     pub(super) redacted: u32,
+    pub(super) passed: Streamed,
     pub(super) values: Vec<Kept>,
     /// Whether what happens in the course of a call is heard by the log; asked once.
     heard: Option<bool>,
@@ -139,6 +140,7 @@ impl Flight {
             kwargs: kwargs.map(|k| k.clone().unbind()),
             before: None,
             redacted: 0,
+            passed: Streamed::default(),
             values: Vec::new(),
             heard: None,
             given: None,
@@ -173,6 +175,7 @@ impl Flight {
         visit.call(&self.kwargs)?;
         visit.call(&self.asked)?;
         self.before.iter().try_for_each(|before| before.traverse(visit))?;
+        self.passed.traverse(visit)?;
         for (hook, waiting) in &self.hooks {
             visit.call(hook)?;
             visit.call(waiting)?;
@@ -293,7 +296,7 @@ impl Flight {
     /// Keeps how a call came out, and says when; an exception that is none of the call's own (an interrupt) is passed on.
     pub fn keep(&mut self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> Result<(Outcome, Instant), Interrupt> {
         let (ticket, now) = (Ticket(self.values.len() as u64), clock::now());
-        let (outcome, kept) = match result {
+        let (outcome, kept) = match result.or_else(|error| self.refused(py, ticket, error)) {
             Ok(value) => {
                 self.diary.ended(now, None)?;
                 (Outcome::Value(ticket), Kept::Value(value))
@@ -550,7 +553,7 @@ impl Flight {
 
     /// A fresh execution of this call. Fails with what the user's own estimate of its tokens, or key for a cache, raises.
     pub fn execution(&mut self, py: Python<'_>, way: Way, now: Instant) -> PyResult<Execution> {
-        self.screens(py, way)?;
+        self.screens(py)?;
         let compiled = self.compiled.clone();
         let mut weights = Vec::with_capacity(compiled.scales.len());
         for (stage, limit) in &compiled.scales {

@@ -445,12 +445,21 @@ fn go_on(py: Python<'_>, mut flight: Flight, mut execution: Execution) -> PyResu
 fn hand_over(py: Python<'_>, mut flight: Flight, mut execution: Execution, call: CallId) -> PyResult<Bound<'_, PyAny>> {
     let given = flight.given.take().unwrap_or_else(|| py.None());
     flight.goes_elsewhere();
-    Ok(match has_to_run(given.bind(py)) {
+    let kind = has_to_run(given.bind(py));
+    flight.passed.is_stream = kind.is_some_and(|kind| kind != Given::Coroutine);
+    let given = match kind {
+        Some(Given::Generator | Given::AsyncGenerator) => {
+            let screened = flight.screened(given.bind(py), None, kind == Some(Given::AsyncGenerator));
+            screened.inspect_err(|_| execution.abandon(clock::now()))?
+        }
+        _ => given,
+    };
+    Ok(match kind {
         Some(Given::Coroutine) | None => Bound::new(py, Coroutine::under_way(flight, execution, call, given))?.into_any(),
         Some(Given::Generator) => Bound::new(py, Generator::under_way(flight, execution, call, given))?.into_any(),
         Some(Given::AsyncGenerator) => Bound::new(py, AsyncGenerator::under_way(flight, execution, call, given))?.into_any(),
         Some(Given::Stream) => {
-            let (desk, pieces) = Desk::of(given.bind(py)).inspect_err(|_| execution.abandon(clock::now()))?;
+            let (desk, pieces) = Desk::of(given.bind(py), flight.rails(py)).inspect_err(|_| execution.abandon(clock::now()))?;
             let generator = Bound::new(py, Generator::at_a_desk(flight, execution, call, pieces, desk.clone_ref(py)))?;
             desk.wrap(generator.into_any())?
         }

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 fn interrupt(error: PyErr) -> Interrupt {
@@ -86,6 +87,38 @@ pub fn applied<'py>(py: Python<'py>, tallies: [&Tally; 2]) -> PyResult<Bound<'py
         }
     }
     PyTuple::new(py, rows)
+}
+
+/// What was done to a question and to its answer, as a pickled reply has it: which rules have replaced how much, which shapes were
+/// mended, and what a shape has read.
+pub type Done = (Vec<(String, u32)>, Vec<(String, u32)>, Vec<String>, Option<Py<PyAny>>);
+
+/// What tallies hold, to be pickled. What was read goes along if it can be pickled.
+pub fn done(py: Python<'_>, input: &Tally, output: &Tally) -> PyResult<Done> {
+    static PACKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let redacted = |tally: &Tally| tally.redacted.iter().map(|(rule, count)| (rule.to_string(), *count)).collect();
+    let repaired = output.repaired.iter().map(|rule| rule.to_string()).collect();
+    let read = match parsed(py, output) {
+        Some(read) => ours(py, &PACKED, "seawall._guardrails", "packed")?.call1((read,))?.extract()?,
+        None => None,
+    };
+    Ok((redacted(input), redacted(output), repaired, read))
+}
+
+/// The tallies again: that of the question, and into `output` that of the answer.
+pub fn redone(py: Python<'_>, (asked, answered, repaired, read): Done, output: &mut Tally) -> PyResult<Tally> {
+    static UNPACKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let tally = |rows: Vec<(String, u32)>| Tally {
+        redacted: rows.into_iter().map(|(rule, count)| (rule.into(), count)).collect(),
+        ..Tally::default()
+    };
+    *output = tally(answered);
+    output.repaired = repaired.into_iter().map(Into::into).collect();
+    if let Some(read) = read {
+        let read: Py<PyAny> = ours(py, &UNPACKED, "seawall._guardrails", "unpacked")?.call1((read,))?.unbind();
+        output.parsed = Some(Arc::new(read));
+    }
+    Ok(tally(asked))
 }
 
 /// A rule, made ready.
@@ -246,13 +279,13 @@ impl Guardrails {
     /// The texts that come in pieces, as the rules for answers leave them: what is given out is what the whole would have become.
     fn stream<'py>(slf: &Bound<'py, Self>, pieces: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         static STREAM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        ours(slf.py(), &STREAM, "seawall._guardrails", "stream")?.call1((slf, pieces))
+        ours(slf.py(), &STREAM, "seawall._screen", "stream")?.call1((slf, pieces))
     }
 
     /// As `stream`, of an asynchronous iterator.
     fn astream<'py>(slf: &Bound<'py, Self>, pieces: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         static STREAM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        ours(slf.py(), &STREAM, "seawall._guardrails", "astream")?.call1((slf, pieces))
+        ours(slf.py(), &STREAM, "seawall._screen", "astream")?.call1((slf, pieces))
     }
 
     /// Looks at (place, text) pairs; gives the texts, and what was cut out of them, as (rule, times).
@@ -280,8 +313,8 @@ impl Guardrails {
     }
 
     /// For a text that comes in pieces.
-    fn _filter(&self) -> Filter {
-        Filter(Mutex::new(self.answered.filter("content".to_owned())))
+    fn _filter(&self, place: &str) -> Filter {
+        Filter { filter: Mutex::new(self.answered.filter(place.to_owned())), redacted: AtomicU32::new(0) }
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -326,20 +359,32 @@ impl Guardrails {
 
 /// A text that comes in pieces.
 #[pyclass(frozen, module = "seawall")]
-pub struct Filter(Mutex<core::Filter>);
+pub struct Filter {
+    filter: Mutex<core::Filter>,
+    /// How much it had cut out when it was over.
+    redacted: AtomicU32,
+}
 
 #[pymethods]
 impl Filter {
+    /// How much was cut out of a text that is over.
+    fn redacted(&self) -> u32 {
+        self.redacted.load(Ordering::Relaxed)
+    }
+
     fn push(&self, py: Python<'_>, piece: &str) -> PyResult<String> {
-        let pushed = self.0.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+        let pushed = self.filter.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
         pushed.map_err(|refusal| refused(py, &refusal, "output"))
     }
 
+    /// The rest.
     fn end(&self, py: Python<'_>) -> PyResult<String> {
         // Detectors are asked under no lock.
         let empty = Rails::default().filter(String::new());
-        let mut filter = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), empty);
-        filter.end().map_err(|stop| stopped(py, stop, "output"))
+        let mut filter = std::mem::replace(&mut *self.filter.lock().unwrap_or_else(PoisonError::into_inner), empty);
+        let rest = filter.end().map_err(|stop| stopped(py, stop, "output"))?;
+        self.redacted.store(filter.tally.redactions(), Ordering::Relaxed);
+        Ok(rest)
     }
 }
 

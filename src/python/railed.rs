@@ -1,11 +1,11 @@
 //! What a guarded call has to do with guardrails: what it is asked is looked at before it begins, what it gives is when the layer asks.
 
-use super::errors::{configuration, ours};
+use super::compiled::Callee;
+use super::errors::ours;
 use super::flight::{Flight, Kept, Way};
 use super::guardrails::{Guardrails, told};
-use super::judge::Judge;
 use crate::drive::clock;
-use crate::engine::{Ask, Event, Execution, Outcome, StageId, Target, Ticket, Verdict};
+use crate::engine::{Ask, Event, Execution, Outcome, Target, Ticket, Verdict};
 use crate::events;
 use crate::policies::guardrails::passed;
 use pyo3::exceptions::PyException;
@@ -36,19 +36,98 @@ type Arguments = (Py<PyTuple>, Option<Py<PyDict>>);
 /// A result as it is left, what was cut out of it, how often it was mended; its refusal, with what was said and why that does not do.
 type Looked = (Py<PyAny>, u32, u32, Option<(Py<PyAny>, Option<(String, String)>)>);
 
+/// What is known of a call whose answer comes in items.
+#[derive(Default)]
+pub struct Streamed {
+    /// It is one.
+    pub is_stream: bool,
+    /// Where its items came from, once they are over.
+    source: Option<Py<PyAny>>,
+    /// Items that ended in a guardrail's refusal: the callee has answered, and the guardrail's own place in the plan says what follows.
+    refused: Vec<(Ticket, Py<PyAny>, Py<PyAny>)>,
+}
+
+impl Streamed {
+    /// For the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.source)?;
+        self.refused.iter().try_for_each(|(_, rails, error)| visit.call(rails).and_then(|()| visit.call(error)))
+    }
+
+    fn refusal(&mut self, ticket: Ticket, rails: &Py<Guardrails>) -> Option<Py<PyAny>> {
+        let at = self.refused.iter().position(|(of, by, _)| *of == ticket && by.as_ptr() == rails.as_ptr())?;
+        Some(self.refused.swap_remove(at).2)
+    }
+
+    /// How much was cut out of the items.
+    fn times(&self, py: Python<'_>, rails: &Py<Guardrails>) -> PyResult<u32> {
+        let Some(source) = &self.source else { return Ok(0) };
+        match source.bind(py).getattr_opt(intern!(py, "_seawall_times"))? {
+            Some(times) => times.call1((rails,))?.extract(),
+            None => Ok(0),
+        }
+    }
+}
+
+/// Items as guardrails leave them: `rails`, innermost first.
+pub fn screened<'py>(rails: &Bound<'py, PyTuple>, items: &Bound<'py, PyAny>, is_async: bool) -> PyResult<Bound<'py, PyAny>> {
+    static SCREENED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static ASCREENED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let (place, name) = if is_async { (&ASCREENED, "ascreened") } else { (&SCREENED, "screened") };
+    ours(items.py(), place, "seawall._screen", name)?.call1((rails, items))
+}
+
 impl Flight {
+    /// Those who look at answers, innermost first.
+    pub fn rails<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let looking = self.compiled.rails.iter().rev().map(|(_, rails)| rails).filter(|rails| !rails.get().answered.is_empty());
+        PyTuple::new(py, looking.collect::<Vec<_>>())
+    }
+
+    /// Those who look at the items of a target; none at what was written down, or has passed already.
+    pub fn rails_of(&self, py: Python<'_>, target: Target) -> PyResult<Option<Py<PyTuple>>> {
+        let compiled = &self.compiled;
+        if compiled.rails.is_empty() || matches!(compiled.callee(target), Callee::Found) || compiled.written.contains(&target) {
+            return Ok(None);
+        }
+        let rails = self.rails(py)?;
+        Ok((!rails.is_empty()).then(|| rails.unbind()))
+    }
+
+    /// The items of a target (`None`: of what a plain function has given) as guardrails leave them.
+    pub fn screened(&self, items: &Bound<'_, PyAny>, target: Option<Target>, is_async: bool) -> PyResult<Py<PyAny>> {
+        let py = items.py();
+        match self.rails_of(py, target.unwrap_or_default())? {
+            Some(rails) => screened(rails.bind(py), items, is_async).map(Bound::unbind),
+            None => Ok(items.clone().unbind()),
+        }
+    }
+
+    /// Items are over.
+    pub fn has_passed(&mut self, source: Py<PyAny>) {
+        if !self.compiled.rails.is_empty() {
+            self.passed.source = Some(source);
+        }
+    }
+
+    /// What a refusal of items by guardrails of this call is to the policies inside of them: an answer.
+    pub(super) fn refused(&mut self, py: Python<'_>, ticket: Ticket, error: PyErr) -> PyResult<Py<PyAny>> {
+        if self.compiled.rails.is_empty() {
+            return Err(error);
+        }
+        let Some(by) = error.value(py).getattr_opt(intern!(py, "_seawall_screen"))? else { return Err(error) };
+        if !self.compiled.rails.iter().any(|(_, rails)| rails.as_ptr() == by.as_ptr()) {
+            return Err(error);
+        }
+        self.passed.refused.push((ticket, by.unbind(), error.into_value(py).into_any()));
+        Ok(py.None())
+    }
+
     /// Has what the call is asked looked at, in place of which what they leave of it stands. Fails with their refusal.
-    pub(super) fn screens(&mut self, py: Python<'_>, way: Way) -> PyResult<()> {
+    pub(super) fn screens(&mut self, py: Python<'_>) -> PyResult<()> {
         static ASKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let compiled = self.compiled.clone();
-        for (at, stage) in compiled.stages.iter().enumerate().rev() {
-            let Judge::Guardrails(rails) = &stage.judge else { continue };
-            if !rails.get().answered.is_empty() && matches!(way, Way::Items | Way::AsyncItems) {
-                return Err(configuration(
-                    py,
-                    "guardrails with rules for the output look at no generator: have its texts pass guardrails.stream(pieces) inside of it",
-                ));
-            }
+        for (stage, rails) in &compiled.rails {
             if rails.get().asked.is_empty() {
                 continue;
             }
@@ -60,7 +139,7 @@ impl Flight {
                         (self.args, self.kwargs) = (args, kwargs);
                         told(py, &self.name(py), false, redactions)?;
                         self.redacted += redactions;
-                        let (stage, name) = (StageId(at as u16), events::GUARDRAIL_REDACTED);
+                        let (stage, name) = (*stage, events::GUARDRAIL_REDACTED);
                         let (at, number, span) = (clock::now(), redactions, Duration::ZERO);
                         let event = Event { at, stage, name, number, span, elapsed: span, outcome: None, reason: "input" };
                         self.diary.note(&event, None);
@@ -84,9 +163,17 @@ impl Flight {
         if rails.get().answered.is_empty() {
             return Ok(Verdict::Ignore);
         }
+        if let Some(error) = self.passed.refusal(ticket, rails) {
+            error.bind(py).delattr(intern!(py, "_seawall_screen"))?;
+            self.put_error(ticket, error);
+            return Ok(Verdict::Final);
+        }
+        if self.passed.is_stream || matches!(self.way, Way::Items | Way::AsyncItems) {
+            return Ok(passed(self.passed.times(py, rails)?, 0));
+        }
         let value = self.value(py, ticket);
         let asked = self.before.as_ref().map_or(0, |before| before.times);
-        let looked = ours(py, &ANSWERED, "seawall._guardrails", "answered")?.call1((rails, value, asked));
+        let looked = ours(py, &ANSWERED, "seawall._guardrails", "answered")?.call1((rails, value, asked, &self.args));
         let error = match looked {
             Ok(given) => {
                 let (value, redacted, repaired, refused): Looked = given.extract()?;
