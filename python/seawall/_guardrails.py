@@ -6,15 +6,16 @@ import functools
 import inspect
 import pickle
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from seawall import _screen, _sdk_rails
+from seawall._seawall import Guardrails
 from seawall._texts import Texts, is_prompt, main
 from seawall._word import shown
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
-if TYPE_CHECKING:
-    from seawall._seawall import Guardrails
+# What goes back into an answer, as (placeholder, value).
+Held = list[tuple[str, str]]
 
 
 class Applied(NamedTuple):
@@ -50,26 +51,26 @@ def unpacked(read: bytes) -> Any:
     return pickle.loads(read)
 
 
-def _checked(rails: Guardrails, direction: str, value: Any, place: str) -> tuple[Any, int, bool]:
-    """The value as the rules leave it, how much was cut out of it, and whether there was any text."""
+def _checked(rails: Guardrails, direction: str, value: Any, place: str) -> tuple[Any, int, bool, Held]:
+    """The value as the rules leave it, how much was cut out of it, whether there was any text, and what goes back into the answer."""
     texts = Texts()
     make = texts.read(value, place)
     if not texts.found:
-        return value, 0, texts.is_text
+        return value, 0, texts.is_text, []
     if direction == "input":
-        clean, redacted = rails._check(direction, texts.found)
+        clean, redacted, held = rails._check(direction, texts.found)
     else:
-        clean, redacted = [], []
+        clean, redacted, held = [], [], []
         for pair in texts.found:
-            looked, cut = rails._check(direction, [pair])
+            looked, cut, _ = rails._check(direction, [pair])
             clean += looked
             redacted += cut
     times = sum(count for _, count in redacted)
-    return (make(iter(clean)) if times else value), times, True
+    return (make(iter(clean)) if times else value), times, True, held
 
 
 def check_input(rails: Guardrails, input: Any) -> Any:
-    value, _, found = _checked(rails, "input", input, "input" if isinstance(input, str) else "messages")
+    value, _, found, _ = _checked(rails, "input", input, "input" if isinstance(input, str) else "messages")
     if not found:
         raise ConfigurationTypeError(f"input must be a text, a message or a list of messages, not {shown(input)}")
     return value
@@ -85,19 +86,20 @@ def check_output(rails: Guardrails, output: Any) -> Any:
 # --- in a pipeline
 
 
-def asked(rails: Guardrails, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[Any, int]:
-    """The arguments with what the rules leave of their text, or `None` where nothing changes."""
+def asked(rails: Guardrails, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[Any, int, Held]:
+    """The arguments with what the rules leave of their text, or `None` where nothing changes; how much was cut out, and what of that
+    goes back into the answer."""
     if args and _sdk_rails.is_request(args[0]):
-        request, times = _sdk_rails.asked(rails, args[0])
-        return (((request, *args[1:]), kwargs) if times else None), times
+        request, times, held = _sdk_rails.asked(rails, args[0])
+        return (((request, *args[1:]), kwargs) if times else None), times, held
     where = _where(rails, function, args, kwargs or {})
     value = args[where] if isinstance(where, int) else (kwargs or {})[where]
-    clean, times, found = _checked(rails, "input", value, str(where) if isinstance(where, str) else f"argument {where}")
+    clean, times, found, held = _checked(rails, "input", value, str(where) if isinstance(where, str) else f"argument {where}")
     if not found:
         raise ConfigurationTypeError(
             f"guardrails find no text in the argument {where!r}: name one that is a text or messages (of=…)"
         )
-    return (_put(args, kwargs, where, clean) if times else None), times
+    return (_put(args, kwargs, where, clean) if times else None), times, held
 
 
 def _put(args: tuple[Any, ...], kwargs: dict[str, Any] | None, where: int | str, value: Any) -> tuple[Any, Any]:
@@ -158,24 +160,26 @@ def _parameters(function: Any) -> tuple[str, ...]:
 
 
 def answered(
-    rails: Guardrails, value: Any, times: int, args: tuple[Any, ...] = ()
+    rails: Guardrails, value: Any, times: int, args: tuple[Any, ...] = (), held: Held | None = None
 ) -> tuple[Any, int, int, tuple[Any, Any] | None]:
     """What a function gave as the rules leave it, how much was cut out and mended, and the refusal where its shape is wrong, with
     what was said and what its maker is told if it may be asked again."""
     if args and _sdk_rails.is_request(args[0]):
-        return _sdk_rails.answered(rails, args[0], value, times)
+        return _sdk_rails.answered(rails, args[0], value, times, held)
     if getattr(value, "_seawall_passed", False):
         return value, 0, 0, None
     if hasattr(value, "__next__"):
         return _screen.stream(rails, value), 0, 0, None
     if hasattr(value, "__anext__"):
         return _screen.astream(rails, value), 0, 0, None
-    return of_whole(rails, value, times, must_say=True)
+    return of_whole(rails, value, times, held, must_say=True)
 
 
-def of_whole(rails: Guardrails, value: Any, times: int, *, must_say: bool) -> tuple[Any, int, int, tuple[Any, Any] | None]:
+def of_whole(
+    rails: Guardrails, value: Any, times: int, held: Held | None = None, *, must_say: bool
+) -> tuple[Any, int, int, tuple[Any, Any] | None]:
     """The same of an answer that is there. `must_say`: whether one without any text is a mistake."""
-    clean, redacted, found = _checked(rails, "output", value, "" if not isinstance(value, str) else "content")
+    clean, redacted, found, _ = _checked(rails, "output", value, "" if not isinstance(value, str) else "content")
     if not found:
         if not must_say or _is_empty(value):
             return value, 0, 0, None
@@ -188,11 +192,23 @@ def of_whole(rails: Guardrails, value: Any, times: int, *, must_say: bool) -> tu
     text, put = main(clean)
     if text is None:
         return clean, redacted, 0, None
-    mended, _, repaired, refused = rails._fit("content", text, times)
+    mended, _, repaired, refused = rails._fit("content", text, times, held or [])
     if refused is not None:
         error, told = refused
         return clean, 0, 0, (error, None if told is None else (text, told))
     return (clean if mended is None else put(mended)), redacted, repaired, None
+
+
+def restored(held: Held, value: Any, args: tuple[Any, ...]) -> Any:
+    """An answer with what was taken out of its question put back."""
+    rails = Guardrails._restoring(held)
+    if hasattr(value, "_seawall_restored"):
+        return value._seawall_restored(rails)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if hasattr(value, "__next__") or hasattr(value, "__anext__") or (args and _sdk_rails.is_request(args[0])):
+        return answered(rails, value, 0, args)[0]
+    return of_whole(rails, value, 0, must_say=False)[0]
 
 
 def _is_empty(value: Any) -> bool:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from seawall import _texts
 from seawall._pieces import Key, read
+from seawall._seawall import Guardrails
 from seawall._word import shown
 from seawall.errors import ConfigurationTypeError, OutputRefusedError, OutputShapeError, StreamInterruptedError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from seawall._seawall import Filter, Guardrails
+    from seawall._seawall import Filter
 
 
 class _Open:
@@ -89,7 +90,7 @@ class Screen:
 
     def _clean(self, place: str, text: str) -> str:
         if text not in self._known:
-            (clean,), redacted = self.rails._check("output", [(place, text)])
+            (clean,), redacted, _ = self.rails._check("output", [(place, text)])
             self.times += sum(count for _, count in redacted)
             self._known[text] = clean
         return self._known[text]
@@ -166,7 +167,7 @@ class Screen:
             text = "".join(self._said.get(group, ()))
             if not text:
                 continue
-            mended, _, _, refused = self.rails._fit("content", text, 2**32 - 1)
+            mended, _, _, refused = self.rails._fit("content", text, 2**32 - 1, [])
             if refused is not None:
                 raise refused[0]
             if mended is not None:
@@ -208,8 +209,24 @@ class Screens:
             value = screen.whole(value)
         return value
 
+    @property
+    def changes(self) -> bool:
+        """Whether there is any."""
+        return bool(self._each)
+
     def times(self, rails: Guardrails) -> int:
         return sum(screen.times for screen in self._each if screen.rails is rails)
+
+
+class _Restoring(Screens):
+    """What puts back what was taken out of a question, which is known once the first item has come."""
+
+    def __init__(self, held: list[tuple[str, str]]) -> None:
+        self._held = held
+
+    @functools.cached_property
+    def _each(self) -> list[Screen]:  # type: ignore[override]
+        return [Screen(Guardrails._restoring(self._held), is_call=False)] if self._held else []
 
 
 class Screened:
@@ -284,7 +301,7 @@ def _run(screens: Screens, items: Any) -> Any:
                 returned = screens.whole(end.value)
                 continue
             except StreamInterruptedError as error:
-                error.partial = screens.text
+                error.partial = screens.text if screens.changes else error.partial
                 raise
             step = functools.partial(next, items)
             ready.extend(screens.push(item))
@@ -366,7 +383,7 @@ async def _arun(screens: Screens, items: Any) -> Any:
                 ready.extend(screens.end())
                 continue
             except StreamInterruptedError as error:
-                error.partial = screens.text
+                error.partial = screens.text if screens.changes else error.partial
                 raise
             step = items.__anext__
             ready.extend(screens.push(item))
@@ -383,6 +400,11 @@ def screened(rails: Iterable[Guardrails], items: Any) -> Screened:
 def ascreened(rails: Iterable[Guardrails], items: Any) -> AScreened:
     """The same of an asynchronous iterator."""
     return AScreened(Screens(rails, is_call=True), items)
+
+
+def restoring(held: list[tuple[str, str]], items: Any, is_async: bool) -> Any:
+    """What hands out the items of a guarded call, with what will be in `held` put back into them."""
+    return AScreened(_Restoring(held), items) if is_async else Screened(_Restoring(held), items)
 
 
 def stream(rails: Guardrails, pieces: Iterable[Any]) -> Iterator[Any]:

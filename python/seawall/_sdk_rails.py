@@ -38,8 +38,9 @@ def is_request(value: Any) -> bool:
     return hasattr(type(value), "_seawall_is_request")
 
 
-def asked(rails: Guardrails, request: Asked) -> tuple[Asked, int]:
-    """The request with what the rules leave of its texts, and how much was cut out. One without texts is as it was.
+def asked(rails: Guardrails, request: Asked) -> tuple[Asked, int, list[tuple[str, str]]]:
+    """The request with what the rules leave of its texts, how much was cut out, and what of that goes back into the answer. One without
+    texts is as it was.
 
     Raises:
         ConfigurationError: its answer could not be looked at.
@@ -52,35 +53,37 @@ def asked(rails: Guardrails, request: Asked) -> tuple[Asked, int]:
         if isinstance(body, Mapping) and any(name in body for name in names):
             bodies[part] = body
     if not bodies:
-        return request, 0
-    if rails.output and request.reads_itself:
+        return request, 0, []
+    if (rails.output or rails._restores()) and request.reads_itself:
         raise ConfigurationError(
             "guardrails with rules for the output cannot look at what a program reads by itself (with_streaming_response, and streams "
             "of with_raw_response): leave that out, or the rules"
         )
     texts = Texts()
     makers = {part: {name: texts.read(body[name], name) for name in names if name in body} for part, body in bodies.items()}
-    clean, redacted = rails._check("input", texts.found)
+    clean, redacted, held = rails._check("input", texts.found)
     times = sum(count for _, count in redacted)
     if not times:
-        return request, 0
+        return request, 0, []
     left = iter(clean)
     changed = {part: {**bodies[part], **{name: make(left) for name, make in each.items()}} for part, each in makers.items()}
-    return request.with_bodies(changed), times
+    return request.with_bodies(changed), times, held
 
 
-def answered(rails: Guardrails, request: Asked, answer: Any, times: int) -> tuple[Any, int, int, tuple[Any, Any] | None]:
+def answered(
+    rails: Guardrails, request: Asked, answer: Any, times: int, held: list[tuple[str, str]] | None = None
+) -> tuple[Any, int, int, tuple[Any, Any] | None]:
     """An answer as `_guardrails.answered` has it. One without texts is as it was: vectors, files, lists of models."""
     raw = getattr(answer, "http_response", None)
     if raw is None or not hasattr(answer, "parse"):
-        left, redacted, repaired, refused = _guardrails.of_whole(rails, answer, times, must_say=False)
+        left, redacted, repaired, refused = _guardrails.of_whole(rails, answer, times, held, must_say=False)
         # What was read out of the text is read anew.
         return left if left is answer else request.parsed(_unread(left)), redacted, repaired, refused
     try:
         body = json.loads(raw.content)
     except ValueError:
         return answer, 0, 0, None
-    left, redacted, repaired, refused = _guardrails.of_whole(rails, body, times, must_say=False)
+    left, redacted, repaired, refused = _guardrails.of_whole(rails, body, times, held, must_say=False)
     return answer if left is body else _with_body(request, answer, left), redacted, repaired, refused
 
 

@@ -14,6 +14,7 @@ use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::race::Race;
+use super::railed::restoring;
 use super::remaining;
 use super::running::Running;
 use super::sdk_stream::{self, Desk};
@@ -456,12 +457,19 @@ fn hand_over(py: Python<'_>, mut flight: Flight, mut execution: Execution, call:
     };
     Ok(match kind {
         Some(Given::Coroutine) | None => Bound::new(py, Coroutine::under_way(flight, execution, call, given))?.into_any(),
-        Some(Given::Generator) => Bound::new(py, Generator::under_way(flight, execution, call, given))?.into_any(),
-        Some(Given::AsyncGenerator) => Bound::new(py, AsyncGenerator::under_way(flight, execution, call, given))?.into_any(),
+        Some(Given::Generator) => {
+            let holder = flight.holds(py)?;
+            restoring(holder, Bound::new(py, Generator::under_way(flight, execution, call, given))?.into_any(), false)?
+        }
+        Some(Given::AsyncGenerator) => {
+            let holder = flight.holds(py)?;
+            restoring(holder, Bound::new(py, AsyncGenerator::under_way(flight, execution, call, given))?.into_any(), true)?
+        }
         Some(Given::Stream) => {
             let (desk, pieces) = Desk::of(given.bind(py), flight.rails(py)).inspect_err(|_| execution.abandon(clock::now()))?;
+            let holder = flight.holds(py)?;
             let generator = Bound::new(py, Generator::at_a_desk(flight, execution, call, pieces, desk.clone_ref(py)))?;
-            desk.wrap(generator.into_any())?
+            desk.wrap(restoring(holder, generator.into_any(), false)?)?
         }
         Some(Given::AsyncStream) => {
             let running = Running::resumed(flight, Some(execution), Way::Async);
@@ -471,10 +479,11 @@ fn hand_over(py: Python<'_>, mut flight: Flight, mut execution: Execution, call:
 }
 
 /// The object of a call that begins when it is awaited or iterated.
-fn waiting(py: Python<'_>, flight: Flight, way: Way) -> PyResult<Bound<'_, PyAny>> {
+fn waiting(py: Python<'_>, mut flight: Flight, way: Way) -> PyResult<Bound<'_, PyAny>> {
+    let holder = if matches!(way, Way::Items | Way::AsyncItems) { flight.holds(py)? } else { None };
     Ok(match way {
-        Way::Items => Bound::new(py, Generator::new(flight))?.into_any(),
-        Way::AsyncItems => Bound::new(py, AsyncGenerator::new(flight))?.into_any(),
+        Way::Items => restoring(holder, Bound::new(py, Generator::new(flight))?.into_any(), false)?,
+        Way::AsyncItems => restoring(holder, Bound::new(py, AsyncGenerator::new(flight))?.into_any(), true)?,
         Way::Async | Way::Sync => Bound::new(py, Coroutine::new(flight))?.into_any(),
     })
 }

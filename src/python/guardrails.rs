@@ -7,7 +7,7 @@ use super::policies::circuit_breaker::short_repr;
 use crate::events;
 use crate::guardrails::pattern::{Pattern, Patterns};
 use crate::guardrails::{
-    self as core, Check, Detector, Fit, Found, Interrupt, Looked, MAX_HELD, Rails, Refusal, Rule, Shape, Stop, Tally, Text, known,
+    self as core, Check, Detector, Fit, Found, Interrupt, Looked, MAX_HELD, Rails, Refusal, Rule, Shape, Stop, Tally, Text, Vault, known,
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -167,18 +167,18 @@ impl Rail {
 
     /// Patterns as (label, pattern, replacement).
     #[staticmethod]
-    fn redact(py: Python<'_>, name: &str, given: Vec<(String, String, String)>) -> PyResult<Rail> {
-        Ok(Rail::of(name, Check::Redact(patterns(py, given)?)))
+    fn redact(py: Python<'_>, name: &str, given: Vec<(String, String, String)>, restore: bool) -> PyResult<Rail> {
+        Ok(Rail::of(name, Check::Redact { patterns: patterns(py, given)?, restore }))
     }
 
     #[staticmethod]
-    fn secrets(name: &str) -> Rail {
-        Rail::of(name, Check::Redact(known::secrets()))
+    fn secrets(name: &str, restore: bool) -> Rail {
+        Rail::of(name, Check::Redact { patterns: known::secrets(), restore })
     }
 
     #[staticmethod]
-    fn personal(name: &str) -> Rail {
-        Rail::of(name, Check::Redact(known::personal()))
+    fn personal(name: &str, restore: bool) -> Rail {
+        Rail::of(name, Check::Redact { patterns: known::personal(), restore })
     }
 
     #[staticmethod]
@@ -212,6 +212,8 @@ pub struct Guardrails {
     max_held: usize,
     pub asked: Arc<Rails>,
     pub answered: Arc<Rails>,
+    /// The rules for texts of answers that are JSON, where these are others.
+    in_json: Option<Arc<Rails>>,
 }
 
 fn rules<'py>(name: &str, given: Option<&Bound<'py, PyAny>>, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Vec<Arc<Rule>>)> {
@@ -257,7 +259,14 @@ impl Guardrails {
             return Err(configuration(py, "input must hold no Shape: it is about what a model answers. Put it into output"));
         }
         let rails = |rules| Arc::new(Rails { rules, max_held });
-        Ok(Guardrails { input: input.unbind(), output: output.unbind(), of, max_held, asked: rails(asked), answered: rails(answered) })
+        let (asked, answered) = (rails(asked), rails(answered));
+        if answered.restores() {
+            return Err(configuration(
+                py,
+                "output must hold no Redact(restore=True): what is put back is what was asked. Put it into input",
+            ));
+        }
+        Ok(Guardrails { input: input.unbind(), output: output.unbind(), of, max_held, asked, answered, in_json: None })
     }
 
     /// What is asked, as the rules leave it: a text, or messages.
@@ -288,19 +297,26 @@ impl Guardrails {
         ours(slf.py(), &STREAM, "seawall._screen", "astream")?.call1((slf, pieces))
     }
 
-    /// Looks at (place, text) pairs; gives the texts, and what was cut out of them, as (rule, times).
+    /// Looks at (place, text) pairs; gives the texts, what was cut out of them, as (rule, times), and what of that is to be put back
+    /// into the answer, as (placeholder, value).
     fn _check<'py>(&self, py: Python<'py>, direction: &str, texts: Vec<(String, String)>) -> PyResult<Checked> {
-        let rails = if direction == "input" { &self.asked } else { &self.answered };
+        let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        let rails = match (direction, &self.in_json) {
+            ("input", _) => &self.asked,
+            (_, Some(in_json)) if texts.iter().all(|(_, text)| is_json(text)) => in_json,
+            _ => &self.answered,
+        };
         let mut looked: Vec<Text<'_>> = texts.into_iter().map(|(place, text)| Text { place, text: Cow::Owned(text) }).collect();
         let tally = rails.check(&mut looked).map_err(|stop| stopped(py, stop, direction))?;
         let redacted = tally.redacted.iter().map(|(rule, count)| (rule.to_string(), *count)).collect();
-        Ok((looked.into_iter().map(|text| text.text.into_owned()).collect(), redacted))
+        let held = tally.vault.pairs().map(|(placeholder, value)| (placeholder.to_owned(), value.to_owned())).collect();
+        Ok((looked.into_iter().map(|text| text.text.into_owned()).collect(), redacted, held))
     }
 
     /// Looks whether a whole answer is of its shape. Gives it mended (or `None`), what it was read as, how often it was mended, and
     /// where it may be asked for again what its maker is told.
-    fn _fit<'py>(&self, py: Python<'py>, place: &str, text: &str, asked: u32) -> PyResult<Fitted> {
-        match self.answered.fit(place, text, None) {
+    fn _fit<'py>(&self, py: Python<'py>, place: &str, text: &str, asked: u32, held: Vec<(String, String)>) -> PyResult<Fitted> {
+        match self.answered.fit(place, text, None, &Vault::of(held)) {
             Ok((mended, tally)) => Ok((mended, parsed(py, &tally), tally.repaired.len(), None)),
             Err(Stop::Refused(refusal)) => {
                 let told = refusal.again.clone().filter(|(_, most)| asked < *most).map(|(told, _)| told);
@@ -314,7 +330,22 @@ impl Guardrails {
 
     /// For a text that comes in pieces.
     fn _filter(&self, place: &str) -> Filter {
-        Filter { filter: Mutex::new(self.answered.filter(place.to_owned())), redacted: AtomicU32::new(0) }
+        let is_json = ["arguments", "args", "partial_json", "input"].iter().any(|name| place.ends_with(name));
+        let rails = self.in_json.as_ref().filter(|_| is_json).unwrap_or(&self.answered);
+        Filter { filter: Mutex::new(rails.filter(place.to_owned())), redacted: AtomicU32::new(0) }
+    }
+
+    /// Whether something is put back into what is answered.
+    fn _restores(&self) -> bool {
+        self.asked.restores()
+    }
+
+    /// Guardrails that put (placeholder, value) pairs back into what is answered.
+    #[staticmethod]
+    fn _restoring(py: Python<'_>, held: Vec<(String, String)>) -> Guardrails {
+        let (none, vault) = (|| PyTuple::empty(py).unbind(), Vault::of(held));
+        let (asked, answered, in_json) = (Arc::default(), Arc::new(vault.rails(false)), Some(Arc::new(vault.rails(true))));
+        Guardrails { input: none(), output: none(), of: None, max_held: MAX_HELD, asked, answered, in_json }
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -343,8 +374,8 @@ impl Guardrails {
     }
 }
 
-/// Texts as they are left, and what was cut out of them, as (rule, times).
-type Checked = (Vec<String>, Vec<(String, u32)>);
+/// Texts as they are left, what was cut out of them, as (rule, times), and what is to be put back, as (placeholder, value).
+type Checked = (Vec<String>, Vec<(String, u32)>, Vec<(String, String)>);
 /// An answer mended, what it was read as, how often it was mended; its refusal, and what its maker may be told.
 type Fitted = (Option<String>, Option<Py<PyAny>>, usize, Option<(Py<PyAny>, Option<String>)>);
 

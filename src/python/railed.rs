@@ -13,7 +13,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use std::time::Duration;
 
 /// The arguments as they were before an answer was refused, for alternatives: they are asked anew.
@@ -41,6 +41,10 @@ type Looked = (Py<PyAny>, u32, u32, Option<(Py<PyAny>, Option<(String, String)>)
 pub struct Streamed {
     /// It is one.
     pub is_stream: bool,
+    /// What was taken out of what is asked and goes back into the answer, as (placeholder, value).
+    held: Vec<(String, String)>,
+    /// Where whoever hands items out finds that once they are asked for.
+    holder: Option<Py<PyList>>,
     /// Where its items came from, once they are over.
     source: Option<Py<PyAny>>,
     /// Items that ended in a guardrail's refusal: the callee has answered, and the guardrail's own place in the plan says what follows.
@@ -51,6 +55,7 @@ impl Streamed {
     /// For the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.source)?;
+        visit.call(&self.holder)?;
         self.refused.iter().try_for_each(|(_, rails, error)| visit.call(rails).and_then(|()| visit.call(error)))
     }
 
@@ -67,6 +72,13 @@ impl Streamed {
             None => Ok(0),
         }
     }
+}
+
+/// What hands out items, with what will be in `holder` put back into them.
+pub fn restoring<'py>(holder: Option<Bound<'py, PyList>>, items: Bound<'py, PyAny>, is_async: bool) -> PyResult<Bound<'py, PyAny>> {
+    static RESTORING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let Some(holder) = holder else { return Ok(items) };
+    ours(items.py(), &RESTORING, "seawall._screen", "restoring")?.call1((holder, items, is_async))
 }
 
 /// Items as guardrails leave them: `rails`, innermost first.
@@ -103,6 +115,26 @@ impl Flight {
         }
     }
 
+    /// An answer with what was taken out of its question put back.
+    pub(super) fn restored(&self, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        static RESTORED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        if self.passed.held.is_empty() {
+            return Ok(value.unbind());
+        }
+        let parts = (self.passed.held.clone(), &value, &self.args);
+        ours(value.py(), &RESTORED, "seawall._guardrails", "restored")?.call1(parts).map(Bound::unbind)
+    }
+
+    /// Where what hands out the items of this call will find what is to be put back into them; nothing where that is nothing.
+    pub(super) fn holds<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        if !self.compiled.rails.iter().any(|(_, rails)| rails.get().asked.restores()) {
+            return Ok(None);
+        }
+        let holder = PyList::new(py, self.passed.held.clone())?;
+        self.passed.holder = Some(holder.clone().unbind());
+        Ok(Some(holder))
+    }
+
     /// Items are over.
     pub fn has_passed(&mut self, source: Py<PyAny>) {
         if !self.compiled.rails.is_empty() {
@@ -134,7 +166,11 @@ impl Flight {
             let looked = ours(py, &ASKED, "seawall._guardrails", "asked")?.call1((rails, &self.function, &self.args, &self.kwargs));
             match looked {
                 Ok(changed) => {
-                    let (arguments, redactions): (Option<Arguments>, u32) = changed.extract()?;
+                    let (arguments, redactions, held): (Option<Arguments>, u32, Vec<(String, String)>) = changed.extract()?;
+                    if let Some(holder) = &self.passed.holder {
+                        held.iter().try_for_each(|pair| holder.bind(py).append(pair))?;
+                    }
+                    self.passed.held.extend(held);
                     if let Some((args, kwargs)) = arguments {
                         (self.args, self.kwargs) = (args, kwargs);
                         told(py, &self.name(py), false, redactions)?;
@@ -173,7 +209,8 @@ impl Flight {
         }
         let value = self.value(py, ticket);
         let asked = self.before.as_ref().map_or(0, |before| before.times);
-        let looked = ours(py, &ANSWERED, "seawall._guardrails", "answered")?.call1((rails, value, asked, &self.args));
+        let looked =
+            ours(py, &ANSWERED, "seawall._guardrails", "answered")?.call1((rails, value, asked, &self.args, self.passed.held.clone()));
         let error = match looked {
             Ok(given) => {
                 let (value, redacted, repaired, refused): Looked = given.extract()?;

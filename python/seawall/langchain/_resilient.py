@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
@@ -267,6 +268,19 @@ class _Opened(NamedTuple):
     def _seawall_passed(self) -> bool:
         """Its pieces have passed the guardrails."""
         return True
+
+    def _seawall_restored(self, rails: Guardrails) -> _Opened:
+        """The same with what was taken out of the question put back."""
+        if hasattr(self.rest, "__anext__"):
+            return _Opened([], rails.astream(_again(self.held, self.rest)))
+        return _Opened([], rails.stream(itertools.chain(self.held, self.rest or ())))
+
+
+async def _again(held: list[Any], rest: Any) -> AsyncIterator[Any]:
+    for piece in held:
+        yield piece
+    async for piece in rest:
+        yield piece
 
 
 class _Opener(_Asked):

@@ -39,7 +39,7 @@ pub fn given_back(py: Python<'_>, row: Row, table: &Bound<'_, PyAny>, path: Path
                 told.seconds,
                 told.cached,
             );
-            Ok(Py::new(py, Reply { reply, story, asked_model: told.asked_model.into(), input: Tally::default() })?.into_any())
+            Ok(Py::new(py, Reply { reply, kept: None, story, asked_model: told.asked_model.into(), input: Tally::default() })?.into_any())
         }
         Some(Recorded::Failure(error, told)) => {
             let raised = raise::api(py, &error, table, Some(&told.asked_model));

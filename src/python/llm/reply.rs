@@ -173,6 +173,8 @@ impl Choice {
 #[pyclass(frozen, module = "seawall.llm")]
 pub struct Reply {
     pub reply: Arc<ChatReply>,
+    /// The same where what was taken out of the question is not put back: all that leaves the process of it.
+    pub kept: Option<Arc<ChatReply>>,
     pub story: Story,
     pub asked_model: Arc<str>,
     /// What guardrails have done to what was asked.
@@ -360,13 +362,14 @@ impl Reply {
         let mut reply = parse_reply(RawReply::new(200, named.collect(), raw)).map_err(|e| configuration(py, &e.message))?;
         let input = guardrails::redone(py, done, &mut reply.screened)?;
         let story = Story::retold(attempts, story, alternative, seconds, cached);
-        Ok(Reply { reply: Arc::new(reply), story, asked_model: asked_model.into(), input })
+        Ok(Reply { reply: Arc::new(reply), kept: None, story, asked_model: asked_model.into(), input })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let (py, this) = (slf.py(), slf.get());
+        let kept = this.kept.as_ref().unwrap_or(&this.reply);
         let parts = (
-            PyBytes::new(py, &this.reply.raw),
+            PyBytes::new(py, &kept.raw),
             this.reply.headers(),
             this.story.attempts(py)?,
             this.story.seconds,
@@ -374,7 +377,7 @@ impl Reply {
             &*this.asked_model,
             this.story.steps(py)?,
             this.story.cached,
-            guardrails::done(py, &this.input, &this.reply.screened)?,
+            guardrails::done(py, &this.input, &kept.screened)?,
         );
         (slf.get_type().getattr("_restored")?, parts).into_pyobject(py)
     }
