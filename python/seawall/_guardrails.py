@@ -248,6 +248,7 @@ def configured(
     redact_secrets: bool = False,
     redact_personal: bool = False,
     redact: list[str] | None = None,
+    restore: bool = False,
     forbidden_input: list[str] | None = None,
     forbidden_output: list[str] | None = None,
     schema: str | None = None,
@@ -259,21 +260,24 @@ def configured(
     """`Guardrails` as a file describes them: lengths first, then what is cut out, then what is forbidden, then the shape."""
     from seawall.guardrails import Forbidden, Guardrails, MaxLength, MaxTokens, Redact, Rule, Shape
 
-    def rules(length: int | None, tokens: int | None, forbidden: list[str] | None) -> list[Rule]:
+    def rules(length: int | None, tokens: int | None, forbidden: list[str] | None, restore: bool = False) -> list[Rule]:
         found: list[Rule] = []
         found += [] if length is None else [MaxLength(length)]
         found += [] if tokens is None else [MaxTokens(tokens)]
-        found += [Redact.secrets()] if redact_secrets else []
-        found += [Redact.personal()] if redact_personal else []
-        found += [] if redact is None else [Redact(redact)]
+        found += [Redact.secrets(restore=restore)] if redact_secrets else []
+        found += [Redact.personal(restore=restore)] if redact_personal else []
+        found += [] if redact is None else [Redact(redact, restore=restore)]
         return found + ([] if forbidden is None else [Forbidden(forbidden)])
 
+    if restore and not (redact_secrets or redact_personal or redact):
+        raise ConfigurationError("restore is about what is cut out, and nothing is")
     output = rules(max_output_length, max_output_tokens, forbidden_output)
     if schema is not None:
         output.append(Shape(_schema_in(schema), repair=repair, reask=reask))
     elif repair or reask:
         raise ConfigurationError("repair and reask are about a schema, and there is none")
-    return Guardrails(input=rules(max_input_length, max_input_tokens, forbidden_input), output=output, of=of, max_held=max_held)
+    asked = rules(max_input_length, max_input_tokens, forbidden_input, restore)
+    return Guardrails(input=asked, output=output, of=of, max_held=max_held)
 
 
 def _schema_in(path: str) -> dict[str, Any]:

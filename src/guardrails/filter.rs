@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_endlessly_open_is_refused() {
-        let rails = Rails { rules: vec![rule("long", Check::Redact(make(&[r"a[a-z]+!"])))], max_held: 100 };
+        let rails = Rails { rules: vec![rule("long", Check::Redact { patterns: make(&[r"a[a-z]+!"]), restore: false })], max_held: 100 };
         assert_eq!(in_pieces(&rails, &["a", &"b".repeat(50)]).unwrap().len(), 51);
         assert_eq!(in_pieces(&rails, &["a", &"b".repeat(101)]).unwrap_err(), "long");
     }

@@ -11,7 +11,7 @@ use super::judge::{Asked, Happened, Judge, is_shared};
 use super::log;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
-use super::railed::{Before, Streamed};
+use super::railed::Railed;
 use super::remaining;
 use super::state::{Told, retry_state};
 use super::story::Diary;
@@ -69,11 +69,7 @@ pub struct Flight {
     pub(super) function: Py<PyAny>,
     pub(super) args: Py<PyTuple>,
     pub(super) kwargs: Option<Py<PyDict>>,
-    /// What it was asked with, if the function was told of an answer that was refused.
-    pub(super) before: Option<Before>,
-    /// What guardrails have cut out of what it is asked.
-    pub(super) redacted: u32,
-    pub(super) passed: Streamed,
+    pub(super) railed: Railed,
     pub(super) values: Vec<Kept>,
     /// Whether what happens in the course of a call is heard by the log; asked once.
     heard: Option<bool>,
@@ -138,9 +134,7 @@ impl Flight {
             function: function.clone().unbind(),
             args: args.clone().unbind(),
             kwargs: kwargs.map(|k| k.clone().unbind()),
-            before: None,
-            redacted: 0,
-            passed: Streamed::default(),
+            railed: Railed::default(),
             values: Vec::new(),
             heard: None,
             given: None,
@@ -174,8 +168,7 @@ impl Flight {
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
         visit.call(&self.asked)?;
-        self.before.iter().try_for_each(|before| before.traverse(visit))?;
-        self.passed.traverse(visit)?;
+        self.railed.traverse(visit)?;
         for (hook, waiting) in &self.hooks {
             visit.call(hook)?;
             visit.call(waiting)?;
@@ -275,7 +268,7 @@ impl Flight {
         target: Target,
         way: Way,
     ) -> PyResult<Result<(Bound<'py, PyAny>, Bound<'py, PyTuple>), Py<PyAny>>> {
-        let args = match &self.before {
+        let args = match &self.railed.before {
             Some(before) if !self.is_primary(target) => before.args.bind(py).clone(),
             _ => self.args.bind(py).clone(),
         };

@@ -447,7 +447,7 @@ fn hand_over(py: Python<'_>, mut flight: Flight, mut execution: Execution, call:
     let given = flight.given.take().unwrap_or_else(|| py.None());
     flight.goes_elsewhere();
     let kind = has_to_run(given.bind(py));
-    flight.passed.is_stream = kind.is_some_and(|kind| kind != Given::Coroutine);
+    flight.railed.is_stream = kind.is_some_and(|kind| kind != Given::Coroutine);
     let given = match kind {
         Some(Given::Generator | Given::AsyncGenerator) => {
             let screened = flight.screened(given.bind(py), None, kind == Some(Given::AsyncGenerator));

@@ -36,10 +36,14 @@ type Arguments = (Py<PyTuple>, Option<Py<PyDict>>);
 /// A result as it is left, what was cut out of it, how often it was mended; its refusal, with what was said and why that does not do.
 type Looked = (Py<PyAny>, u32, u32, Option<(Py<PyAny>, Option<(String, String)>)>);
 
-/// What is known of a call whose answer comes in items.
+/// What guardrails know of a call.
 #[derive(Default)]
-pub struct Streamed {
-    /// It is one.
+pub struct Railed {
+    /// What it was asked with, if the function was told of an answer that was refused.
+    pub before: Option<Before>,
+    /// What was cut out of what it is asked.
+    redacted: u32,
+    /// Its answer comes in items.
     pub is_stream: bool,
     /// What was taken out of what is asked and goes back into the answer, as (placeholder, value).
     held: Vec<(String, String)>,
@@ -51,9 +55,10 @@ pub struct Streamed {
     refused: Vec<(Ticket, Py<PyAny>, Py<PyAny>)>,
 }
 
-impl Streamed {
+impl Railed {
     /// For the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.before.iter().try_for_each(|before| before.traverse(visit))?;
         visit.call(&self.source)?;
         visit.call(&self.holder)?;
         self.refused.iter().try_for_each(|(_, rails, error)| visit.call(rails).and_then(|()| visit.call(error)))
@@ -118,10 +123,10 @@ impl Flight {
     /// An answer with what was taken out of its question put back.
     pub(super) fn restored(&self, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         static RESTORED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        if self.passed.held.is_empty() {
+        if self.railed.held.is_empty() {
             return Ok(value.unbind());
         }
-        let parts = (self.passed.held.clone(), &value, &self.args);
+        let parts = (self.railed.held.clone(), &value, &self.args);
         ours(value.py(), &RESTORED, "seawall._guardrails", "restored")?.call1(parts).map(Bound::unbind)
     }
 
@@ -130,15 +135,15 @@ impl Flight {
         if !self.compiled.rails.iter().any(|(_, rails)| rails.get().asked.restores()) {
             return Ok(None);
         }
-        let holder = PyList::new(py, self.passed.held.clone())?;
-        self.passed.holder = Some(holder.clone().unbind());
+        let holder = PyList::new(py, self.railed.held.clone())?;
+        self.railed.holder = Some(holder.clone().unbind());
         Ok(Some(holder))
     }
 
     /// Items are over.
     pub fn has_passed(&mut self, source: Py<PyAny>) {
         if !self.compiled.rails.is_empty() {
-            self.passed.source = Some(source);
+            self.railed.source = Some(source);
         }
     }
 
@@ -151,7 +156,7 @@ impl Flight {
         if !self.compiled.rails.iter().any(|(_, rails)| rails.as_ptr() == by.as_ptr()) {
             return Err(error);
         }
-        self.passed.refused.push((ticket, by.unbind(), error.into_value(py).into_any()));
+        self.railed.refused.push((ticket, by.unbind(), error.into_value(py).into_any()));
         Ok(py.None())
     }
 
@@ -167,14 +172,14 @@ impl Flight {
             match looked {
                 Ok(changed) => {
                     let (arguments, redactions, held): (Option<Arguments>, u32, Vec<(String, String)>) = changed.extract()?;
-                    if let Some(holder) = &self.passed.holder {
+                    if let Some(holder) = &self.railed.holder {
                         held.iter().try_for_each(|pair| holder.bind(py).append(pair))?;
                     }
-                    self.passed.held.extend(held);
+                    self.railed.held.extend(held);
                     if let Some((args, kwargs)) = arguments {
                         (self.args, self.kwargs) = (args, kwargs);
                         told(py, &self.name(py), false, redactions)?;
-                        self.redacted += redactions;
+                        self.railed.redacted += redactions;
                         let (stage, name) = (*stage, events::GUARDRAIL_REDACTED);
                         let (at, number, span) = (clock::now(), redactions, Duration::ZERO);
                         let event = Event { at, stage, name, number, span, elapsed: span, outcome: None, reason: "input" };
@@ -199,18 +204,18 @@ impl Flight {
         if rails.get().answered.is_empty() {
             return Ok(Verdict::Ignore);
         }
-        if let Some(error) = self.passed.refusal(ticket, rails) {
+        if let Some(error) = self.railed.refusal(ticket, rails) {
             error.bind(py).delattr(intern!(py, "_seawall_screen"))?;
             self.put_error(ticket, error);
             return Ok(Verdict::Final);
         }
-        if self.passed.is_stream || matches!(self.way, Way::Items | Way::AsyncItems) {
-            return Ok(passed(self.passed.times(py, rails)?, 0));
+        if self.railed.is_stream || matches!(self.way, Way::Items | Way::AsyncItems) {
+            return Ok(passed(self.railed.times(py, rails)?, 0));
         }
         let value = self.value(py, ticket);
-        let asked = self.before.as_ref().map_or(0, |before| before.times);
+        let asked = self.railed.before.as_ref().map_or(0, |before| before.times);
         let looked =
-            ours(py, &ANSWERED, "seawall._guardrails", "answered")?.call1((rails, value, asked, &self.args, self.passed.held.clone()));
+            ours(py, &ANSWERED, "seawall._guardrails", "answered")?.call1((rails, value, asked, &self.args, self.railed.held.clone()));
         let error = match looked {
             Ok(given) => {
                 let (value, redacted, repaired, refused): Looked = given.extract()?;
@@ -237,16 +242,16 @@ impl Flight {
             ours(py, &AGAIN, "seawall._guardrails", "asked_again")?.call1((rails, &self.function, &self.args, &self.kwargs, said, why))?;
         let (args, kwargs): Arguments = changed.extract()?;
         let (args, kwargs) = (std::mem::replace(&mut self.args, args), std::mem::replace(&mut self.kwargs, kwargs));
-        match &mut self.before {
+        match &mut self.railed.before {
             Some(before) => before.times += 1,
-            None => self.before = Some(Before { args, kwargs, times: 1 }),
+            None => self.railed.before = Some(Before { args, kwargs, times: 1 }),
         }
         Ok(())
     }
 
     /// The keyword arguments that a target is called with.
     pub(super) fn kwargs_for(&self, target: Target) -> &Option<Py<PyDict>> {
-        match &self.before {
+        match &self.railed.before {
             Some(before) if !self.is_primary(target) => &before.kwargs,
             _ => &self.kwargs,
         }
@@ -270,7 +275,7 @@ impl Flight {
     /// of that, or refuse it, nobody is to await it.
     pub(super) fn begins(&mut self, py: Python<'_>, way: Way, first: &mut Option<Py<PyAny>>) -> PyResult<Execution> {
         let execution = self.execution(py, way, clock::now());
-        if (execution.is_err() || self.redacted > 0)
+        if (execution.is_err() || self.railed.redacted > 0)
             && let Some(first) = first.take()
             && let Some(close) = first.bind(py).getattr_opt(intern!(py, "close"))?
         {

@@ -119,7 +119,7 @@ impl Running {
     /// A coroutine's call that gives items from here on.
     pub fn gives_items(&mut self, items: Items, desk: Desk) {
         self.flight.goes_elsewhere();
-        self.flight.passed.is_stream = true;
+        self.flight.railed.is_stream = true;
         (self.way, self.items, self.desk, self.current) = (Way::AsyncItems, Some(items), Some(desk), None);
     }
 

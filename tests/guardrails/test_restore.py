@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _canary import CANARY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
@@ -165,14 +166,14 @@ def test_functions_of_every_kind_give_the_values_back(way: str) -> None:
 
 def test_models_of_langchain_and_clients_of_sdks_give_them_back(sim: Simulator) -> None:
     sim.on("m", faults.reply("Dear [EMAIL_1], hello"))
-    model = ChatOpenAI(model="m", api_key="k", base_url=sim.base_url, guardrails=RAILS)
+    model = ChatOpenAI(model="m", api_key=CANARY, base_url=sim.base_url, guardrails=RAILS)
     assert model.invoke(JANE).content == f"Dear {JANE}, hello"
     assert "".join(chunk.content for chunk in model.stream(JANE)) == f"Dear {JANE}, hello"
-    client = resilient(OpenAI(api_key="k", base_url=sim.base_url), guardrails=RAILS)
+    client = resilient(OpenAI(api_key=CANARY, base_url=sim.base_url), guardrails=RAILS)
     asked: Any = {"model": "m", "messages": [{"role": "user", "content": JANE}]}
     assert client.chat.completions.create(**asked).choices[0].message.content == f"Dear {JANE}, hello"
     events = client.chat.completions.create(**asked, stream=True)
-    assert isinstance(events, type(OpenAI(api_key="k", base_url=sim.base_url).chat.completions.create(**asked, stream=True)))
+    assert isinstance(events, type(OpenAI(api_key=CANARY, base_url=sim.base_url).chat.completions.create(**asked, stream=True)))
     assert "".join(event.choices[0].delta.content or "" for event in events if event.choices) == f"Dear {JANE}, hello"
     assert client.chat.completions.with_raw_response.create(**asked).parse().choices[0].message.content == f"Dear {JANE}, hello"
     chain = resilient(RunnableLambda(lambda prompt: AIMessageChunk(f"Dear {prompt}")), guardrails=RAILS)
