@@ -166,7 +166,7 @@ def answered(
     what was said and what its maker is told if it may be asked again."""
     if args and _sdk_rails.is_request(args[0]):
         return _sdk_rails.answered(rails, args[0], value, times, held)
-    if getattr(value, "_seawall_passed", False):
+    if hasattr(type(value), "_seawall_passed"):
         return value, 0, 0, None
     if hasattr(value, "__next__"):
         return _screen.stream(rails, value), 0, 0, None
@@ -202,7 +202,7 @@ def of_whole(
 def restored(held: Held, value: Any, args: tuple[Any, ...]) -> Any:
     """An answer with what was taken out of its question put back."""
     rails = Guardrails._restoring(held)
-    if hasattr(value, "_seawall_restored"):
+    if hasattr(type(value), "_seawall_restored"):
         return value._seawall_restored(rails)
     if value is None or isinstance(value, (bool, int, float)):
         return value

@@ -54,8 +54,9 @@ impl Vault {
                 let known = self.held.iter().filter(|held| held.base == base).count();
                 let word = |number: usize| format!("[{base}_{number}]");
                 let is_free = |word: &String| !said.contains(word.as_str()) && self.held.iter().all(|held| held.placeholder != *word);
-                // There are fewer such words in a text than it has letters.
-                let placeholder = (known + 1..known + said.len() + 2).map(word).find(is_free).unwrap_or_else(|| word(known + 1));
+                // No text has more such words than letters.
+                let placeholder =
+                    (known + 1..known + said.len() + self.held.len() + 2).map(word).find(is_free).unwrap_or_else(|| word(known + 1));
                 self.held.push(Held { base, placeholder, value: value.to_owned() });
                 self.held.len() - 1
             }

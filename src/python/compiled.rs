@@ -248,7 +248,7 @@ impl Builder {
             for alternative in &fallback.get().alternatives {
                 let alternative = alternative.bind(py);
                 let callee = callee(alternative)?;
-                let is_written = matches!(callee, Callee::Value(_)) || alternative.hasattr("_seawall_is_written")?;
+                let is_written = matches!(callee, Callee::Value(_)) || alternative.get_type().hasattr("_seawall_is_written")?;
                 let target = Target(self.callees.len() as u16);
                 let mut branch = self.leaf(callee);
                 if is_written && !self.rails.is_empty() {

@@ -64,6 +64,11 @@ impl Railed {
         self.refused.iter().try_for_each(|(_, rails, error)| visit.call(rails).and_then(|()| visit.call(error)))
     }
 
+    /// Whether that is an answer that some guardrails have refused.
+    fn is_refused(&self, ticket: Ticket) -> bool {
+        self.refused.iter().any(|(of, ..)| *of == ticket)
+    }
+
     fn refusal(&mut self, ticket: Ticket, rails: &Py<Guardrails>) -> Option<Py<PyAny>> {
         let at = self.refused.iter().position(|(of, by, _)| *of == ticket && by.as_ptr() == rails.as_ptr())?;
         Some(self.refused.swap_remove(at).2)
@@ -208,6 +213,9 @@ impl Flight {
             error.bind(py).delattr(intern!(py, "_seawall_screen"))?;
             self.put_error(ticket, error);
             return Ok(Verdict::Final);
+        }
+        if self.railed.is_refused(ticket) {
+            return Ok(Verdict::Ignore); // by others
         }
         if self.railed.is_stream || matches!(self.way, Way::Items | Way::AsyncItems) {
             return Ok(passed(self.railed.times(py, rails)?, 0));

@@ -182,7 +182,7 @@ def test_responses_are_looked_at_too(raw: Any) -> None:
     client = guarded(openai.OpenAI(api_key=CANARY, base_url=server.base_url))
     answer = client.responses.create(model="m", instructions="a secret", input=[{"role": "user", "content": "secret?"}])
     assert answer.output_text == "a [y], a tok"
-    assert b"a [x]" in server.requests[0] and b"secret" not in server.requests[0]
+    assert b"a [x]" in server.requests[0].body and b"secret" not in server.requests[0].body
     place = {"item_id": "m", "output_index": 0, "content_index": 0}
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": {**RESPONSE, "status": "in_progress", "output": []}},
