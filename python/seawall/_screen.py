@@ -289,10 +289,8 @@ def _run(screens: Screens, items: Any) -> Any:
                     break
                 if sent is not None and not is_over:
                     step = functools.partial(items.send, sent)
-            if is_over and not ready:
-                return returned
             if is_over:
-                continue
+                return returned
             try:
                 item = step()
             except StopIteration as end:
@@ -372,10 +370,8 @@ async def _arun(screens: Screens, items: Any) -> Any:
                     break
                 if sent is not None and not is_over:
                     step = functools.partial(items.asend, sent)
-            if is_over and not ready:
-                return
             if is_over:
-                continue
+                return
             try:
                 item = await step()
             except StopAsyncIteration:

@@ -218,6 +218,36 @@ async def test_an_async_generator_is_spoken_to_as_it_was() -> None:
         await refused.athrow(ZeroDivisionError())
 
 
+class Source:
+    """An iterator that somebody else holds, too."""
+
+    def __init__(self) -> None:
+        self.left = ["one ", "bad", "more", "and more"]
+        self.is_closed = False
+
+    def __iter__(self) -> Source:
+        return self
+
+    def __next__(self) -> str:
+        return self.left.pop(0)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_what_is_refused_or_left_is_closed() -> None:
+    for leave in (False, True):
+        source = Source()
+
+        with guard(guardrails=RAILS)(lambda prompt, source=source: source)("x") as items:
+            assert next(items) == "one "
+            if not leave:
+                with pytest.raises(OutputRefusedError):
+                    list(items)
+                assert source.is_closed
+        assert source.is_closed and source.left
+
+
 def test_what_breaks_off_says_what_was_handed_out_and_no_more() -> None:
     @guard(guardrails=RAILS, retry=None)
     def pieces(prompt: str) -> Iterator[str]:
