@@ -421,7 +421,10 @@ impl Host for Flight {
         let from = From { client: self.client.clone(), target, renewal: self.renewal.clone() };
         let (order, rails) = (self.order.clone(), self.route.rails.clone());
         match order.task {
-            Task::Stream => Box::pin(opened(from, leg, request, self.beginning(), order.key.is_some(), rails)),
+            Task::Stream => {
+                let rails = rails.map(|rails| (rails, order.screened.vault.clone()));
+                Box::pin(opened(from, leg, request, self.beginning(), order.key.is_some(), rails))
+            }
             Task::Chat | Task::Embeddings | Task::Models => {
                 let rails = rails.map(|rails| (rails, self.asked_again(target)));
                 Box::pin(answered(from, leg, request, order, rails))

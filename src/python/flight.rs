@@ -12,7 +12,7 @@ use super::log;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
 use super::policies::rate_limit::Asked as AskedOfLimit;
-use super::railed::Before;
+use super::railed::Railed;
 use super::raised::Raised;
 use super::remaining;
 use super::state::{Told, retry_state};
@@ -71,10 +71,7 @@ pub struct Flight {
     pub(super) function: Py<PyAny>,
     pub(super) args: Py<PyTuple>,
     pub(super) kwargs: Option<Py<PyDict>>,
-    /// What it was asked with, if the function was told of an answer that was refused.
-    pub(super) before: Option<Before>,
-    /// What guardrails have cut out of what it is asked.
-    pub(super) redacted: u32,
+    pub(super) railed: Railed,
     pub(super) values: Vec<Kept>,
     /// Whether what happens in the course of a call is heard by the log; asked once.
     heard: Option<bool>,
@@ -140,8 +137,7 @@ impl Flight {
             function: function.clone().unbind(),
             args: args.clone().unbind(),
             kwargs: kwargs.map(|k| k.clone().unbind()),
-            before: None,
-            redacted: 0,
+            railed: Railed::default(),
             values: Vec::new(),
             heard: None,
             given: None,
@@ -176,7 +172,7 @@ impl Flight {
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
         visit.call(&self.asked)?;
-        self.before.iter().try_for_each(|before| before.traverse(visit))?;
+        self.railed.traverse(visit)?;
         for (hook, waiting) in &self.hooks {
             visit.call(hook)?;
             visit.call(waiting)?;
@@ -279,7 +275,7 @@ impl Flight {
         target: Target,
         way: Way,
     ) -> PyResult<Result<(Bound<'py, PyAny>, Bound<'py, PyTuple>), Py<PyAny>>> {
-        let args = match &self.before {
+        let args = match &self.railed.before {
             Some(before) if !self.is_primary(target) => before.args.bind(py).clone(),
             _ => self.args.bind(py).clone(),
         };
@@ -300,7 +296,7 @@ impl Flight {
     /// Keeps how a call came out, and says when; an exception that is none of the call's own (an interrupt) is passed on.
     pub fn keep(&mut self, result: Result<Py<PyAny>, Raised<'_>>) -> Result<(Outcome, Instant), Interrupt> {
         let (ticket, now) = (Ticket(self.values.len() as u64), clock::now());
-        let (outcome, kept) = match result {
+        let (outcome, kept) = match result.or_else(|error| self.refused(ticket, error)) {
             Ok(value) => {
                 self.diary.ended(now, None)?;
                 (Outcome::Value(ticket), Kept::Value(value))
@@ -560,7 +556,7 @@ impl Flight {
 
     /// A fresh execution of this call. Fails with what the user's own estimate of its tokens, or key for a cache, raises.
     pub fn execution(&mut self, py: Python<'_>, way: Way, now: Instant) -> PyResult<Execution> {
-        self.screens(py, way)?;
+        self.screens(py)?;
         let compiled = self.compiled.clone();
         let (function, args, kwargs) = (self.function.bind(py), self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)));
         self.asked_of_limits =

@@ -181,6 +181,7 @@ GUARDRAILS = Table(
         Option("redact_secrets", FLAG, "`false`", "whether keys, tokens and passwords are cut out, both ways"),
         Option("redact_personal", FLAG, "`false`", "likewise mail addresses, telephone, card and account numbers"),
         Option("redact", PATTERNS, "none", "patterns that are cut out, both ways"),
+        Option("restore", FLAG, "`false`", "whether what is cut out of a question is put back into its answer"),
         Option("forbidden_input", PATTERNS, "none", "patterns that refuse what is asked"),
         Option("forbidden_output", PATTERNS, "none", "patterns that refuse what is answered"),
         Option("schema", PATH, "none", "a file with the JSON schema that answers have to fit"),

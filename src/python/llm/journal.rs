@@ -40,7 +40,7 @@ pub fn given_back(py: Python<'_>, row: Row, table: &Bound<'_, PyAny>, path: Path
                 told.seconds,
                 told.cached,
             );
-            Ok(Py::new(py, Reply { reply, story, asked_model: told.asked_model.into(), input: Tally::default() })?.into_any())
+            Ok(Py::new(py, Reply { reply, kept: None, story, asked_model: told.asked_model.into(), input: Tally::default() })?.into_any())
         }
         Some(Recorded::Vectors(reply, told)) => {
             embeddings(py, &reply, &attempts(py, &told)?, told.seconds, &PyTuple::empty(py).into_any(), told.cached)

@@ -29,6 +29,7 @@ use crate::llm::order::{Extras, Order, Task};
 use crate::llm::route::{Answer, Failure, Flight, Leg as LegCore, Route as Core};
 use crate::llm::rule::Rule;
 use crate::llm::runtime;
+use crate::llm::screen;
 use crate::policies::cache::Caching;
 use crate::policies::fallback::Fallback;
 use crate::policies::patience::Patience;
@@ -94,7 +95,9 @@ impl Shared {
         let story = self.story(finished);
         let asked_model = self.core.legs.get(story.alternative as usize).map_or_else(|| "".into(), |l| l.model.clone());
         let input = std::mem::take(&mut finished.screened);
-        Ok(Py::new(py, Reply { reply, story, asked_model, input })?.into_any())
+        let kept = (!input.vault.is_empty()).then(|| reply.clone());
+        let reply = kept.as_ref().map_or(reply, |kept| Arc::new(screen::restored(kept, self.core.rails.as_deref(), &input.vault)));
+        Ok(Py::new(py, Reply { reply, kept, story, asked_model, input })?.into_any())
     }
 
     fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: &EmbeddingsReply) -> PyResult<Py<PyAny>> {
