@@ -182,8 +182,10 @@ RATE_LIMIT: dict[str, tuple[Kind, dict[str, Any]]] = {
     "burst": (Kind({"fraction"}, UNDER - {"negative span"} | HUGE | {"zero"}), {"requests": 5}),
     "max_queue": (ROOM, {"requests": 5}),
     "max_wait": (SECONDS, {"requests": 5}),
-    "estimate": (PREDICATE, {"tokens": 5}),
+    "estimate": (Kind({"function", *CLASSES}, {"async"} | TEXTS), {"tokens": 5}),  # a text names an encoding
     "settle": (PREDICATE, {"tokens": 5}),
+    "key": (Kind({"function", *TEXTS, *CLASSES}, {"async"}), {"requests": 5}),
+    "max_keys": (COUNT, {"requests": 5}),
     "name": (TEXT, {"requests": 5}),
 }
 CACHE = {"max_items": COUNT, "max_bytes": COUNT, "stale_if_error": SECONDS, "key": PREDICATE, "name": TEXT}

@@ -45,7 +45,7 @@ def encoding_of(argument: str, given: Any) -> Encoding:
         known = tiktoken.list_encoding_names()
         if given not in known:
             raise ConfigurationError(
-                f"{argument}: tiktoken has no encoding {given!r}{_meant(given)}; it has {', '.join(sorted(known))}"
+                f"{argument}: tiktoken has no encoding {given!r}{_meant(given)}; there are {', '.join(sorted(known))}"
             )
         named: Encoding = tiktoken.get_encoding(given)
         return named

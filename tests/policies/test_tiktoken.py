@@ -109,7 +109,7 @@ def test_what_cannot_be_had_is_told_when_it_is_written(known: None, make: Any) -
             ConfigurationError,
             r"the encoding 'away' cannot be loaded \(ConnectionError: no such host\).*TIKTOKEN_CACHE_DIR",
         ),
-        ("nope", ConfigurationError, "tiktoken has no encoding 'nope'; it has away, "),
+        ("nope", ConfigurationError, "tiktoken has no encoding 'nope'; there are away, "),
         ("gpt-4o", ConfigurationError, "that is a model: its encoding is 'o200k_base'"),
         (5, ConfigurationTypeError, "must be a function, a tiktoken.Encoding or the name of one"),
     ):
