@@ -45,7 +45,12 @@ class Prices(MutableMapping[str, Price]):
         _seawall.set_prices([(model, list(price)) for model, price in full.items()])
 
     def __getitem__(self, model: str) -> Price:
-        return self._table()[model]
+        table = self._table()
+        if model not in table:
+            raise KeyError(
+                f"there is no price of {model!r}: give it one, prices[{model!r}] = (prompt, completion), for a million tokens"
+            )
+        return table[model]
 
     def __setitem__(self, model: str, price: Any) -> None:
         if not isinstance(model, str) or not model:

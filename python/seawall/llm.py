@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from seawall import _seawall, errors
@@ -14,6 +15,7 @@ from seawall._model import Hidden, Model, OnInterrupt
 from seawall._seawall import Choice, Chunk, Reply, Stream
 from seawall._story import Step
 from seawall._word import whole_number
+from seawall._wrong_calls import unexpected
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -358,15 +360,19 @@ class ModelInfo:
     raw: dict[str, Any]
 
 
+# Arguments of a model that say where to ask, and as whom.
+_OF_MODELS = tuple(name for name in signature(Model).parameters if name not in ("model", "params"))
+
+
 class _Models(Model):
     """The list of a service's models."""
 
     _kind = "models"
 
     @classmethod
-    def _check(cls, names: Iterable[str]) -> None:
+    def _check(cls, names: Iterable[str], *, as_they_are: bool = False) -> None:
         for name in names:
-            raise errors.ConfigurationError(f"{name} is no argument of models()")
+            raise unexpected("models", name, _OF_MODELS)
 
     def invoke(self) -> list[ModelInfo]:
         return self._infos(self._route.call(self._kind, None))

@@ -7,6 +7,7 @@ use super::errors::{ours, picture};
 use super::flight::Flight;
 use super::guarded::fly;
 use super::monitor::Monitor;
+use super::wrong_calls::no_function;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -97,6 +98,9 @@ impl Pipeline {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if !function.is_callable() {
+            return Err(no_function("call", function));
+        }
         slf.get().compiled.only_sync(slf.py(), "Pipeline.call")?;
         fly(slf.py(), Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs))
     }
@@ -108,8 +112,11 @@ impl Pipeline {
         function: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
-    ) -> Coroutine {
-        Coroutine::new(Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs))
+    ) -> PyResult<Coroutine> {
+        if !function.is_callable() {
+            return Err(no_function("acall", function));
+        }
+        Ok(Coroutine::new(Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs)))
     }
 
     /// Guards a function.
