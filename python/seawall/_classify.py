@@ -102,7 +102,7 @@ def is_control_flow(kind: type[BaseException]) -> bool:
 
 
 def transient(exc: BaseException) -> bool:
-    """Whether trying again may help: true for `transient`, `rate_limited` and `malformed` failures."""
+    """Whether trying again after the exception `exc` may help: true for `transient`, `rate_limited` and `malformed` failures."""
     return CLASSES[classify(exc)].retry is True
 
 

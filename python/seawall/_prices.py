@@ -11,7 +11,9 @@ from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 
 class Price(NamedTuple):
-    """What a million tokens cost, in the table's currency (US dollars, as it comes)."""
+    """What a million tokens cost, in the table's currency (US dollars, as it comes): those of the `prompt`, those of the
+    `completion` (0), and of the prompt those that were `cached` (`None`: as the others).
+    """
 
     prompt: float
     """Those of the prompt."""

@@ -108,7 +108,8 @@ class Chat(Batches):
         client_cert: our own certificate: a PEM file that holds its key too, or the files (certificate, key).
         proxy: a proxy's URL, `False` for none; default: the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY.
         idempotency_key: whether each call sends an `Idempotency-Key`, the same in all its attempts.
-        params: parameters of every request: `temperature`, `max_tokens`, `seed`, …
+        params: parameters of every request: `temperature`, `max_tokens`, `seed`, …; those of a server of its own too, but what looks
+            like a known one misspelt is refused. `extra_body`: more entries, whatever they are called.
 
     Every call takes parameters of its request, which win over the model's, and beside them `timeout`, `extra_headers`,
     `extra_query`, `extra_body` (as the SDK names them) and `idempotency_key` (a text, `True` or `False`) of this call.
@@ -400,6 +401,6 @@ def models(*, api_key: Any = None, base_url: str | None = None, **options: Any) 
 
 
 async def amodels(*, api_key: Any = None, base_url: str | None = None, **options: Any) -> list[ModelInfo]:
-    """As `models`, for an event loop."""
+    """As `models` (`api_key`, `base_url`, `options`), for an event loop."""
     place, api_key, base_url, options = Hidden({"api_key": api_key, "base_url": base_url, **options}), None, None, {}
     return await _Models("models", **place.value).ainvoke()

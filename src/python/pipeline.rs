@@ -18,7 +18,10 @@ use std::sync::Arc;
 ///
 /// `Pipeline(a, b, c)` calls a(b(c(function))). It is a decorator, has `call` and `acall`, and is a policy itself: put
 /// into another pipeline, its policies stand there. A policy object is shared state: used in two pipelines, it is one.
-/// A `monitor` is told how each call came out; it is no policy, and the pipeline around has its own.
+/// A `monitor` is told how each call came out; it is no policy, and the pipeline around has its own. `name` is its name in
+/// logs, events and notes.
+///
+/// Raises `ConfigurationError` for what is no policy. Warns with `PipelineOrderWarning` of orders that are known to be wrong.
 #[pyclass(frozen, module = "seawall", subclass, weakref)]
 pub struct Pipeline {
     policies: Vec<Py<PyAny>>,

@@ -360,7 +360,7 @@ impl CircuitBreaker {
         if told.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 
-    /// Counts a failure that was seen elsewhere. Where the circuit is open, its recovery time begins anew.
+    /// Counts a failure that was seen elsewhere; `exception` is kept as `last_failure`. Where the circuit is open, its recovery time begins anew.
     #[pyo3(signature = (exception=None))]
     fn record_failure(slf: &Bound<'_, Self>, exception: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         if let Some(error) = exception.filter(|e| !e.is_none()) {
