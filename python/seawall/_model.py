@@ -437,8 +437,8 @@ class Model:
         if name in _OF_OTHER_SERVERS:
             return None
         options = {*inspect.signature(Model).parameters, *inspect.signature(cls).parameters, *_OF_A_CALL, *OF_A_BATCH}
-        options |= {"return_exceptions", "max_concurrency"} - {"model", "params", "options"}
-        return near(name, options | PARAMETERS, _LIKENESS)
+        options = options | PARAMETERS | {"return_exceptions", "max_concurrency"}
+        return near(name, options - {"model", "params", "options"}, _LIKENESS)
 
     def _is_same_place(self, other: Model) -> bool:
         """Whether both ask the same server with the same credentials."""

@@ -393,3 +393,17 @@ def test_the_breakers_of_guards_count_what_the_table_says() -> None:
     with pytest.raises(TimeoutError):
         breaker.call(service)
     assert breaker.state == "open"
+
+
+def test_a_breaker_that_decorates_has_its_fallback_function_stand_in() -> None:
+    breaker = CircuitBreaker(1, fallback_function=lambda question: f"later: {question}")
+
+    @breaker
+    def ask(question: str) -> str:
+        raise ConnectionError(question)
+
+    with pytest.raises(ConnectionError):
+        ask("why")
+    assert ask("why") == "later: why"
+    with pytest.raises(CircuitBreakerError):
+        breaker.call(str, "by hand it is not used")

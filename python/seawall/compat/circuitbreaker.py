@@ -301,6 +301,7 @@ class CircuitBreaker(_seawall.CircuitBreaker):
 
     @property
     def last_failure(self) -> BaseException | None:
+        """The failure seen last; `None` after a success, as there."""
         failure = super().last_failure
         # There a success forgets it.
         return failure if self.failure_count or failure is self._said else None
