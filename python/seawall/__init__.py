@@ -96,6 +96,15 @@ _LATER = {
     "prices": "_prices",
     "Rule": "_rules",
     "resilient": "_sdk",
+    "llm": "llm",
+    "simulator": "simulator",
+}
+# Names that are looked for here and are in a module of their own.
+_ELSEWHERE = {
+    **dict.fromkeys(("Chat", "Embeddings", "models"), "seawall.llm"),
+    **dict.fromkeys(("ChatOpenAI", "OpenAIEmbeddings", "ProductionRAG", "SelfHealingAgent"), "seawall.langchain"),
+    **dict.fromkeys(("RateLimitError", "APIError", "AuthenticationError", "CallTimeoutError"), "seawall.errors"),
+    "Simulator": "seawall.simulator",
 }
 
 
@@ -107,7 +116,24 @@ def __getattr__(name: str) -> Any:
         module = importlib.import_module(f"seawall.{place}")
         found = globals()[name] = module if place == name else getattr(module, name)
         return found
-    raise AttributeError(f"module 'seawall' has no attribute {name!r}")
+    raise AttributeError(f"module 'seawall' has no attribute {name!r}{_meant(name)}")
+
+
+def _meant(name: str) -> str:
+    if name in _ELSEWHERE:
+        return f": write from {_ELSEWHERE[name]} import {name}"
+    if name in ("langchain", "compat"):
+        return f": write import seawall.{name}"
+    if name.startswith("_"):  # asked for by tools, which want no advice
+        return ""
+    from seawall._wrong_calls import near
+
+    likely = near(name, __all__)
+    return f": is {likely} meant?" if likely else ""
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_LATER, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"})
 
 
 __all__ = [

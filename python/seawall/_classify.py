@@ -61,8 +61,11 @@ def classify(exc: BaseException) -> str:
         `content_filter`, `malformed`, `unknown`.
 
     Raises:
-        ConfigurationError: if a registered classifier returns anything else than one of these names or `None`.
+        ConfigurationError: if a registered classifier returns anything else than one of these names or `None`, or `exc` is no
+            exception.
     """
+    if not isinstance(exc, BaseException):
+        raise ConfigurationTypeError(f"classify looks at an exception that was raised, not at {shown(exc)}")
     if _first:
         found = _ask(_first, exc)
         if found is not None:
@@ -99,7 +102,7 @@ def is_control_flow(kind: type[BaseException]) -> bool:
 
 
 def transient(exc: BaseException) -> bool:
-    """Whether trying again may help: true for `transient`, `rate_limited` and `malformed` failures."""
+    """Whether trying again after the exception `exc` may help: true for `transient`, `rate_limited` and `malformed` failures."""
     return CLASSES[classify(exc)].retry is True
 
 

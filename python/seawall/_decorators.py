@@ -24,6 +24,7 @@ from seawall._seawall import (
     Timeout,
 )
 from seawall._word import seconds, shown, whole_number
+from seawall._wrong_calls import not_one, refuse_others
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ _UNSET: Any = type("_Unset", (), {"__repr__": lambda _: "unset"})()
 def _taken_apart(first: Any) -> tuple[Any, Any]:
     """The function, where a decorator without brackets got it in place of its first argument; and that argument."""
     return (first, None) if is_decorated(first) else (None, first)
+
+
+def _no_name(argument: str, first: Any) -> None:
+    """Refuses a text as the first argument, where a number belongs."""
+    if isinstance(first, str) and not first.strip().isdigit():
+        raise ConfigurationTypeError(
+            f"{argument} must be a whole number from 1 on, not {shown(first)}; a name is given as name={first[:60]!r}"
+        )
 
 
 def _around(function: Any, pipeline: Pipeline) -> Any:
@@ -95,6 +104,7 @@ def circuit(
         ConfigurationError: for arguments that make no breaker.
     """
     function, failure_threshold = _taken_apart(failure_threshold)
+    _no_name("failure_threshold", failure_threshold)
     if not (isinstance(cls, type) and issubclass(cls, CircuitBreaker)):
         raise ConfigurationTypeError(f"cls must be seawall.CircuitBreaker or a subclass of it, not {shown(cls)}")
     breaker = cls(failure_threshold, recovery_timeout, expected_exception, name, fallback_function, **more)
@@ -144,6 +154,7 @@ def retry(
         if given in _TENACITYS:
             raise ConfigurationTypeError(f"retry: {given}= {_TENACITYS[given]}")
     function, attempts = _taken_apart(attempts)
+    _no_name("attempts", attempts)
     return _around(function, Pipeline(Retry(attempts, on=on, wait=wait, timeout=timeout, **more), name=name))
 
 
@@ -185,6 +196,7 @@ def guard(
     guardrails: Guardrails | None = None,
     monitor: bool | Monitor | None = _UNSET,
     chaos: Chaos | None = None,
+    **unknown: Any,
 ) -> Any:
     """Everything at once, in the canonical order: a preset plus overrides, bare (`@guard`) or called.
 
@@ -210,8 +222,10 @@ def guard(
         chaos: a `Chaos` next to the call, for tests. No preset has one.
 
     Raises:
-        ConfigurationError: for an unknown preset, or `"prod"` without `fallback=`.
+        ConfigurationError: for an unknown preset, `"prod"` without `fallback=`, or an argument that it does not have (`unknown`).
     """
+    if unknown:
+        refuse_others(guard, unknown)
     function, preset = _taken_apart(preset)
     chosen = presets.get(preset)
     given = {"retry": retry, "fallback": fallback, "timeout": timeout, "attempt_timeout": attempt_timeout, "circuit": circuit}
@@ -232,7 +246,7 @@ def guard(
     }
     for argument, (policy, kind) in limits.items():
         if policy is not None and not isinstance(policy, kind):
-            raise ConfigurationTypeError(f"{argument} must be a seawall.{kind.__name__} or None, not {shown(policy)}")
+            raise not_one(argument, kind, policy)
     if watch is not None and not isinstance(watch, Monitor):
         raise ConfigurationTypeError(f"monitor must be a seawall.Monitor, True, False or None, not {shown(watch)}")
     parts |= {argument: policy for argument, (policy, _) in limits.items()}

@@ -17,10 +17,16 @@ _FUNCTION_PARTS = ("__code__", "__defaults__", "__kwdefaults__")
 # What stands in a class body around a function, and is no function itself.
 _DESCRIPTORS = (classmethod, staticmethod, property, functools.cached_property)
 
+# What stands around functions, and is no function itself though it is callable, some only to say so.
+_POLICIES = (
+    *(_seawall.Bulkhead, _seawall.Cache, _seawall.Chaos, _seawall.CircuitBreaker, _seawall.Fallback, _seawall.Guardrails),
+    *(_seawall.Hedge, _seawall.Pipeline, _seawall.RateLimit, _seawall.Retry, _seawall.Timeout),
+)
+
 
 def is_decorated(value: Any) -> bool:
     """Whether a decorator written without its brackets got what it decorates."""
-    return callable(value) or isinstance(value, _DESCRIPTORS)
+    return (callable(value) and not isinstance(value, _POLICIES)) or isinstance(value, _DESCRIPTORS)
 
 
 def _innermost(function: Any) -> Any:
@@ -73,7 +79,7 @@ def guarded(pipeline: _seawall.Pipeline, function: Callable[..., Any]) -> Any:
     """The function behind the pipeline; a `classmethod`, `staticmethod` or `property` is guarded inside."""
     if isinstance(function, _DESCRIPTORS):
         return _descriptor(pipeline, function)
-    if not callable(function):
+    if not callable(function) or isinstance(function, _POLICIES):
         raise ConfigurationTypeError(f"a pipeline guards a function, not {shown(function)}")
     innermost, what = _innermost(function), kind(function)
     name = getattr(function, "__qualname__", getattr(innermost, "__qualname__", type(function).__qualname__))

@@ -67,19 +67,22 @@ class _Log(Word):
 
 
 def before_nothing(retry_state: Any) -> None:
-    """Do nothing before an attempt."""
+    """Do nothing before an attempt, whatever the `retry_state`."""
 
 
 def after_nothing(retry_state: Any) -> None:
-    """Do nothing after an attempt."""
+    """Do nothing after an attempt, whatever the `retry_state`."""
 
 
 def before_sleep_nothing(retry_state: Any) -> None:
-    """Do nothing before a wait."""
+    """Do nothing before a wait, whatever the `retry_state`."""
 
 
 class before_log(_Log):
-    """Log each attempt before it begins: ``Starting call to 'module.f', this is the 2nd time calling it.``"""
+    """Log each attempt before it begins: ``Starting call to 'module.f', this is the 2nd time calling it.``
+
+    `logger` is one of `logging`'s or like it, `log_level` one of its levels (`logging.INFO`).
+    """
 
     __slots__ = ()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -11,6 +13,7 @@ from seawall import _keys, _seawall, errors
 from seawall._hedges import Hedging, hedge_of
 from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Guardrails, Monitor, RateLimit, Retry
 from seawall._word import shown, whole_number
+from seawall._wrong_calls import near, not_one, unexpected
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,6 +36,9 @@ _ELSEWHERE = {
     "openai_api_base": "base_url",
     "openai_organization": "organization",
     "request_timeout": "timeout",
+    "max_retry": "max_retries",
+    "retries": "max_retries",
+    "circuit_breaker": "circuit",
     "extra_headers": "default_headers",
     "extra_query": "default_query",
 }
@@ -43,19 +49,35 @@ _SAID = {
     "model": "the model is the first argument of {kind}(…): make one for each",
     "messages": "give the messages as the first argument",
     "input": "give the input as the first argument",
-    "stream": "for an answer in pieces call stream() or astream()",
+    **dict.fromkeys(("stream", "streaming"), "for an answer in pieces call stream() or astream()"),
+    "model_name": "the model is the first argument of {kind}(…)",
     "config": "config is LangChain's: seawall.langchain.ChatOpenAI takes it",
-    "extra_body": "give its entries as parameters of their own",
     "model_kwargs": "give its entries as parameters of their own",
     **dict.fromkeys(OF_A_BATCH, "it is an argument of the batch methods"),
     "http_client": "the client has a transport of its own; ca_bundle=, client_cert= and proxy= of {kind}(…) are about it",
 }
+# Parameters of the API's requests, those that options stand for excepted. A server may take others, which are sent as they are.
+PARAMETERS = frozenset(
+    (
+        *("audio", "dimensions", "encoding_format", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
+        *("max_completion_tokens", "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls", "prediction"),
+        *("presence_penalty", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort"),
+        *("response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "stream_options", "temperature"),
+        *("tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity", "web_search_options"),
+    )
+)
+# As like a known word as this, and none itself: misspelt. What servers are known to have beside it is less like any, but for these.
+_LIKENESS = 0.85
+_OF_OTHER_SERVERS = frozenset(("reasoning_format", "search_options", "speed"))
 # Arguments of a call that are no parameters of its request.
 _OF_A_CALL = frozenset(("timeout", "extra_headers", "extra_query", "extra_body", "idempotency_key", "cache"))
+# Arguments of `with_retry`, and what it hands on to `Retry`.
+_WITH_RETRY = ("stop_after_attempt", "wait_exponential_jitter", "retry_if_exception_type", "wait", "before_sleep", "after")
+_MORE_OF_RETRY = ("stop", "timeout", "max_retry_after", "budget", "on_result", "giveup", "before")
 
 
 def retry_policy(
-    stop_after_attempt: int = 3,
+    stop_after_attempt: int | None = 3,
     *,
     wait_exponential_jitter: bool = True,
     exponential_jitter_params: Mapping[str, float] | None = None,
@@ -67,12 +89,23 @@ def retry_policy(
 
     `wait` wins where it is given; without jitter the waits are the SDK's: 0.5 s doubling to 8 s, times 0.75 to 1.
     """
+    if stop_after_attempt is not None:  # as for a `Retry`: `stop=` alone decides
+        whole_number("stop_after_attempt", stop_after_attempt, 1, 2**32 - 1)
+    for name in more:
+        if name not in _WITH_RETRY and name not in _MORE_OF_RETRY:
+            raise unexpected("with_retry", name, [*_WITH_RETRY, *_MORE_OF_RETRY])
     if wait is None and exponential_jitter_params is not None:
         wait = _seawall.wait_exponential_jitter(**exponential_jitter_params)
     elif wait is None and wait_exponential_jitter:
         # 1, 2, 4 ... s, at most 60, plus up to one second.
         wait = _seawall.wait_exponential(multiplier=1, max=60) + _seawall.wait_random(0, 1)
-    return Retry(stop_after_attempt, on=retry_if_exception_type, wait=wait, **more)
+    try:
+        return Retry(stop_after_attempt, on=retry_if_exception_type, wait=wait, **more)
+    except errors.ConfigurationError as error:
+        if not str(error).startswith("on must"):
+            raise
+        # It has another name here.
+        raise type(error)(f"retry_if_exception_type{str(error).removeprefix('on')}") from None
 
 
 def environment(value: str | None, *names: str) -> str | None:
@@ -126,6 +159,13 @@ def _pairs(name: str, given: Hidden) -> list[tuple[str, str]]:
         pairs.value.append((_text(f"a name in {name}", key), _text(f"{name}[{key!r}]", item.value, secret=True)))
     made: list[tuple[str, str]] = pairs.value
     return made
+
+
+def _body(given: Any) -> Mapping[str, Any]:
+    """An `extra_body` argument: entries of the body that are sent whatever they are called."""
+    if given is not None and not isinstance(given, Mapping):
+        raise errors.ConfigurationError(f"extra_body must be a dict, not {type(given).__name__}")
+    return given or {}
 
 
 def _file(name: str, path: Any) -> bytes:
@@ -249,14 +289,17 @@ class Model:
         }
         for argument, (given, kind) in shared.items():
             if given is not None and not isinstance(given, kind):
-                raise errors.ConfigurationTypeError(f"{argument} must be a seawall.{kind.__name__} or None, not {shown(given)}")
+                raise not_one(argument, kind, given)
         streams = {"first_token_timeout": first_token_timeout, "idle_timeout": idle_timeout, "on_interrupt": on_interrupt}
         for name, said in streams.items():
             if said is not None and not self._streams:
                 raise errors.ConfigurationError(f"{name} is about streams, which {type(self).__name__} has none of")
         if not isinstance(idempotency_key, bool):
             raise errors.ConfigurationError("idempotency_key of a model must be True or False; a key itself is a call's argument")
+        body = Hidden(_body(kept.value.pop("extra_body", None)))
         self._check(list(kept.value))
+        self._check(body.value, as_they_are=True)
+        kept.value.update(body.value)
         if hasattr(hidden.value, "get_secret_value"):
             hidden.value = hidden.value.get_secret_value()
         source: Any = None
@@ -323,11 +366,10 @@ class Model:
         # Taken out, so that no local variable of the caller's holds a secret either.
         headers, query = Hidden(arguments.pop("extra_headers", None)), Hidden(arguments.pop("extra_query", None))
         params = {name: value for name, value in arguments.items() if name not in _OF_A_CALL}
-        body = arguments.get("extra_body")
-        if body is not None and not isinstance(body, Mapping):
-            raise errors.ConfigurationError(f"extra_body must be a dict, not {type(body).__name__}")
-        params.update(body or {})
+        body = _body(arguments.get("extra_body"))
         self._check(params)
+        self._check(body, as_they_are=True)
+        params.update(body)
         key = _key_sent(arguments.get("idempotency_key", self._extras.value is not None))
         anew = _anew(arguments.get("cache"))
         extras = Hidden((_pairs("extra_headers", headers), _pairs("extra_query", query), key, anew))
@@ -372,8 +414,9 @@ class Model:
         )
 
     @classmethod
-    def _check(cls, names: Iterable[str]) -> None:
-        """Refuses as parameters what is said elsewhere: a server would not know it, or take it for something else."""
+    def _check(cls, names: Iterable[str], *, as_they_are: bool = False) -> None:
+        """Refuses as parameters what is said elsewhere, a server would not know it, or take it for something else; and what is
+        probably misspelt, but `as_they_are`."""
         kind = cls.__name__
         for name in names:
             if name in _SAID:
@@ -381,6 +424,21 @@ class Model:
             if name in _ELSEWHERE:
                 own = _ELSEWHERE[name] or name
                 raise errors.ConfigurationError(f"{name} is no parameter of a request: give it to the model, {kind}(…, {own}=…)")
+            if not as_they_are and name not in PARAMETERS and (likely := cls._misspelt(name)):
+                raise errors.ConfigurationTypeError(
+                    f"{name} is neither an argument of {kind} nor a parameter that the API is known to have: is {likely}= meant? "
+                    f"If the server does have it, write extra_body={{{name!r}: …}}"
+                )
+
+    @classmethod
+    @functools.cache
+    def _misspelt(cls, name: str) -> str | None:
+        """The argument or parameter that is probably meant by the name of none."""
+        if name in _OF_OTHER_SERVERS:
+            return None
+        options = {*inspect.signature(Model).parameters, *inspect.signature(cls).parameters, *_OF_A_CALL, *OF_A_BATCH}
+        options = options | PARAMETERS | {"return_exceptions", "max_concurrency"}
+        return near(name, options - {"model", "params", "options"}, _LIKENESS)
 
     def _is_same_place(self, other: Model) -> bool:
         """Whether both ask the same server with the same credentials."""

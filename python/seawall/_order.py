@@ -27,6 +27,15 @@ def found(policies: Sequence[Any]) -> list[str]:
         wrong.append(
             "the CircuitBreaker stands outside the Fallback: it opens only when the alternatives fail too. Put it inside."
         )
+    for outside, policy in enumerate(policies):
+        instead = policy.fallback_function if isinstance(policy, CircuitBreaker) else None
+        if instead is not None and not any(
+            isinstance(outer, Fallback) and instead in outer.alternatives for outer in policies[:outside]
+        ):
+            wrong.append(
+                "the CircuitBreaker's fallback_function is not used in a pipeline, but where the breaker decorates a function. Put a "
+                "Fallback(…, only_when_open=True) outside of it."
+            )
     if retry is not None and fallback is not None and retry < fallback and not policies[fallback].only_when_open:
         wrong.append("the Retry stands outside the Fallback: each attempt runs through all alternatives. Put it inside.")
     limit, bulkhead = (_first(policies, kind) for kind in (RateLimit, Bulkhead))

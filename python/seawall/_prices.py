@@ -11,7 +11,9 @@ from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 
 class Price(NamedTuple):
-    """What a million tokens cost, in the table's currency (US dollars, as it comes)."""
+    """What a million tokens cost, in the table's currency (US dollars, as it comes): those of the `prompt`, those of the
+    `completion` (0), and of the prompt those that were `cached` (`None`: as the others).
+    """
 
     prompt: float
     """Those of the prompt."""
@@ -45,7 +47,12 @@ class Prices(MutableMapping[str, Price]):
         _seawall.set_prices([(model, list(price)) for model, price in full.items()])
 
     def __getitem__(self, model: str) -> Price:
-        return self._table()[model]
+        table = self._table()
+        if model not in table:
+            raise KeyError(
+                f"there is no price of {model!r}: give it one, prices[{model!r}] = (prompt, completion), for a million tokens"
+            )
+        return table[model]
 
     def __setitem__(self, model: str, price: Any) -> None:
         if not isinstance(model, str) or not model:

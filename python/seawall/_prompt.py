@@ -13,6 +13,12 @@ class Prompt:
     """A fallback that asks the primary again, differently.
 
     `Prompt("answer briefly: {}")` puts the first argument into the text; `Prompt(function)` calls the function with it.
+
+    Args:
+        change: a text with `{}` where the first argument goes, or a function of it.
+
+    Raises:
+        ConfigurationError: for anything else.
     """
 
     _seawall_prompt = True

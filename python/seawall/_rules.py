@@ -101,7 +101,7 @@ def _limit(name: str, value: Any, known: _Metric) -> float:
         value = value.total_seconds()
     may_be = {
         "share": "a share from 0 to 1 (0.10 is 10 %)",
-        "seconds": "seconds (a number or a timedelta), zero or more",
+        "seconds": "a number of seconds or a timedelta, zero or more",
         "calls": "a whole number from 1 on",
     }.get(known.unit, "a number, zero or more")
     number = _number(name, value, may_be)

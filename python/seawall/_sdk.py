@@ -80,7 +80,12 @@ def pipeline_of(pipeline: Pipeline | None, guard_arguments: dict[str, Any], alte
     if guard_arguments:
         raise ConfigurationError("resilient takes a pipeline or the arguments of guard, not both")
     if not isinstance(pipeline, Pipeline):
-        raise ConfigurationTypeError(f"pipeline must be a seawall.Pipeline, not {shown(pipeline)}")
+        hint = ""
+        if isinstance(pipeline, str):
+            hint = f": a preset is given by name, preset={pipeline!r}"
+        elif type(pipeline).__module__ == "seawall":
+            hint = ": one policy makes a pipeline too, Pipeline(policy)"
+        raise ConfigurationTypeError(f"pipeline must be a seawall.Pipeline, not {shown(pipeline)}{hint}")
     return pipeline
 
 

@@ -58,7 +58,7 @@ def seconds(argument: str, value: float | timedelta, most: float = math.inf) -> 
     except OverflowError:
         number = math.inf if given > 0 else -math.inf
     except Exception:  # a foreign `__float__` may do anything
-        raise ConfigurationTypeError(f"{argument} must be seconds (a number or a timedelta), not {shown(value)}") from None
+        raise ConfigurationTypeError(f"{argument} must be a number of seconds or a timedelta, not {shown(value)}") from None
     if math.isnan(number) or number < 0:
         raise ConfigurationError(f"{argument} must be zero seconds or more, not {shown(value)}")
     if number > most:

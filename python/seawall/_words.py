@@ -51,7 +51,7 @@ class _StopOf(_Stop):
 
 
 class stop_any(_StopOf):
-    """Stop if one of these stops."""
+    """Stop if one of these `stops` (`stop_…` objects) does."""
 
     __slots__ = ()
 
@@ -60,7 +60,7 @@ class stop_any(_StopOf):
 
 
 class stop_all(_StopOf):
-    """Stop if all of these stop."""
+    """Stop if all of these `stops` (`stop_…` objects) do."""
 
     __slots__ = ()
 
@@ -69,7 +69,7 @@ class stop_all(_StopOf):
 
 
 class _stop_never(_Stop):
-    """Never stops: as many attempts as it takes, unless something else says enough."""
+    """Never stops, whatever the `retry_state`: as many attempts as it takes, unless something else says enough."""
 
     __slots__ = ()
 
@@ -87,7 +87,7 @@ stop_never = _stop_never()
 
 
 class stop_after_attempt(_Stop):
-    """Stop after this many attempts, the first included.
+    """Stop after `max_attempt_number` attempts, the first included.
 
     Raises:
         ConfigurationError: if that is no whole number of at least 1.
@@ -103,7 +103,7 @@ class stop_after_attempt(_Stop):
 
 
 class stop_after_delay(_Stop):
-    """Stop once this long (seconds or timedelta) has passed since the first attempt began.
+    """Stop once `max_delay` (seconds or a timedelta) has passed since the first attempt began.
 
     The last attempt may end later; `stop_before_delay` does not begin one that would.
     """
@@ -118,7 +118,7 @@ class stop_after_delay(_Stop):
 
 
 class stop_before_delay(_Stop):
-    """Stop if the wait before the next attempt would end this long (seconds or timedelta) after the first began."""
+    """Stop if the wait before the next attempt would end `max_delay` (seconds or a timedelta) after the first began."""
 
     __slots__ = ("max_delay",)
 
@@ -130,7 +130,7 @@ class stop_before_delay(_Stop):
 
 
 class stop_when_event_set(_Stop):
-    """Stop once an event (`threading.Event` or like it) is set."""
+    """Stop once the `event` (`threading.Event` or like it) is set."""
 
     __slots__ = ("event",)
 
@@ -176,7 +176,7 @@ class _RetryOf(_Retry):
 
 
 class retry_any(_RetryOf):
-    """Retry if one of these predicates says so."""
+    """Retry if one of these `retries` (`retry_…` objects) says so."""
 
     __slots__ = ()
 
@@ -185,7 +185,7 @@ class retry_any(_RetryOf):
 
 
 class retry_all(_RetryOf):
-    """Retry if all of these predicates say so."""
+    """Retry if all of these `retries` (`retry_…` objects) say so."""
 
     __slots__ = ()
 
@@ -214,7 +214,7 @@ class _RetryOnType(_Retry):
 
 
 class retry_if_exception_type(_RetryOnType):
-    """Retry if the attempt raised one of these types."""
+    """Retry if the attempt raised one of `exception_types`: a class, or a tuple of them (`Exception`)."""
 
     __slots__ = ()
 
@@ -224,7 +224,7 @@ class retry_if_exception_type(_RetryOnType):
 
 
 class retry_if_not_exception_type(_RetryOnType):
-    """Retry if the attempt raised something else than these types."""
+    """Retry if the attempt raised something else than one of `exception_types`: a class, or a tuple of them (`Exception`)."""
 
     __slots__ = ()
 

@@ -34,6 +34,11 @@ class Rule:
     _rail: Rail
     _made: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
+    def __init__(self) -> None:
+        raise ConfigurationTypeError(
+            "Rule is what all rules are: make one of MaxLength, MaxTokens, Forbidden, Redact, Detector or Shape"
+        )
+
     def _is(self, called: str, rail: Rail, /, *args: Any, **kwargs: Any) -> None:
         self.name, self._rail = called, rail
         self._made = (type(self), args, _given(**kwargs))

@@ -106,6 +106,9 @@ class Journal:
 def open(path: str | os.PathLike[str]) -> Journal:
     """A batch's journal, to be read.
 
+    Args:
+        path: the file that the batch was given as `journal=`.
+
     Raises:
         JournalError: it is not there, is no journal, is damaged, or was written by a later version.
     """

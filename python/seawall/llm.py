@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from seawall import _seawall, errors
@@ -14,6 +15,7 @@ from seawall._model import Hidden, Model, OnInterrupt
 from seawall._seawall import Choice, Chunk, Reply, Stream
 from seawall._story import Step
 from seawall._word import whole_number
+from seawall._wrong_calls import unexpected
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -106,7 +108,8 @@ class Chat(Batches[Reply]):
         client_cert: our own certificate: a PEM file that holds its key too, or the files (certificate, key).
         proxy: a proxy's URL, `False` for none; default: the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY.
         idempotency_key: whether each call sends an `Idempotency-Key`, the same in all its attempts.
-        params: parameters of every request: `temperature`, `max_tokens`, `seed`, …
+        params: parameters of every request: `temperature`, `max_tokens`, `seed`, …; those of a server of its own too, but what looks
+            like a known one misspelt is refused. `extra_body`: more entries, whatever they are called.
 
     Every call takes parameters of its request, which win over the model's, and beside them `timeout`, `extra_headers`,
     `extra_query`, `extra_body` (as the SDK names them) and `idempotency_key` (a text, `True` or `False`) of this call.
@@ -333,15 +336,19 @@ class ModelInfo:
     raw: dict[str, Any]
 
 
+# Arguments of a model that say where to ask, and as whom.
+_OF_MODELS = tuple(name for name in signature(Model).parameters if name not in ("model", "params"))
+
+
 class _Models(Model):
     """The list of a service's models."""
 
     _kind = "models"
 
     @classmethod
-    def _check(cls, names: Iterable[str]) -> None:
+    def _check(cls, names: Iterable[str], *, as_they_are: bool = False) -> None:
         for name in names:
-            raise errors.ConfigurationError(f"{name} is no argument of models()")
+            raise unexpected("models", name, _OF_MODELS)
 
     def invoke(self) -> list[ModelInfo]:
         return self._infos(self._route.call(self._kind, None))
@@ -369,6 +376,6 @@ def models(*, api_key: Any = None, base_url: str | None = None, **options: Any) 
 
 
 async def amodels(*, api_key: Any = None, base_url: str | None = None, **options: Any) -> list[ModelInfo]:
-    """As `models`, for an event loop."""
+    """As `models` (`api_key`, `base_url`, `options`), for an event loop."""
     place, api_key, base_url, options = Hidden({"api_key": api_key, "base_url": base_url, **options}), None, None, {}
     return await _Models("models", **place.value).ainvoke()

@@ -13,7 +13,9 @@ __all__ = ["ALIASES", "PRESETS", "Preset", "development", "get", "production", "
 class Preset(NamedTuple):
     """What a preset sets. Times are seconds.
 
-    `retry` counts attempts, all told. `retry_budget` caps retries at that share of the calls.
+    `retry` counts attempts, all told. `retry_budget` caps retries at that share of the calls. `circuit` and `monitor` say whether there
+    is one of its own. The others are arguments of `guard`: `name`, `fallback` (and whether it has to be said, `fallback_required`),
+    `timeout`, `attempt_timeout`.
     """
 
     name: str

@@ -111,7 +111,7 @@ class Webhook:
             isinstance(headers, Mapping)
             and all(isinstance(name, str) and isinstance(value, str) for name, value in headers.items())
         ):
-            raise ConfigurationTypeError("headers must be a dict of texts")
+            raise ConfigurationTypeError(f'headers must be a dict of texts, like {{"x-team": "search"}}, not {_kinds(headers)}')
         self._made_with = (url, dict(headers or {}), secret, template)
         self._key = None if secret is None else _key(secret)
         self._template = template
@@ -151,9 +151,16 @@ def _webhook(place: Any, template: Any) -> Webhook:
     return Webhook(url, headers=headers, secret=secret, template=template)
 
 
+def _kinds(given: Any) -> str:
+    """What it is, past secrets that it may hold."""
+    if isinstance(given, Mapping):
+        return f"one of {', '.join(sorted({type(value).__name__ for pair in given.items() for value in pair}))}"
+    return "an empty one" if given == "" else f"an object of type {type(given).__name__}"
+
+
 def _key(secret: Any) -> bytes:
     if not isinstance(secret, str) or not secret:
-        raise ConfigurationTypeError("secret must be a text, not empty")
+        raise ConfigurationTypeError(f"secret must be a text that is not empty, not {_kinds(secret)}")
     if not secret.startswith("whsec_"):
         return secret.encode()
     try:

@@ -98,6 +98,8 @@ fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     })
 }
 
+const NOT_THERE: &str = "is not there: give the path that a batch was given as journal=…";
+
 /// Reads a journal, also while somebody writes it.
 #[derive(Debug)]
 pub struct Reader {
@@ -109,7 +111,8 @@ impl Reader {
     /// Of a file that has to be there.
     pub fn open(path: &Path) -> Result<Reader, JournalError> {
         if !path.is_file() {
-            return Err(JournalError::at(path, "is not there"));
+            let what = if path.is_dir() { "is a directory: give the path of the file" } else { NOT_THERE };
+            return Err(JournalError::at(path, what));
         }
         let opened = || -> rusqlite::Result<Result<Reader, JournalError>> {
             // What a killed writer left in its log is taken over by whoever opens it, so reading may write. Where it may not, it reads.

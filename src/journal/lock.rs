@@ -27,7 +27,13 @@ impl Lock {
         let mut name = journal.file_name().unwrap_or_default().to_owned();
         name.push("-lock");
         let directory = journal.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let beside = directory.canonicalize().map_err(unable)?.join(name);
+        let beside = directory
+            .canonicalize()
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => JournalError::at(journal, "cannot be written: its directory is not there, make it first"),
+                _ => unable(error),
+            })?
+            .join(name);
         let mut held = held();
         if held.contains(&beside) {
             return Err(in_use(journal, "by another batch of this process"));

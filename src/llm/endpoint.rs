@@ -205,7 +205,7 @@ pub(crate) fn note_credentials(name: &HeaderName, value: &mut HeaderValue, secre
 pub fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), ApiError> {
     let wrong = |what: String| Err(ApiError::new(ErrorKind::Configuration, what));
     let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
-        return wrong(format!("{name:?} is no name of an HTTP header"));
+        return wrong(format!("{name:?} is no name of an HTTP header: letters, digits and - make one, as in \"X-Team\""));
     };
     if [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(&parsed) {
         return wrong(format!("the header {name:?} is set by the client itself; leave it out"));

@@ -1,7 +1,7 @@
 //! A pipeline made ready to run: the plan, and for each of its stages and targets what the driver has to know.
 
 use super::cached::Stand;
-use super::errors::{configuration, wrong_type};
+use super::errors::configuration;
 use super::guardrails::Guardrails;
 use super::hooks::Hooks;
 use super::judge::Judge;
@@ -9,7 +9,7 @@ use super::monitor::Monitor;
 use super::policies::bulkhead::Bulkhead;
 use super::policies::cache::Cache;
 use super::policies::chaos::Chaos;
-use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
+use super::policies::circuit_breaker::CircuitBreaker;
 use super::policies::fallback::Fallback;
 use super::policies::hedge::Hedge;
 use super::policies::rate_limit::RateLimit;
@@ -17,6 +17,7 @@ use super::policies::retry::Retry;
 use super::policies::timeout::Timeout;
 use super::remaining;
 use super::tally::{Shares, Tally};
+use super::wrong_calls;
 use crate::drive::{clock, trial};
 use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target};
 use crate::policies::guardrails::Guardrails as Looking;
@@ -265,11 +266,7 @@ impl Builder {
             self.stages.push(Stage::of("fallback", Judge::Fallback(fallback.get().judge(py)?)));
             return Ok(id);
         }
-        let message = format!(
-            "a pipeline takes policies (Cache, Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead, Timeout, Fallback, Guardrails, Chaos, or another Pipeline), not {}",
-            short_repr(policy)
-        );
-        Err(wrong_type(py, &message))
+        Err(wrong_calls::no_policy(policy))
     }
 }
 

@@ -72,7 +72,7 @@ fn amount(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     let seconds = if let Ok(delta) = value.cast::<PyDelta>() {
         f64::from(delta.get_days()) * 86_400.0 + f64::from(delta.get_seconds()) + f64::from(delta.get_microseconds()) / 1e6
     } else {
-        number(value).ok_or_else(|| type_error(argument, value, "seconds (a number or a timedelta)"))?
+        number(value).ok_or_else(|| type_error(argument, value, "a number of seconds or a timedelta"))?
     };
     if seconds.is_nan() || seconds < 0.0 {
         return Err(value_error(argument, value, "zero seconds or more"));

@@ -228,9 +228,12 @@ fn rules<'py>(name: &str, given: Option<&Bound<'py, PyAny>>, py: Python<'py>) ->
     if given.cast::<pyo3::types::PyString>().is_ok() {
         return Err(wrong(given));
     }
-    for rule in given.try_iter().map_err(|_| wrong(given))? {
+    for (place, rule) in given.try_iter().map_err(|_| wrong(given))?.enumerate() {
         let rule = rule?;
-        let rail = rule.getattr_opt("_rail")?.and_then(|rail| rail.cast_into::<Rail>().ok()).ok_or_else(|| wrong(&rule))?;
+        let rail = rule.getattr_opt("_rail")?.and_then(|rail| rail.cast_into::<Rail>().ok()).ok_or_else(|| {
+            let kind = "a rule of seawall.guardrails, made by a call, as in MaxLength(2000)";
+            wrong_type(py, &format!("{name}[{place}] must be {kind}, not {}", short_repr(&rule)))
+        })?;
         made.push(rail.get().rule.clone());
         kept.push(rule);
     }

@@ -52,6 +52,7 @@ mod trace;
 mod turnstile;
 mod virtual_time;
 mod waits;
+mod wrong_calls;
 
 use crate::policies::class::{CLASSES, FallbackRule};
 use pyo3::exceptions::PyImportError;

@@ -300,7 +300,7 @@ impl Monitor {
         window(py, self.core.span())
     }
 
-    /// The window's numbers apart: by `pipeline`, `model`, `endpoint` or `error`, the class of the error of failed calls. A
+    /// The window's numbers apart; `what` they are told apart by is `pipeline`, `model`, `endpoint` or `error`, the class of the error of failed calls. A
     /// dict of dicts with the sums and rates of `snapshot`, or, by error, of counts. Calls of which that is not known are
     /// under "".
     ///

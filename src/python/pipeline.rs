@@ -7,6 +7,7 @@ use super::errors::{ours, picture};
 use super::flight::Flight;
 use super::guarded::fly;
 use super::monitor::Monitor;
+use super::wrong_calls::no_function;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -17,7 +18,10 @@ use std::sync::Arc;
 ///
 /// `Pipeline(a, b, c)` calls a(b(c(function))). It is a decorator, has `call` and `acall`, and is a policy itself: put
 /// into another pipeline, its policies stand there. A policy object is shared state: used in two pipelines, it is one.
-/// A `monitor` is told how each call came out; it is no policy, and the pipeline around has its own.
+/// A `monitor` is told how each call came out; it is no policy, and the pipeline around has its own. `name` is its name in
+/// logs, events and notes.
+///
+/// Raises `ConfigurationError` for what is no policy. Warns with `PipelineOrderWarning` of orders that are known to be wrong.
 #[pyclass(frozen, module = "seawall", subclass, weakref)]
 pub struct Pipeline {
     policies: Vec<Py<PyAny>>,
@@ -97,6 +101,9 @@ impl Pipeline {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if !function.is_callable() {
+            return Err(no_function("call", function));
+        }
         slf.get().compiled.only_sync(slf.py(), "Pipeline.call")?;
         fly(slf.py(), Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs))
     }
@@ -108,8 +115,11 @@ impl Pipeline {
         function: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
-    ) -> Coroutine {
-        Coroutine::new(Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs))
+    ) -> PyResult<Coroutine> {
+        if !function.is_callable() {
+            return Err(no_function("acall", function));
+        }
+        Ok(Coroutine::new(Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs)))
     }
 
     /// Guards a function.

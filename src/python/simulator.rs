@@ -99,7 +99,9 @@ impl SimulatedServer {
         })
         .map_err(|error: std::io::Error| {
             let Options { host, port, .. } = &*self.options.lock().unwrap_or_else(PoisonError::into_inner);
-            PyOSError::new_err(format!("the simulator cannot listen at {host}:{port}: {error}"))
+            let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+            let hint = if taken { "; leave port out, and one that is free is taken" } else { "" };
+            PyOSError::new_err(format!("the simulator cannot listen at {host}:{port}: {error}{hint}"))
         })
     }
 

@@ -8,6 +8,7 @@ use super::guarded::{self as function, Guarded};
 use super::llm::pieces::Piece;
 use super::protocol;
 use super::recycled;
+use super::wrong_calls;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -129,5 +130,6 @@ pub fn set(py: Python<'_>) -> PyResult<()> {
     recycled::set::<Coroutine>(py);
     recycled::set::<Item>(py);
     function::know_ours(py);
+    wrong_calls::set(py);
     Ok(())
 }

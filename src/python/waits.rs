@@ -265,7 +265,7 @@ impl Wait {
     }
 }
 
-/// Wait the same time before each attempt.
+/// Wait the same time before each attempt: `wait` seconds, or a timedelta.
 #[pyfunction]
 fn wait_fixed(py: Python<'_>, wait: Amount<'_>) -> PyResult<Wait> {
     made(py, &FIXED, vec![wait])
@@ -300,7 +300,8 @@ fn wait_exponential(py: Python<'_>, multiplier: Amount<'_>, max: Amount<'_>, exp
     made(py, &EXPONENTIAL, vec![multiplier, max, exp_base, min])
 }
 
-/// Full jitter: wait a random time between `min` and what `wait_exponential` would wait.
+/// Full jitter: wait a random time between `min` and what `wait_exponential` would wait with these arguments: `multiplier *
+/// exp_base ** n` seconds, at most `max`.
 #[pyfunction]
 #[pyo3(signature = (multiplier=Amount::Number(1.0), max=Amount::Number(LONGEST), exp_base=Amount::Number(2.0), min=Amount::Number(0.0)),
        text_signature = "(multiplier=1, max=4.611686018427388e+18, exp_base=2, min=0)")]
@@ -314,7 +315,8 @@ fn wait_random_exponential(
     made(py, &RANDOM_EXPONENTIAL, vec![multiplier, max, exp_base, min])
 }
 
-/// Equal jitter: wait half of what `wait_exponential` would wait, plus a random time up to the other half.
+/// Equal jitter: wait half of what `wait_exponential` would wait with these arguments (`multiplier * exp_base ** n` seconds, at
+/// least `min` and at most `max`), plus a random time up to the other half.
 #[pyfunction]
 #[pyo3(signature = (multiplier=Amount::Number(1.0), max=Amount::Number(LONGEST), exp_base=Amount::Number(2.0), min=Amount::Number(0.0)),
        text_signature = "(multiplier=1, max=4.611686018427388e+18, exp_base=2, min=0)")]
@@ -349,14 +351,14 @@ fn wait_sdk() -> Wait {
     Wait { rule: Arc::new(Backoff::Sdk) }
 }
 
-/// One wait per attempt, in this order; the last one from there on.
+/// One wait per attempt, in the order of these `strategies` (`wait_…` objects); the last one from there on.
 #[pyfunction]
 #[pyo3(signature = (*strategies))]
 fn wait_chain(py: Python<'_>, strategies: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
     one_of(py, &CHAIN, strategies, Backoff::Chain)
 }
 
-/// All these waits, one after the other; also written `a + b`.
+/// All these `strategies` (`wait_…` objects), one after the other; also written `a + b`.
 #[pyfunction]
 #[pyo3(signature = (*strategies))]
 fn wait_combine(py: Python<'_>, strategies: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {

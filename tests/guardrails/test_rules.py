@@ -183,7 +183,7 @@ def test_what_was_given_is_never_changed() -> None:
         (lambda: Shape(3), ConfigurationTypeError, "shape must be a pydantic model"),
         (lambda: Shape({"type": 3}), ConfigurationError, "no JSON schema"),
         (lambda: Guardrails(input=[Shape({})]), ConfigurationError, "input must hold no Shape"),
-        (lambda: Guardrails(input=["a"]), ConfigurationTypeError, "input must be a list of rules"),
+        (lambda: Guardrails(input=["a"]), ConfigurationTypeError, r"input\[0\] must be a rule"),
         (lambda: Guardrails(output=3), ConfigurationTypeError, "output must be a list of rules"),
         (lambda: Guardrails(max_held=0), ConfigurationError, "max_held"),
     ],

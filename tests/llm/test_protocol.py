@@ -397,7 +397,28 @@ def test_listing_models_is_retried_and_fails_as_a_call_does(raw) -> None:
     lost = raw(raw.answer("{}", status="404 Not Found"))
     with pytest.raises(errors.NotFoundError, match=f"GET http://127.0.0.1:{lost.port}/v1/models: check base_url"):
         models(api_key="k", base_url=lost.base_url)
-    with pytest.raises(errors.ConfigurationError, match="temperature is no argument of models"):
+    with pytest.raises(errors.ConfigurationError, match=r"models\(\) got an unexpected keyword argument 'temperature'"):
         models(api_key="k", temperature=1)
     with pytest.raises(errors.ConfigurationError, match="no API key"):
         models(base_url=lost.base_url)
+
+
+# Of vLLM, llama.cpp, Ollama, OpenRouter, Mistral, DeepSeek, Groq, DashScope and others.
+OF_SERVERS = """top_k min_p top_a typical_p repetition_penalty length_penalty best_of stop_token_ids ignore_eos min_tokens prompt_logprobs
+guided_json guided_regex guided_choice chat_template chat_template_kwargs add_generation_prompt priority num_ctx num_predict keep_alive think
+n_predict n_probs mirostat grammar json_schema cache_prompt models route provider transforms plugins reasoning include_reasoning safe_prompt
+random_seed max_new_tokens enable_thinking thinking thinking_budget search_options search_parameters reasoning_format speed top_n input_type
+truncate task max_output_tokens instructions""".split()
+
+
+def test_parameters_of_other_servers_are_sent_and_misspelt_ones_only_where_that_is_said(chat, sim):
+    chat(**dict.fromkeys(OF_SERVERS, 1)).invoke("x")
+    assert {name for name in OF_SERVERS if sim.requests[0].body.get(name) == 1} == set(OF_SERVERS)
+    with pytest.raises(
+        errors.ConfigurationError, match=r"is temperature= meant\? If the server does have it, write extra_body={'temprature': …}"
+    ):
+        chat().invoke("x", temprature=0)
+    chat(extra_body={"temprature": 1}).invoke("x", extra_body={"temperatur": 2})
+    assert (sim.requests[-1].body["temprature"], sim.requests[-1].body["temperatur"]) == (1, 2)
+    with pytest.raises(errors.ConfigurationError, match="timeout is no parameter of a request"):
+        chat(extra_body={"timeout": 1})

@@ -248,7 +248,7 @@ def test_a_silence_may_have_an_end_in_place_of_a_duration(in_an_hour):
         ({}, "silence needs either a duration or until="),
         ({"duration": 1, "until": 2}, "silence needs either a duration or until="),
         ({"duration": 0}, "duration must be more than zero seconds, not 0"),
-        ({"duration": "1h"}, "duration must be seconds"),
+        ({"duration": "1h"}, "duration must be a number of seconds"),
         ({"until": time.time() - 1}, "until must be in the future"),
         ({"until": "tomorrow"}, "until must be a datetime or Unix time, not 'tomorrow' \\(str\\)"),
         ({"duration": 1, "reason": 7}, "reason must be a text"),

@@ -113,7 +113,7 @@ def test_a_copy_of_a_monitor_has_its_rules(given):
         ([{"metric": "success_rate", "warning": float("inf")}], "rules[0].warning must be a share from 0 to 1"),
         (
             [{"metric": "p95", "warning": -1}],
-            "rules[0].warning must be seconds (a number or a timedelta), zero or more, not -1 (int)",
+            "rules[0].warning must be a number of seconds or a timedelta, zero or more, not -1 (int)",
         ),
         ([{"metric": "error_rate", "warning": timedelta(1)}], "rules[0].warning must be a share"),
         ([{"metric": "outage", "emergency": 2.5}], "rules[0].emergency must be a whole number from 1 on, not 2.5"),
@@ -123,7 +123,7 @@ def test_a_copy_of_a_monitor_has_its_rules(given):
         ([{"metric": "p95", "warning": 1, "clear": 0}], "rules[0].clear must be a share, more than 0 and at most 1"),
         ([{"metric": "p95", "warning": 1, "clear": 1.2}], "rules[0].clear must be a share"),
         ([{"metric": "p95", "warning": 1, "hold": -1}], "rules[0].hold must be zero seconds or more"),
-        ([{"metric": "p95", "warning": 1, "clear_hold": "1"}], "rules[0].clear_hold must be seconds"),
+        ([{"metric": "p95", "warning": 1, "clear_hold": "1"}], "rules[0].clear_hold must be a number of seconds"),
         ([{"metric": "p95", "crit": 1}], "rules[0] has 'crit', which is no part of a rule: those are metric, warning"),
         ([Rule("p95", 1), {"metric": "p95", "warning": 2}], "rules[1].metric is 'p95', of which rules[0] is a rule already"),
         (["p95"], "rules[0] must be a seawall.Rule or a dict, not 'p95' (str)"),
@@ -141,7 +141,7 @@ def test_what_cannot_be_meant_is_refused_with_its_place(rules, says):
 def test_a_rule_by_hand_names_its_argument():
     with pytest.raises(ConfigurationError, match=r"^critical must be at least the limit of warning \(3\), not 2$"):
         Rule("p95", 3, 2)
-    with pytest.raises(TypeError, match="hold must be seconds"):
+    with pytest.raises(TypeError, match="hold must be a number of seconds"):
         Rule("p95", 3, hold="1 s")
 
 

@@ -169,7 +169,7 @@ def test_numbers_that_json_does_not_have_are_null(raw, ok):
         ({"headers": {"x": 1}}, "headers must be a dict of texts"),
         ({"headers": {"x y": SECRET}}, '"x y" is no name of an HTTP header'),
         ({"headers": {"x": f"{SECRET}\n"}}, 'the value of the header "x" has characters'),
-        ({"secret": ""}, "secret must be a text, not empty"),
+        ({"secret": ""}, "secret must be a text that is not empty"),
         ({"secret": f"whsec_{SECRET}!"}, "secret begins with whsec_, so that base64 must follow"),
         ({"template": {"text": "{mesage}"}}, "template['text'] names {mesage}: the fields of an alert are kind, level"),
         ({"template": ["{message"]}, "template[0] is not well formed"),

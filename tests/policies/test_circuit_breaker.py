@@ -287,8 +287,8 @@ NAN, INF = float("nan"), float("inf")
         ({"failure_threshold": 2**70}, r"failure_threshold must be a whole number"),
         ({"recovery_timeout": -1}, r"recovery_timeout must be zero seconds or more, not -1 \(int\)"),
         ({"recovery_timeout": NAN}, r"recovery_timeout must be zero seconds or more, not nan"),
-        ({"recovery_timeout": "60"}, r"recovery_timeout must be seconds \(a number or a timedelta\), not '60' \(str\)"),
-        ({"recovery_timeout": True}, r"recovery_timeout must be seconds"),
+        ({"recovery_timeout": "60"}, r"recovery_timeout must be a number of seconds or a timedelta, not '60' \(str\)"),
+        ({"recovery_timeout": True}, r"recovery_timeout must be a number of seconds"),
         ({"expected_exception": "ValueError"}, r"expected_exception must be an exception class.*not 'ValueError'"),
         ({"expected_exception": b"ValueError"}, r"expected_exception must be an exception class"),
         ({"expected_exception": int}, r"expected_exception must be an exception class.*not the class int"),
@@ -323,7 +323,7 @@ NAN, INF = float("nan"), float("inf")
         ({"failure_rate": 0.5, "window": 0}, r"window must be a whole number from 1 on, not 0"),
         ({"failure_rate": 0.5, "window": 0.0}, r"window must be more than zero seconds, not 0\.0"),
         ({"failure_rate": 0.5, "window": -10}, r"window must be a whole number from 1 on"),
-        ({"failure_rate": 0.5, "window": "10"}, r"window must be seconds"),
+        ({"failure_rate": 0.5, "window": "10"}, r"window must be a number of seconds"),
         ({"window": 0}, r"window must be"),
         ({"window": 10}, r"window needs failure_rate or slow_call_duration"),
         ({"minimum_calls": 5}, r"minimum_calls needs failure_rate or slow_call_duration"),
@@ -393,3 +393,17 @@ def test_the_breakers_of_guards_count_what_the_table_says() -> None:
     with pytest.raises(TimeoutError):
         breaker.call(service)
     assert breaker.state == "open"
+
+
+def test_a_breaker_that_decorates_has_its_fallback_function_stand_in() -> None:
+    breaker = CircuitBreaker(1, fallback_function=lambda question: f"later: {question}")
+
+    @breaker
+    def ask(question: str) -> str:
+        raise ConnectionError(question)
+
+    with pytest.raises(ConnectionError):
+        ask("why")
+    assert ask("why") == "later: why"
+    with pytest.raises(CircuitBreakerError):
+        breaker.call(str, "by hand it is not used")

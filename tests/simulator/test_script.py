@@ -114,7 +114,7 @@ WRONG = [
     ('[[rule]]\nfault = "ok"\nmodels = []', "script:3:10: [[rule]]: models must be a name or a list of names, not []"),
     ('[[rule]]\nfault = "ok"\nstart = 5', "script:3:1: [[rule]]: 'start' is not known here"),
     ("[[outage]]\nfrom = 5\nuntil = 5", "script:3:1: [[outage]]: until must be later than from (5), not 5"),
-    ("[[outage]]\nfrom = 'x'", "script:2:1: [[outage]]: from must be seconds"),
+    ("[[outage]]\nfrom = 'x'", "script:2:1: [[outage]]: from must be a number of seconds"),
     ("[[pace]]\nlatency = [1]", "script:2:1: [[pace]]: latency must be seconds, or a pair of the least and the most"),
     ("[[pace]]\nlatency = { mean = 1 }", "script:2:11: [[pace]] latency: distribution is missing: one of fixed"),
     ('[[pace]]\nlatency = { distribution = "gauss" }', "script:2:28: [[pace]] latency: distribution must be one of"),

@@ -126,10 +126,10 @@ def test_ended_requests_are_told_once(sim, talk):
     [
         (lambda sim: sim.on("m", faults.ok(), start=-1), "start must be zero seconds or more"),
         (lambda sim: sim.on("m", faults.ok(), start=5, until=5), r"until must be later than start \(5\)"),
-        (lambda sim: sim.outage(until="soon"), "until must be seconds"),
+        (lambda sim: sim.outage(until="soon"), "until must be a number of seconds"),
         (lambda sim: sim.outage("m", fault=503), "fault must be made by"),
         (lambda sim: sim.outage(5), "model must be a name"),
-        (lambda sim: sim.pace(per_token="fast"), "per_token must be seconds"),
+        (lambda sim: sim.pace(per_token="fast"), "per_token must be a number of seconds"),
         (lambda sim: sim.pace(per_token=(1, 0)), "per_token must be seconds, or a pair"),
         (lambda sim: sim.limit(requests_per_minute=0), "requests_per_minute must be a whole number from 1"),
         (lambda sim: sim.limit(tokens_per_minute=1.5), "tokens_per_minute must be a whole number"),

@@ -96,4 +96,4 @@ def test_the_stub_says_what_the_binary_has(tmp_path: Path):
         cwd=tmp_path,
         timeout=240,
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.returncode == 0, f"say it in python/seawall/_seawall.pyi:\n{ended.stdout}{ended.stderr}"

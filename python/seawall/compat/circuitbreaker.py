@@ -17,7 +17,7 @@ from math import ceil, floor
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from seawall import _seawall, errors
+from seawall import _seawall, _word, errors
 from seawall._circuits import restored
 
 if TYPE_CHECKING:
@@ -137,6 +137,9 @@ class CircuitBreaker(_seawall.CircuitBreaker):
 
     def _set_limits(self) -> None:
         threshold, timeout = self._limits
+        for name, given in (("failure_threshold", threshold), ("recovery_timeout", timeout)):
+            if not hasattr(given, "__float__"):
+                raise TypeError(f"{name} must be a number, not {_word.shown(given)}")
         # There a count that reaches the threshold opens it: 2.5 means 3, and less than one the first failure.
         super().configure(failure_threshold=max(ceil(threshold), 1), recovery_timeout=max(timeout, 0))
 
@@ -298,6 +301,7 @@ class CircuitBreaker(_seawall.CircuitBreaker):
 
     @property
     def last_failure(self) -> BaseException | None:
+        """The failure seen last; `None` after a success, as there."""
         failure = super().last_failure
         # There a success forgets it.
         return failure if self.failure_count or failure is self._said else None

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from seawall._word import shown
+from seawall._wrong_calls import near
 from seawall.configuration._document import Problem, Report, read
-from seawall.errors import ConfigurationError
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 if TYPE_CHECKING:
     from seawall import Bulkhead, Cache, CircuitBreaker, Guardrails, Hedge, Monitor, Pipeline, RateLimit
@@ -40,6 +42,10 @@ class Things(Mapping[str, T], Generic[T]):
             there = f"; there are {', '.join(map(repr, self._things))}" if self._things else ""
             text = f"{self._file} describes no {self.one} {name!r}{there}" + (f": {meant}" if meant else "")
         raise NoSuchNameError(text)
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f": write [{name!r}]" if name in self.__dict__.get("_things", ()) else ""
+        raise AttributeError(f"what the file describes is found in brackets, by its name; there is no attribute {name!r}{hint}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._things)
@@ -98,6 +104,10 @@ class Config:
         self.sections = {name: Things(str(path), SECTIONS[name].one, found) for name, found in things.items()}
         self.__dict__.update(self.sections)
 
+    def __getattr__(self, name: str) -> Any:
+        likely = near(name, self.__dict__.get("sections", ()))
+        raise AttributeError(f"a Config has no {name!r}" + (f": is {likely} meant?" if likely else ""))
+
     def __repr__(self) -> str:
         parts = "; ".join(f"{name} {', '.join(things)}" for name, things in self.sections.items() if things)
         return f"<Config {self.path}: {parts or 'empty'}>"
@@ -120,6 +130,8 @@ def load(path: str | os.PathLike[str]) -> Config:
         ConfigurationWarning: of what is hardly meant, such as a key that stands in the file.
         PipelineOrderWarning: of orders and thresholds that are known to be wrong.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigurationTypeError(f"load takes the path of a TOML file, not {shown(path)}")
     config, report = examined(Path(path))
     error = report.error()
     if error is not None:

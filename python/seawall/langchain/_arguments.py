@@ -13,7 +13,8 @@ from pydantic import BaseModel, SecretStr
 
 from seawall._hedges import hedge_of
 from seawall._keys import Carried, is_credential
-from seawall._model import OF_A_BATCH, Model, environment
+from seawall._model import OF_A_BATCH, PARAMETERS, Model, environment
+from seawall._wrong_calls import near
 from seawall.errors import ConfigurationError
 
 _TRANSPORT = "the native client has a transport of its own; proxy=, ca_bundle= and client_cert= are about it"
@@ -66,27 +67,6 @@ NOT_TAKEN = {
 _CLIENT = {"messages", "stream", *signature(Model).parameters} - {"params"}
 # What a call cannot say either, but for another model.
 _NO_CALLS = _CLIENT - {"model"} | {"http_client", "extra_headers", "extra_query", *OF_A_BATCH}
-# Parameters of the API that are no fields: known, so that a misspelt name is not taken for one.
-_PARAMETERS = {
-    "audio",
-    "function_call",
-    "functions",
-    "max_completion_tokens",
-    "modalities",
-    "parallel_tool_calls",
-    "prediction",
-    "prompt_cache_key",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-    "response_format",
-    "safety_identifier",
-    "store",
-    "stream_options",
-    "tool_choice",
-    "tools",
-    "user",
-    "web_search_options",
-}
 _ENVIRONMENT = {
     "openai_api_key": ("OPENAI_API_KEY",),
     "openai_api_base": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
@@ -150,10 +130,12 @@ def with_parameters(model: type[BaseModel], arguments: dict[str, Any]) -> dict[s
     more = {name: arguments[name] for name in arguments if name not in known}
     if not more:
         return arguments
-    for name in sorted(more.keys() - _PARAMETERS):
+    for name in sorted(more.keys() - PARAMETERS):
+        likely = near(name, filter(None, known), 0.8)
+        hint = f" (is {likely}= meant?)" if likely else ""
         # Past here, the model's __init__ and its caller.
         warnings.warn(
-            f"{name} is no argument of {model.__name__}: it is sent as a parameter of every request. "
+            f"{name} is no argument of {model.__name__}{hint}: it is sent as a parameter of every request. "
             "If that is meant, say so with model_kwargs= or extra_body=",
             stacklevel=3,
         )

@@ -319,7 +319,8 @@ class ChatOpenAI(KeptBatching, OnNative, Calls):  # type: ignore[misc]  # more s
             first_token_timeout=self.first_token_timeout,
             idle_timeout=self.idle_timeout,
             on_interrupt=self.on_interrupt,
-            **self._request_params(),
+            # As they are: what is no argument of this class was warned of when it was made.
+            extra_body=self._request_params(),
         )
         return self._with_policies(chat)
 

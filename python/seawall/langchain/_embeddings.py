@@ -150,7 +150,7 @@ class OpenAIEmbeddings(OnNative, BaseEmbeddings):
 
     def _made(self) -> Embeddings:
         params = {**self.model_kwargs, **({} if self.dimensions is None else {"dimensions": self.dimensions})}
-        return self._with_policies(Embeddings(self.model, **self._place(), **params))
+        return self._with_policies(Embeddings(self.model, **self._place(), extra_body=params))
 
     @property
     def _shown_as(self) -> str | None:

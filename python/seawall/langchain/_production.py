@@ -12,7 +12,8 @@ from langchain_core.runnables import RunnableConfig
 from seawall._decorators import own_breaker
 from seawall._log_hooks import after_log, before_sleep_log
 from seawall._seawall import wait_exponential
-from seawall.errors import ConfigurationError
+from seawall._word import shown
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 from seawall.langchain._chat import ChatOpenAI
 
 logger = logging.getLogger("seawall.production")
@@ -56,6 +57,9 @@ def create_production_llm(
     Returns:
         a chat model that can also be called: `llm("你好")` is `llm.invoke("你好")`.
     """
+    for argument, given in (("model", model), ("fallback_model", fallback_model)):
+        if not isinstance(given, str):
+            raise ConfigurationTypeError(f"{argument} must be the name of a model, not {shown(given)}")
     if "circuit" in arguments:
         raise ConfigurationError("create_production_llm makes the breakers itself: give circuit= to ChatOpenAI, or leave it out")
 

@@ -15,7 +15,8 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, R
 from langchain_core.vectorstores import InMemoryVectorStore
 from typing_extensions import Self
 
-from seawall.errors import ConfigurationError
+from seawall._word import shown, whole_number
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 from seawall.langchain._chat import ChatOpenAI
 from seawall.langchain._embeddings import OpenAIEmbeddings
 from seawall.langchain._health import health, text_of
@@ -34,6 +35,10 @@ class ProductionRAG:
     """
 
     def __init__(self, chain: Runnable[Any, Any]) -> None:
+        if not hasattr(chain, "invoke"):
+            raise ConfigurationTypeError(
+                f"chain must be a Runnable that answers questions, not {shown(chain)}; from_documents(…) makes one"
+            )
         self.chain = chain
         self._lock = threading.Lock()
         self._success = 0
@@ -63,11 +68,16 @@ class ProductionRAG:
             ConfigurationError: no documents, or a `k` below 1.
             APIError: the documents could not be embedded.
         """
+        if isinstance(documents, (str, Document)):
+            raise ConfigurationTypeError(f"documents must be a list of texts or Documents, not {shown(documents)}")
         found = [document if isinstance(document, Document) else Document(document) for document in documents]
         if not found:
             raise ConfigurationError("ProductionRAG.from_documents needs at least one document")
-        if k < 1:
-            raise ConfigurationError(f"k must be a whole number from 1 on, not {k!r}")
+        whole_number("k", k, 1)
+        if embeddings is not None and not hasattr(embeddings, "embed_documents"):
+            raise ConfigurationTypeError(f"embeddings must be a LangChain Embeddings or None, not {shown(embeddings)}")
+        if llm is not None and not (callable(llm) or hasattr(llm, "invoke")):
+            raise ConfigurationTypeError(f"llm must be a chat model or another Runnable, or None, not {shown(llm)}")
         if embeddings is None:
             embeddings = OpenAIEmbeddings().with_retry(stop_after_attempt=2)
         if llm is None:

@@ -91,7 +91,9 @@ def _model(value: Any) -> str:
 
 def _fault(value: Any) -> Fault:
     if not isinstance(value, Fault):
-        raise TypeError(f"fault must be made by seawall.simulator.faults, like faults.status(500), not {value!r}")
+        name = value if isinstance(value, str) else getattr(value, "__name__", "")
+        hint = f": call it, faults.{name}(…)" if hasattr(faults, name) else ""
+        raise TypeError(f"fault must be made by seawall.simulator.faults, like faults.status(500), not {value!r}{hint}")
     return value
 
 

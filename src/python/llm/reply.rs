@@ -118,16 +118,19 @@ impl Choice {
         &self.of().content
     }
 
+    /// What the model says of its reasoning, where it does.
     #[getter]
     fn reasoning(&self) -> Option<&str> {
         self.of().reasoning.as_deref()
     }
 
+    /// The model's refusal, where it refused.
     #[getter]
     fn refusal(&self) -> Option<&str> {
         self.of().refusal.as_deref()
     }
 
+    /// `stop`, `length`, `tool_calls`, `content_filter`, …
     #[getter]
     fn finish_reason(&self) -> Option<&str> {
         self.of().finish_reason.as_deref()
@@ -255,11 +258,13 @@ impl Reply {
         self.reply.first.finish_reason.as_deref()
     }
 
+    /// The server's mark of the setup that answered, where it gives one.
     #[getter]
     fn system_fingerprint(&self) -> Option<&str> {
         self.reply.system_fingerprint.as_deref()
     }
 
+    /// The tier that served it, where the server says.
     #[getter]
     fn service_tier(&self) -> Option<&str> {
         self.reply.service_tier.as_deref()
@@ -435,26 +440,31 @@ impl Chunk {
         &self.delta.content
     }
 
+    /// What the model says of its reasoning, where it does.
     #[getter]
     fn reasoning(&self) -> Option<&str> {
         self.delta.reasoning.as_deref()
     }
 
+    /// The model's refusal, where it refused.
     #[getter]
     fn refusal(&self) -> Option<&str> {
         self.delta.refusal.as_deref()
     }
 
+    /// Whose words these are, where the piece says; most do not.
     #[getter]
     fn role(&self) -> Option<&str> {
         self.delta.role.as_deref()
     }
 
+    /// The model that answered, as the server names it.
     #[getter]
     fn model(&self) -> Option<&str> {
         self.delta.source.model.as_deref()
     }
 
+    /// The answer's id.
     #[getter]
     fn id(&self) -> Option<&str> {
         self.delta.source.id.as_deref()
@@ -466,11 +476,13 @@ impl Chunk {
         self.delta.finish_reason.as_deref()
     }
 
+    /// The server's mark of the setup that answered, where it gives one.
     #[getter]
     fn system_fingerprint(&self) -> Option<&str> {
         self.delta.source.system_fingerprint.as_deref()
     }
 
+    /// The tier that served it, where the server says.
     #[getter]
     fn service_tier(&self) -> Option<&str> {
         self.delta.source.service_tier.as_deref()

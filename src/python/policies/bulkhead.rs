@@ -18,11 +18,13 @@ use std::sync::Arc;
 ///
 /// A Bulkhead is shared state: used in two pipelines, it is one; `copy` and `deepcopy` give the object itself. It pickles by its
 /// arguments: where it came from it is found again, in another process it is made anew, empty, once.
+/// `name` is its name in errors and events.
 ///
 /// Raises `ConfigurationError` for arguments that make no bulkhead.
 #[pyclass(frozen, module = "seawall", subclass, weakref)]
 pub struct Bulkhead {
     pub core: Arc<core::Bulkhead>,
+    /// Its name in errors, events and metrics; `None` for none.
     #[pyo3(get)]
     pub name: Option<String>,
     /// Finds it again when it is unpickled where it came from.

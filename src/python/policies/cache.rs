@@ -142,7 +142,7 @@ impl Cache {
         self.file.as_ref().map(|file| file.path().to_string_lossy().into_owned())
     }
 
-    /// Waits until all answers so far are in the file, for so many seconds at most; whether they are. A program that ends does so
+    /// Waits until all answers so far are in the file, for `timeout` seconds at most; whether they are. A program that ends does so
     /// by itself.
     #[pyo3(signature = (timeout=None))]
     fn flush(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {

@@ -13,13 +13,15 @@ use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
 /// An alternative is a callable (called with the call's own arguments), an object with `invoke` and `ainvoke`, a
 /// `Prompt` (calls the primary again with another input), or a plain value. `on` says for which failures: exception
 /// classes or a function of the exception; by default all but a request that would fail anywhere. `on_result` is a
-/// function of the result that says it is a bad one. If all fail, the first error is raised, with the others as its
+/// function of the result that says it is a bad one. `only_when_open=True` leaves all failures alone but that of an open
+/// circuit: `CircuitBreakerError`. If all fail, the first error is raised, with the others as its
 /// `alternatives` and in its notes.
 #[pyclass(frozen, module = "seawall", subclass)]
 pub struct Fallback {
     pub alternatives: Vec<Py<PyAny>>,
     on: Option<Py<PyAny>>,
     on_result: Option<Py<PyAny>>,
+    /// Whether it stands in only while a circuit is open.
     #[pyo3(get)]
     only_when_open: bool,
 }

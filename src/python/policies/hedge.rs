@@ -25,11 +25,13 @@ use std::time::Duration;
 ///
 /// A Hedge is shared state: used in two pipelines, it is one; `copy` and `deepcopy` give the object itself. It pickles by its
 /// arguments: where it came from it is found again, in another process it is made anew, once.
+/// `name` is its name in events and metrics.
 ///
 /// Raises `ConfigurationError` for arguments that make no hedge.
 #[pyclass(frozen, module = "seawall", subclass, weakref)]
 pub struct Hedge {
     pub core: Arc<core::Hedge>,
+    /// Its name in errors, events and metrics; `None` for none.
     #[pyo3(get)]
     pub name: Option<String>,
     /// Finds it again when it is unpickled where it came from.

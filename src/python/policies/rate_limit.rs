@@ -45,11 +45,13 @@ const KEYS: u32 = 10_000;
 /// A 429 pauses everybody for its `Retry-After`; `x-ratelimit-…` headers of failures lower what is left, and never raise it. A
 /// RateLimit is shared state: used in two pipelines, it is one; `copy` and `deepcopy` give the object itself. It pickles by its
 /// arguments: where it came from it is found again, in another process it is made anew, once.
+/// `name` is its name in errors and events.
 ///
 /// Raises `ConfigurationError` for arguments that make no limit.
 #[pyclass(frozen, module = "seawall", subclass, weakref)]
 pub struct RateLimit {
     pub core: Arc<core::RateLimit>,
+    /// Its name in errors, events and metrics; `None` for none.
     #[pyo3(get)]
     pub name: Option<String>,
     estimate: Option<Py<PyAny>>,

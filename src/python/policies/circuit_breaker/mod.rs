@@ -16,13 +16,14 @@ use crate::python::convert;
 use crate::python::errors::{configuration, ours, picture};
 use crate::python::judge::{BreakerJudge, Listed, answers_at_once, function, function_at_once, happens, predicate};
 use crate::python::pipeline::Pipeline;
+use crate::python::policies::fallback::Fallback;
 use crate::telemetry::known;
 use isolation::Isolation;
 use permit::{Entrances, lock};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use settings::{NAMES, Settings};
 use std::sync::atomic::AtomicU32;
@@ -56,6 +57,9 @@ pub fn short_repr(value: &Bound<'_, PyAny>) -> String {
 /// A breaker is shared state: used in two pipelines, it is one breaker; `copy` and `deepcopy` give the breaker itself. It
 /// pickles by name and configuration, without its state and its listeners: where it is loaded, the breaker of that name
 /// is found again, or else made anew.
+///
+/// `fallback_function` is called with the same arguments while the circuit is open, where the breaker decorates a function
+/// (`@breaker`, or `@circuit`). In a `Pipeline`, and by `call`, it is not used: a `Fallback` outside of the breaker is.
 ///
 /// `listeners` are called with a `seawall.CircuitEvent` after each change of state. What they raise is logged.
 ///
@@ -356,7 +360,7 @@ impl CircuitBreaker {
         if told.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 
-    /// Counts a failure that was seen elsewhere. Where the circuit is open, its recovery time begins anew.
+    /// Counts a failure that was seen elsewhere; `exception` is kept as `last_failure`. Where the circuit is open, its recovery time begins anew.
     #[pyo3(signature = (exception=None))]
     fn record_failure(slf: &Bound<'_, Self>, exception: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         if let Some(error) = exception.filter(|e| !e.is_none()) {
@@ -393,12 +397,19 @@ impl CircuitBreaker {
         Self::tell(slf)
     }
 
-    /// Guards a function with this breaker.
+    /// Guards a function with this breaker; its `fallback_function` stands in while it is open.
     fn __call__<'py>(slf: &Bound<'py, Self>, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        Pipeline::of(slf.py(), vec![slf.clone().into_any()], None)?.bind(slf.py()).call1((function,))
+        let py = slf.py();
+        let mut policies = vec![slf.clone().into_any()];
+        if let Some(instead) = &slf.get().fallback_function {
+            let only_when_open = [("only_when_open", true)].into_py_dict(py)?;
+            policies.insert(0, py.get_type::<Fallback>().call((instead,), Some(&only_when_open))?);
+        }
+        Pipeline::of(py, policies, None)?.bind(py).call1((function,))
     }
 
-    /// Calls `function` under this breaker.
+    /// Calls `function(*args, **kwargs)` under this breaker. While it is open, `CircuitBreakerError` is raised: the
+    /// `fallback_function` is for decorated functions.
     #[pyo3(signature = (function, /, *args, **kwargs))]
     fn call<'py>(
         slf: &Bound<'py, Self>,
