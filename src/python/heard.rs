@@ -9,7 +9,6 @@ use crate::drive::trial;
 use crate::engine::{Event, Outcome};
 use crate::events::{self, Severity};
 use pyo3::prelude::*;
-use std::time::Duration;
 use std::vec::Drain;
 
 impl Flight {
@@ -23,15 +22,14 @@ impl Flight {
                 events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
                 events::RETRY_SCHEDULED => {
                     self.diary.waits(event.at, event.span);
-                    self.course.retries += 1;
+                    // Who was turned away is to wait, and has not been called yet.
+                    self.course.retries += u32::from(!event.outcome.is_some_and(|outcome| outcome.is_refusal()));
                     self.course.last_wait = Some(event.span);
                     self.replace(event);
                 }
                 events::FALLBACK_USED => self.course.fell_back = true,
                 events::CHAOS_INJECTED => self.course.is_injected = true,
-                events::CACHE_MISS => self.diary.begins(event.at),
-                // The attempt begins now.
-                events::RATE_LIMIT_WAITED | events::BULKHEAD_WAITED => self.diary.waits(event.at, Duration::ZERO),
+                events::CACHE_MISS | events::RATE_LIMIT_WAITED | events::BULKHEAD_WAITED => self.diary.begins(event.at),
                 _ => {}
             }
             match &self.compiled.stage(event.stage).breaker {
