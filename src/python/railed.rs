@@ -2,10 +2,11 @@
 
 use super::errors::{configuration, ours};
 use super::flight::{Flight, Kept, Way};
-use super::guardrails::{Guardrails, told};
+use super::guardrails::{Guardrails, before};
 use super::judge::Judge;
+use super::log;
 use crate::drive::clock;
-use crate::engine::{Ask, Event, Execution, Outcome, StageId, Target, Ticket, Verdict};
+use crate::engine::{Ask, Execution, Outcome, StageId, Target, Ticket, Verdict};
 use crate::events;
 use crate::policies::guardrails::passed;
 use pyo3::exceptions::PyException;
@@ -14,7 +15,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
-use std::time::Duration;
 
 /// The arguments as they were before an answer was refused, for alternatives: they are asked anew.
 pub struct Before {
@@ -58,17 +58,16 @@ impl Flight {
                     let (arguments, redactions): (Option<Arguments>, u32) = changed.extract()?;
                     if let Some((args, kwargs)) = arguments {
                         (self.args, self.kwargs) = (args, kwargs);
-                        told(py, &self.name(py), false, redactions)?;
                         self.redacted += redactions;
-                        let (stage, name) = (StageId(at as u16), events::GUARDRAIL_REDACTED);
-                        let (at, number, span) = (clock::now(), redactions, Duration::ZERO);
-                        let event = Event { at, stage, name, number, span, elapsed: span, outcome: None, reason: "input" };
+                        let event = before(StageId(at as u16), events::GUARDRAIL_REDACTED, redactions);
+                        log::event(py, &event, &self.place(py, stage), None)?;
                         self.diary.note(&event, None);
                     }
                 }
                 Err(error) => {
                     if error.is_instance(py, &super::errors::class(py, "InputRefusedError")?) {
-                        told(py, &self.name(py), true, 0)?;
+                        let event = before(StageId(at as u16), events::GUARDRAIL_REFUSED, 0);
+                        log::event(py, &event, &self.place(py, stage), Some(error.value(py).as_any()))?;
                     }
                     return Err(error);
                 }
