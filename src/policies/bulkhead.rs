@@ -166,10 +166,6 @@ impl Bulkhead {
 pub struct Bounded(pub Arc<Bulkhead>);
 
 impl Policy for Bounded {
-    fn kind(&self) -> &'static str {
-        "bulkhead"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { bulkhead: self.0.clone(), at: At::Outside })
     }

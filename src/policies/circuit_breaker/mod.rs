@@ -164,10 +164,6 @@ pub struct Guarded {
 }
 
 impl Policy for Guarded {
-    fn kind(&self) -> &'static str {
-        "circuit_breaker"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { breaker: self.breaker.clone(), judges_values: self.judges_values, permit: None, queued: Duration::ZERO })
     }
