@@ -86,7 +86,7 @@ campaign: $(VENV)/dev ## Every fault by every way of asking under every policy: 
 	@$(BIN)/python tests/campaign/campaign.py
 
 docs: $(VENV)/dev ## Build the pages as a site, in target/site; every link and docstring is checked.
-	PYTHONPATH=python NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	PYTHONPATH=python NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: $(VENV)/dev ## Run the notebooks of examples/notebooks and save what they show.
 	@$(BIN)/python examples/notebooks/execute.py

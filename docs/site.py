@@ -1,10 +1,12 @@
-"""For `make docs`: links to files of the repository that are no pages become their names, since a site has no such files; and pages with
-a diagram load the script that draws it, from the site itself."""
+"""For `make docs`: links that a site has no files for, and diagrams. Links to files of the repository that are no pages become their names,
+those from a page to its own in the other language lead to where that is on the site, and pages with a diagram load the script that
+draws it from the site itself."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from html import escape
 from importlib.resources import files as files_of
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,18 @@ SETTINGS = """(initialize => mermaid.initialize = settings => initialize({
 }))(mermaid.initialize)"""
 DOCS = Path(__file__).parent.resolve()
 LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(((?!https?:|#)[^)#\s]+)(#[^)]*)?\)")
+CHINESE = ".zh.md"
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    folder = (DOCS / page.file.src_uri).parent
+    source = DOCS / page.file.src_uri
 
     def inside(link: re.Match[str]) -> str:
-        target = (folder / link[2]).resolve()
+        target = (source.parent / link[2]).resolve()
+        if target.name.removesuffix(CHINESE) == source.name.removesuffix(".md"):
+            return f'<a href="{up(page.url)}zh/{page.url}">{escape(link[1])}</a>'
+        if target.name.removesuffix(".md") == source.name.removesuffix(CHINESE):
+            return f'<a href="{up(page.url)}{page.url.removeprefix("zh/")}">{escape(link[1])}</a>'
         if target.is_relative_to(DOCS) and target.suffix in {".md", ".png", ".json", ".yml"}:
             return link[0]
         name = target.relative_to(DOCS.parent)
@@ -54,3 +61,15 @@ def on_post_page(output: str, *, page: Any, **_: Any) -> str:
     return output.replace(
         "</body>", f'<script src="{get_relative_url(SCRIPT, page.url)}"></script><script>{SETTINGS}</script></body>'
     )
+
+
+def on_page_context(context: Any, *, config: Any, **_: Any) -> Any:
+    for other in config.extra.alternate:
+        # From the first page the switch would lead to the host's root, wherever on it the site is.
+        other["link"] = other["link"].removeprefix("/") or "./"
+    return context
+
+
+def up(url: str) -> str:
+    """From that page to the site's root."""
+    return "../" * url.count("/") or "./"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 import shutil
@@ -25,7 +26,7 @@ DIAGRAM = re.compile(r'<pre class="mermaid"><code>(.*?)</code></pre>', re.DOTALL
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built") / "site"
     ended = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         env={**os.environ, "PYTHONPATH": str(ROOT / "python"), "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
@@ -41,6 +42,17 @@ def test_it_stands_alone(site: Path):
     pages = {page.relative_to(site): page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
     assert len(pages) >= len(list((ROOT / "docs").rglob("*.md")))
     assert [str(page) for page, text in pages.items() if LOADED.search(text)] == []
+    # Each language leads to itself, and to the same page in the other.
+    assert '<a href="zh/" hreflang="zh"' in pages[Path("index.html")]
+    chinese = pages[Path("zh/start/index.html")]
+    assert (
+        '<html lang="zh"' in chinese
+        and '<a href="../checklist/">' in chinese
+        and '<a href="../../start/" hreflang="en"' in chinese
+    )
+    # Words in Chinese are marked off for the search.
+    found = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
+    assert any("\u200b断路器\u200b" in section["text"] for section in found if section["location"].startswith("zh/"))
     # From a docstring of the native extension, by way of the reference.
     assert "At most <code>max_concurrency</code> calls at a time" in pages[Path("reference/index.html")]
 

@@ -16,24 +16,27 @@ if TYPE_CHECKING:
     import asyncio
 
 Pair = tuple[int, Any]
-# What is sent for an input: its messages and parameters of its own; or why it cannot be sent.
-Content = tuple[Any, dict[str, Any] | None] | Exception
+# What is sent in a request: its content, and parameters of its own.
+Content = tuple[Any, dict[str, Any] | None]
 
 _log = logging.getLogger("seawall")
 
 
 class Question(NamedTuple):
-    """An input with parameters of its own."""
+    """What is sent for an input as it is, with parameters of its own; or why it cannot be sent."""
 
-    messages: Any
-    params: dict[str, Any]
+    content: Any
+    params: dict[str, Any] | None = None
 
 
 class Job(NamedTuple):
     """What a batch is to do."""
 
     run: Callable[[], _seawall.Run]
-    content: Callable[[Any, int], Content]
+    # The requests of an input, at its place: most take one; or why it cannot be sent.
+    contents: Callable[[Any, int], list[Content] | Exception]
+    # One result of those of an input that takes several.
+    joined: Callable[[list[Any]], Any]
     inputs: Iterable[Any] | AsyncIterable[Any]
     # Inputs taken on whose results have not been given out: what bounds the memory that it takes.
     window: int
@@ -42,6 +45,14 @@ class Job(NamedTuple):
     journal: str | None
     progress: Progress
     total: int | None
+
+
+class _Several:
+    """The results of an input's requests, as they come."""
+
+    def __init__(self, at: int, count: int) -> None:
+        self.at, self.missing = at, count
+        self.results: list[Any] = [None] * count
 
 
 class _Batch:
@@ -55,6 +66,10 @@ class _Batch:
         self.first_failure: BaseException | None = None
         # In order: what came before its turn.
         self.early: dict[int, Any] = {}
+        # Requests put. An input that takes several of them has as many rows in a journal, one after another.
+        self.rows = 0
+        # Of the rows that are not at their inputs' places: which part of which input they are.
+        self.parts: dict[int, tuple[_Several, int]] = {}
 
     @property
     def has_room(self) -> bool:
@@ -64,14 +79,37 @@ class _Batch:
         """Takes an input on. One that cannot be sent is its own result."""
         at = self.accepted
         self.accepted += 1
-        content = self.job.content(input, at)
-        if isinstance(content, Exception):
-            return [(at, content)]
-        try:
-            self.run.put(at, *content)
-        except (TypeError, ValueError) as error:
-            return [(at, error)]
-        return []
+        contents = self.job.contents(input, at)
+        if isinstance(contents, Exception):
+            self.rows += 1
+            return [(at, contents)]
+        first, self.rows = self.rows, self.rows + len(contents)
+        if first != at or len(contents) > 1:
+            several = _Several(at, len(contents))
+            self.parts.update((first + part, (several, part)) for part in range(len(contents)))
+        refused: list[Pair] = []
+        for row, content in enumerate(contents, first):
+            try:
+                self.run.put(row, *content)
+            except (TypeError, ValueError) as error:
+                refused.append((row, error))
+        return self.whole(refused)
+
+    def whole(self, rows: list[Pair]) -> list[Pair]:
+        """The inputs that are finished with these rows."""
+        if not self.parts:  # as most batches have none
+            return rows
+        pairs: list[Pair] = []
+        for row, result in rows:
+            several, part = self.parts.pop(row, (None, 0))
+            if several is None:
+                pairs.append((row, result))
+                continue
+            several.results[part] = result
+            several.missing -= 1
+            if not several.missing:
+                pairs.append((several.at, self.job.joined(several.results)))
+        return pairs
 
     def came(self, pairs: list[Pair]) -> Iterator[Pair]:
         """The results to be given out now."""
@@ -124,8 +162,9 @@ class _Batch:
         answered = self.done - self.failed
         with contextlib.suppress(JournalError):  # it knows of answers that nobody has taken yet
             answered = _seawall.JournalReader(self.job.journal).counts()[0]
-        of = "" if self.job.total is None else f" of {self.job.total}"
-        text = f"{answered}{of} inputs are answered and in {self.job.journal}; the same call goes on from there"
+        is_even = self.rows == self.accepted
+        of = f" of {self.job.total}" if is_even and self.job.total is not None else ""
+        text = f"{answered}{of} {'inputs' if is_even else 'requests'} are answered and in {self.job.journal}; the same call goes on from there"
         _annotate(error, text)
         _log.warning("the batch was broken off: %s", text)
 
@@ -178,7 +217,7 @@ def results(job: Job) -> Generator[Pair, None, None]:
                 yield from batch.came(batch.accept(input))
             if not has_more and not batch.run.outstanding:
                 break
-            yield from batch.came(batch.run.take())
+            yield from batch.came(batch.whole(batch.run.take()))
         batch.run.close()
     except BaseException as error:
         batch.broken_off(error)
@@ -199,7 +238,7 @@ async def aresults(job: Job) -> AsyncGenerator[Pair, None]:
                     yield pair
             if not coming.has_more and not batch.run.outstanding:
                 break
-            for pair in batch.came(await coming.taken(batch.run)):
+            for pair in batch.came(batch.whole(await coming.taken(batch.run))):
                 yield pair
         batch.run.close()
     except BaseException as error:

@@ -1,18 +1,17 @@
-"""What a chat model is asked, and batches of it: the batch methods of `seawall.llm.Chat`."""
+"""What a chat model is asked; and batches: the methods of `seawall.llm.Chat` and `seawall.llm.Embeddings`."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence, Set, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sequence, Set, Sized
 from datetime import timedelta
-from typing import Any, Literal, overload
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from seawall import _batch, _progress, _seawall, errors
 from seawall._model import Model, Seconds
 from seawall._progress import Progress
-from seawall._seawall import Reply
 from seawall._word import shown, whole_number
 
 _ROLES = {"human": "user", "ai": "assistant", **{name: name for name in ("user", "assistant", "system", "developer", "tool")}}
@@ -63,35 +62,12 @@ def listed(inputs: Any) -> list[Any]:
     return list(inputs)
 
 
-def contents_of(make: Callable[[Any, str], Any], inputs: Any, lenient: bool) -> list[Any]:
-    """What is sent for each input of a batch; one that cannot be sent is raised, or with `lenient` its own exception."""
-    made: list[Any] = []
-    for at, input in enumerate(listed(inputs)):
-        try:
-            made.append(make(input, f"inputs[{at}]"))
-        except (TypeError, ValueError) as error:
-            if not lenient:
-                raise
-            made.append(error)
-    return made
-
-
 async def landed(flying: _seawall.Flying) -> Any:
     try:
         return await flying.future
     finally:
         # Whoever is cancelled, by whatever its loop raises, gives the call up.
         flying.abort()
-
-
-def _content(input: Any, at: int) -> _batch.Content:
-    """What is sent for an input of a batch."""
-    if isinstance(input, _batch.Question):
-        return input.messages, input.params
-    try:
-        return messages(input, f"inputs[{at}]"), None
-    except (TypeError, ValueError) as error:
-        return error
 
 
 def raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
@@ -107,8 +83,22 @@ def raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
 
 # How long a batch waits for a service that answers nothing.
 _PATIENCE = 3600.0
-_UNSAID: Any = object()
-_Said = tuple[Any, Any, Any, Any]
+UNSAID: Any = object()
+_R = TypeVar("_R")
+
+
+class Said(NamedTuple):
+    """What is said of a batch beside its inputs."""
+
+    journal: Any = None
+    progress: Any = None
+    patience: Any = UNSAID
+    retry_failures: Any = True
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether each call has its own retries, and nobody is told."""
+        return self == Said()
 
 
 def _journal(journal: Any) -> str | None:
@@ -136,10 +126,44 @@ def concurrency(max_concurrency: int | None) -> int:
     return min(whole_number("max_concurrency", max_concurrency, 1), 100_000)
 
 
-class Batches(Model):
-    """The batch methods of a chat model."""
+class Batches(Model, Generic[_R]):
+    """The batch methods of a model."""
 
-    _kind = "chat"
+    _kind: str
+
+    def _contents(self, input: Any, place: str) -> list[Any]:
+        """What is sent for an input, request by request.
+
+        Raises:
+            TypeError, ValueError: it cannot be sent.
+        """
+        raise NotImplementedError  # each kind of model has its own
+
+    def _joined(self, results: list[Any]) -> Any:
+        """One result of those of an input that takes several requests."""
+        raise NotImplementedError  # of a model whose inputs take one each it is not asked
+
+    def _flat(self, inputs: Any, lenient: bool) -> tuple[list[int], list[Any]]:
+        """How many requests each input takes, and all of them in one row; one that cannot be sent is raised, or with `lenient` its own
+        exception."""
+        counts, flat = [], []
+        for at, input in enumerate(listed(inputs)):
+            try:
+                contents = self._contents(input, f"inputs[{at}]")
+            except (TypeError, ValueError) as error:
+                if not lenient:
+                    raise
+                contents = [error]
+            counts.append(len(contents))
+            flat += contents
+        return counts, flat
+
+    def _together(self, counts: list[int], results: list[Any]) -> list[Any]:
+        """The results of one request each as those of the inputs, which took so many requests each."""
+        if len(counts) == len(results):
+            return results
+        rest = iter(results)
+        return [next(rest) if count == 1 else self._joined([next(rest) for _ in range(count)]) for count in counts]
 
     @overload
     def batch(
@@ -153,7 +177,7 @@ class Batches(Model):
         patience: Seconds | None = ...,
         retry_failures: bool = True,
         **params: Any,
-    ) -> list[Reply]: ...
+    ) -> list[_R]: ...
     @overload
     def batch(
         self,
@@ -166,7 +190,7 @@ class Batches(Model):
         patience: Seconds | None = ...,
         retry_failures: bool = True,
         **params: Any,
-    ) -> list[Reply | Exception]: ...
+    ) -> list[_R | Exception]: ...
     def batch(
         self,
         inputs: Sequence[Any],
@@ -175,19 +199,20 @@ class Batches(Model):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = _UNSAID,
+        patience: Seconds | None = UNSAID,
         retry_failures: bool = True,
         **params: Any,
     ) -> Any:
         """Asks for each input, at most `max_concurrency` (64) at a time. Result i belongs to input i.
 
         Args:
-            inputs: texts, messages or lists of messages.
+            inputs: what `invoke` takes: of `Chat` texts, messages or lists of messages, of `Embeddings` texts or lists of texts.
             max_concurrency: calls under way at a time.
             return_exceptions: put failures in their places in place of raising the first.
             journal: a file in which each result is before it is reported. The same call, begun again however it ended, asks
                 only for what is not in it.
-            progress: `True` shows it on stderr (rich, tqdm or lines); or a function of (done, total, failed).
+            progress: `True` shows it on stderr (rich, tqdm or lines), `"rich"`, `"tqdm"` or `"lines"` in that way; or a function of
+                (done, total, failed).
             patience: seconds for which nothing may be answered (3600 with a journal). Meanwhile, in an outage, under a rate limit
                 or an open circuit, the batch rests as a whole and one call looks whether it is over; then it ends. `None`: no end.
                 Without a journal and where nothing is said, each call has its own retries and no more.
@@ -197,14 +222,12 @@ class Batches(Model):
             APIError: the first failure, unless `return_exceptions`; its `.results` holds every finished answer.
             JournalError: the journal cannot be used, or is of another batch.
         """
-        said = journal, progress, patience, retry_failures
-        if said == (None, None, _UNSAID, True):
+        said = Said(journal, progress, patience, retry_failures)
+        if said.is_nothing:
             route, params, extras = self._asked(params)
-            contents = contents_of(messages, inputs, return_exceptions)
-            results = route.batch(
-                self._kind, contents, params, extras.value, concurrency=concurrency(max_concurrency), lenient=return_exceptions
-            )
-            return raise_first(results, return_exceptions)
+            (counts, flat), limit = self._flat(inputs, return_exceptions), concurrency(max_concurrency)
+            results = route.batch(self._kind, flat, params, extras.value, concurrency=limit, lenient=return_exceptions)
+            return raise_first(self._together(counts, results), return_exceptions)
         job, results = self._listed_job(inputs, max_concurrency, return_exceptions, said, params)
         _batch.each(_batch.results(job), results.__setitem__)
         return raise_first(results, return_exceptions)
@@ -217,17 +240,17 @@ class Batches(Model):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = _UNSAID,
+        patience: Seconds | None = UNSAID,
         retry_failures: bool = True,
         **params: Any,
     ) -> list[Any]:
         """As `batch`, for an event loop."""
-        said = journal, progress, patience, retry_failures
-        if said == (None, None, _UNSAID, True):
+        said = Said(journal, progress, patience, retry_failures)
+        if said.is_nothing:
             route, params, extras = self._asked(params)
-            contents, limit = contents_of(messages, inputs, return_exceptions), concurrency(max_concurrency)
-            flying = route.start_batch(self._kind, contents, params, extras.value, concurrency=limit, lenient=return_exceptions)
-            return raise_first(await landed(flying), return_exceptions)
+            (counts, flat), limit = self._flat(inputs, return_exceptions), concurrency(max_concurrency)
+            flying = route.start_batch(self._kind, flat, params, extras.value, concurrency=limit, lenient=return_exceptions)
+            return raise_first(self._together(counts, await landed(flying)), return_exceptions)
         job, results = self._listed_job(inputs, max_concurrency, return_exceptions, said, params)
         await _batch.aeach(_batch.aresults(job), results.__setitem__)
         return raise_first(results, return_exceptions)
@@ -240,7 +263,7 @@ class Batches(Model):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = _UNSAID,
+        patience: Seconds | None = UNSAID,
         retry_failures: bool = True,
         **params: Any,
     ) -> Generator[tuple[int, Any], None, None]:
@@ -252,7 +275,7 @@ class Batches(Model):
         Raises:
             APIError: the first failure, unless `return_exceptions`, after all answers have been given out.
         """
-        said = journal, progress, patience, retry_failures
+        said = Said(journal, progress, patience, retry_failures)
         return _batch.results(self._job(inputs, max_concurrency, return_exceptions, said, params))
 
     def batch_in_order(
@@ -263,13 +286,13 @@ class Batches(Model):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = _UNSAID,
+        patience: Seconds | None = UNSAID,
         retry_failures: bool = True,
         **params: Any,
     ) -> Generator[tuple[int, Any], None, None]:
         """As `batch_as_completed`, in the order of the inputs. While one is slow, those behind it go on until eight times as many as
         may be under way wait for it."""
-        said = journal, progress, patience, retry_failures
+        said = Said(journal, progress, patience, retry_failures)
         return _batch.results(self._job(inputs, max_concurrency, return_exceptions, said, params, in_order=True))
 
     def abatch_as_completed(
@@ -280,12 +303,12 @@ class Batches(Model):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = _UNSAID,
+        patience: Seconds | None = UNSAID,
         retry_failures: bool = True,
         **params: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """As `batch_as_completed`, for an event loop. The inputs may come from an asynchronous iterable too."""
-        said = journal, progress, patience, retry_failures
+        said = Said(journal, progress, patience, retry_failures)
         return _batch.aresults(self._job(inputs, max_concurrency, return_exceptions, said, params, takes_async=True))
 
     def abatch_in_order(
@@ -296,23 +319,23 @@ class Batches(Model):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = _UNSAID,
+        patience: Seconds | None = UNSAID,
         retry_failures: bool = True,
         **params: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """As `batch_in_order`, for an event loop. The inputs may come from an asynchronous iterable too."""
-        said = journal, progress, patience, retry_failures
+        said = Said(journal, progress, patience, retry_failures)
         job = self._job(inputs, max_concurrency, return_exceptions, said, params, in_order=True, takes_async=True)
         return _batch.aresults(job)
 
     def _listed_job(
-        self, inputs: Any, max_concurrency: int | None, return_exceptions: bool, said: _Said, params: dict[str, Any]
+        self, inputs: Any, max_concurrency: int | None, return_exceptions: bool, said: Said, params: dict[str, Any]
     ) -> tuple[_batch.Job, list[Any]]:
         """The job of a batch whose inputs are all there: what cannot be sent is refused before anything is."""
         every = listed(inputs)
         if not return_exceptions:
             for at, input in enumerate(every):
-                messages(input, f"inputs[{at}]")
+                self._contents(input, f"inputs[{at}]")
         # Failures are results here, so that whoever ends the batch has them all.
         job = self._job(every, max_concurrency, True, said, params)
         return job, [None] * len(every)
@@ -322,7 +345,7 @@ class Batches(Model):
         inputs: Any,
         max_concurrency: int | None,
         return_exceptions: bool,
-        said: _Said,
+        said: Said,
         params: dict[str, Any],
         *,
         in_order: bool = False,
@@ -340,8 +363,8 @@ class Batches(Model):
         path, limit = _journal(journal), concurrency(max_concurrency)
         if not retry_failures and path is None:
             raise errors.ConfigurationError("retry_failures is about the failures in a journal: give journal=, too")
-        is_patient = path is not None or patience is not _UNSAID
-        seconds = _PATIENCE if patience is _UNSAID else _patience(patience)
+        is_patient = path is not None or patience is not UNSAID
+        seconds = _PATIENCE if patience is UNSAID else _patience(patience)
         own = dict(params)
         route, sent, extras = self._asked(params)
         if is_patient:
@@ -349,12 +372,28 @@ class Batches(Model):
 
         def run() -> _seawall.Run:
             return _seawall.Run(
-                route, sent, extras.value, concurrency=limit, journal=path, retry_failures=retry_failures, patient=is_patient
+                route,
+                self._kind,
+                sent,
+                extras.value,
+                concurrency=limit,
+                journal=path,
+                retry_failures=retry_failures,
+                patient=is_patient,
             )
+
+        def contents(input: Any, at: int) -> list[_batch.Content] | Exception:
+            if isinstance(input, _batch.Question):
+                return input.content if isinstance(input.content, Exception) else [(input.content, input.params)]
+            try:
+                return [(content, None) for content in self._contents(input, f"inputs[{at}]")]
+            except (TypeError, ValueError) as error:
+                return error
 
         return _batch.Job(
             run=run,
-            content=_content,
+            contents=contents,
+            joined=self._joined,
             inputs=inputs,
             window=(8 if in_order else 2) * limit,
             in_order=in_order,

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+import pickle
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from seawall._guarded import is_decorated
+from seawall import _screen, _sdk_rails
+from seawall._seawall import Guardrails
+from seawall._texts import Texts, is_prompt, main
 from seawall._word import shown
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
-
-    from seawall._seawall import Filter, Guardrails
-
-# A text, where it stands, and what gives the whole with another text there.
-_Put = Callable[[Any, str], Any]
+# What goes back into an answer, as (placeholder, value).
+Held = list[tuple[str, str]]
 
 
 class Applied(NamedTuple):
@@ -41,100 +38,46 @@ def remade(kind: type[Guardrails], input: Any, output: Any, of: str | None, max_
     return kind(input=input, output=output, of=of, max_held=max_held)
 
 
-class _Texts:
-    """The texts in a value, and the value with others in their places. The value itself is never changed."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[str, str]] = []
-        self.is_text = False
-
-    def read(self, value: Any, place: str) -> Callable[[Iterator[str]], Any]:
-        """Notes the texts in `value`; gives what makes it anew of other texts, in the same order."""
-        if isinstance(value, str):
-            self.is_text = True
-            self.found.append((place, value))
-            return next
-        if isinstance(value, Mapping):
-            return self._mapping(value, place)
-        if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-            return self._list(value, place)
-        if hasattr(value, "model_copy"):  # pydantic's: LangChain's messages, the SDK's answers
-            return self._object(value, place)
-        if callable(getattr(value, "to_messages", None)):  # a prompt of LangChain's
-            messages = value.to_messages()
-            return self.read(messages, place)
-        return lambda texts: value
-
-    def _mapping(self, value: Mapping[str, Any], place: str) -> Callable[[Iterator[str]], Any]:
-        parts = {key: self.read(value[key], f"{place}.{key}" if place else key) for key in _TEXTS if _is_read(value.get(key))}
-        return lambda texts: {**value, **{key: make(texts) for key, make in parts.items()}} if parts else value
-
-    def _list(self, value: Any, place: str) -> Callable[[Iterator[str]], Any]:
-        if type(value) is tuple and len(value) == 2 and all(isinstance(part, str) for part in value):
-            make = self.read(value[1], place)  # a message as (role, content)
-            return lambda texts: (value[0], make(texts))
-        makers = [self.read(item, f"{place}[{at}]") for at, item in enumerate(value)]
-        return lambda texts: type(value)(make(texts) for make in makers)
-
-    def _object(self, value: Any, place: str) -> Callable[[Iterator[str]], Any]:
-        parts: dict[str, Any] = {}
-        for name in _TEXTS:
-            held = getattr(value, name, None)
-            if _is_read(held):
-                parts[name] = self.read(held, f"{place}.{name}" if place else name)
-        if not parts:
-            if callable(getattr(value, "to_messages", None)):
-                return self.read(value.to_messages(), place)
-            return lambda texts: value
-        return lambda texts: value.model_copy(update={name: make(texts) for name, make in parts.items()})
+def packed(read: Any) -> bytes | None:
+    """What a shape has read, for a reply that is pickled; `None` where it cannot go along, as what was made in a function."""
+    try:
+        return pickle.dumps(read)
+    except Exception:  # whatever its class raises
+        return None
 
 
-# Where texts stand in messages, in their parts and in answers.
-_TEXTS = (
-    "content",
-    "text",
-    "refusal",
-    "reasoning_content",
-    "reasoning",
-    "arguments",
-    "function",
-    "tool_calls",
-    "message",
-    "choices",
-)
+def unpacked(read: bytes) -> Any:
+    """It again."""
+    return pickle.loads(read)
 
 
-def _is_read(value: Any) -> bool:
-    return isinstance(value, (str, Mapping, list, tuple)) or hasattr(value, "model_copy")
-
-
-def _checked(rails: Guardrails, direction: str, value: Any, place: str) -> tuple[Any, int, bool]:
-    """The value as the rules leave it, how much was cut out of it, and whether there was any text."""
-    texts = _Texts()
+def _checked(rails: Guardrails, direction: str, value: Any, place: str) -> tuple[Any, int, bool, Held]:
+    """The value as the rules leave it, how much was cut out of it, whether there was any text, and what goes back into the answer."""
+    texts = Texts()
     make = texts.read(value, place)
     if not texts.found:
-        return value, 0, texts.is_text
+        return value, 0, texts.is_text, []
     if direction == "input":
-        clean, redacted = rails._check(direction, texts.found)
+        clean, redacted, held = rails._check(direction, texts.found)
     else:
-        clean, redacted = [], []
+        clean, redacted, held = [], [], []
         for pair in texts.found:
-            looked, cut = rails._check(direction, [pair])
+            looked, cut, _ = rails._check(direction, [pair])
             clean += looked
             redacted += cut
     times = sum(count for _, count in redacted)
-    return (make(iter(clean)) if times else value), times, True
+    return (make(iter(clean)) if times else value), times, True, held
 
 
 def check_input(rails: Guardrails, input: Any) -> Any:
-    value, _, found = _checked(rails, "input", input, "input" if isinstance(input, str) else "messages")
+    value, _, found, _ = _checked(rails, "input", input, "input" if isinstance(input, str) else "messages")
     if not found:
         raise ConfigurationTypeError(f"input must be a text, a message or a list of messages, not {shown(input)}")
     return value
 
 
 def check_output(rails: Guardrails, output: Any) -> Any:
-    value, _, _, refused = answered(rails, output, 0)
+    value, _, _, refused = of_whole(rails, output, 0, must_say=True)
     if refused is not None:
         raise refused[0]
     return value
@@ -143,16 +86,20 @@ def check_output(rails: Guardrails, output: Any) -> Any:
 # --- in a pipeline
 
 
-def asked(rails: Guardrails, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[Any, int]:
-    """The arguments with what the rules leave of their text, or `None` where nothing changes."""
+def asked(rails: Guardrails, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[Any, int, Held]:
+    """The arguments with what the rules leave of their text, or `None` where nothing changes; how much was cut out, and what of that
+    goes back into the answer."""
+    if args and _sdk_rails.is_request(args[0]):
+        request, times, held = _sdk_rails.asked(rails, args[0])
+        return (((request, *args[1:]), kwargs) if times else None), times, held
     where = _where(rails, function, args, kwargs or {})
     value = args[where] if isinstance(where, int) else (kwargs or {})[where]
-    clean, times, found = _checked(rails, "input", value, str(where) if isinstance(where, str) else f"argument {where}")
+    clean, times, found, held = _checked(rails, "input", value, str(where) if isinstance(where, str) else f"argument {where}")
     if not found:
         raise ConfigurationTypeError(
             f"guardrails find no text in the argument {where!r}: name one that is a text or messages (of=…)"
         )
-    return (_put(args, kwargs, where, clean) if times else None), times
+    return (_put(args, kwargs, where, clean) if times else None), times, held
 
 
 def _put(args: tuple[Any, ...], kwargs: dict[str, Any] | None, where: int | str, value: Any) -> tuple[Any, Any]:
@@ -166,7 +113,7 @@ def _looks_like_text(value: Any) -> bool:
         return True
     if isinstance(value, (list, tuple)):
         return bool(value) and all(_is_message(item) for item in value)
-    return _is_message(value) or callable(getattr(value, "to_messages", None))
+    return _is_message(value) or is_prompt(value)
 
 
 def _is_message(item: Any) -> bool:
@@ -212,26 +159,56 @@ def _parameters(function: Any) -> tuple[str, ...]:
         return tuple(inspect.signature(function).parameters)
 
 
-def answered(rails: Guardrails, value: Any, times: int) -> tuple[Any, int, int, tuple[Any, Any] | None]:
+def answered(
+    rails: Guardrails, value: Any, times: int, args: tuple[Any, ...] = (), held: Held | None = None
+) -> tuple[Any, int, int, tuple[Any, Any] | None]:
     """What a function gave as the rules leave it, how much was cut out and mended, and the refusal where its shape is wrong, with
     what was said and what its maker is told if it may be asked again."""
-    clean, redacted, found = _checked(rails, "output", value, "" if not isinstance(value, str) else "content")
+    if args and _sdk_rails.is_request(args[0]):
+        return _sdk_rails.answered(rails, args[0], value, times, held)
+    if hasattr(type(value), "_seawall_passed"):
+        return value, 0, 0, None
+    if hasattr(value, "__next__"):
+        return _screen.stream(rails, value), 0, 0, None
+    if hasattr(value, "__anext__"):
+        return _screen.astream(rails, value), 0, 0, None
+    return of_whole(rails, value, times, held, must_say=True)
+
+
+def of_whole(
+    rails: Guardrails, value: Any, times: int, held: Held | None = None, *, must_say: bool
+) -> tuple[Any, int, int, tuple[Any, Any] | None]:
+    """The same of an answer that is there. `must_say`: whether one without any text is a mistake."""
+    clean, redacted, found, _ = _checked(rails, "output", value, "" if not isinstance(value, str) else "content")
     if not found:
-        if _is_empty(value):
+        if not must_say or _is_empty(value):
             return value, 0, 0, None
         raise ConfigurationTypeError(
-            f"guardrails find no text in what the function gave ({shown(value)}): it has to be a text, a message or a chat completion"
+            f"guardrails find no text in what the function gave ({shown(value)}): it has to be a text, a message, a chat completion, or "
+            "an iterator of their pieces"
         )
     if not any(type(rule).__name__ == "Shape" for rule in rails.output):
         return clean, redacted, 0, None
-    text, put = _main(clean)
+    text, put = main(clean)
     if text is None:
         return clean, redacted, 0, None
-    mended, _, repaired, refused = rails._fit("content", text, times)
+    mended, _, repaired, refused = rails._fit("content", text, times, held or [])
     if refused is not None:
         error, told = refused
         return clean, 0, 0, (error, None if told is None else (text, told))
     return (clean if mended is None else put(mended)), redacted, repaired, None
+
+
+def restored(held: Held, value: Any, args: tuple[Any, ...]) -> Any:
+    """An answer with what was taken out of its question put back."""
+    rails = Guardrails._restoring(held)
+    if hasattr(type(value), "_seawall_restored"):
+        return value._seawall_restored(rails)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if hasattr(value, "__next__") or hasattr(value, "__anext__") or (args and _sdk_rails.is_request(args[0])):
+        return answered(rails, value, 0, args)[0]
+    return of_whole(rails, value, 0, must_say=False)[0]
 
 
 def _is_empty(value: Any) -> bool:
@@ -239,52 +216,15 @@ def _is_empty(value: Any) -> bool:
     return hasattr(value, "content") or hasattr(value, "choices") or (isinstance(value, Mapping) and "choices" in value)
 
 
-def _main(value: Any) -> tuple[str | None, Callable[[str], Any]]:
-    """The text of an answer that its shape is about, and what gives the answer with another one."""
-    if isinstance(value, str):
-        return value, lambda text: text
-    holder = value
-    for step in ("choices", 0, "message"):
-        inner = _get(holder, step)
-        if inner is None:
-            break
-        holder = inner
-    content = _get(holder, "content")
-    if not isinstance(content, str) or not content:
-        return None, lambda text: value
-
-    def put(text: str) -> Any:
-        if holder is value and hasattr(value, "model_copy"):
-            return value.model_copy(update={"content": text})
-        anew = copy.deepcopy(value)
-        inside = anew
-        for step in ("choices", 0, "message"):
-            deeper = _get(inside, step)
-            if deeper is None:
-                break
-            inside = deeper
-        if isinstance(inside, dict):
-            inside["content"] = text
-        else:
-            inside.content = text
-        return anew
-
-    return content, put
-
-
-def _get(holder: Any, step: Any) -> Any:
-    if isinstance(step, int):
-        return holder[step] if isinstance(holder, (list, tuple)) and len(holder) > step else None
-    return holder.get(step) if isinstance(holder, Mapping) else getattr(holder, step, None)
-
-
 def asked_again(
     rails: Guardrails, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None, said: str, told: str
 ) -> tuple[Any, Any]:
     """The arguments of a call that is told what it gave, and why that does not do."""
+    if args and _sdk_rails.is_request(args[0]):
+        return (_sdk_rails.asked_again(args[0], said, told), *args[1:]), kwargs
     where = _where(rails, function, args, kwargs or {})
     value = args[where] if isinstance(where, int) else (kwargs or {})[where]
-    if callable(getattr(value, "to_messages", None)):
+    if is_prompt(value):
         value = value.to_messages()
     if isinstance(value, str):
         more: Any = f"{value}\n\nYou have answered:\n{said}\n\n{told}"
@@ -305,9 +245,11 @@ def configured(
     max_input_tokens: int | None = None,
     max_output_length: int | None = None,
     max_output_tokens: int | None = None,
+    count: str | None = None,
     redact_secrets: bool = False,
     redact_personal: bool = False,
     redact: list[str] | None = None,
+    restore: bool = False,
     forbidden_input: list[str] | None = None,
     forbidden_output: list[str] | None = None,
     schema: str | None = None,
@@ -319,21 +261,26 @@ def configured(
     """`Guardrails` as a file describes them: lengths first, then what is cut out, then what is forbidden, then the shape."""
     from seawall.guardrails import Forbidden, Guardrails, MaxLength, MaxTokens, Redact, Rule, Shape
 
-    def rules(length: int | None, tokens: int | None, forbidden: list[str] | None) -> list[Rule]:
+    def rules(length: int | None, tokens: int | None, forbidden: list[str] | None, restore: bool = False) -> list[Rule]:
         found: list[Rule] = []
         found += [] if length is None else [MaxLength(length)]
-        found += [] if tokens is None else [MaxTokens(tokens)]
-        found += [Redact.secrets()] if redact_secrets else []
-        found += [Redact.personal()] if redact_personal else []
-        found += [] if redact is None else [Redact(redact)]
+        found += [] if tokens is None else [MaxTokens(tokens, count=count)]
+        found += [Redact.secrets(restore=restore)] if redact_secrets else []
+        found += [Redact.personal(restore=restore)] if redact_personal else []
+        found += [] if redact is None else [Redact(redact, restore=restore)]
         return found + ([] if forbidden is None else [Forbidden(forbidden)])
 
+    if count is not None and max_input_tokens is None and max_output_tokens is None:
+        raise ConfigurationError("count is about max_input_tokens and max_output_tokens, and there is neither")
+    if restore and not (redact_secrets or redact_personal or redact):
+        raise ConfigurationError("restore is about what is cut out, and nothing is")
     output = rules(max_output_length, max_output_tokens, forbidden_output)
     if schema is not None:
         output.append(Shape(_schema_in(schema), repair=repair, reask=reask))
     elif repair or reask:
         raise ConfigurationError("repair and reask are about a schema, and there is none")
-    return Guardrails(input=rules(max_input_length, max_input_tokens, forbidden_input), output=output, of=of, max_held=max_held)
+    asked = rules(max_input_length, max_input_tokens, forbidden_input, restore)
+    return Guardrails(input=asked, output=output, of=of, max_held=max_held)
 
 
 def _schema_in(path: str) -> dict[str, Any]:
@@ -349,54 +296,3 @@ def _schema_in(path: str) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise ConfigurationError(f"schema {path!r} holds no JSON object")
     return schema
-
-
-# --- texts that come in pieces
-
-
-def _shape(rails: Guardrails, said: list[str]) -> None:
-    if any(type(rule).__name__ == "Shape" for rule in rails.output):
-        *_, refused = rails._fit("content", "".join(said), 2**32 - 1)
-        if refused is not None:
-            raise refused[0]
-
-
-def _last(rails: Guardrails, filter: Filter, said: list[str]) -> str:
-    """What was held back, once the whole has its shape."""
-    text = filter.end()
-    _shape(rails, [*said, text])
-    return text
-
-
-def _piece(piece: Any) -> str:
-    if not isinstance(piece, str):
-        raise ConfigurationTypeError(f"guardrails.stream takes texts, not {shown(piece)}")
-    return piece
-
-
-def stream(rails: Guardrails, pieces: Iterable[str]) -> Iterator[str]:
-    if isinstance(pieces, str) or is_decorated(pieces):
-        raise ConfigurationTypeError(f"guardrails.stream takes the texts of an iterator, not {shown(pieces)}")
-    return _stream(rails, pieces)
-
-
-def _stream(rails: Guardrails, pieces: Iterable[str]) -> Iterator[str]:
-    filter, said = rails._filter(), []
-    for piece in pieces:
-        text = filter.push(_piece(piece))
-        if text:
-            said.append(text)
-            yield text
-    if text := _last(rails, filter, said):
-        yield text
-
-
-async def astream(rails: Guardrails, pieces: AsyncIterable[str]) -> AsyncIterator[str]:
-    filter, said = rails._filter(), []
-    async for piece in pieces:
-        text = filter.push(_piece(piece))
-        if text:
-            said.append(text)
-            yield text
-    if text := _last(rails, filter, said):
-        yield text

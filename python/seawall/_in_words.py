@@ -134,7 +134,8 @@ def _fallback(fallback: Fallback) -> str:
 def rates(given: RateLimit) -> str:
     """What a rate limit allows."""
     limits = [f"{most:,g} {what}" for what, most in (("requests", given.requests), ("tokens", given.tokens)) if most is not None]
-    return f"{' and '.join(limits)} in {limit(given.per)}"
+    each = "" if given.key is None else f" for each {given.key if isinstance(given.key, str) else 'key'}"
+    return f"{' and '.join(limits)} in {limit(given.per)}{each}"
 
 
 def _queue(given: RateLimit | Bulkhead) -> str:

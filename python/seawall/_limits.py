@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import weakref
 from collections.abc import Mapping
@@ -10,14 +11,15 @@ from typing import Any
 
 from seawall import _response, _seawall
 from seawall._classify import classify
+from seawall.errors import ConfigurationError
 
 # A rule of thumb for English; other languages and code have more tokens for their characters, and more bytes too.
 _BYTES_A_TOKEN = 4
 # Of a picture or a sound in base64 the length says nothing of its tokens: about what a picture costs at most places.
-_ATTACHMENT = 1_000
+ATTACHMENT = 1_000
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 # So deep are messages looked into: a list of messages of parts of a picture's address.
-_DEEP = 8
+DEEP = 8
 
 _known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
@@ -46,7 +48,7 @@ def restored(cls: type, identity: int, args: tuple[Any, ...], said: dict[str, An
 def _length(value: Any, deep: int) -> int:
     if isinstance(value, str):
         if value.startswith("data:"):
-            return _BYTES_A_TOKEN * _ATTACHMENT
+            return _BYTES_A_TOKEN * ATTACHMENT
         return len(value) if value.isascii() else len(value.encode(errors="replace"))
     if deep == 0:
         return 0
@@ -62,7 +64,7 @@ def _length(value: Any, deep: int) -> int:
     return 0
 
 
-def _most(kwargs: Mapping[str, Any]) -> int:
+def most(kwargs: Mapping[str, Any]) -> int:
     """What the call allows the answer to have."""
     for name in _LIMITS:
         given = kwargs.get(name)
@@ -74,8 +76,48 @@ def _most(kwargs: Mapping[str, Any]) -> int:
 def estimate(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> int:
     """The tokens that a call with these arguments may use: those of its text, and of the longest answer where that is said."""
     kwargs = kwargs or {}
-    length = _length(args, _DEEP) + _length(kwargs, _DEEP)
-    return -(-length // _BYTES_A_TOKEN) + _most(kwargs)
+    length = _length(args, DEEP) + _length(kwargs, DEEP)
+    return -(-length // _BYTES_A_TOKEN) + most(kwargs)
+
+
+# Where a function has the argument, if it has one: asked once for each function.
+_places: weakref.WeakKeyDictionary[Any, dict[str, tuple[int | None, Any]]] = weakref.WeakKeyDictionary()
+
+
+def argument(name: str, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> Any:
+    """What a call of the function gives for an argument.
+
+    Raises:
+        ConfigurationError: the function has no such argument.
+    """
+    if kwargs and name in kwargs:
+        return kwargs[name]
+    try:
+        known = _places.setdefault(function, {})
+    except TypeError:  # it takes no weak references
+        known = {}
+    if name not in known:
+        known[name] = _place(name, function)
+    place, default = known[name]
+    return args[place] if place is not None and place < len(args) else default
+
+
+def _place(name: str, function: Any) -> tuple[int | None, Any]:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # it tells of none
+        parameters = []
+    for place, each in enumerate(parameters):
+        if each.name == name:
+            is_placed = each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+            return (place if is_placed else None), (None if each.default is each.empty else each.default)
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return None, None
+    there = ", ".join(each.name for each in parameters) or "none"
+    raise ConfigurationError(
+        f"key={name!r} is the name of an argument, and {getattr(function, '__qualname__', function)} has none such (it has {there}): "
+        "give the name of one, or a function of its arguments"
+    )
 
 
 def _item(usage: Any, name: str) -> Any:

@@ -47,7 +47,7 @@ _SAID = {
     "config": "config is LangChain's: seawall.langchain.ChatOpenAI takes it",
     "extra_body": "give its entries as parameters of their own",
     "model_kwargs": "give its entries as parameters of their own",
-    **dict.fromkeys(OF_A_BATCH, "it is an argument of the batch methods of seawall.llm.Chat"),
+    **dict.fromkeys(OF_A_BATCH, "it is an argument of the batch methods"),
     "http_client": "the client has a transport of its own; ca_bundle=, client_cert= and proxy= of {kind}(…) are about it",
 }
 # Arguments of a call that are no parameters of its request.

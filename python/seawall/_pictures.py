@@ -138,8 +138,11 @@ def circuits(known: Circuits) -> str:
 
 def rate_limit(given: RateLimit) -> str:
     """A rate limit: what may go now, and who waits."""
-    requests, tokens = given.available
-    rows = [(f"{what} left now", f"{left:,}") for what, left in (("requests", requests), ("tokens", tokens)) if left is not None]
+    if given.key is None:
+        left = zip(("requests", "tokens"), given.available, strict=True)
+        rows = [(f"{what} left now", f"{amount:,}") for what, amount in left if amount is not None]
+    else:
+        rows = [("keys", f"{len(given.known_keys):,}")]
     rows.append(("waiting", f"{given.queued:,}"))
     paused = given.paused
     if paused is not None:

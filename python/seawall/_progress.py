@@ -6,11 +6,13 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from seawall.errors import ConfigurationTypeError
+from seawall._word import shown
+from seawall.errors import ConfigurationError, ConfigurationTypeError
 
-Progress = bool | None | Callable[[int, int | None, int], object]
+Progress = bool | None | Literal["rich", "tqdm", "lines"] | Callable[[int, int | None, int], object]
+_WORDS = ("rich", "tqdm", "lines")
 # Seconds between two plain lines.
 _INTERVAL = 10.0
 
@@ -25,10 +27,19 @@ class Bar(Protocol):
 
 
 def checked(progress: Any) -> Any:
-    """Refuses what shows no progress."""
-    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+    """Refuses what shows no progress.
+
+    Raises:
+        ConfigurationError: it is none, or draws with a package that is not installed.
+    """
+    if progress in ("rich", "tqdm") and isinstance(progress, str):
+        from importlib.util import find_spec
+
+        if find_spec(progress) is None:
+            raise ConfigurationError(f"progress={progress!r} needs {progress}: pip install {progress}, or give progress=True")
+    elif progress is not None and not isinstance(progress, bool) and progress not in _WORDS and not callable(progress):
         raise ConfigurationTypeError(
-            f"progress must be True, False or a function of (done, total, failed), not {type(progress).__name__}"
+            f'progress must be True, False, "rich", "tqdm", "lines" or a function of (done, total, failed), not {shown(progress)}'
         )
     return progress
 
@@ -37,6 +48,8 @@ def progress_bar(progress: Progress, total: int | None) -> Bar | None:
     """What shows it; everything goes to stderr."""
     if progress is None or progress is False:
         return None
+    if isinstance(progress, str):
+        return {"rich": _rich, "tqdm": _tqdm, "lines": _Lines}[progress](total) or _Lines(total)
     if progress is not True:
         return _Told(progress, total)
     if _in_notebook():
@@ -141,10 +154,10 @@ def _tqdm(total: int | None) -> Bar | None:
         import warnings
         from importlib import import_module
 
-        tqdm = import_module("tqdm.auto").tqdm
         with warnings.catch_warnings():
-            # Without ipywidgets it says so and draws with letters, which will do.
+            # Without ipywidgets it says so as it is imported, and draws with letters, which will do.
             warnings.simplefilter("ignore")
-            return _Tqdm(tqdm(total=total, unit="input", file=sys.stderr))
+            tqdm = import_module("tqdm.auto").tqdm
+            return _Tqdm(tqdm(total=total, unit=" inputs", file=sys.stderr))
     except ImportError:
         return None

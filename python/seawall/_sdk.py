@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, cast, overload
 from seawall import _sdk_fallback
 from seawall._decorators import guard
 from seawall._sdk_request import Guard, guarded_class, is_async, is_client
-from seawall._seawall import Fallback, Guardrails, Pipeline
+from seawall._seawall import Fallback, Pipeline
 from seawall._word import shown
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
@@ -61,11 +61,6 @@ def resilient(client: Any, pipeline: Pipeline | None = None, **guard_arguments: 
     if pipeline is None:
         guard_arguments.setdefault("name", cls.__name__)
     whole = pipeline_of(pipeline, guard_arguments, lambda given: _alternatives(given, client))
-    if any(isinstance(policy, Guardrails) for policy in whole.policies):
-        raise ConfigurationError(
-            "guardrails look at texts and messages, not at a client's requests: put them around the function that calls it, "
-            "guard(guardrails=…), or give them to seawall.llm.Chat"
-        )
     if whole is pipeline:
         whole = _for_client(whole, client)
     return guarded_class(cls).made_of(client, Guard(whole, cls.__name__, is_async(client)))

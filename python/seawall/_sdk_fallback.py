@@ -63,6 +63,9 @@ class Client:
 class Answer:
     """An answer that is there already: a text, or an object of the SDK's."""
 
+    # By its author: no guardrails look at it.
+    _seawall_is_written = True
+
     def __init__(self, place: int, answer: Any) -> None:
         self._place, self._answer = place, answer
 

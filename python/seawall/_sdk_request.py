@@ -87,6 +87,8 @@ def _contents(files: Any) -> Iterator[Any]:
 class Asked:
     """One call of the client: what its attempts send."""
 
+    _seawall_is_request = True
+
     def __init__(self, client: Any, cast_to: Any, options: Any, more: tuple[Any, ...], how: dict[str, Any]) -> None:
         self.client, self.cast_to, self.more, self.how = client, cast_to, more, how
         self.options = copy.copy(options)
@@ -123,6 +125,27 @@ class Asked:
         """Whether the caller asked for the HTTP response around the answer."""
         return any(name.lower() == _RAW for name in self.headers)
 
+    @property
+    def reads_itself(self) -> bool:
+        """Whether the caller reads the body of the answer by itself."""
+        raw = next((value for name, value in self.headers.items() if name.lower() == _RAW), None)
+        return raw is not None and (self.stream or raw == "stream")
+
+    @property
+    def transport(self) -> Any:
+        """The package that carries the client's requests."""
+        return _transport(self.client)
+
+    def with_bodies(self, bodies: Mapping[str, Any], *, anew: bool = False) -> Asked:
+        """The same with other bodies; `anew`: as a request of its own to the server, and not the first one once more."""
+        made = copy.copy(self)
+        made.options = copy.copy(self.options)
+        for part, body in bodies.items():
+            setattr(made.options, part, body)
+        if anew and getattr(made.options, "idempotency_key", None) is not None:
+            made.options.idempotency_key = self.client._idempotency_key()
+        return made
+
     def parsed(self, answer: Any) -> Any:
         """An alternative's answer, as the SDK would have parsed it (`.parse()` and its like)."""
         parser = self.options.post_parser
@@ -130,7 +153,7 @@ class Asked:
 
     def received(self, content_type: str, body: bytes) -> Any:
         """What the SDK makes of a body as if the server had sent it."""
-        transport = _transport(self.client)
+        transport = self.transport
         headers = {name: value for name, value in self.headers.items() if isinstance(value, str)}  # not what is left out
         request = transport.Request(self.options.method, self.client._prepare_url(str(self.options.url)), headers=headers)
         response = transport.Response(200, headers={"content-type": content_type}, content=body, request=request)

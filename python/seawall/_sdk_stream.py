@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 
 from seawall import _sdk_errors
 from seawall._guarded import several
+from seawall._screen import AScreened, Screened, Screens
 from seawall._sdk_events import Watch
-from seawall.errors import StreamInterruptedError
+from seawall.errors import OutputRefusedError, StreamInterruptedError
 
 # Events held back before the first content. A server that sends only frames for so long has begun for all we know.
 HELD_BACK = 64
@@ -57,13 +58,16 @@ class _Heard:
 
 
 class _Reading:
-    """One attempt's stream as it is read: what comes before the first content is held back."""
+    """One attempt's stream as it is read: what comes before the first content is held back, and what guardrails hold back."""
 
-    __slots__ = ("_begun", "_held", "_over", "_raw", "_watch")
+    __slots__ = ("_begun", "_given", "_held", "_over", "_raw", "_screens", "_watch")
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, rails: tuple[Any, ...]) -> None:
         self._raw = raw
         self._watch = Watch()
+        self._screens = Screens(rails, is_call=True) if rails else None
+        # Of what is handed over.
+        self._given = Watch() if rails else self._watch
         self._held: deque[Any] = deque()
         self._begun = self._over = False
 
@@ -77,29 +81,39 @@ class _Reading:
         error = self._watch.see(event)
         if error is not None:
             raise _sdk_errors.failed(_sdk_errors.sdk_of(type(self._raw)), self._raw.response, error)
-        self._held.append(event)
-        self._begun = self._begun or self._watch.has_content or len(self._held) >= HELD_BACK
-        return self._begun
+        self._hands_over([event] if self._screens is None else self._screens.push(event))
+        return self._begun and bool(self._held)
+
+    def _hands_over(self, events: list[Any]) -> None:
+        for event in events if self._screens is not None else ():
+            self._given.see(event)
+        self._held.extend(events)
+        self._begun = self._begun or self._given.has_content or len(self._held) >= HELD_BACK
 
     def _ends(self) -> None:
         self._over = self._begun = True
         # One that is guarded itself has been judged.
         if not self._watch.is_whole and not isinstance(self._raw, _Front):
             raise self._malformed("the stream ended before its answer did")
+        if self._screens is not None:
+            self._hands_over(self._screens.end())
 
     def _malformed(self, message: str) -> Exception:
         return _sdk_errors.malformed(_sdk_errors.sdk_of(type(self._raw)), self._raw.response, message)
 
     @property
     def text(self) -> str:
-        return self._watch.text
+        return self._given.text
+
+    def _seawall_times(self, rails: Any) -> int:
+        return 0 if self._screens is None else self._screens.times(rails)
 
 
 class Pieces(_Reading):
     """The events of a stream, for the generator driver."""
 
-    def __init__(self, raw: Any) -> None:
-        super().__init__(raw)
+    def __init__(self, raw: Any, rails: tuple[Any, ...]) -> None:
+        super().__init__(raw, rails)
         self._listen()
 
     def __iter__(self) -> Pieces:
@@ -138,8 +152,8 @@ class AsyncPieces(_Reading):
 
     __slots__ = ("_desk", "_others")
 
-    def __init__(self, desk: Desk, given: Any) -> None:
-        super().__init__(given)
+    def __init__(self, desk: Desk, given: Any, rails: tuple[Any, ...]) -> None:
+        super().__init__(given, rails)
         self._desk, self._others = desk, _NOT_YET
 
     def __aiter__(self) -> AsyncPieces:
@@ -172,6 +186,8 @@ class AsyncPieces(_Reading):
             self._desk.reads(self._raw, self)
         else:
             self._others = self._raw if hasattr(self._raw, "__anext__") else several(self._raw)
+            if self._screens is not None:
+                self._others = AScreened(self._screens, self._others)
 
     async def _read(self) -> None:
         while True:
@@ -199,11 +215,13 @@ class Desk:
     """Where one guarded call's streams are read, one attempt's after the other. The native driver asks it.
 
     Attributes:
+        rails: the guardrails that its pieces have to pass.
         raw: the stream that is read, or was last.
         delivered: something of it was handed over.
     """
 
-    def __init__(self, first: Any) -> None:
+    def __init__(self, first: Any, rails: tuple[Any, ...] = ()) -> None:
+        self.rails = rails
         self._kind: Any = type(first)
         self._is_async = hasattr(self._kind, "__anext__")
         self.raw = first
@@ -213,17 +231,22 @@ class Desk:
     def reads(self, raw: Any, reading: _Reading) -> None:
         self.raw, self._reading = raw, reading
 
-    def open(self, given: Any) -> Any:
-        """The pieces of what an attempt has given: a stream, or what an alternative gave in its place."""
+    def open(self, given: Any, is_looked_at: bool = True) -> Any:
+        """The pieces of what an attempt has given: a stream, or what an alternative gave in its place.
+
+        Args:
+            is_looked_at: whether guardrails look at them.
+        """
+        rails = self.rails if is_looked_at else ()
         if self._is_async:
-            return AsyncPieces(self, given)
+            return AsyncPieces(self, given, rails)
         if is_stream(given):
-            pieces = Pieces(given)
+            pieces = Pieces(given, rails)
             self.reads(given, pieces)
             return pieces
-        if hasattr(given, "__next__"):
-            return given
-        return iter(given if isinstance(given, (list, tuple)) else (given,))
+        if not hasattr(given, "__next__"):
+            given = iter(given if isinstance(given, (list, tuple)) else (given,))
+        return Screened(Screens(rails, is_call=True), given) if rails else given
 
     def wrap(self, pieces: Any) -> Any:
         """The guarded pieces as a stream of the first one's class."""
@@ -237,7 +260,7 @@ class Desk:
 
     def fail(self, error: Exception) -> NoReturn:
         """Raises what the reader is told of a failure: after content was handed over, that the stream broke off."""
-        if not self.delivered or isinstance(error, StreamInterruptedError):
+        if not self.delivered or isinstance(error, (StreamInterruptedError, OutputRefusedError)):
             raise error
         text = "" if self._reading is None else self._reading.text
         raise _sdk_errors.interrupted(_sdk_errors.sdk_of(type(self.raw)), self.raw.response, error, text) from error

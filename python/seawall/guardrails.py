@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from seawall import _guarded
 from seawall._seawall import Guardrails, Rail
+from seawall._tokens import count_by
 from seawall._word import shown, whole_number
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
 if TYPE_CHECKING:
+    from tiktoken import Encoding
     from typing_extensions import Self
 
 __all__ = ["Detector", "Forbidden", "Guardrails", "MaxLength", "MaxTokens", "Redact", "Rule", "Shape"]
@@ -34,7 +36,7 @@ class Rule:
 
     def _is(self, called: str, rail: Rail, /, *args: Any, **kwargs: Any) -> None:
         self.name, self._rail = called, rail
-        self._made = (type(self), args, {key: value for key, value in kwargs.items() if value is not None})
+        self._made = (type(self), args, _given(**kwargs))
 
     def _described(self) -> str:
         """In words that tell two rules apart, in any process."""
@@ -76,6 +78,16 @@ def _name(given: str | None, default: str) -> str:
     return given
 
 
+def _flag(name: str, given: Any) -> bool:
+    if not isinstance(given, bool):
+        raise ConfigurationTypeError(f"{name} must be True or False, not {shown(given)}")
+    return given
+
+
+def _given(**kwargs: Any) -> dict[str, Any]:
+    return {key: value for key, value in kwargs.items() if value is not None}
+
+
 def _texts(name: str, given: Any) -> list[str]:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
@@ -103,19 +115,21 @@ class MaxTokens(Rule):
 
     Args:
         tokens: the most that pass.
-        count: a function of a text that counts its tokens, for each text on its own; by default four bytes are one, which is
-            about right for English.
+        count: a function of a text that counts its tokens, for each text on its own; or a tiktoken `Encoding`, or the name of one
+            ("o200k_base"), which takes the extra `seawall[tiktoken]`. By default four bytes are one, which is about right for English.
         name: its name in errors (`"max_tokens"`).
     """
 
-    def __init__(self, tokens: int, *, count: Callable[[str], int] | None = None, name: str | None = None) -> None:
+    def __init__(
+        self, tokens: int, *, count: Callable[[str], int] | Encoding | str | None = None, name: str | None = None
+    ) -> None:
         most = whole_number("tokens", tokens, 1, 2**62)
         called = _name(name, "max_tokens")
         if count is None:
             rail = Rail.tokens(called, most)
         else:
-            _plain_function("count", count)
-            counted = count
+            counted = count if callable(count) else count_by(count)
+            _plain_function("count", counted)
             rail = Rail.ask(called, lambda text: f"more than {most} tokens" if counted(text) > most else None)
         self._is(called, rail, tokens, count=count, name=name)
 
@@ -142,35 +156,40 @@ class Redact(Rule):
     Args:
         patterns: a pattern, or a list of them.
         replacement: what takes its place, as it is.
+        restore: put it back into the answer. It is asked under a placeholder that is numbered in its call, `[SSN_1]`, equal values
+            under equal ones; what comes back with that says the value again to the caller, and to nobody else. Of the input only.
         name: its name in stories (`"redact"`).
     """
 
-    def __init__(self, patterns: str | Iterable[str], replacement: str = "[redacted]", *, name: str | None = None) -> None:
+    def __init__(
+        self, patterns: str | Iterable[str], replacement: str = "[redacted]", *, restore: bool = False, name: str | None = None
+    ) -> None:
         texts = _texts("patterns", patterns)
         if not isinstance(replacement, str):
             raise ConfigurationTypeError(f"replacement must be a text, not {shown(replacement)}")
         called = _name(name, "redact")
-        rail = Rail.redact(called, [("", text, replacement) for text in texts])
-        self._is(called, rail, texts if len(texts) > 1 else texts[0], replacement, name=name)
+        rail = Rail.redact(called, [("", text, replacement) for text in texts], _flag("restore", restore))
+        kept = {"restore": restore or None, "name": name}
+        self._is(called, rail, texts if len(texts) > 1 else texts[0], replacement, **kept)
 
     @classmethod
-    def secrets(cls, *, name: str | None = None) -> Redact:
+    def secrets(cls, *, restore: bool = False, name: str | None = None) -> Redact:
         """API keys, tokens, private keys and passwords in URLs, by the formats that their issuers have published; each is replaced by
-        what it is, as `[openai-key]`."""
+        what it is, as `[openai-key]`. `restore`: as of `Redact`."""
         rule = object.__new__(cls)
         called = _name(name, "secrets")
-        rule._is(called, Rail.secrets(called))
-        rule._made = (Redact.secrets, (), {} if name is None else {"name": name})
+        rule._is(called, Rail.secrets(called, _flag("restore", restore)))
+        rule._made = (Redact.secrets, (), _given(restore=restore or None, name=name))
         return rule
 
     @classmethod
-    def personal(cls, *, name: str | None = None) -> Redact:
+    def personal(cls, *, restore: bool = False, name: str | None = None) -> Redact:
         """Mail addresses, telephone and US social security numbers, and the numbers of cards and accounts (IBAN) whose check digits
-        are right; each is replaced by what it is, as `[email]`."""
+        are right; each is replaced by what it is, as `[email]`. `restore`: as of `Redact`, as `[EMAIL_1]`."""
         rule = object.__new__(cls)
         called = _name(name, "personal")
-        rule._is(called, Rail.personal(called))
-        rule._made = (Redact.personal, (), {} if name is None else {"name": name})
+        rule._is(called, Rail.personal(called, _flag("restore", restore)))
+        rule._made = (Redact.personal, (), _given(restore=restore or None, name=name))
         return rule
 
     def _described(self) -> str:
@@ -266,8 +285,7 @@ class Shape(Rule):
     """
 
     def __init__(self, shape: Any, *, repair: bool = False, reask: int = 0, name: str | None = None) -> None:
-        if not isinstance(repair, bool):
-            raise ConfigurationTypeError(f"repair must be True or False, not {shown(repair)}")
+        _flag("repair", repair)
         times = whole_number("reask", reask, 0, 1000)
         self._fits = _fits(shape)
         called = _name(name, "shape")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from seawall.llm import Reply
+    from seawall.llm import EmbeddingsReply, Reply
 
 __all__ = ["Counts", "Journal", "JournalError", "open"]
 
@@ -66,7 +66,7 @@ class Journal:
         """How many were answered and how many failed, at this moment."""
         return Counts(*self._open.counts())
 
-    def results(self) -> Iterator[tuple[int, Reply | Exception]]:
+    def results(self) -> Iterator[tuple[int, Reply | EmbeddingsReply | Exception]]:
         """Pairs of an input's place and its reply, or the exception in its place, in the order of the inputs."""
         return self._rows(failures=False)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seawall import _seawall, errors
 from seawall._attempts import Attempt, Attempts
-from seawall._chat_batch import Batches, concurrency, contents_of, landed, messages, raise_first
+from seawall._chat_batch import Batches, landed, messages, raise_first
 from seawall._model import Hidden, Model, OnInterrupt
 from seawall._seawall import Choice, Chunk, Reply, Stream
 from seawall._story import Step
@@ -77,7 +77,7 @@ class AsyncStream(_seawall.AsyncPieces):
         return self._stream.seconds
 
 
-class Chat(Batches):
+class Chat(Batches[Reply]):
     """A chat model behind an OpenAI-compatible API.
 
     Args:
@@ -115,7 +115,11 @@ class Chat(Batches):
         ConfigurationError: no key, a base URL that is none, a file that cannot be read.
     """
 
+    _kind = "chat"
     _streams = True
+
+    def _contents(self, input: Any, place: str) -> list[Any]:
+        return [messages(input, place)]
 
     def invoke(self, input: Any, **params: Any) -> Reply:
         """Asks and waits. Ctrl-C ends it at once.
@@ -201,7 +205,7 @@ _MOST_TOKENS = 300_000
 _AT_ONCE = 8
 
 
-class Embeddings(Model):
+class Embeddings(Batches[EmbeddingsReply]):
     """An embeddings model behind an OpenAI-compatible API. Arguments and errors as for `Chat`, and:
 
     Args:
@@ -245,30 +249,15 @@ class Embeddings(Model):
         replies = await landed(route.start_batch(self._kind, parts, params, extras.value, concurrency=_AT_ONCE))
         return _joined(raise_first(replies, return_exceptions=False), time.perf_counter() - began)
 
-    def batch(
-        self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
-    ) -> list[Any]:
-        """One reply per input; result i belongs to input i."""
-        route, params, extras = self._asked(params)
-        each, flat = self._flat(inputs, return_exceptions)
-        limit = concurrency(max_concurrency)
-        replies = route.batch(self._kind, flat, params, extras.value, concurrency=limit, lenient=return_exceptions)
-        return raise_first(_together(each, replies), return_exceptions)
+    def _contents(self, input: Any, place: str) -> list[Any]:
+        return self._parts(input, place)
 
-    async def abatch(
-        self, inputs: Sequence[Any], *, max_concurrency: int | None = None, return_exceptions: bool = False, **params: Any
-    ) -> list[Any]:
-        """As `batch`, for an event loop."""
-        route, params, extras = self._asked(params)
-        each, flat = self._flat(inputs, return_exceptions)
-        limit = concurrency(max_concurrency)
-        flying = route.start_batch(self._kind, flat, params, extras.value, concurrency=limit, lenient=return_exceptions)
-        return raise_first(_together(each, await landed(flying)), return_exceptions)
-
-    def _flat(self, inputs: Sequence[Any], lenient: bool) -> tuple[list[int], list[Any]]:
-        """How many requests each input takes, and all of them in one row; an input that cannot be sent is its exception."""
-        parts = [[each] if isinstance(each, Exception) else each for each in contents_of(self._parts, inputs, lenient)]
-        return [len(each) for each in parts], [part for each in parts for part in each]
+    def _joined(self, results: list[Any]) -> Any:
+        failed = next((result for result in results if isinstance(result, BaseException)), None)
+        try:
+            return _joined(results, max(result.seconds for result in results)) if failed is None else failed
+        except errors.MalformedResponseError as error:
+            return error
 
     def _parts(self, input: str | Sequence[str], place: str = "input") -> list[list[str]]:
         """The texts, as many to a request as it may hold."""
@@ -292,20 +281,6 @@ class Embeddings(Model):
         if not texts:
             raise ValueError(f"{place} has nothing to embed: give at least one text")
         return parts
-
-
-def _together(counts: list[int], replies: list[Any]) -> list[Any]:
-    """The replies of one request each as those of the inputs, which took so many requests each."""
-    results: list[Any] = []
-    rest = iter(replies)
-    for count in counts:
-        own = [next(rest) for _ in range(count)]
-        failed = next((reply for reply in own if isinstance(reply, BaseException)), None)
-        try:
-            results.append(_joined(own, max(reply.seconds for reply in own)) if failed is None else failed)
-        except errors.MalformedResponseError as error:
-            results.append(error)
-    return results
 
 
 def _alternative(reply: EmbeddingsReply) -> int:

@@ -36,7 +36,7 @@ impl Rails {
     pub fn filter(&self, place: String) -> Filter {
         let memory = |rule: &Rule| match rule.check {
             Check::Length(_) | Check::Tokens(_) => Memory::Seen(0),
-            Check::Forbid(_) | Check::Redact(_) => Memory::Held { text: String::new(), from: 0 },
+            Check::Forbid(_) | Check::Redact { .. } => Memory::Held { text: String::new(), from: 0 },
             Check::Ask(_) => Memory::Whole(String::new()),
             Check::Shape { .. } => Memory::Nothing,
         };
@@ -96,7 +96,7 @@ impl Stage {
                 whole.push_str(&piece);
                 Ok(String::new())
             }
-            (Memory::Held { text, from }, Check::Forbid(patterns) | Check::Redact(patterns)) => {
+            (Memory::Held { text, from }, Check::Forbid(patterns) | Check::Redact { patterns, .. }) => {
                 text.push_str(&piece);
                 let mut out = String::new();
                 let (mut at, mut given) = (*from, *from);
@@ -182,7 +182,10 @@ mod tests {
 
     #[test]
     fn nothing_is_held_back_of_what_no_rule_could_mean() {
-        let rails = Rails { rules: vec![rule("ssn", Check::Redact(make(&[r"\b\d{3}-\d{2}-\d{4}\b"])))], max_held: MAX_HELD };
+        let rails = Rails {
+            rules: vec![rule("ssn", Check::Redact { patterns: make(&[r"\b\d{3}-\d{2}-\d{4}\b"]), restore: false })],
+            max_held: MAX_HELD,
+        };
         let mut filter = rails.filter("p".into());
         assert_eq!(filter.push("Hello, it is ").unwrap(), "Hello, it is ");
         assert_eq!(filter.push("123-45").unwrap(), "");
@@ -193,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_endlessly_open_is_refused() {
-        let rails = Rails { rules: vec![rule("long", Check::Redact(make(&[r"a[a-z]+!"])))], max_held: 100 };
+        let rails = Rails { rules: vec![rule("long", Check::Redact { patterns: make(&[r"a[a-z]+!"]), restore: false })], max_held: 100 };
         assert_eq!(in_pieces(&rails, &["a", &"b".repeat(50)]).unwrap().len(), 51);
         assert_eq!(in_pieces(&rails, &["a", &"b".repeat(101)]).unwrap_err(), "long");
     }
@@ -203,8 +206,8 @@ mod tests {
         let redacted = vec![pattern("ab+", "<1>"), pattern(r"\bca\b", "<2>"), pattern("b{2,3}c|é.", ""), pattern("(?m)^d|a$", "x")];
         Rails {
             rules: vec![
-                rule("first", Check::Redact(Arc::new(Patterns::new(redacted).unwrap()))),
-                rule("second", Check::Redact(make(&["<1>x", "cc+a"]))),
+                rule("first", Check::Redact { patterns: Arc::new(Patterns::new(redacted).unwrap()), restore: false }),
+                rule("second", Check::Redact { patterns: make(&["<1>x", "cc+a"]), restore: false }),
                 rule("forbidden", Check::Forbid(make(&[r"ddd\b", "aaaaa"]))),
                 rule("length", Check::Length(60)),
             ],
@@ -237,7 +240,7 @@ mod tests {
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
         ) {
             static RULES: OnceLock<[Arc<Rule>; 2]> = OnceLock::new();
-            let rules = RULES.get_or_init(|| [rule("secrets", Check::Redact(known::secrets())), rule("personal", Check::Redact(known::personal()))]);
+            let rules = RULES.get_or_init(|| [rule("secrets", Check::Redact { patterns: known::secrets(), restore: false }), rule("personal", Check::Redact { patterns: known::personal(), restore: false })]);
             let rails = Rails { rules: rules.to_vec(), max_held: MAX_HELD };
             let text = parts.concat();
             prop_assert_eq!(in_pieces(&rails, &cut(&text, &cuts)), whole(&rails, &text));

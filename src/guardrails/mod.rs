@@ -7,8 +7,10 @@ mod filter;
 pub mod known;
 pub mod mend;
 pub mod pattern;
+mod vault;
 
 pub use filter::Filter;
+pub use vault::Vault;
 
 use pattern::Patterns;
 use std::any::Any;
@@ -76,7 +78,12 @@ pub enum Check {
     /// None of these may be there.
     Forbid(Arc<Patterns>),
     /// These are replaced.
-    Redact(Arc<Patterns>),
+    Redact {
+        /// They.
+        patterns: Arc<Patterns>,
+        /// Whether each is put back into what is answered.
+        restore: bool,
+    },
     /// Somebody else looks.
     Ask(Box<dyn Detector>),
     /// It has to be of that shape.
@@ -144,6 +151,8 @@ pub struct Tally {
     pub repaired: Vec<Arc<str>>,
     /// What a shape has read.
     pub parsed: Option<Interrupt>,
+    /// What is to be put back into the answer.
+    pub vault: Vault,
 }
 
 impl Tally {
@@ -168,6 +177,7 @@ impl Tally {
         other.redacted.iter().for_each(|(rule, count)| self.redact(rule, *count));
         self.repaired.extend(other.repaired);
         self.parsed = other.parsed.or(self.parsed.take());
+        self.vault.add(other.vault);
     }
 }
 
@@ -203,6 +213,7 @@ impl Rails {
     /// to [`Rails::fit`].
     pub fn check(&self, texts: &mut [Text<'_>]) -> Result<Tally, Stop> {
         let mut tally = Tally::default();
+        let said = if self.restores() { texts.iter().map(|text| &*text.text).collect::<Vec<_>>().join("\n") } else { String::new() };
         for rule in &self.rules {
             let mut seen = 0;
             for text in texts.iter_mut() {
@@ -227,10 +238,13 @@ impl Rails {
                         }
                         None
                     }
-                    Check::Redact(patterns) => replaced(patterns, &text.text).map(|(clean, times)| {
-                        tally.redact(&rule.name, times);
-                        clean
-                    }),
+                    Check::Redact { patterns, restore } => {
+                        let vault = restore.then_some((&mut tally.vault, &*said));
+                        replaced(patterns, &text.text, vault).map(|(clean, times)| {
+                            tally.redact(&rule.name, times);
+                            clean
+                        })
+                    }
                     Check::Ask(detector) => match detector.look(&text.text).map_err(Stop::Interrupted)? {
                         Looked::Refused(why) => return Err(refusal(rule, &text.place, why).into()),
                         Looked::Cut(found) if found.is_empty() => None,
@@ -249,9 +263,19 @@ impl Rails {
         Ok(tally)
     }
 
-    /// Looks whether a whole text is of the shape that it has to be; what it is instead, mended, if it had to be. `unfit`: why it
-    /// cannot be, as is known already.
-    pub fn fit(&self, place: &str, text: &str, unfit: Option<&str>) -> Result<(Option<String>, Tally), Stop> {
+    /// Whether what some rule replaces is put back into what is answered.
+    pub fn restores(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.check, Check::Redact { restore: true, .. }))
+    }
+
+    /// Looks whether a whole text, with what is in the vault put back, is of the shape that it has to be; what it is instead, mended and
+    /// without that, if it had to be. `unfit`: why it cannot be, as is known already.
+    pub fn fit(&self, place: &str, text: &str, unfit: Option<&str>, vault: &Vault) -> Result<(Option<String>, Tally), Stop> {
+        let restored = vault.restored(text, true);
+        self.fits(place, &restored, unfit, vault)
+    }
+
+    fn fits(&self, place: &str, text: &str, unfit: Option<&str>, vault: &Vault) -> Result<(Option<String>, Tally), Stop> {
         let (mut tally, mut mended) = (Tally::default(), None);
         for rule in &self.rules {
             let Check::Shape { shape, repair, reask } = &rule.check else { continue };
@@ -275,9 +299,9 @@ impl Rails {
                 mended = Some(better);
                 continue;
             }
-            return Err(Refusal { again: Some((told, *reask)), is_shape: true, ..refusal(rule, place, why) }.into());
+            return Err(Refusal { again: Some((vault.hidden(told), *reask)), is_shape: true, ..refusal(rule, place, why) }.into());
         }
-        Ok((mended, tally))
+        Ok((mended.map(|text| vault.hidden(text)), tally))
     }
 }
 
@@ -297,14 +321,18 @@ fn first<'a>(patterns: &'a Patterns, text: &str) -> Option<&'a str> {
     None
 }
 
-/// The text with all matches replaced, and how many; nothing if there are none.
-fn replaced(patterns: &Patterns, text: &str) -> Option<(String, u32)> {
+/// The text with all matches replaced, and how many; nothing if there are none. `vault`: where they are kept, and what is asked.
+fn replaced(patterns: &Patterns, text: &str, mut vault: Option<(&mut Vault, &str)>) -> Option<(String, u32)> {
     let (mut clean, mut kept, mut from, mut times) = (String::new(), 0, 0, 0);
     while let Some(span) = patterns.find(text, from) {
         from = span.next();
         if span.meant > 0 {
             clean.push_str(&text[kept..span.start]);
-            clean.push_str(&patterns.each()[span.pattern].replacement);
+            let replacement = &patterns.each()[span.pattern].replacement;
+            match &mut vault {
+                Some((vault, said)) => clean.push_str(vault.placeholder(replacement, &text[span.start..from], said)),
+                None => clean.push_str(replacement),
+            }
             (kept, times) = (from, times + 1);
         }
     }

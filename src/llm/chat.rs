@@ -202,6 +202,13 @@ impl ChatReply {
         shown_headers(&self.headers, &self.secrets)
     }
 
+    /// The same answer with another body; nothing where that is none.
+    pub(super) fn with_body(&self, body: Bytes) -> Option<ChatReply> {
+        let read = parse_reply(RawReply::new(200, self.headers.clone(), body)).ok()?;
+        let (request_id, secrets, screened) = (self.request_id.clone(), self.secrets.clone(), self.screened.clone());
+        Some(ChatReply { request_id, secrets, screened, ..read })
+    }
+
     /// The body, without a key that the server may have repeated.
     pub(super) fn raw_without_secrets(&self) -> Cow<'_, [u8]> {
         match std::str::from_utf8(&self.raw).map(|text| self.secrets.scrub(text)) {

@@ -5,6 +5,7 @@ use super::route::Leg;
 use crate::engine::StageId;
 use crate::guardrails::Tally;
 use crate::policies::cache::{Caching, Key};
+use crate::policies::rate_limit::RateLimit;
 use crate::telemetry::Trace;
 use reqwest::header::HeaderMap;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Order {
     pub on_interrupt: OnInterrupt,
     /// What it weighs at the limits of its route.
     pub weights: Vec<(StageId, u64)>,
+    /// The limits of its keys, at those limits that have keys.
+    pub keyed: Vec<(StageId, Arc<RateLimit>)>,
     /// What guardrails have done to what is asked.
     pub screened: Tally,
     /// What its answer is kept under, where there is a cache.
@@ -63,14 +66,23 @@ impl Task {
 impl Order {
     /// What goes into the request for a leg: its own parameters and those of the call.
     pub(super) fn params_at<'a>(&'a self, leg: &'a Leg) -> impl Iterator<Item = &'a (Box<str>, Box<[u8]>)> {
-        let own = leg.params.iter().filter(|(name, _)| !self.params.iter().any(|(other, _)| other == name));
-        own.chain(&self.params)
+        params_at(leg, &self.params)
+    }
+
+    /// What it passes at the limit of that stage: that of its key, where the limit has keys.
+    pub(super) fn limit_at<'a>(&'a self, stage: StageId, limit: &'a Arc<RateLimit>) -> &'a Arc<RateLimit> {
+        self.keyed.iter().find(|(at, _)| *at == stage).map_or(limit, |(_, own)| own)
     }
 
     /// Why half an answer could not be gone on from, if there is a reason in what is asked of whom.
     pub(super) fn obstacle(&self, legs: &[Arc<Leg>]) -> Option<&'static str> {
         legs.iter().flat_map(|leg| self.params_at(leg)).find_map(|(name, value)| forbids_continuing(name, value))
     }
+}
+
+/// The leg's parameters, but for those that a call says, and the call's.
+pub fn params_at<'a>(leg: &'a Leg, said: &'a Params) -> impl Iterator<Item = &'a (Box<str>, Box<[u8]>)> {
+    leg.params.iter().filter(|(name, _)| !said.iter().any(|(other, _)| other == name)).chain(said)
 }
 
 /// What a call sends beside its body.

@@ -2,9 +2,11 @@
 
 use super::chat::{ChatReply, parse_reply};
 use super::client::RawReply;
+use super::embeddings::EmbeddingsReply;
 use super::error::{ApiError, ErrorKind, KINDS};
-use super::order::Order;
+use super::order::{Order, Params, params_at};
 use super::route::{Answer, Attempt, Failure, Leg, Route};
+use super::usage::Usage;
 use crate::engine::{Instant, Target};
 use crate::journal::{Key, Row};
 use crate::policies::class::Class;
@@ -34,6 +36,20 @@ pub struct Told {
     pub attempts: Vec<Attempted>,
     /// Why it failed.
     pub error: Option<Failed>,
+    /// Of vectors: what else there is to know of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<Vectors>,
+}
+
+/// What is written down of vectors beside their numbers, which are the row's answer, as little-endian floats.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Vectors {
+    /// How many numbers each has.
+    pub length: usize,
+    /// The model that answered, as the server names it.
+    pub model: Option<String>,
+    /// The tokens used, if the server says: of the input, and all.
+    pub tokens: Option<(u64, u64)>,
 }
 
 /// A failure, without what the server sent along.
@@ -71,6 +87,8 @@ pub struct Ended<'a> {
 pub enum Recorded {
     /// The answer.
     Answer(Arc<ChatReply>, Told),
+    /// The vectors.
+    Vectors(EmbeddingsReply, Told),
     /// The failure.
     Failure(ApiError, Told),
 }
@@ -92,11 +110,18 @@ pub fn row(at: u64, key: Key, ended: &Ended<'_>, legs: &[Arc<Leg>]) -> Option<Ro
         request_id: None,
         attempts: attempts.collect(),
         error: None,
+        vectors: None,
     };
     let answer = match ended.result {
         Ok(Answer::Chat(reply)) => {
             told.request_id.clone_from(&reply.request_id);
             reply.raw_without_secrets().to_vec()
+        }
+        Ok(Answer::Embeddings(reply)) => {
+            told.request_id.clone_from(&reply.request_id);
+            let tokens = reply.usage.map(|usage| (usage.prompt_tokens, usage.total_tokens));
+            told.vectors = Some(Vectors { length: reply.vectors.first().map_or(0, Vec::len), model: reply.model.clone(), tokens });
+            reply.vectors.iter().flatten().flat_map(|number| number.to_le_bytes()).collect()
         }
         Err(Failure::Api(error)) => {
             told.request_id.clone_from(&error.request_id);
@@ -126,12 +151,26 @@ pub fn read(row: Row) -> Option<Recorded> {
         (error.error_type, error.request_id) = (failed.error_type.clone(), told.request_id.clone());
         return Some(Recorded::Failure(error, told));
     }
+    if let Some(vectors) = &told.vectors {
+        return read_vectors(&row.answer, vectors, &told).map(|reply| Recorded::Vectors(reply, told.clone()));
+    }
     let mut headers = HeaderMap::new();
     if let Some(id) = told.request_id.as_ref().and_then(|id| id.parse().ok()) {
         headers.insert("x-request-id", id);
     }
     let reply = parse_reply(RawReply::new(200, headers, row.answer)).ok()?;
     Some(Recorded::Answer(Arc::new(reply), told))
+}
+
+fn read_vectors(answer: &[u8], vectors: &Vectors, told: &Told) -> Option<EmbeddingsReply> {
+    let (floats, rest) = answer.as_chunks::<4>();
+    if !rest.is_empty() || floats.is_empty() || vectors.length == 0 || !floats.len().is_multiple_of(vectors.length) {
+        return None;
+    }
+    let numbers: Vec<f32> = floats.iter().map(|float| f32::from_le_bytes(*float)).collect();
+    let usage = vectors.tokens.map(|(prompt_tokens, total_tokens)| Usage { prompt_tokens, total_tokens, ..Usage::default() });
+    let (model, request_id) = (vectors.model.clone(), told.request_id.clone());
+    Some(EmbeddingsReply { vectors: numbers.chunks(vectors.length).map(<[f32]>::to_vec).collect(), model, usage, request_id })
 }
 
 /// Whether a failure is everybody's: no other input would fare better, and asking them all would tell nothing new.
@@ -177,11 +216,11 @@ pub struct Asks {
 }
 
 impl Asks {
-    /// Of a run on this route, whose calls all have the order's parameters.
-    pub fn of(route: &Route, order: &Order) -> Asks {
+    /// Of a run on this route, whose calls all have these parameters.
+    pub fn of(route: &Route, said: &Params) -> Asks {
         let leg = &route.legs[0];
         let shown = |value: &[u8]| digest(&[value]).iter().map(|byte| format!("{byte:02x}")).collect();
-        let params = order.params_at(leg).map(|(name, value)| (name.to_string(), shown(value))).collect();
+        let params = params_at(leg, said).map(|(name, value)| (name.to_string(), shown(value))).collect();
         Asks { model: leg.model.to_string(), params }
     }
 

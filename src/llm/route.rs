@@ -16,7 +16,7 @@ use super::keys::{Keys, Renewal};
 use super::models::ModelsReply;
 use super::network::Network;
 use super::order::{Order, Params, Task};
-use super::rule::Rule;
+use super::rule::{Rule, told};
 use super::runtime::on_a_thread;
 use super::story::Diary;
 use super::stream::ChatStream;
@@ -421,7 +421,10 @@ impl Host for Flight {
         let from = From { client: self.client.clone(), target, renewal: self.renewal.clone() };
         let (order, rails) = (self.order.clone(), self.route.rails.clone());
         match order.task {
-            Task::Stream => Box::pin(opened(from, leg, request, self.beginning(), order.key.is_some(), rails)),
+            Task::Stream => {
+                let rails = rails.map(|rails| (rails, order.screened.vault.clone()));
+                Box::pin(opened(from, leg, request, self.beginning(), order.key.is_some(), rails))
+            }
             Task::Chat | Task::Embeddings | Task::Models => {
                 let rails = rails.map(|rails| (rails, self.asked_again(target)));
                 Box::pin(answered(from, leg, request, order, rails))
@@ -486,7 +489,7 @@ impl Host for Flight {
             return Asked::Now(Ok(self.screened(&ask)));
         }
         if let (Rule::Limit(limit), Outcome::Value(ticket)) = (rule, ask.outcome) {
-            return Asked::Now(Ok(self.counted(limit, ticket)));
+            return Asked::Now(Ok(self.counted(self.order.limit_at(ask.stage, limit), ticket)));
         }
         let failure = self.failure(&ask.outcome);
         if let (Some(watch), Some(failure)) = (&mut self.watch, &failure) {
@@ -499,6 +502,9 @@ impl Host for Flight {
             Some(Failure::Rejected(_)) if matches!(rule, Rule::Fallback(..)) => return Asked::Now(Ok(Verdict::FAILURE)),
             Some(Failure::Rejected(_)) => return Asked::Now(Ok(Verdict::Ignore)),
         };
+        if let Rule::Limit(limit) = rule {
+            return Asked::Now(Ok(told(self.order.limit_at(ask.stage, limit), &error)));
+        }
         let renewing = matches!(rule, Rule::Retry(_)).then(|| self.renewing(&error)).flatten();
         let foreign = self.route.foreign.as_ref().filter(|foreign| foreign.judges(ask.stage)).cloned();
         match (renewing, foreign) {
@@ -553,6 +559,7 @@ impl Route {
     pub fn execution(&self, order: &Order, deadline: Instant) -> Execution {
         let mut execution = Execution::within(self.plan.clone(), clock::seed(), clock::now(), deadline);
         order.weights.iter().for_each(|(stage, tokens)| execution.weighs(*stage, *tokens));
+        order.keyed.iter().for_each(|(stage, limit)| execution.brings(*stage, limit.clone()));
         trial::dressed(if self.announces { execution.announcing() } else { execution })
     }
 

@@ -59,6 +59,18 @@ fn tell(limit: &RateLimit, header: impl Fn(&str) -> Option<String>) {
     }
 }
 
+/// What a failure says to a limit: what is left of it, and whether the server has had enough.
+pub(super) fn told(limit: &RateLimit, error: &ApiError) -> Verdict {
+    tell(limit, |name| error.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()));
+    match error.class() {
+        Class::RateLimited => {
+            let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
+            Verdict::Failure { wait, branches: u64::MAX }
+        }
+        _ => Verdict::Ignore,
+    }
+}
+
 /// Whether an error is retried under a rule; the server's `x-should-retry` decides where it is sent.
 fn retries(error: &ApiError, listed: Option<Kinds>) -> bool {
     let (matched, named) = listed.map_or((true, false), |listed| listed.of(error));
@@ -106,19 +118,8 @@ impl Rule {
             Rule::Breaker if error.class().row().breaker => Verdict::FAILURE,
             Rule::Hedge if error.class().row().retry == Some(false) => Verdict::Final,
             Rule::Hedge => Verdict::FAILURE,
-            Rule::Limit(limit) => {
-                let headers = |name: &str| error.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
-                tell(limit, headers);
-                match error.class() {
-                    Class::RateLimited => {
-                        let wait = error.retry_after.map_or(WaitHint::None, WaitHint::RetryAfter);
-                        Verdict::Failure { wait, branches: u64::MAX }
-                    }
-                    _ => Verdict::Ignore,
-                }
-            }
             Rule::Guardrails if error.is_refusal() => Verdict::Final,
-            Rule::Breaker | Rule::Guardrails | Rule::None => Verdict::Ignore,
+            Rule::Breaker | Rule::Guardrails | Rule::Limit(_) | Rule::None => Verdict::Ignore,
             Rule::Fallback(Some(kinds), _) if !kinds.of(error).0 => Verdict::Final,
             Rule::Fallback(kinds, elsewhere) => match error.class().row().fallback {
                 FallbackRule::Always => Verdict::FAILURE,

@@ -5,7 +5,7 @@ use super::client::RawReply;
 use super::delta::{Delta, ToolCallDelta};
 use super::error::{Again, ApiError, ErrorKind};
 use super::runtime::on_a_thread;
-use crate::guardrails::{Filter, Rails, Refusal, Stop, Tally, Text};
+use crate::guardrails::{Filter, Rails, Refusal, Stop, Tally, Text, Vault};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -192,8 +192,8 @@ fn unfit(is_refused: bool, calls: bool, content: &str, finish_reason: Option<&st
     }
 }
 
-/// A whole answer as the guardrails leave it; `asked`: how often it was asked for again already.
-pub(super) fn answered(reply: RawReply, rails: &Rails, asked: u32) -> Result<ChatReply, ApiError> {
+/// A whole answer as the guardrails leave it; `asked`: how often it was asked for again already; `vault`: what will be put back.
+pub(super) fn answered(reply: RawReply, rails: &Rails, asked: u32, vault: &Vault) -> Result<ChatReply, ApiError> {
     let mut read = chat::parse_reply(reply.clone())?;
     let mut tally = Tally::default();
     let mut changed: Vec<(usize, Field, String)> = Vec::new();
@@ -210,9 +210,9 @@ pub(super) fn answered(reply: RawReply, rails: &Rails, asked: u32) -> Result<Cha
         }
         if let Some(unfit) = unfit(choice.refusal.is_some(), !choice.tool_calls.is_empty(), &content, choice.finish_reason.as_deref()) {
             let place = Field::Content.place(choice.index);
-            let (mended, mut of_shape) = rails.fit(&place, &content, unfit).map_err(|stop| stopped(stop, asked, &content))?;
-            if number > 0 {
-                of_shape.parsed = None; // what the reply is read as is its first choice
+            let (mended, mut of_shape) = rails.fit(&place, &content, unfit, vault).map_err(|stop| stopped(stop, asked, &content))?;
+            if number > 0 || !vault.is_empty() {
+                of_shape.parsed = None; // what the reply is read as is its first choice, and in a cache of nobody's
             }
             tally.add(of_shape);
             changed.extend(mended.map(|text| (choice.place, Field::Content, text)));
@@ -230,6 +230,33 @@ pub(super) fn answered(reply: RawReply, rails: &Rails, asked: u32) -> Result<Cha
     Ok(read)
 }
 
+/// An answer with what was taken out of its question put back, and what its shape reads in it then.
+pub fn restored(reply: &ChatReply, rails: Option<&Rails>, vault: &Vault) -> ChatReply {
+    let mut changed: Vec<(usize, Field, String)> = Vec::new();
+    for choice in reply.choices() {
+        for (field, text) in choice_texts(choice) {
+            let is_json = matches!(field, Field::Arguments(_)) || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+            if let Cow::Owned(text) = vault.restored(text, is_json) {
+                changed.push((choice.place, field, text));
+            }
+        }
+    }
+    let mut body: Value = serde_json::from_slice(super::wire::without_mark(&reply.raw)).unwrap_or_default();
+    for (place, field, text) in &changed {
+        rewrite(&mut body, *place, &[(*field, text)]);
+    }
+    let body = (!changed.is_empty()).then(|| Bytes::from(serde_json::to_vec(&body).unwrap_or_default()));
+    let mut restored = body.and_then(|body| reply.with_body(body)).unwrap_or_else(|| reply.clone());
+    let first = &reply.first;
+    if let Some(rails) = rails
+        && let Some(None) = unfit(first.refusal.is_some(), !first.tool_calls.is_empty(), &first.content, first.finish_reason.as_deref())
+        && let Ok((_, read)) = rails.fit("content", &first.content, None, vault)
+    {
+        restored.screened.parsed = read.parsed;
+    }
+    restored
+}
+
 /// Puts texts into a choice of a body or an event. Its tokens' probabilities spell the text, and go.
 fn rewrite(body: &mut Value, place: usize, texts: &[(Field, &str)]) {
     let Some(choice) = body.get_mut("choices").and_then(|choices| choices.get_mut(place)) else { return };
@@ -243,8 +270,12 @@ fn rewrite(body: &mut Value, place: usize, texts: &[(Field, &str)]) {
 }
 
 /// The guardrails of one answer that comes in pieces.
-pub(super) struct Screen {
+pub struct Screen {
     rails: Arc<Rails>,
+    /// What will be put back.
+    vault: Vault,
+    /// Rules for texts that are JSON, where these are others.
+    in_json: Option<Arc<Rails>>,
     filters: Vec<(u32, Field, Filter)>,
     /// What each choice has said, for its shape: its text, and whether it called tools or refused.
     said: Vec<(u32, String, bool, bool)>,
@@ -261,8 +292,14 @@ fn fields(delta: &mut Delta) -> Vec<(Field, &mut String)> {
 }
 
 impl Screen {
-    pub fn new(rails: Arc<Rails>) -> Screen {
-        Screen { rails, filters: Vec::new(), said: Vec::new(), tail: Vec::new() }
+    pub fn new(rails: Arc<Rails>, vault: Vault) -> Screen {
+        Screen { rails, vault, in_json: None, filters: Vec::new(), said: Vec::new(), tail: Vec::new() }
+    }
+
+    /// One that puts back what was taken out of the question.
+    pub fn restoring(vault: &Vault) -> Screen {
+        let in_json = Some(Arc::new(vault.rails(true)));
+        Screen { in_json, ..Screen::new(Arc::new(vault.rails(false)), Vault::default()) }
     }
 
     /// The pieces of an event; those that may be given out now.
@@ -286,7 +323,8 @@ impl Screen {
                 let at = match self.filters.iter().position(|(of, which, _)| (*of, *which) == (index, field)) {
                     Some(at) => at,
                     None => {
-                        self.filters.push((index, field, self.rails.filter(field.place(index))));
+                        let rails = self.in_json.as_ref().filter(|_| matches!(field, Field::Arguments(_))).unwrap_or(&self.rails);
+                        self.filters.push((index, field, rails.filter(field.place(index))));
                         self.filters.len() - 1
                     }
                 };
@@ -299,7 +337,7 @@ impl Screen {
             }
         }
         if changed {
-            self.rewrite(&mut deltas);
+            rewrite_event(&mut deltas);
         }
         let mut now = Vec::with_capacity(deltas.len());
         for mut delta in deltas {
@@ -310,7 +348,7 @@ impl Screen {
             // The end of a choice comes behind what is held back of it, and what is said with the end before that.
             if delta.has_content() {
                 now.push(Delta { finish_reason: None, usage: None, ..delta.clone() });
-                self.empty(&mut delta);
+                Self::empty(&mut delta);
             }
             self.tail.push(delta);
         }
@@ -327,30 +365,11 @@ impl Screen {
     }
 
     /// Leaves nothing of a piece but its end.
-    fn empty(&self, delta: &mut Delta) {
+    fn empty(delta: &mut Delta) {
         fields(delta).into_iter().for_each(|(_, text)| text.clear());
-        self.rewrite(std::slice::from_mut(delta));
+        rewrite_event(std::slice::from_mut(delta));
         (delta.reasoning, delta.refusal) = (None, None);
         delta.tool_calls.clear();
-    }
-
-    /// The event that pieces share, as they are now.
-    fn rewrite(&self, deltas: &mut [Delta]) {
-        let Some(Ok(mut event)) = deltas.first().map(|delta| serde_json::from_slice::<Value>(&delta.raw)) else { return };
-        for delta in deltas.iter_mut() {
-            let place = delta.place;
-            let mut texts: Vec<(Field, String)> = fields(delta)
-                .into_iter()
-                .filter(|(field, _)| !matches!(field, Field::Arguments(_)))
-                .map(|(field, text)| (field, text.clone()))
-                .collect();
-            // In an event they are numbered by where they stand.
-            texts.extend(delta.tool_calls.iter().enumerate().map(|(at, call)| (Field::Arguments(at), call.arguments.clone())));
-            let texts: Vec<(Field, &str)> = texts.iter().map(|(field, text)| (*field, &**text)).collect();
-            rewrite(&mut event, place, &texts);
-        }
-        let raw = Bytes::from(serde_json::to_vec(&event).unwrap_or_default());
-        deltas.iter_mut().for_each(|delta| delta.raw = raw.clone());
     }
 
     /// The answer is over: what was held back of it, and what came behind.
@@ -358,7 +377,8 @@ impl Screen {
         if self.rails.asks() { on_a_thread(move || self.finish()).await } else { self.finish() }
     }
 
-    fn finish(&mut self) -> Result<(Vec<Delta>, Tally), ApiError> {
+    /// The same, here and now.
+    pub fn finish(&mut self) -> Result<(Vec<Delta>, Tally), ApiError> {
         let (mut tally, mut rest) = (Tally::default(), Vec::new());
         for (index, field, filter) in &mut self.filters {
             let text = filter.end().map_err(|stop| stopped(stop, u32::MAX, ""))?;
@@ -379,7 +399,7 @@ impl Screen {
             if let Some(unfit) = unfit(*is_refused, *calls, said, reason) {
                 // What was given out cannot be mended any more.
                 let (mended, fitted) =
-                    self.rails.fit(&Field::Content.place(*index), said, unfit).map_err(|stop| stopped(stop, u32::MAX, ""))?;
+                    self.rails.fit(&Field::Content.place(*index), said, unfit, &self.vault).map_err(|stop| stopped(stop, u32::MAX, ""))?;
                 if let Some(rule) = fitted.repaired.first().filter(|_| mended.is_some()) {
                     let why = "it is nearly JSON, and what was streamed cannot be mended".to_owned();
                     let refusal = Refusal { rule: rule.clone(), place: Field::Content.place(*index), why, again: None, is_shape: true };
@@ -390,6 +410,35 @@ impl Screen {
         rest.append(&mut self.tail);
         Ok((rest, tally))
     }
+}
+
+/// The event that pieces share, as they are now.
+fn rewrite_event(deltas: &mut [Delta]) {
+    let Some(Ok(mut event)) = deltas.first().map(|delta| serde_json::from_slice::<Value>(&delta.raw)) else { return };
+    for delta in deltas.iter_mut() {
+        let place = delta.place;
+        let mut texts: Vec<(Field, String)> = fields(delta)
+            .into_iter()
+            .filter(|(field, _)| !matches!(field, Field::Arguments(_)))
+            .map(|(field, text)| (field, text.clone()))
+            .collect();
+        // In an event they are numbered by where they stand.
+        texts.extend(delta.tool_calls.iter().enumerate().map(|(at, call)| (Field::Arguments(at), call.arguments.clone())));
+        let texts: Vec<(Field, &str)> = texts.iter().map(|(field, text)| (*field, &**text)).collect();
+        rewrite(&mut event, place, &texts);
+    }
+    let raw = Bytes::from(serde_json::to_vec(&event).unwrap_or_default());
+    deltas.iter_mut().for_each(|delta| delta.raw = raw.clone());
+}
+
+/// A piece with other texts in the places of its own: its content, reasoning, refusal, and the arguments of its tool calls in order.
+pub fn with_texts(delta: &Delta, content: String, reasoning: Option<String>, refusal: Option<String>, arguments: Vec<String>) -> Delta {
+    let mut changed = Delta { content, reasoning, refusal, ..delta.clone() };
+    for (call, arguments) in changed.tool_calls.iter_mut().zip(arguments) {
+        call.arguments = arguments;
+    }
+    rewrite_event(std::slice::from_mut(&mut changed));
+    changed
 }
 
 /// A piece that no event brought.
@@ -424,7 +473,7 @@ mod tests {
 
     fn rails() -> Arc<Rails> {
         let pattern = Pattern { label: "".into(), text: "secret".into(), replacement: "[x]".into(), closer: None };
-        let check = Check::Redact(Arc::new(Patterns::new(vec![pattern]).unwrap()));
+        let check = Check::Redact { patterns: Arc::new(Patterns::new(vec![pattern]).unwrap()), restore: false };
         Arc::new(Rails { rules: vec![Arc::new(Rule { name: "r".into(), check })], max_held: MAX_HELD })
     }
 
@@ -437,7 +486,7 @@ mod tests {
 
     /// What comes out of these pieces, each an event: by choice the text and where its end came.
     fn out(pieces: Vec<Delta>) -> (Vec<(u32, String, Option<String>)>, String) {
-        let mut screen = Screen::new(rails());
+        let mut screen = Screen::new(rails(), Vault::default());
         let mut given: Vec<Delta> = pieces.into_iter().flat_map(|piece| screen.take(vec![piece]).unwrap()).collect();
         given.extend(screen.finish().unwrap().0);
         let raw = given.iter().map(|delta| String::from_utf8_lossy(&delta.raw).into_owned()).collect();

@@ -22,7 +22,7 @@ use super::usage::Usage;
 use super::wire::{MARK, MOST, first_byte};
 use crate::drive::clock;
 use crate::drive::tokio::sleep_until;
-use crate::guardrails::{Rails, Tally};
+use crate::guardrails::{Rails, Tally, Vault};
 
 /// How much is read, and for how long, after the end of an answer, so that the connection can serve the next one.
 const MAX_DRAIN: usize = 64 * 1024;
@@ -161,8 +161,8 @@ impl ChatStream {
     }
 
     /// Has guardrails look at all that comes.
-    pub fn guard(&mut self, rails: Arc<Rails>) {
-        (self.screen, self.is_screened) = (Some(Box::new(Screen::new(rails))), true);
+    pub fn guard(&mut self, rails: Arc<Rails>, vault: Vault) {
+        (self.screen, self.is_screened) = (Some(Box::new(Screen::new(rails, vault))), true);
     }
 
     /// What guardrails have done, once the answer is over; nothing where there are none.

@@ -8,6 +8,7 @@ use super::awaiting::{Resume, anext, awaitable, send};
 use super::flight::{Flight, Way};
 use super::generator::thrown;
 use super::protocol::{Awaitable, yielded};
+use super::railed::restoring;
 use super::recycled::{Bin, Recycled};
 use super::running::{Awaited, Items, Running, Turn};
 use super::sdk_stream::Desk;
@@ -76,16 +77,17 @@ impl AsyncGenerator {
 
     /// The same of a call whose first attempt has given a stream of an SDK: what the caller gets in its place.
     pub fn at_a_desk<'py>(py: Python<'py>, mut running: Box<Running>, call: CallId, stream: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let (desk, pieces) = match Desk::of(stream.bind(py)) {
+        let (desk, pieces) = match Desk::of(stream.bind(py), running.flight.rails(py)) {
             Ok(opened) => opened,
             Err(error) => {
                 running.abandon(py);
                 return Err(error);
             }
         };
+        let holder = running.flight.holds(py)?;
         running.gives_items(Items { source: pieces, call, open: false }, desk.clone_ref(py));
         let generator = Bound::new(py, AsyncGenerator(Turnstile::new(State::Waiting(running))))?;
-        desk.wrap(generator.into_any())
+        desk.wrap(restoring(holder, generator.into_any(), true)?)
     }
 
     /// What becomes of it once an item's await has ended or suspended.

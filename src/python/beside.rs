@@ -29,11 +29,14 @@ impl Flight {
             return self.found(py, target).map(Some);
         }
         self.diary.started(target);
-        let way = if desk.is_some() { Way::Items } else { Way::Sync };
+        let (way, rails) = match desk {
+            Some(_) => (Way::Items, self.rails_of(py, target)?),
+            None => (Way::Sync, None),
+        };
         match self.callable(py, target, way)? {
             Ok((function, args)) => {
                 let given = Given { function, args, kwargs: self.kwargs.as_ref().map(|k| k.bind(py)) };
-                self.within(py, deadline, || race.on_a_thread(py, call, given, desk.is_some(), desk.flatten()))?;
+                self.within(py, deadline, || race.on_a_thread(py, call, given, desk.is_some(), (desk.flatten(), rails)))?;
                 self.diary.aside(call, clock::now());
                 Ok(None)
             }
@@ -64,7 +67,7 @@ impl Running {
         let deadline = self.flight.compiled.told(|| deadline);
         let started = self.start(py, target, deadline);
         let given = match started {
-            Ok(value) if self.way == Way::AsyncItems => self.source_of(value.bind(py)).map(|source| (None, Some(source))),
+            Ok(value) if self.way == Way::AsyncItems => self.source_of(value.bind(py), target).map(|source| (None, Some(source))),
             Ok(value) if self.flight.is_value(target) || !event_loop::is_awaitable(value.bind(py)) => {
                 return self.ended(py, Awaited::call(call), Ok(value));
             }

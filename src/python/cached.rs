@@ -138,7 +138,7 @@ impl Asked {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
         way: Way,
-        rails: &[Py<Guardrails>],
+        rails: &[(StageId, Py<Guardrails>)],
         asking: &[u64],
     ) -> PyResult<Option<Asked>> {
         let (py, cache) = (function.py(), stand.cache.get());
@@ -157,7 +157,7 @@ impl Asked {
             None => written.is(function),
         }
         // What was looked at in one way is nothing for whoever looks in another.
-        for looked in rails.iter().filter(|rails| !rails.get().answered.is_empty()) {
+        for (_, looked) in rails.iter().filter(|(_, rails)| !rails.get().answered.is_empty()) {
             written.is(looked.bind(py));
         }
         let from = written.len();

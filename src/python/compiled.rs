@@ -104,12 +104,14 @@ pub struct Parts {
     pub threaded: bool,
     /// Attempts of one call run beside each other.
     pub hedged: bool,
-    /// Where a call weighs something.
+    /// Where a call weighs something, or has a key.
     pub scales: Vec<(StageId, Py<RateLimit>)>,
     /// Where answers are kept.
     pub caches: Vec<Stand>,
-    /// Who looks at what is asked and given.
-    pub rails: Vec<Py<Guardrails>>,
+    /// Who looks at what is asked and given, outermost first, and where.
+    pub rails: Vec<(StageId, Py<Guardrails>)>,
+    /// Answers that were written down, at which they do not look.
+    pub written: Vec<Target>,
     shares: Vec<Arc<Shares>>,
 }
 
@@ -134,7 +136,8 @@ struct Builder {
     hedged: bool,
     scales: Vec<(StageId, Py<RateLimit>)>,
     caches: Vec<Stand>,
-    rails: Vec<Py<Guardrails>>,
+    rails: Vec<(StageId, Py<Guardrails>)>,
+    written: Vec<Target>,
     shares: Vec<Arc<Shares>>,
 }
 
@@ -166,6 +169,13 @@ impl Builder {
             inner = self.layer(policy.bind(py), inner)?;
         }
         Ok(inner)
+    }
+
+    /// Has guardrails look at what `inner` gives.
+    fn looks(&mut self, rails: &Bound<'_, Guardrails>, inner: StageId) -> StageId {
+        let id = self.plan.layer(Arc::new(Looking), vec![inner]);
+        self.stages.push(Stage::of(Judge::Guardrails(rails.clone().unbind())));
+        id
     }
 
     fn layer(&mut self, policy: &Bound<'_, PyAny>, inner: StageId) -> PyResult<StageId> {
@@ -201,7 +211,7 @@ impl Builder {
         }
         if let Ok(limit) = policy.cast::<RateLimit>() {
             let id = self.plan.layer(Arc::new(limit.get().policy()), vec![inner]);
-            if limit.get().counts_tokens() {
+            if limit.get().asks() {
                 self.scales.push((id, limit.clone().unbind()));
             }
             let judge = Judge::Limit(limit.clone().unbind());
@@ -224,9 +234,8 @@ impl Builder {
             return Ok(id);
         }
         if let Ok(rails) = policy.cast::<Guardrails>() {
-            let id = self.plan.layer(Arc::new(Looking), vec![inner]);
-            self.rails.insert(0, rails.clone().unbind());
-            self.stages.push(Stage::of(Judge::Guardrails(rails.clone().unbind())));
+            let id = self.looks(rails, inner);
+            self.rails.insert(0, (id, rails.clone().unbind()));
             return Ok(id);
         }
         if let Ok(chaos) = policy.cast::<Chaos>() {
@@ -239,8 +248,20 @@ impl Builder {
         if let Ok(fallback) = policy.cast::<Fallback>() {
             let mut branches = vec![inner];
             for alternative in &fallback.get().alternatives {
-                let callee = callee(alternative.bind(py))?;
-                branches.push(self.leaf(callee));
+                let alternative = alternative.bind(py);
+                let callee = callee(alternative)?;
+                let is_written = matches!(callee, Callee::Value(_)) || alternative.get_type().hasattr("_seawall_is_written")?;
+                let target = Target(self.callees.len() as u16);
+                let mut branch = self.leaf(callee);
+                if is_written && !self.rails.is_empty() {
+                    self.written.push(target);
+                }
+                // What is looked at is looked at whoever gives it; an answer that was written down is as its author wants it.
+                let inside: Vec<Py<Guardrails>> = self.rails.iter().rev().map(|(_, rails)| rails.clone_ref(py)).collect();
+                for rails in inside.iter().filter(|_| !is_written) {
+                    branch = self.looks(rails.bind(py), branch);
+                }
+                branches.push(branch);
             }
             let id = self.plan.layer(Arc::new(fallback.get().policy()), branches);
             self.stages.push(Stage::of(Judge::Fallback(fallback.get().judge(py)?)));
@@ -274,6 +295,7 @@ impl Compiled {
             scales: builder.scales,
             caches: builder.caches,
             rails: builder.rails,
+            written: builder.written,
             shares: builder.shares,
         });
         let source = Source::of(parts.name.as_deref().unwrap_or_default(), "", "");
@@ -355,7 +377,7 @@ impl Compiled {
         for stand in &self.caches {
             visit.call(&stand.cache)?;
         }
-        for rails in &self.rails {
+        for (_, rails) in &self.rails {
             visit.call(rails)?;
         }
         for callee in &self.callees {

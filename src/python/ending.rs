@@ -77,7 +77,7 @@ impl Flight {
         self.compiled.tally.end(self, execution, now, kind, story.as_ref().map(|story| story.clone_ref(py)));
         call.map_or(Ok(()), |call| self.tell(&call, now))?;
         let error = match (outcome, error) {
-            (Outcome::Value(ticket) | Outcome::Stream(ticket), _) => return Ok(self.value(py, ticket).unbind()),
+            (Outcome::Value(ticket) | Outcome::Stream(ticket), _) => return self.restored(self.value(py, ticket)),
             (_, Some(error)) => error,
             // It was let go although somebody still asks for it.
             (_, None) => return Err(PyRuntimeError::new_err("seawall has lost the error of this call; please report this")),

@@ -10,7 +10,8 @@ use super::hooks;
 use super::judge::{Asked, Happened, Judge, is_shared};
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::short_repr;
-use super::railed::Before;
+use super::policies::rate_limit::Asked as AskedOfLimit;
+use super::railed::Railed;
 use super::raised::Raised;
 use super::remaining;
 use super::state::{Told, retry_state};
@@ -66,10 +67,7 @@ pub struct Flight {
     pub(super) function: Py<PyAny>,
     pub(super) args: Py<PyTuple>,
     pub(super) kwargs: Option<Py<PyDict>>,
-    /// What it was asked with, if the function was told of an answer that was refused.
-    pub(super) before: Option<Before>,
-    /// What guardrails have cut out of what it is asked.
-    pub(super) redacted: u32,
+    pub(super) railed: Railed,
     pub(super) values: Vec<Kept>,
     /// Whether what happens in the course of a call is heard by the log; asked once.
     pub(super) heard: Option<bool>,
@@ -93,6 +91,7 @@ pub struct Flight {
     pub(super) trace: Option<Traced>,
     /// How it came out was told.
     pub(super) is_told: bool,
+    asked_of_limits: Vec<AskedOfLimit>,
     /// What it asks of caches.
     pub(super) asked_of: Vec<AskedOfCache>,
     /// Of a coroutine that asks caches: those that wait for what it calls, itself the last.
@@ -134,8 +133,7 @@ impl Flight {
             function: function.clone().unbind(),
             args: args.clone().unbind(),
             kwargs: kwargs.map(|k| k.clone().unbind()),
-            before: None,
-            redacted: 0,
+            railed: Railed::default(),
             values: Vec::new(),
             heard: None,
             given: None,
@@ -149,6 +147,7 @@ impl Flight {
             diary: Diary::default(),
             trace: None,
             is_told: false,
+            asked_of_limits: Vec::new(),
             asked_of: Vec::new(),
             asking: Vec::new(),
             recording: None,
@@ -169,7 +168,7 @@ impl Flight {
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
         visit.call(&self.asked)?;
-        self.before.iter().try_for_each(|before| before.traverse(visit))?;
+        self.railed.traverse(visit)?;
         for (hook, waiting) in &self.hooks {
             visit.call(hook)?;
             visit.call(waiting)?;
@@ -272,7 +271,7 @@ impl Flight {
         target: Target,
         way: Way,
     ) -> PyResult<Result<(Bound<'py, PyAny>, Bound<'py, PyTuple>), Py<PyAny>>> {
-        let args = match &self.before {
+        let args = match &self.railed.before {
             Some(before) if !self.is_primary(target) => before.args.bind(py).clone(),
             _ => self.args.bind(py).clone(),
         };
@@ -293,7 +292,7 @@ impl Flight {
     /// Keeps how a call came out, and says when; an exception that is none of the call's own (an interrupt) is passed on.
     pub fn keep(&mut self, result: Result<Py<PyAny>, Raised<'_>>) -> Result<(Outcome, Instant), Interrupt> {
         let (ticket, now) = (Ticket(self.values.len() as u64), clock::now());
-        let (outcome, kept) = match result {
+        let (outcome, kept) = match result.or_else(|error| self.refused(ticket, error)) {
             Ok(value) => {
                 self.diary.ended(now, None)?;
                 (Outcome::Value(ticket), Kept::Value(value))
@@ -423,7 +422,7 @@ impl Flight {
                 Happened::Error(error) if is_shared(error)? => Ok(Verdict::Final),
                 _ => Ok(Verdict::FAILURE),
             },
-            Judge::Limit(limit) => limit.get().judge(&happened),
+            Judge::Limit(limit) => limit.get().judge(&happened, AskedOfLimit::own(&self.asked_of_limits, ask.stage)),
             Judge::Fallback(judge) if judge.only_when_open => {
                 let open = matches!(ask.outcome, Outcome::Rejected(r) if r.refusal() == crate::engine::Refusal::CircuitOpen);
                 Ok(match ask.outcome {
@@ -458,27 +457,24 @@ impl Flight {
 
     /// A fresh execution of this call. Fails with what the user's own estimate of its tokens, or key for a cache, raises.
     pub fn execution(&mut self, py: Python<'_>, way: Way, now: Instant) -> PyResult<Execution> {
-        self.screens(py, way)?;
+        self.screens(py)?;
         let compiled = self.compiled.clone();
-        let mut weights = Vec::with_capacity(compiled.scales.len());
-        for (stage, limit) in &compiled.scales {
-            weights.push((*stage, limit.get().weight(py, self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)))?));
-        }
+        let (function, args, kwargs) = (self.function.bind(py), self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)));
+        self.asked_of_limits =
+            compiled.scales.iter().map(|(at, limit)| limit.get().asked(*at, function, args, kwargs)).collect::<PyResult<_>>()?;
         self.way = way;
         if way == Way::Async && !compiled.caches.is_empty() {
             self.asking = cached::within_asking(py)?;
         }
         for stand in &compiled.caches {
-            let kwargs = self.kwargs.as_ref().map(|k| k.bind(py));
-            let (args, rails) = (self.args.bind(py), &compiled.rails);
-            self.asked_of.extend(AskedOfCache::new(stand, self.function.bind(py), args, kwargs, way, rails, &self.asking)?);
+            self.asked_of.extend(AskedOfCache::new(stand, function, args, kwargs, way, &compiled.rails, &self.asking)?);
         }
         self.course.begun = now;
         self.diary.begin(now);
         self.compiled.tally.begin();
         self.trace = trace::begin(py, || self.name(py), now);
         let mut execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
-        weights.into_iter().for_each(|(stage, tokens)| execution.weighs(stage, tokens));
+        self.asked_of_limits.iter().for_each(|asked| asked.tell(&mut execution));
         self.asked_of.iter().for_each(|asked| execution.brings(asked.stage(), asked.request().clone()));
         Ok(trial::dressed(if self.compiled.announces { execution.announcing() } else { execution }))
     }

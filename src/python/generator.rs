@@ -155,7 +155,9 @@ impl Running {
     }
 
     fn ended(&mut self, py: Python<'_>, call: CallId, result: PyResult<Py<PyAny>>) -> PyResult<()> {
-        self.current = None;
+        if let Some(current) = self.current.take() {
+            self.flight.has_passed(current.items);
+        }
         let (outcome, _) = self.flight.keep(result.map_err(|error| Raised::of(py, error)))?;
         if let Some(execution) = &mut self.execution {
             execution.ended(call, outcome);
@@ -205,8 +207,8 @@ impl Running {
                 let deadline = self.flight.compiled.told(|| deadline);
                 let started = self.flight.within(py, deadline, || self.flight.start(py, target, Way::Items)).map_err(PyErr::from);
                 match started.and_then(|value| match &self.desk {
-                    Some(desk) => desk.open(value.bind(py)),
-                    None => items(value.bind(py)).map(Bound::unbind),
+                    Some(desk) => desk.open(value.bind(py), self.flight.rails_of(py, target)?.is_some()),
+                    None => items(value.bind(py)).and_then(|items| self.flight.screened(&items, Some(target), false)),
                 }) {
                     Ok(items) => {
                         self.current = Some(Current { items, call, open: false });

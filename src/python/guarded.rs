@@ -14,6 +14,7 @@ use super::monitor;
 use super::pipeline::Pipeline;
 use super::policies::circuit_breaker::{CircuitBreaker, short_repr};
 use super::race::Race;
+use super::railed::restoring;
 use super::raised::Raised;
 use super::remaining;
 use super::running::Running;
@@ -446,14 +447,30 @@ fn go_on(py: Python<'_>, mut flight: Flight, mut execution: Execution) -> PyResu
 fn hand_over(py: Python<'_>, mut flight: Flight, mut execution: Execution, call: CallId) -> PyResult<Bound<'_, PyAny>> {
     let given = flight.given.take().unwrap_or_else(|| py.None());
     flight.goes_elsewhere();
-    Ok(match has_to_run(given.bind(py)) {
+    let kind = has_to_run(given.bind(py));
+    flight.railed.is_stream = kind.is_some_and(|kind| kind != Given::Coroutine);
+    let given = match kind {
+        Some(Given::Generator | Given::AsyncGenerator) => {
+            let screened = flight.screened(given.bind(py), None, kind == Some(Given::AsyncGenerator));
+            screened.inspect_err(|_| execution.abandon(clock::now()))?
+        }
+        _ => given,
+    };
+    Ok(match kind {
         Some(Given::Coroutine) | None => Bound::new(py, Coroutine::under_way(flight, execution, call, given))?.into_any(),
-        Some(Given::Generator) => Bound::new(py, Generator::under_way(flight, execution, call, given))?.into_any(),
-        Some(Given::AsyncGenerator) => Bound::new(py, AsyncGenerator::under_way(flight, execution, call, given))?.into_any(),
+        Some(Given::Generator) => {
+            let holder = flight.holds(py)?;
+            restoring(holder, Bound::new(py, Generator::under_way(flight, execution, call, given))?.into_any(), false)?
+        }
+        Some(Given::AsyncGenerator) => {
+            let holder = flight.holds(py)?;
+            restoring(holder, Bound::new(py, AsyncGenerator::under_way(flight, execution, call, given))?.into_any(), true)?
+        }
         Some(Given::Stream) => {
-            let (desk, pieces) = Desk::of(given.bind(py)).inspect_err(|_| execution.abandon(clock::now()))?;
+            let (desk, pieces) = Desk::of(given.bind(py), flight.rails(py)).inspect_err(|_| execution.abandon(clock::now()))?;
+            let holder = flight.holds(py)?;
             let generator = Bound::new(py, Generator::at_a_desk(flight, execution, call, pieces, desk.clone_ref(py)))?;
-            desk.wrap(generator.into_any())?
+            desk.wrap(restoring(holder, generator.into_any(), false)?)?
         }
         Some(Given::AsyncStream) => {
             let running = Running::resumed(flight, Some(execution), Way::Async);
@@ -463,10 +480,11 @@ fn hand_over(py: Python<'_>, mut flight: Flight, mut execution: Execution, call:
 }
 
 /// The object of a call that begins when it is awaited or iterated.
-fn waiting(py: Python<'_>, flight: Flight, way: Way) -> PyResult<Bound<'_, PyAny>> {
+fn waiting(py: Python<'_>, mut flight: Flight, way: Way) -> PyResult<Bound<'_, PyAny>> {
+    let holder = if matches!(way, Way::Items | Way::AsyncItems) { flight.holds(py)? } else { None };
     Ok(match way {
-        Way::Items => Bound::new(py, Generator::new(flight))?.into_any(),
-        Way::AsyncItems => Bound::new(py, AsyncGenerator::new(flight))?.into_any(),
+        Way::Items => restoring(holder, Bound::new(py, Generator::new(flight))?.into_any(), false)?,
+        Way::AsyncItems => restoring(holder, Bound::new(py, AsyncGenerator::new(flight))?.into_any(), true)?,
         Way::Async | Way::Sync => Bound::new(py, Coroutine::new(flight))?.into_any(),
     })
 }

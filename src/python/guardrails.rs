@@ -8,13 +8,14 @@ use crate::engine::{Event, StageId};
 use crate::events::Name;
 use crate::guardrails::pattern::{Pattern, Patterns};
 use crate::guardrails::{
-    self as core, Check, Detector, Fit, Found, Interrupt, Looked, MAX_HELD, Rails, Refusal, Rule, Shape, Stop, Tally, Text, known,
+    self as core, Check, Detector, Fit, Found, Interrupt, Looked, MAX_HELD, Rails, Refusal, Rule, Shape, Stop, Tally, Text, Vault, known,
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -90,6 +91,38 @@ pub fn applied<'py>(py: Python<'py>, tallies: [&Tally; 2]) -> PyResult<Bound<'py
     PyTuple::new(py, rows)
 }
 
+/// What was done to a question and to its answer, as a pickled reply has it: which rules have replaced how much, which shapes were
+/// mended, and what a shape has read.
+pub type Done = (Vec<(String, u32)>, Vec<(String, u32)>, Vec<String>, Option<Py<PyAny>>);
+
+/// What tallies hold, to be pickled. What was read goes along if it can be pickled.
+pub fn done(py: Python<'_>, input: &Tally, output: &Tally) -> PyResult<Done> {
+    static PACKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let redacted = |tally: &Tally| tally.redacted.iter().map(|(rule, count)| (rule.to_string(), *count)).collect();
+    let repaired = output.repaired.iter().map(|rule| rule.to_string()).collect();
+    let read = match parsed(py, output) {
+        Some(read) => ours(py, &PACKED, "seawall._guardrails", "packed")?.call1((read,))?.extract()?,
+        None => None,
+    };
+    Ok((redacted(input), redacted(output), repaired, read))
+}
+
+/// The tallies again: that of the question, and into `output` that of the answer.
+pub fn redone(py: Python<'_>, (asked, answered, repaired, read): Done, output: &mut Tally) -> PyResult<Tally> {
+    static UNPACKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let tally = |rows: Vec<(String, u32)>| Tally {
+        redacted: rows.into_iter().map(|(rule, count)| (rule.into(), count)).collect(),
+        ..Tally::default()
+    };
+    *output = tally(answered);
+    output.repaired = repaired.into_iter().map(Into::into).collect();
+    if let Some(read) = read {
+        let read: Py<PyAny> = ours(py, &UNPACKED, "seawall._guardrails", "unpacked")?.call1((read,))?.unbind();
+        output.parsed = Some(Arc::new(read));
+    }
+    Ok(tally(asked))
+}
+
 /// A rule, made ready.
 #[pyclass(frozen, module = "seawall")]
 pub struct Rail {
@@ -136,18 +169,18 @@ impl Rail {
 
     /// Patterns as (label, pattern, replacement).
     #[staticmethod]
-    fn redact(py: Python<'_>, name: &str, given: Vec<(String, String, String)>) -> PyResult<Rail> {
-        Ok(Rail::of(name, Check::Redact(patterns(py, given)?)))
+    fn redact(py: Python<'_>, name: &str, given: Vec<(String, String, String)>, restore: bool) -> PyResult<Rail> {
+        Ok(Rail::of(name, Check::Redact { patterns: patterns(py, given)?, restore }))
     }
 
     #[staticmethod]
-    fn secrets(name: &str) -> Rail {
-        Rail::of(name, Check::Redact(known::secrets()))
+    fn secrets(name: &str, restore: bool) -> Rail {
+        Rail::of(name, Check::Redact { patterns: known::secrets(), restore })
     }
 
     #[staticmethod]
-    fn personal(name: &str) -> Rail {
-        Rail::of(name, Check::Redact(known::personal()))
+    fn personal(name: &str, restore: bool) -> Rail {
+        Rail::of(name, Check::Redact { patterns: known::personal(), restore })
     }
 
     #[staticmethod]
@@ -181,6 +214,8 @@ pub struct Guardrails {
     max_held: usize,
     pub asked: Arc<Rails>,
     pub answered: Arc<Rails>,
+    /// The rules for texts of answers that are JSON, where these are others.
+    in_json: Option<Arc<Rails>>,
 }
 
 fn rules<'py>(name: &str, given: Option<&Bound<'py, PyAny>>, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Vec<Arc<Rule>>)> {
@@ -226,7 +261,14 @@ impl Guardrails {
             return Err(configuration(py, "input must hold no Shape: it is about what a model answers. Put it into output"));
         }
         let rails = |rules| Arc::new(Rails { rules, max_held });
-        Ok(Guardrails { input: input.unbind(), output: output.unbind(), of, max_held, asked: rails(asked), answered: rails(answered) })
+        let (asked, answered) = (rails(asked), rails(answered));
+        if answered.restores() {
+            return Err(configuration(
+                py,
+                "output must hold no Redact(restore=True): what is put back is what was asked. Put it into input",
+            ));
+        }
+        Ok(Guardrails { input: input.unbind(), output: output.unbind(), of, max_held, asked, answered, in_json: None })
     }
 
     /// What is asked, as the rules leave it: a text, or messages.
@@ -248,28 +290,35 @@ impl Guardrails {
     /// The texts that come in pieces, as the rules for answers leave them: what is given out is what the whole would have become.
     fn stream<'py>(slf: &Bound<'py, Self>, pieces: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         static STREAM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        ours(slf.py(), &STREAM, "seawall._guardrails", "stream")?.call1((slf, pieces))
+        ours(slf.py(), &STREAM, "seawall._screen", "stream")?.call1((slf, pieces))
     }
 
     /// As `stream`, of an asynchronous iterator.
     fn astream<'py>(slf: &Bound<'py, Self>, pieces: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         static STREAM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        ours(slf.py(), &STREAM, "seawall._guardrails", "astream")?.call1((slf, pieces))
+        ours(slf.py(), &STREAM, "seawall._screen", "astream")?.call1((slf, pieces))
     }
 
-    /// Looks at (place, text) pairs; gives the texts, and what was cut out of them, as (rule, times).
+    /// Looks at (place, text) pairs; gives the texts, what was cut out of them, as (rule, times), and what of that is to be put back
+    /// into the answer, as (placeholder, value).
     fn _check<'py>(&self, py: Python<'py>, direction: &str, texts: Vec<(String, String)>) -> PyResult<Checked> {
-        let rails = if direction == "input" { &self.asked } else { &self.answered };
+        let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        let rails = match (direction, &self.in_json) {
+            ("input", _) => &self.asked,
+            (_, Some(in_json)) if texts.iter().all(|(_, text)| is_json(text)) => in_json,
+            _ => &self.answered,
+        };
         let mut looked: Vec<Text<'_>> = texts.into_iter().map(|(place, text)| Text { place, text: Cow::Owned(text) }).collect();
         let tally = rails.check(&mut looked).map_err(|stop| stopped(py, stop, direction))?;
         let redacted = tally.redacted.iter().map(|(rule, count)| (rule.to_string(), *count)).collect();
-        Ok((looked.into_iter().map(|text| text.text.into_owned()).collect(), redacted))
+        let held = tally.vault.pairs().map(|(placeholder, value)| (placeholder.to_owned(), value.to_owned())).collect();
+        Ok((looked.into_iter().map(|text| text.text.into_owned()).collect(), redacted, held))
     }
 
     /// Looks whether a whole answer is of its shape. Gives it mended (or `None`), what it was read as, how often it was mended, and
     /// where it may be asked for again what its maker is told.
-    fn _fit<'py>(&self, py: Python<'py>, place: &str, text: &str, asked: u32) -> PyResult<Fitted> {
-        match self.answered.fit(place, text, None) {
+    fn _fit<'py>(&self, py: Python<'py>, place: &str, text: &str, asked: u32, held: Vec<(String, String)>) -> PyResult<Fitted> {
+        match self.answered.fit(place, text, None, &Vault::of(held)) {
             Ok((mended, tally)) => Ok((mended, parsed(py, &tally), tally.repaired.len(), None)),
             Err(Stop::Refused(refusal)) => {
                 let told = refusal.again.clone().filter(|(_, most)| asked < *most).map(|(told, _)| told);
@@ -282,8 +331,23 @@ impl Guardrails {
     }
 
     /// For a text that comes in pieces.
-    fn _filter(&self) -> Filter {
-        Filter(Mutex::new(self.answered.filter("content".to_owned())))
+    fn _filter(&self, place: &str) -> Filter {
+        let is_json = ["arguments", "args", "partial_json", "input"].iter().any(|name| place.ends_with(name));
+        let rails = self.in_json.as_ref().filter(|_| is_json).unwrap_or(&self.answered);
+        Filter { filter: Mutex::new(rails.filter(place.to_owned())), redacted: AtomicU32::new(0) }
+    }
+
+    /// Whether something is put back into what is answered.
+    fn _restores(&self) -> bool {
+        self.asked.restores()
+    }
+
+    /// Guardrails that put (placeholder, value) pairs back into what is answered.
+    #[staticmethod]
+    fn _restoring(py: Python<'_>, held: Vec<(String, String)>) -> Guardrails {
+        let (none, vault) = (|| PyTuple::empty(py).unbind(), Vault::of(held));
+        let (asked, answered, in_json) = (Arc::default(), Arc::new(vault.rails(false)), Some(Arc::new(vault.rails(true))));
+        Guardrails { input: none(), output: none(), of: None, max_held: MAX_HELD, asked, answered, in_json }
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
@@ -312,8 +376,8 @@ impl Guardrails {
     }
 }
 
-/// Texts as they are left, and what was cut out of them, as (rule, times).
-type Checked = (Vec<String>, Vec<(String, u32)>);
+/// Texts as they are left, what was cut out of them, as (rule, times), and what is to be put back, as (placeholder, value).
+type Checked = (Vec<String>, Vec<(String, u32)>, Vec<(String, String)>);
 /// An answer mended, what it was read as, how often it was mended; its refusal, and what its maker may be told.
 type Fitted = (Option<String>, Option<Py<PyAny>>, usize, Option<(Py<PyAny>, Option<String>)>);
 
@@ -328,20 +392,32 @@ impl Guardrails {
 
 /// A text that comes in pieces.
 #[pyclass(frozen, module = "seawall")]
-pub struct Filter(Mutex<core::Filter>);
+pub struct Filter {
+    filter: Mutex<core::Filter>,
+    /// How much it had cut out when it was over.
+    redacted: AtomicU32,
+}
 
 #[pymethods]
 impl Filter {
+    /// How much was cut out of a text that is over.
+    fn redacted(&self) -> u32 {
+        self.redacted.load(Ordering::Relaxed)
+    }
+
     fn push(&self, py: Python<'_>, piece: &str) -> PyResult<String> {
-        let pushed = self.0.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+        let pushed = self.filter.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
         pushed.map_err(|refusal| refused(py, &refusal, "output"))
     }
 
+    /// The rest.
     fn end(&self, py: Python<'_>) -> PyResult<String> {
         // Detectors are asked under no lock.
         let empty = Rails::default().filter(String::new());
-        let mut filter = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), empty);
-        filter.end().map_err(|stop| stopped(py, stop, "output"))
+        let mut filter = std::mem::replace(&mut *self.filter.lock().unwrap_or_else(PoisonError::into_inner), empty);
+        let rest = filter.end().map_err(|stop| stopped(py, stop, "output"))?;
+        self.redacted.store(filter.tally.redactions(), Ordering::Relaxed);
+        Ok(rest)
     }
 }
 

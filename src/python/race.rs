@@ -4,6 +4,7 @@
 use super::errors::ours;
 use super::generator;
 use super::guarded;
+use super::railed;
 use super::sdk_stream::Desk;
 use crate::engine::{CallId, Signal};
 use pyo3::exceptions::PyBaseException;
@@ -48,6 +49,9 @@ pub struct Race {
     runners: Vec<(CallId, Option<Py<PyAny>>)>,
 }
 
+/// What items pass: the desk that looks after them, or guardrails.
+type Passed<'a> = (Option<&'a Desk>, Option<Py<PyTuple>>);
+
 /// A function's arguments.
 pub struct Given<'a, 'py> {
     pub function: Bound<'py, PyAny>,
@@ -76,9 +80,9 @@ impl Race {
         self.runners.iter().any(|(running, _)| *running == call)
     }
 
-    fn finish(&self, py: Python<'_>, call: CallId, desk: Option<&Desk>) -> PyResult<Py<Finish>> {
+    fn finish(&self, py: Python<'_>, call: CallId, (desk, rails): Passed<'_>) -> PyResult<Py<Finish>> {
         self.shared.held().wanted.push(call);
-        Py::new(py, Finish { race: Arc::downgrade(&self.shared), call, desk: desk.map(|desk| desk.clone_ref(py)) })
+        Py::new(py, Finish { race: Arc::downgrade(&self.shared), call, desk: desk.map(|desk| desk.clone_ref(py)), rails })
     }
 
     /// Awaits it, or the next item of `source`, in a task of its own, with a copy of this context.
@@ -90,16 +94,16 @@ impl Race {
         source: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         static BEGIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let finish = self.finish(py, call, None)?;
+        let finish = self.finish(py, call, (None, None))?;
         let cancel = ours(py, &BEGIN, "seawall._races", "begin")?.call1((awaitable, finish, source))?;
         self.runners.push((call, Some(cancel.unbind())));
         Ok(())
     }
 
     /// Calls it on a thread of its own, in a copy of this context; `items`: what counts is the first item of what it gives.
-    pub fn on_a_thread(&mut self, py: Python<'_>, call: CallId, given: Given<'_, '_>, items: bool, desk: Option<&Desk>) -> PyResult<()> {
+    pub fn on_a_thread(&mut self, py: Python<'_>, call: CallId, given: Given<'_, '_>, items: bool, passed: Passed<'_>) -> PyResult<()> {
         static BESIDE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let finish = self.finish(py, call, desk)?;
+        let finish = self.finish(py, call, passed)?;
         ours(py, &BESIDE, "seawall._threads", "beside")?.call1((given.function, given.args, given.kwargs, finish, items))?;
         self.runners.push((call, None));
         Ok(())
@@ -108,7 +112,7 @@ impl Race {
     /// Asks for the first item of `source` on a thread of its own.
     pub fn first_item(&mut self, py: Python<'_>, call: CallId, source: &Bound<'_, PyAny>) -> PyResult<()> {
         static FIRST: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let finish = self.finish(py, call, None)?;
+        let finish = self.finish(py, call, (None, None))?;
         ours(py, &FIRST, "seawall._threads", "first_item")?.call1((source, finish))?;
         self.runners.push((call, None));
         Ok(())
@@ -182,6 +186,7 @@ pub struct Finish {
     race: Weak<Shared>,
     call: CallId,
     desk: Option<Desk>,
+    rails: Option<Py<PyTuple>>,
 }
 
 #[pymethods]
@@ -210,12 +215,16 @@ impl Finish {
     /// What the items of a result are taken from.
     fn items<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         match &self.desk {
-            Some(desk) => desk.open(value).map(|pieces| pieces.into_bound(value.py())),
-            None => generator::items(value),
+            Some(desk) => desk.open(value, self.rails.is_some()).map(|pieces| pieces.into_bound(value.py())),
+            None => match &self.rails {
+                Some(rails) => railed::screened(rails.bind(value.py()), &generator::items(value)?, false),
+                None => generator::items(value),
+            },
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.rails)?;
         self.desk.as_ref().map_or(Ok(()), |desk| desk.traverse(&visit))
     }
 }

@@ -120,6 +120,7 @@ impl Running {
     /// A coroutine's call that gives items from here on.
     pub fn gives_items(&mut self, items: Items, desk: Desk) {
         self.flight.goes_elsewhere();
+        self.flight.railed.is_stream = true;
         (self.way, self.items, self.desk, self.current) = (Way::AsyncItems, Some(items), Some(desk), None);
     }
 
@@ -357,7 +358,9 @@ impl Running {
                     (Some(_), Err(end)) if end.is_instance_of::<PyStopAsyncIteration>(py) => Ok(py.None()),
                     (_, result) => result,
                 };
-                self.items = None;
+                if let Some(items) = self.items.take() {
+                    self.flight.has_passed(items.source);
+                }
                 if let (Err(error), Some(thrown)) = (&result, &self.thrown)
                     && thrown.is(error.value(py))
                 {
@@ -422,7 +425,7 @@ impl Running {
                 let deadline = self.flight.compiled.told(|| deadline);
                 let started = self.start(py, target, deadline);
                 let awaitable = match started {
-                    Ok(value) if self.way == Way::AsyncItems => self.first_item(value.bind(py), call).map_err(Err),
+                    Ok(value) if self.way == Way::AsyncItems => self.first_item(value.bind(py), call, target).map_err(Err),
                     Ok(value) if self.flight.is_value(target) => Err(Ok(value)),
                     Ok(value) => match awaitable(value.bind(py)) {
                         Some(awaitable) => awaitable.map_err(Err),
@@ -484,21 +487,23 @@ impl Running {
     }
 
     /// The asynchronous iterator of what a target has given.
-    pub(super) fn source_of<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn source_of<'py>(&self, value: &Bound<'py, PyAny>, target: Target) -> PyResult<Bound<'py, PyAny>> {
         static SEVERAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = value.py();
         if let Some(desk) = &self.desk {
-            Ok(desk.open(value)?.into_bound(py))
-        } else if value.hasattr(intern!(py, "__anext__"))? {
-            Ok(value.clone())
-        } else {
-            ours(py, &SEVERAL, "seawall._guarded", "several")?.call1((value,))
+            return Ok(desk.open(value, self.flight.rails_of(py, target)?.is_some())?.into_bound(py));
         }
+        let items = if value.hasattr(intern!(py, "__anext__"))? {
+            value.clone()
+        } else {
+            ours(py, &SEVERAL, "seawall._guarded", "several")?.call1((value,))?
+        };
+        self.flight.screened(&items, Some(target), true).map(|items| items.into_bound(py))
     }
 
     /// The awaitable of a target's first item.
-    fn first_item<'py>(&mut self, value: &Bound<'py, PyAny>, call: CallId) -> PyResult<Bound<'py, PyAny>> {
-        let source = self.source_of(value)?;
+    fn first_item<'py>(&mut self, value: &Bound<'py, PyAny>, call: CallId, target: Target) -> PyResult<Bound<'py, PyAny>> {
+        let source = self.source_of(value, target)?;
         let next = anext(&source)?;
         self.items = Some(Items { source: source.unbind(), call, open: false });
         Ok(next)

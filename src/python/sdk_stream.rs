@@ -9,6 +9,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
 
 /// Whether an object is such a stream.
 ///
@@ -57,18 +58,18 @@ unsafe fn looks_like_one(value: *mut ffi::PyObject) -> bool {
 pub struct Desk(Py<PyAny>);
 
 impl Desk {
-    /// A desk for a call that has given this stream; and the stream's pieces.
-    pub fn of(stream: &Bound<'_, PyAny>) -> PyResult<(Desk, Py<PyAny>)> {
+    /// A desk for a call that has given this stream, and the stream's pieces. `rails`: what they have to pass.
+    pub fn of(stream: &Bound<'_, PyAny>, rails: PyResult<Bound<'_, PyTuple>>) -> PyResult<(Desk, Py<PyAny>)> {
         static DESK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = stream.py();
-        let desk = Desk(ours(py, &DESK, "seawall._sdk_stream", "Desk")?.call1((stream,))?.unbind());
-        let pieces = desk.open(stream)?;
+        let desk = Desk(ours(py, &DESK, "seawall._sdk_stream", "Desk")?.call1((stream, rails?))?.unbind());
+        let pieces = desk.open(stream, true)?;
         Ok((desk, pieces))
     }
 
-    /// The pieces of what an attempt has given.
-    pub fn open(&self, given: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.0.bind(given.py()).call_method1(intern!(given.py(), "open"), (given,)).map(Bound::unbind)
+    /// The pieces of what an attempt has given; `is_looked_at`: whether they have to pass guardrails, if there are any.
+    pub fn open(&self, given: &Bound<'_, PyAny>, is_looked_at: bool) -> PyResult<Py<PyAny>> {
+        self.0.bind(given.py()).call_method1(intern!(given.py(), "open"), (given, is_looked_at)).map(Bound::unbind)
     }
 
     /// What the caller gets: the guarded pieces, looking like the stream.

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 
+import nbclient
+import nbformat
 import pytest
+from _canary import CANARY
 
 from seawall import _progress, errors
 from seawall.simulator import Simulator, faults
@@ -65,35 +73,78 @@ def test_nothing_of_others_is_loaded_unless_it_is_asked_for(sim: Simulator) -> N
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
-def test_in_a_terminal_it_is_drawn(sim: Simulator) -> None:
+def in_a_terminal(program: str) -> list[str]:
+    """What a program draws on stderr, frame by frame, without colours."""
     ours, theirs = pty.openpty()
-    program = (
-        f"import seawall.llm; seawall.llm.Chat('m', api_key='k', base_url={sim.base_url!r}).batch(['a'] * 20, progress=True)"
-    )
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     ended = subprocess.run(
-        [sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+        [sys.executable, "-c", program],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
     )
     os.close(theirs)
-    drawn = os.read(ours, 1 << 16).decode()
+    drawn = b""
+    with contextlib.suppress(OSError):  # at its end, where nobody has the other side any more
+        while read := os.read(ours, 1 << 16):
+            drawn += read
     os.close(ours)
-    assert "20/20" in drawn
     assert ended.stdout == b""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode())
+    return [frame.rstrip() for frame in re.split(r"[\r\n]+", plain) if frame.strip()]
 
 
-def test_each_way_of_drawing_shows_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    for bar in (_progress._rich(10), _progress._tqdm(10), _progress._Lines(10)):
-        if bar is None:  # it is not installed
-            continue
-        for done in range(11):
-            bar.show(done, done // 5)
-        bar.close()
-        said = capsys.readouterr()
-        assert "10/10" in said.err
-        assert said.out == ""
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+@pytest.mark.parametrize(
+    ("progress", "inputs", "last"),
+    [
+        ("True", "['a'] * 20", r"━+ 20/20 2 failed 0:00:0\d 0:00:00"),
+        ("'rich'", "(c for c in 'abcde')", r"━+ 5/\? 2 failed 0:00:0\d"),
+        ("'tqdm'", "['a'] * 20", r"100%\|█+\| 20/20 \[00:0\d<00:00, .*inputs/s, failed=2\]"),
+        ("'tqdm'", "(c for c in 'abcde')", r"5 inputs \[00:0\d, .*inputs/s, failed=2\]"),
+        ("'lines'", "['a'] * 20", r"seawall: 20/20 done, 2 failed, \d s"),
+    ],
+)
+def test_in_a_terminal_it_is_drawn(sim: Simulator, progress: str, inputs: str, last: str) -> None:
+    sim.on("m", faults.status(400), times=2)
+    program = (
+        f"import seawall.llm; chat = seawall.llm.Chat('m', api_key={CANARY!r}, base_url={sim.base_url!r})\n"
+        f"list(chat.batch_as_completed({inputs}, progress={progress}, return_exceptions=True))"
+    )
+    frames = in_a_terminal(program)
+    assert re.fullmatch(last, frames[-1]), frames
+    # Each is drawn over the one before it, and nothing else is said.
+    assert all(re.match(r"━|\s*\d+%\||\d+ inputs|seawall: ", frame) for frame in frames), frames
+
+
+NOTEBOOK = """
+from seawall.llm import Chat
+chat = Chat("m", api_key={key!r}, base_url={place!r})
+replies = await chat.abatch(["a"] * 20, progress=True, return_exceptions=True)
+"""
+
+
+def test_in_a_notebook_it_is_drawn_and_nothing_else_is_said(sim: Simulator) -> None:
+    # Without ipywidgets, which the environment of the tests does not have: tqdm warns of that as it is imported.
+    sim.on("m", faults.status(400), times=2)
+    cell = nbformat.v4.new_code_cell(NOTEBOOK.format(key=CANARY, place=sim.base_url))
+    nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=60).execute()
+    assert {output.name for output in cell.outputs} == {"stderr"}
+    said = "".join(output.text for output in cell.outputs)
+    frames = [frame for frame in re.split(r"[\r\n]+", said) if frame]
+    assert all(re.match(r"\s*\d+%\|", frame) for frame in frames), frames
+    assert "20/20" in frames[-1] and "failed=2" in frames[-1]
 
 
 @pytest.mark.parametrize("wrong", ["yes", 5, []])
 def test_what_shows_nothing_is_refused(wrong: object) -> None:
-    with pytest.raises(errors.ConfigurationTypeError, match="progress must be True, False or a function"):
+    with pytest.raises(errors.ConfigurationTypeError, match="progress must be True, False, "):
         _progress.checked(wrong)
+
+
+def test_what_is_not_installed_is_said_before_anything_is_sent(sim: Simulator, chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(errors.ConfigurationError, match="progress='tqdm' needs tqdm: pip install tqdm"):
+        chat().batch(["a"], progress="tqdm")
+    assert sim.count() == 0

@@ -51,6 +51,13 @@ def test_they_are_what_the_same_words_in_python_are(tmp_path: Path) -> None:
             ask(text)
 
 
+def test_what_is_cut_out_may_be_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "seawall.toml"
+    path.write_text("[guardrails.kind]\nredact_personal = true\nrestore = true\n[pipelines.ask]\nguardrails = 'kind'\n")
+    ask = seawall.load(path).pipelines["ask"](lambda prompt: f"{prompt} {len(prompt)}")
+    assert ask("me@example.org") == "me@example.org 9"
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -58,6 +65,7 @@ def test_they_are_what_the_same_words_in_python_are(tmp_path: Path) -> None:
         ("redact = [3]", "must be a pattern, a text"),
         ("redact = ['(?=x)y']", "look-around"),
         ("schema = 'nowhere.json'", "nowhere.json"),
+        ("restore = true", "restore is about what is cut out"),
         ("reask = 1", "repair and reask are about a schema"),
         ("max_input_length = 0", "characters"),
     ],

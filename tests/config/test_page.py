@@ -1,10 +1,11 @@
 """The page's example is loaded, and its tables are the tables that files are read by.
 
-`python tests/config/test_page.py` writes the page's tables anew.
+`python tests/config/test_page.py` writes the page's tables anew, in both languages: `page.zh.json` has the words.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -16,6 +17,8 @@ from seawall.configuration import _build, _tables
 from seawall.configuration._tables import Table
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+CHINESE = PAGE.with_name("configuration.zh.md")
+WORDS = json.loads(Path(__file__).with_name("page.zh.json").read_text(encoding="utf-8"))
 (EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```\n", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
@@ -60,18 +63,37 @@ def tables() -> dict[str, str]:
     return {**found, "waits": drawn(["wait", *head], of_waits), "sinks": drawn(["type", *head], of_sinks)}
 
 
-def written(page: str) -> str:
+def in_chinese(table: str) -> str:
+    """Cell by cell; what is code or a number alone stays."""
+
+    def said(cell: str) -> str:
+        if not re.search("[A-Za-z]", re.sub("`[^`]*`", "", cell)):
+            return cell
+        assert cell in WORDS, f"tests/config/page.zh.json does not say what {cell!r} is in Chinese"
+        return WORDS[cell]
+
+    return "".join("| " + " | ".join(map(said, line[2:-2].split(" | "))) + " |\n" for line in table.splitlines())
+
+
+def written(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
     for name, table in tables().items():
         mark, end = f"<!-- table: {name} -->\n", "<!-- end -->"
-        before, rest = page.split(mark, 1)
-        page = f"{before}{mark}\n{table}\n{end}{rest.split(end, 1)[1]}"
-    return page
+        before, rest = text.split(mark, 1)
+        text = f"{before}{mark}\n{in_chinese(table) if page == CHINESE else table}\n{end}{rest.split(end, 1)[1]}"
+    return text
 
 
-def test_the_page_s_tables_are_those_that_files_are_read_by():
-    page = PAGE.read_text(encoding="utf-8")
-    assert page.count("<!-- table: ") == len(tables())
-    assert page == written(page), "python tests/config/test_page.py writes them anew"
+@pytest.mark.parametrize("page", [PAGE, CHINESE], ids=lambda page: page.stem)
+def test_the_page_s_tables_are_those_that_files_are_read_by(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<!-- table: ") == len(tables())
+    assert text == written(page), "python tests/config/test_page.py writes them anew"
+
+
+def test_every_word_of_the_chinese_tables_is_said():
+    said = {cell for table in tables().values() for line in table.splitlines() for cell in line[2:-2].split(" | ")}
+    assert set(WORDS) <= said
 
 
 def test_the_page_s_example_is_loaded_and_warns_of_nothing(tmp_path, monkeypatch):
@@ -112,4 +134,5 @@ def test_the_error_that_the_page_shows_is_what_is_said(tmp_path, monkeypatch):
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (PAGE, CHINESE):
+        page.write_text(written(page), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import pickle
@@ -287,3 +288,25 @@ def test_a_detector_that_is_wrong_ends_the_call_and_is_its_cause(sim: Simulator,
     with pytest.raises(OutputRefusedError) as refused:
         chat(guardrails=rails).invoke("x")
     assert isinstance(refused.value.__cause__, ConfigurationError) and "'odd'" in str(refused.value.__cause__)
+
+
+class Pickled(BaseModel):
+    at: int
+
+
+def test_copies_and_pickles_of_a_reply_keep_what_was_done_and_read(sim: Simulator, chat: Callable[..., Chat]) -> None:
+    class Hidden(BaseModel):
+        at: int
+
+    sim.on("m", faults.reply("Here: {at: 3} 123-45-6789"))
+    for shape in (Pickled, Hidden):
+        reply = chat(guardrails=Guardrails(input=[SSN], output=[SSN, Shape(shape, repair=True)])).invoke("123-45-6789")
+        assert [(done.what, done.direction) for done in reply.guardrails] == [
+            ("redacted", "input"),
+            ("redacted", "output"),
+            ("repaired", "output"),
+        ]
+        for again in (copy.copy(reply), copy.deepcopy(reply), pickle.loads(pickle.dumps(reply))):
+            assert (again.guardrails, again.content) == (reply.guardrails, reply.content)
+            # What a class that pickle cannot find has read is read as JSON.
+            assert again.parsed() == reply.parsed() or (shape is Hidden and again.parsed() == {"at": 3})

@@ -193,7 +193,7 @@ def test_each_input_may_have_its_config(llm):
 
 
 @pytest.mark.parametrize("argument", ["journal", "progress", "patience", "retry_failures"])
-def test_what_the_native_clients_batches_take_is_sent_to_no_server(sim, llm, argument):
-    with pytest.raises(errors.ConfigurationError, match="the batch methods of seawall.llm.Chat take it"):
-        llm().batch(["a"], **{argument: "run.db"})
+def test_what_batches_take_is_sent_to_no_server(sim, llm, argument):
+    with pytest.raises(errors.ConfigurationError, match="the batch methods take it"):
+        llm().invoke("a", **{argument: "run.db"})
     assert sim.count() == 0

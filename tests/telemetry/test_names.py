@@ -1,6 +1,6 @@
 """One table of names: the page's tables are made of it, and the dashboard and the alert rules ask for nothing else.
 
-`python tests/telemetry/test_names.py` writes the page's tables anew.
+`python tests/telemetry/test_names.py` writes the page's tables anew, in both languages: `names.zh.json` has the words.
 """
 
 from __future__ import annotations
@@ -9,19 +9,38 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from seawall import CircuitBreaker, errors
 from seawall._seawall import metric_names, span_names
 
 DOCS = Path(__file__).parents[2] / "docs" / "monitor"
 PAGE = DOCS / "telemetry.md"
+CHINESE = DOCS / "telemetry.zh.md"
+WORDS = json.loads(Path(__file__).with_name("names.zh.json").read_text(encoding="utf-8"))
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+def table(head: list[str], rows: list[list[str]]) -> list[list[str]]:
+    return [head, ["---"] * len(head), *rows]
+
+
+def drawn(lines: list[list[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def tables() -> dict[str, str]:
+def in_chinese(lines: list[list[str]]) -> list[list[str]]:
+    """Cell by cell; what is code alone stays."""
+
+    def said(cell: str) -> str:
+        if not re.search("[A-Za-z]", re.sub("`[^`]*`", "", cell)):
+            return cell
+        assert cell in WORDS, f"tests/telemetry/names.zh.json does not say what {cell!r} is in Chinese"
+        return WORDS[cell]
+
+    return [[said(cell) for cell in line] for line in lines]
+
+
+def tables() -> dict[str, list[list[str]]]:
     attributes, instruments = span_names()
     return {
         "metrics": table(
@@ -41,18 +60,25 @@ def tables() -> dict[str, str]:
     }
 
 
-def written(page: str) -> str:
-    for name, rows in tables().items():
+def written(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    for name, lines in tables().items():
         marks = f"<!-- table: {name} -->\n", "<!-- end -->"
-        before, rest = page.split(marks[0], 1)
-        page = f"{before}{marks[0]}\n{rows}\n{marks[1]}{rest.split(marks[1], 1)[1]}"
-    return page
+        before, rest = text.split(marks[0], 1)
+        rows = drawn(in_chinese(lines) if page == CHINESE else lines)
+        text = f"{before}{marks[0]}\n{rows}\n{marks[1]}{rest.split(marks[1], 1)[1]}"
+    return text
 
 
-def test_the_page_s_tables_are_those_of_the_core():
-    page = PAGE.read_text()
-    assert page.count("<!-- table: ") == 3
-    assert page == written(page), "python tests/telemetry/test_names.py writes them anew"
+@pytest.mark.parametrize("page", [PAGE, CHINESE], ids=lambda page: page.stem)
+def test_the_page_s_tables_are_those_of_the_core(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<!-- table: ") == 3
+    assert text == written(page), "python tests/telemetry/test_names.py writes them anew"
+
+
+def test_every_word_of_the_chinese_tables_is_said():
+    assert set(WORDS) <= {cell for lines in tables().values() for line in lines for cell in line}
 
 
 def queries() -> dict[str, str]:
@@ -121,4 +147,5 @@ def test_annotations_name_labels_that_their_query_gives():
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text()))
+    for page in (PAGE, CHINESE):
+        page.write_text(written(page), encoding="utf-8")

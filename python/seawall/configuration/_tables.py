@@ -121,8 +121,15 @@ RATE_LIMIT = Table(
         Option("max_queue", WHOLE, "1000", "calls that wait; more are turned away"),
         Option("max_wait", SECONDS, "as the call's limits allow", "the longest wait"),
         Option("settle", FLAG, "by what was used", "`false`: the estimate holds, for servers that go by what was asked for"),
+        Option("estimate", TEXT, "four bytes a token", "a tiktoken encoding that counts them, such as `o200k_base`"),
+        Option(
+            "key",
+            TEXT,
+            "one limit for all",
+            "a limit for each `model`, `endpoint`, or value of that argument of the function or parameter of the request",
+        ),
+        Option("max_keys", WHOLE, "10000", "keys that are remembered in any case"),
         Option("name", TEXT, "the table's", "in errors and logs"),
-        code("estimate", "it is a function"),
     ),
 )
 
@@ -167,12 +174,14 @@ GUARDRAILS = Table(
     configured,
     (
         Option("max_input_length", WHOLE, "none", "characters of all that is asked in a call"),
-        Option("max_input_tokens", WHOLE, "none", "tokens of it, four bytes being one"),
+        Option("max_input_tokens", WHOLE, "none", "tokens of it"),
         Option("max_output_length", WHOLE, "none", "characters of each text that is answered"),
         Option("max_output_tokens", WHOLE, "none", "tokens of it"),
+        Option("count", TEXT, "four bytes a token", "a tiktoken encoding that counts these tokens, such as `o200k_base`"),
         Option("redact_secrets", FLAG, "`false`", "whether keys, tokens and passwords are cut out, both ways"),
         Option("redact_personal", FLAG, "`false`", "likewise mail addresses, telephone, card and account numbers"),
         Option("redact", PATTERNS, "none", "patterns that are cut out, both ways"),
+        Option("restore", FLAG, "`false`", "whether what is cut out of a question is put back into its answer"),
         Option("forbidden_input", PATTERNS, "none", "patterns that refuse what is asked"),
         Option("forbidden_output", PATTERNS, "none", "patterns that refuse what is answered"),
         Option("schema", PATH, "none", "a file with the JSON schema that answers have to fit"),

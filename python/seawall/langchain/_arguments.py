@@ -60,7 +60,7 @@ NOT_TAKEN = {
     "show_progress_bar": "embed_documents shows none",
     "skip_empty": "every text has its vector",
     "idempotency_key": "seawall.llm.Chat and Embeddings take it",
-    **dict.fromkeys(OF_A_BATCH, "the batch methods of seawall.llm.Chat take it"),
+    **dict.fromkeys(OF_A_BATCH, "the batch methods take it"),
 }
 # What the client is told, that is no parameter of a request.
 _CLIENT = {"messages", "stream", *signature(Model).parameters} - {"params"}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing, closing
 from operator import itemgetter
 from typing import Any, Literal
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough, RunnableSequence
+from langchain_core.runnables import Runnable, RunnableMap, RunnableParallel, RunnablePassthrough, RunnableSequence
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
+from seawall._chat_batch import Said
 from seawall._model import retry_policy
 from seawall._seawall import Pipeline
 from seawall.errors import ConfigurationError
@@ -54,8 +56,54 @@ class BoundChat(BoundRunnable):
         return structured(self, schema, **how)
 
 
-class StructuredChat(Binding, _batch.Batching, RunnableSequence[Any, Any]):
-    """A chat model and the parser of its answers. Retries around it are for both: one call of the model an attempt."""
+class StructuredChat(Binding, _batch.Batching, RunnableSequence[Any, Any]):  # type: ignore[misc]  # more said of batches
+    """A chat model and the parser of its answers. Retries around it are for both: one call of the model an attempt.
+
+    A journal of a batch has the model's answers, which are parsed again each time they are given: so it is whole messages that are kept,
+    and an answer that does not parse is no failure in it.
+    """
+
+    def _of_the_model(self, configs: Any, said: Said, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The model alone, and what its batch is asked."""
+        first: Any = self.first
+        model = first.steps__["raw"] if isinstance(first, RunnableParallel) else first
+        return model, {"config": configs, "return_exceptions": True, **said._asdict(), **kwargs}
+
+    def _unparsed(self, message: Any) -> Any:
+        return {"raw": message} if isinstance(self.first, RunnableParallel) else message
+
+    def _parsed(self, message: Any, config: Any) -> Any:
+        """What the steps after the model make of its answer, or the exception in its place."""
+        given = self._unparsed(message)
+        try:
+            for step in self.steps[1:]:
+                given = step.invoke(given, config)
+        except Exception as error:
+            return error
+        return given
+
+    async def _aparsed(self, message: Any, config: Any) -> Any:
+        given = self._unparsed(message)
+        try:
+            for step in self.steps[1:]:
+                given = await step.ainvoke(given, config)
+        except Exception as error:
+            return error
+        return given
+
+    def _kept(self, inputs: Any, configs: Any, said: Said, kwargs: dict[str, Any]) -> Generator[tuple[int, Any], None, None]:
+        model, asked = self._of_the_model(configs, said, kwargs)
+        with closing(model.batch_as_completed(inputs, **asked)) as completed:
+            for at, answer in completed:
+                yield at, answer if isinstance(answer, BaseException) else self._parsed(answer, configs[at])
+
+    async def _akept(
+        self, inputs: Any, configs: Any, said: Said, kwargs: dict[str, Any]
+    ) -> AsyncGenerator[tuple[int, Any], None]:
+        model, asked = self._of_the_model(configs, said, kwargs)
+        async with aclosing(model.abatch_as_completed(inputs, **asked)) as completed:
+            async for at, answer in completed:
+                yield at, answer if isinstance(answer, BaseException) else await self._aparsed(answer, configs[at])
 
     def with_retry(self, **policy: Any) -> Resilient:
         """As `ChatOpenAI.with_retry`; an answer that does not parse is a failure as well."""

@@ -19,11 +19,11 @@ from typing_extensions import Self
 from seawall._model import OnInterrupt, retry_policy
 from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Guardrails, Hedge, Monitor, RateLimit, Route
 from seawall.errors import ConfigurationError
-from seawall.langchain import _batch
 from seawall.langchain._arguments import accepted, refuse_in_call, with_parameters
 from seawall.langchain._bound import BoundChat, structured
 from seawall.langchain._calls import Calls
 from seawall.langchain._configurable import ConfigurableChat, chosen
+from seawall.langchain._kept import KeptBatching
 from seawall.langchain._native import OnNative
 from seawall.langchain._resilient import listed, resilient_fallbacks
 from seawall.llm import Chat
@@ -49,7 +49,7 @@ _REQUEST_FIELDS = (
 )
 
 
-class ChatOpenAI(_batch.Batching, OnNative, Calls):
+class ChatOpenAI(KeptBatching, OnNative, Calls):  # type: ignore[misc]  # more said of batches
     """A chat model behind an OpenAI-compatible API, on the native client.
 
     Retries, waits and fallbacks are one pipeline: `with_retry` and `with_fallbacks` return chat models again, in any

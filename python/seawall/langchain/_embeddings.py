@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, SecretStr, SkipValidation
 from typing_extensions import Self
 
 from seawall._model import retry_policy
+from seawall._progress import Progress
 from seawall._seawall import Bulkhead, Cache, CircuitBreaker, Hedge, Monitor, RateLimit
 from seawall.errors import ConfigurationError
 from seawall.langchain._arguments import accepted
@@ -95,19 +96,42 @@ class OpenAIEmbeddings(OnNative, BaseEmbeddings):
         others = tuple(each for other in fallbacks for each in (other, *other._others))
         return self._but(_others=(*self._others, *others), _handled=exceptions_to_handle)
 
-    def embed_documents(self, texts: list[str], chunk_size: int | None = None) -> list[list[float]]:
-        """One vector per text, in their order."""
+    def embed_documents(
+        self,
+        texts: list[str],
+        chunk_size: int | None = None,
+        *,
+        journal: str | os.PathLike[str] | None = None,
+        progress: Progress = None,
+    ) -> list[list[float]]:
+        """One vector per text, in their order.
+
+        Args:
+            texts: what to embed.
+            chunk_size: texts per request, if not the model's.
+            journal: a file in which the vectors of each request are before the next is made; begun again, it asks only for the others.
+            progress: as for the batches of `ChatOpenAI`, counted in chunks.
+        """
         parts = self._parts(texts, chunk_size)
-        return [vector for reply in self._embedder.batch(parts) for vector in reply.vectors] if parts else []
+        how: dict[str, Any] = {"journal": journal, "progress": progress}
+        return [vector for reply in self._embedder.batch(parts, **how) for vector in reply.vectors] if parts else []
 
     def embed_query(self, text: str) -> list[float]:
         """The vector of a text."""
         return self._embedder.invoke(text).vectors[0]
 
-    async def aembed_documents(self, texts: list[str], chunk_size: int | None = None) -> list[list[float]]:
+    async def aembed_documents(
+        self,
+        texts: list[str],
+        chunk_size: int | None = None,
+        *,
+        journal: str | os.PathLike[str] | None = None,
+        progress: Progress = None,
+    ) -> list[list[float]]:
         """As `embed_documents`, for an event loop."""
         parts = self._parts(texts, chunk_size)
-        return [vector for reply in await self._embedder.abatch(parts) for vector in reply.vectors] if parts else []
+        how: dict[str, Any] = {"journal": journal, "progress": progress}
+        return [vector for reply in await self._embedder.abatch(parts, **how) for vector in reply.vectors] if parts else []
 
     async def aembed_query(self, text: str) -> list[float]:
         """As `embed_query`, for an event loop."""

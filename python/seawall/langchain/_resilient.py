@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
@@ -18,14 +20,14 @@ from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langchain_core.runnables.passthrough import RunnableAssign
 from typing_extensions import Self
 
-from seawall import _sdk
+from seawall import _screen, _sdk
 from seawall._classify import is_control_flow
 from seawall._model import retry_policy
 from seawall._prompt import Prompt
 from seawall._sdk_request import is_client
-from seawall._seawall import Fallback, Pipeline, Retry
+from seawall._seawall import Fallback, Guardrails, Pipeline, Retry
 from seawall._word import shown
-from seawall.errors import ConfigurationError, ConfigurationTypeError, StreamInterruptedError
+from seawall.errors import ConfigurationError, ConfigurationTypeError, OutputRefusedError, StreamInterruptedError
 from seawall.langchain import _batch, errors
 from seawall.langchain._tracing import attempt_child
 
@@ -262,12 +264,35 @@ class _Opened(NamedTuple):
     held: list[Any]
     rest: Any
 
+    @property
+    def _seawall_passed(self) -> bool:
+        """Its pieces have passed the guardrails."""
+        return True
+
+    def _seawall_restored(self, rails: Guardrails) -> _Opened:
+        """The same with what was taken out of the question put back."""
+        if hasattr(self.rest, "__anext__"):
+            return _Opened([], rails.astream(_again(self.held, self.rest)))
+        return _Opened([], rails.stream(itertools.chain(self.held, self.rest or ())))
+
+
+async def _again(held: list[Any], rest: Any) -> AsyncIterator[Any]:
+    for piece in held:
+        yield piece
+    async for piece in rest:
+        yield piece
+
 
 class _Opener(_Asked):
     """Opens a stream and holds back what comes before its first content."""
 
+    def __init__(self, runnable: Any, alternative: int = 0, rails: Sequence[Guardrails] = ()) -> None:
+        super().__init__(runnable, alternative)
+        self._rails = rails
+
     def invoke(self, input: Any, config: _CallConfig, **kwargs: Any) -> _Opened:
         pieces = self._runnable.stream(input, config.attempt(self._alternative), **kwargs)
+        pieces = _screen.screened(self._rails, pieces) if self._rails else pieces
         held: list[Any] = []
         for piece in pieces:
             held.append(piece)
@@ -277,6 +302,7 @@ class _Opener(_Asked):
 
     async def ainvoke(self, input: Any, config: _CallConfig, **kwargs: Any) -> _Opened:
         pieces = self._runnable.astream(input, config.attempt(self._alternative), **kwargs)
+        pieces = _screen.ascreened(self._rails, pieces) if self._rails else pieces
         held: list[Any] = []
         async for piece in pieces:
             held.append(piece)
@@ -308,7 +334,7 @@ def _text(piece: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
+class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):  # type: ignore[misc]  # more said of batches
     """A Runnable behind a pipeline of seawall's policies. Made by `resilient`.
 
     Attributes:
@@ -321,8 +347,10 @@ class Resilient(Binding, _batch.Batching, Runnable[Any, Any]):
         self.pipeline = pipeline
         self.name = name
         self._calls = self._with_alternatives(_as(_Asked))
-        self._streams = self._with_alternatives(_as(_Opener))
-        name, asked, opener = pipeline_name(runnable), _Asked(runnable), _Opener(runnable)
+        # Innermost first.
+        rails = [each for each in reversed(pipeline.policies) if isinstance(each, Guardrails) and each.output]
+        self._streams = self._with_alternatives(_as(functools.partial(_Opener, rails=rails)))
+        name, asked, opener = pipeline_name(runnable), _Asked(runnable), _Opener(runnable, rails=rails)
         self._ask, self._aask = _called(name, asked.invoke), _called(name, asked.ainvoke)
         self._open, self._aopen = _called(name, opener.invoke), _called(name, opener.ainvoke)
 
@@ -490,7 +518,7 @@ def _called(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _as(kind: type[_Asked]) -> Callable[[Any, int], Any]:
+def _as(kind: Callable[[Any, int], _Asked]) -> Callable[[Any, int], Any]:
     """How the pipeline is to ask an alternative in its place."""
 
     def asked(alternative: Any, place: int) -> Any:
@@ -502,8 +530,8 @@ def _as(kind: type[_Asked]) -> Callable[[Any, int], Any]:
 
 
 def _interrupted(error: Exception, partial: str) -> Exception:
-    # LangGraph's interrupts and commands are no failures.
-    if isinstance(error, StreamInterruptedError) or is_control_flow(type(error)):
+    # LangGraph's interrupts and commands are no failures, and what guardrails refuse is told as that.
+    if isinstance(error, (StreamInterruptedError, OutputRefusedError)) or is_control_flow(type(error)):
         return error
     return errors.StreamInterruptedError(f"the stream broke off: {error}", partial=partial)
 

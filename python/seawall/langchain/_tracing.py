@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.callbacks import (
+    AsyncCallbackManagerForChainRun,
     AsyncCallbackManagerForLLMRun,
     AsyncParentRunManager,
     BaseCallbackManager,
     CallbackManager,
+    CallbackManagerForChainRun,
     CallbackManagerForLLMRun,
     ParentRunManager,
 )
@@ -97,10 +99,12 @@ def listeners(model: Any, config: RunnableConfig, manager: type[BaseCallbackMana
     return configured if configured.handlers else None
 
 
-def coming_run(manager: Any, run_id: Any) -> Any:
-    """The run that langchain-core is about to start under this id for those who listen."""
-    kind: Any = CallbackManagerForLLMRun if isinstance(manager, CallbackManager) else AsyncCallbackManagerForLLMRun
-    return kind(
+def coming_run(manager: Any, run_id: Any, *, is_chain: bool = False) -> Any:
+    """The run of a model, or of a chain, that langchain-core is about to start under this id for those who listen."""
+    kinds: Any = (AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun)
+    if is_chain:
+        kinds = (AsyncCallbackManagerForChainRun, CallbackManagerForChainRun)
+    return kinds[isinstance(manager, CallbackManager)](
         run_id=run_id,
         parent_run_id=manager.parent_run_id,
         handlers=manager.handlers,
@@ -156,7 +160,7 @@ class Attempts:
         self._chunks: list[ChatGenerationChunk] = []
         self._earlier: list[ChatGenerationChunk] = []
         self._message_id: str | None = None
-        self._made = 0
+        self.made = 0
 
     def see(self, event: AttemptEvent) -> Steps[None]:
         """Tells what the native client says of an attempt."""
@@ -176,7 +180,7 @@ class Attempts:
             }
         )
         if event.kind == "begun":
-            self._made += 1
+            self.made += 1
             yield from self._begin(event.alternative, event.number)
             return
         run = self._current
@@ -190,6 +194,10 @@ class Attempts:
             self._note(run)
             self._current = None
             yield run.on_llm_end(LLMResult(generations=[[self._told()]]))
+
+    def begin(self) -> Steps[None]:
+        """Begins one run for all of them, where nobody tells of each."""
+        yield from self._begin(0, None)
 
     def _begin(self, alternative: int, number: int | None) -> Steps[None]:
         """A run for an attempt, or for an answer that took none."""
@@ -260,7 +268,7 @@ class Attempts:
             if said is None:
                 raise ValueError("No generation chunks were returned")
             result = ChatResult(generations=[said])
-        if self._made:
+        if self.made:
             self._note(self._current)
         run, self._current = self._current, None
         generations: Any = [result.generations]
@@ -278,7 +286,7 @@ class Attempts:
 
     def summary(self) -> dict[str, Any]:
         """What the call's run says of them."""
-        facts: dict[str, Any] = {"seawall_attempts": self._made}
+        facts: dict[str, Any] = {"seawall_attempts": self.made}
         if self.refused:
             facts["seawall_refused"] = self.refused
         return facts
@@ -331,8 +339,10 @@ class Call:
 
     def begin(self) -> Steps[Attempts]:
         """Starts the run."""
-        self._run = yield self._manager.on_chain_start(None, self._input, name=self._name, run_id=self._run_id)
+        # Known before it is told of: a task that is cancelled meanwhile ends it.
+        self._run = coming_run(self._manager, self._run_id or uuid7(), is_chain=True)
         self.attempts = Attempts(self._model, self._run, self._messages, self._stop, self._kwargs, whole=True)
+        yield self._manager.on_chain_start(None, self._input, name=self._name, run_id=self._run.run_id)
         return self.attempts
 
     def succeeded(self, result: ChatResult | None = None) -> Steps[Any]:

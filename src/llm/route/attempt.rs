@@ -4,7 +4,7 @@ use super::{Answer, From, Leg};
 use crate::drive::clock;
 use crate::drive::tokio::sleep_until;
 use crate::engine::Instant;
-use crate::guardrails::Rails;
+use crate::guardrails::{Rails, Vault};
 use crate::llm::client::Request;
 use crate::llm::error::{ApiError, ErrorKind};
 use crate::llm::interrupt::Beginning;
@@ -21,7 +21,7 @@ pub(super) async fn opened(
     request: Request,
     beginning: Beginning,
     records: bool,
-    rails: Option<Arc<Rails>>,
+    rails: Option<(Arc<Rails>, Vault)>,
 ) -> Result<Answer, ApiError> {
     let patience = leg.patience;
     let begun = async {
@@ -31,8 +31,8 @@ pub(super) async fn opened(
         if records && beginning.text.is_empty() {
             stream.record();
         }
-        if let Some(rails) = rails {
-            stream.guard(rails);
+        if let Some((rails, vault)) = rails {
+            stream.guard(rails, vault);
         }
         stream.begins(beginning);
         let mut first = Vec::new();
@@ -74,7 +74,7 @@ pub(super) async fn answered(
     let reply = client.send_json(&endpoint, request).await?;
     if let (Some((rails, asked)), Task::Chat) = (rails, order.task) {
         let is_long = rails.asks() || reply.body.len() > screen::LONG;
-        let read = move || screen::answered(reply, &rails, asked).map(Arc::new).map(Answer::Chat);
+        let read = move || screen::answered(reply, &rails, asked, &order.screened.vault).map(Arc::new).map(Answer::Chat);
         return if is_long { on_a_thread(read).await } else { read() };
     }
     let is_long = reply.body.len() > LONG;

@@ -86,6 +86,11 @@ impl Levels {
         self.requests.iter_mut().chain(&mut self.tokens).chain(self.told.iter_mut().flatten())
     }
 
+    /// Whether nothing is lacking.
+    pub fn is_full(mut self) -> bool {
+        self.all().all(|bucket| bucket.level >= bucket.depth * (1.0 - NEARLY))
+    }
+
     /// Throws away what is beyond the depth: there is nobody to take it.
     pub fn spill(&mut self) {
         self.all().for_each(|bucket| bucket.level = bucket.level.min(bucket.depth));

@@ -376,6 +376,14 @@ impl RateLimit {
         Outlook { requests, tokens, queued: state.queue.len(), paused }
     }
 
+    /// Whether a new limit would be the same to whoever comes: nobody waits, and all that may be taken is there.
+    pub fn is_unused(&self, now: Instant) -> bool {
+        let state = self.state();
+        let mut levels = state.levels;
+        levels.fill(now);
+        state.queue.is_empty() && state.called.is_empty() && levels.at <= now && levels.is_full()
+    }
+
     /// Forgets who waits. For a forked process, where they are not.
     pub fn clear(&self) {
         let mut state = self.state();

@@ -1,10 +1,12 @@
 //! Rate limit: requests and tokens per span together. A call takes its estimate at its turn, first come first served, and what it
 //! really used settles it (token bucket; GCRA, ITU-T I.371, with a queue in front).
 
+mod keyed;
 mod levels;
 mod limit;
 mod said;
 
+pub use keyed::Keyed;
 pub use limit::{Config, Mark, Outlook, Place, RateLimit, Said, Turn};
 pub use said::said;
 
@@ -17,6 +19,8 @@ use std::time::Duration;
 pub struct Limited {
     /// The shared limit.
     pub limit: Arc<RateLimit>,
+    /// Whether each call brings the limit of its key along, to pass that one.
+    pub is_keyed: bool,
     /// Whether answers are looked at: for the tokens that they used, or for what the server says is left.
     pub looks: bool,
 }
@@ -33,7 +37,7 @@ impl Policy for Limited {
     }
 
     fn lane(&self) -> Lane {
-        if self.looks { Lane::Machine } else { Lane::Watched }
+        if self.looks || self.is_keyed { Lane::Machine } else { Lane::Watched }
     }
 
     fn admit(&self, now: Instant) -> Option<u64> {
@@ -148,6 +152,9 @@ impl Layer for Passage {
         match (input, self.at) {
             (Input::Begin, At::Gone) => self.go(cx),
             (Input::Begin, _) => {
+                if let Some(own) = cx.brought().and_then(|brought| brought.clone().downcast::<RateLimit>().ok()) {
+                    self.limit = own;
+                }
                 self.tokens = cx.weight();
                 self.mark = self.limit.try_go(self.tokens, cx.now());
                 if self.mark.is_some() {

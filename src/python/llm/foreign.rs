@@ -7,7 +7,9 @@ use crate::drive::{clock, trial};
 use crate::engine::{Ask, Event, Refusal, StageId, Verdict};
 use crate::events::{self, Severity};
 use crate::llm::error::{ApiError, Raised};
-use crate::llm::route::{Failure, Foreign};
+use crate::llm::order::{Params, params_at};
+use crate::llm::route::{Failure, Foreign, Leg};
+use crate::policies::rate_limit::RateLimit;
 use crate::python::judge::{Asked, Happened, Judge};
 use crate::python::monitor::{Monitor, Watching};
 use crate::python::policies::circuit_breaker::{CircuitBreaker, is_change};
@@ -50,6 +52,24 @@ impl Listeners {
     ) -> PyResult<Option<u64>> {
         let limit = self.stages[stage.0 as usize].limit.as_ref().filter(|limit| limit.get().has_estimate());
         limit.map(|limit| limit.get().weight(py, &PyTuple::new(py, [content])?, params)).transpose()
+    }
+
+    /// The limit of a call's key at that leg, if the limit there has keys.
+    pub fn keyed(
+        &self,
+        stage: StageId,
+        leg: &Leg,
+        content: &Bound<'_, PyAny>,
+        said: Option<&Bound<'_, PyDict>>,
+        sent: &Params,
+    ) -> PyResult<Option<Arc<RateLimit>>> {
+        let Some(limit) = &self.stages[stage.0 as usize].limit else { return Ok(None) };
+        let parameter = |wanted: &str| {
+            let (_, value) = params_at(leg, sent).find(|(name, _)| &**name == wanted)?;
+            // A text as it is; of anything else what is sent.
+            Some(serde_json::from_slice::<String>(value).unwrap_or_else(|_| String::from_utf8_lossy(value).into_owned()))
+        };
+        limit.get().of_request(content, &leg.model, || leg.endpoint.place(), said, parameter)
     }
 
     fn raised(&self, py: Python<'_>, failure: &Failure) -> PyErr {

@@ -3,6 +3,7 @@
 use super::raise;
 use super::reply::Reply;
 use super::story::Story;
+use super::vectors::embeddings;
 use crate::guardrails::Tally;
 use crate::journal::{JournalError, Reader, Row};
 use crate::llm::record::{self, Recorded, Told};
@@ -39,7 +40,10 @@ pub fn given_back(py: Python<'_>, row: Row, table: &Bound<'_, PyAny>, path: Path
                 told.seconds,
                 told.cached,
             );
-            Ok(Py::new(py, Reply { reply, story, asked_model: told.asked_model.into(), input: Tally::default() })?.into_any())
+            Ok(Py::new(py, Reply { reply, kept: None, story, asked_model: told.asked_model.into(), input: Tally::default() })?.into_any())
+        }
+        Some(Recorded::Vectors(reply, told)) => {
+            embeddings(py, &reply, &attempts(py, &told)?, told.seconds, &PyTuple::empty(py).into_any(), told.cached)
         }
         Some(Recorded::Failure(error, told)) => {
             let raised = raise::api(py, &error, table, Some(&told.asked_model));

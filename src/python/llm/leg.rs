@@ -268,7 +268,7 @@ impl Builder {
             let (name, rule) = (limit.get().name.clone().unwrap_or_else(|| leg.name()), Rule::Limit(core.clone()));
             let stage = Stage { limit: Some(limit.clone_ref(py)), ..Stage::default() };
             // Each answer says what is left.
-            inner = self.layer(Arc::new(Limited { limit: core, looks: true }), vec![inner], rule, Some(stage), name);
+            inner = self.layer(Arc::new(Limited { limit: core, is_keyed: false, looks: true }), vec![inner], rule, Some(stage), name);
             self.scales.push((inner, target.0 as usize));
         }
         if let Some(breaker) = &leg.breaker {

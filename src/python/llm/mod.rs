@@ -19,6 +19,7 @@ mod run;
 mod screened;
 mod story;
 mod stream;
+mod vectors;
 mod webhook;
 
 pub use asked::asked;

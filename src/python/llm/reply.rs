@@ -7,6 +7,7 @@ use crate::llm::chat::{self, ChatReply, parse_reply};
 use crate::llm::client::RawReply;
 use crate::llm::delta::Delta;
 use crate::llm::interrupt::Mark;
+use crate::llm::screen;
 use crate::llm::usage::Usage;
 use crate::python::convert::quoted;
 use crate::python::errors::{configuration, picture, unless_interrupted};
@@ -172,6 +173,8 @@ impl Choice {
 #[pyclass(frozen, module = "seawall.llm")]
 pub struct Reply {
     pub reply: Arc<ChatReply>,
+    /// The same where what was taken out of the question is not put back: all that leaves the process of it.
+    pub kept: Option<Arc<ChatReply>>,
     pub story: Story,
     pub asked_model: Arc<str>,
     /// What guardrails have done to what was asked.
@@ -353,17 +356,20 @@ impl Reply {
         asked_model: String,
         story: Py<PyAny>,
         cached: bool,
+        done: guardrails::Done,
     ) -> PyResult<Reply> {
         let named = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
-        let reply = parse_reply(RawReply::new(200, named.collect(), raw)).map_err(|e| configuration(py, &e.message))?;
+        let mut reply = parse_reply(RawReply::new(200, named.collect(), raw)).map_err(|e| configuration(py, &e.message))?;
+        let input = guardrails::redone(py, done, &mut reply.screened)?;
         let story = Story::retold(attempts, story, alternative, seconds, cached);
-        Ok(Reply { reply: Arc::new(reply), story, asked_model: asked_model.into(), input: Tally::default() })
+        Ok(Reply { reply: Arc::new(reply), kept: None, story, asked_model: asked_model.into(), input })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let (py, this) = (slf.py(), slf.get());
+        let kept = this.kept.as_ref().unwrap_or(&this.reply);
         let parts = (
-            PyBytes::new(py, &this.reply.raw),
+            PyBytes::new(py, &kept.raw),
             this.reply.headers(),
             this.story.attempts(py)?,
             this.story.seconds,
@@ -371,6 +377,7 @@ impl Reply {
             &*this.asked_model,
             this.story.steps(py)?,
             this.story.cached,
+            guardrails::done(py, &this.input, &kept.screened)?,
         );
         (slf.get_type().getattr("_restored")?, parts).into_pyobject(py)
     }
@@ -509,6 +516,11 @@ impl Chunk {
     #[getter]
     fn logprobs<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         logprobs(py, &self.delta.raw, self.delta.place)
+    }
+
+    /// The same with other texts: the content, the reasoning, the refusal, and the arguments of its tool calls.
+    fn _with(&self, content: String, reasoning: Option<String>, refusal: Option<String>, arguments: Vec<String>) -> Chunk {
+        Chunk { delta: screen::with_texts(&self.delta, content, reasoning, refusal, arguments) }
     }
 
     /// The event, parsed.

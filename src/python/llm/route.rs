@@ -12,6 +12,7 @@ use super::reply::Reply;
 use super::screened;
 use super::story::Story;
 use super::stream::{Stream, Watched};
+use super::vectors::embeddings;
 use crate::drive::clock;
 use crate::drive::tokio::{Drive, Turn};
 use crate::engine::{Instant, StageId, Target};
@@ -28,11 +29,12 @@ use crate::llm::order::{Extras, Order, Task};
 use crate::llm::route::{Answer, Failure, Flight, Leg as LegCore, Route as Core};
 use crate::llm::rule::Rule;
 use crate::llm::runtime;
+use crate::llm::screen;
 use crate::policies::cache::Caching;
 use crate::policies::fallback::Fallback;
 use crate::policies::patience::Patience;
 use crate::policies::timeout::Timeout;
-use crate::python::errors::{configuration, ours};
+use crate::python::errors::configuration;
 use crate::python::guardrails::Guardrails;
 use crate::python::judge::Listed;
 use crate::python::monitor::Monitor;
@@ -45,7 +47,6 @@ use crate::stats::Source;
 use futures_util::FutureExt;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,29 +95,15 @@ impl Shared {
         let story = self.story(finished);
         let asked_model = self.core.legs.get(story.alternative as usize).map_or_else(|| "".into(), |l| l.model.clone());
         let input = std::mem::take(&mut finished.screened);
-        Ok(Py::new(py, Reply { reply, story, asked_model, input })?.into_any())
+        let kept = (!input.vault.is_empty()).then(|| reply.clone());
+        let reply = kept.as_ref().map_or(reply, |kept| Arc::new(screen::restored(kept, self.core.rails.as_deref(), &input.vault)));
+        Ok(Py::new(py, Reply { reply, kept, story, asked_model, input })?.into_any())
     }
 
     fn embeddings(&self, py: Python<'_>, finished: &Finished, reply: &EmbeddingsReply) -> PyResult<Py<PyAny>> {
-        static EMBEDDED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let attempts = raise::attempts(py, &finished.attempts, &self.core.legs, finished.begun)?;
-        let vectors = PyList::empty(py);
-        for vector in &reply.vectors {
-            vectors.append(PyList::new(py, vector.iter().map(|x| f64::from(*x)))?)?;
-        }
-        let tokens = reply.usage.as_ref().map_or(0, |u| u.prompt_tokens);
         let steps = story::steps(py, &finished.notes)?;
-        let fields = (
-            vectors,
-            reply.model.as_deref(),
-            tokens,
-            attempts,
-            finished.took.as_secs_f64(),
-            reply.request_id.as_deref(),
-            steps,
-            finished.found.is_some(),
-        );
-        Ok(ours(py, &EMBEDDED, "seawall.llm", "EmbeddingsReply")?.call1(fields)?.unbind())
+        embeddings(py, reply, &attempts, finished.took.as_secs_f64(), &steps, finished.found.is_some())
     }
 
     fn models(&self, py: Python<'_>, reply: &ModelsReply) -> PyResult<Py<PyAny>> {
@@ -281,11 +268,15 @@ impl Route {
         }
         let source = self.shared.core.sources.first().copied().unwrap_or_default();
         let trace = if trace::is_on() { Traced::of_a_model(py, task.operation(), source) } else { None };
-        let weights = Vec::new();
-        let mut order = Order { task, content, inputs, params: sent, extras, on_interrupt, weights, screened, key: None, trace };
+        let (weights, keyed) = (Vec::new(), Vec::new());
+        let mut order = Order { task, content, inputs, params: sent, extras, on_interrupt, weights, keyed, screened, key: None, trace };
         for (stage, leg) in &self.scales {
+            let leg = &self.shared.core.legs[*leg];
             let weight = self.listeners.weight(py, *stage, asked, params)?;
-            order.weights.push((*stage, weight.unwrap_or_else(|| estimate::tokens(&order, &self.shared.core.legs[*leg]))));
+            order.weights.push((*stage, weight.unwrap_or_else(|| estimate::tokens(&order, leg))));
+            if let Some(own) = self.listeners.keyed(*stage, leg, asked, params, &order.params)? {
+                order.keyed.push((*stage, own));
+            }
         }
         if let Some(keeping) = &self.shared.core.keeping {
             order.extras.caching = order.extras.caching.or(cached::caching(py)?);
@@ -295,7 +286,8 @@ impl Route {
     }
 }
 
-fn task(name: &str) -> Task {
+/// What is asked for in calls of that kind.
+pub fn task(name: &str) -> Task {
     match name {
         "embeddings" => Task::Embeddings,
         "models" => Task::Models,

@@ -5,7 +5,8 @@ use super::bridge::{self, Parker, Sender};
 use super::extras::{Checked, Given};
 use super::finished::Finished;
 use super::journal::{given_back, journal_error};
-use super::route::{Route, Shared, run};
+use super::json;
+use super::route::{Route, Shared, run, task};
 use crate::drive::process::Process;
 use crate::journal::{Journal, JournalError, Key, Row};
 use crate::llm::interrupt::OnInterrupt;
@@ -248,6 +249,7 @@ fn ended(finished: &Finished) -> Ended<'_> {
 pub struct Run {
     route: Py<Route>,
     core: Arc<Core>,
+    task: Task,
     /// What each call is made with.
     params: Option<Py<PyDict>>,
     extras: Checked,
@@ -257,15 +259,16 @@ pub struct Run {
 
 #[pymethods]
 impl Run {
-    /// `journal` is a path: what it has is given back and not asked for again, failures only without `retry_failures`; and each
+    /// Of calls of that kind, `chat` or `embeddings`. `journal` is a path: what it has is given back and not asked for again, failures only without `retry_failures`; and each
     /// result is in it before it can be taken. `patient`: the route has the patience of a batch, and what would befall all inputs
     /// ends the run.
     #[new]
-    #[pyo3(signature = (route, params=None, extras=None, *, concurrency, journal=None, retry_failures=true, patient=false))]
+    #[pyo3(signature = (route, kind, params=None, extras=None, *, concurrency, journal=None, retry_failures=true, patient=false))]
     #[allow(clippy::too_many_arguments)] // one per argument
     fn new(
         py: Python<'_>,
         route: Py<Route>,
+        kind: &str,
         params: Option<Py<PyDict>>,
         extras: Option<Given>,
         concurrency: usize,
@@ -275,18 +278,7 @@ impl Run {
     ) -> PyResult<Run> {
         let shared = route.get().shared.clone();
         let extras = Checked::new(py, &shared.table, extras)?;
-        let asks = {
-            let all = params.as_ref().map(|params| params.bind(py).clone());
-            let order = route.get().order_at(
-                "messages",
-                Task::Chat,
-                &PyList::empty(py).into_any(),
-                all.as_ref(),
-                extras.of_a_call(),
-                OnInterrupt::Error,
-            )?;
-            Asks::of(&shared.core, &order)
-        };
+        let asks = Asks::of(&shared.core, &json::params(params.as_ref().map(|params| params.bind(py)))?);
         let (runtime, client) = shared.live(py)?;
         let opened = |path: PathBuf| {
             py.detach(|| {
@@ -305,7 +297,7 @@ impl Run {
         let call = Call { core: shared.core.clone(), client, deadline: remaining::inherited(py) };
         let core =
             Core { route: shared, call, runtime, journal, is_patient: patient, concurrency: concurrency.max(1), state: Mutex::default() };
-        Ok(Run { route, core: Arc::new(core), params, extras, redoes_failures: retry_failures, process: Process::here() })
+        Ok(Run { route, core: Arc::new(core), task: task(kind), params, extras, redoes_failures: retry_failures, process: Process::here() })
     }
 
     /// Takes the input at that place on, with parameters of its own. `True` if its result is there already.
@@ -324,8 +316,7 @@ impl Run {
             }
         };
         let extras = self.extras.of_call(usize::try_from(at).unwrap_or(usize::MAX));
-        let order =
-            self.route.get().order_at(&format!("inputs[{at}]"), Task::Chat, content, params.as_ref(), extras, OnInterrupt::Error)?;
+        let order = self.route.get().order_at(&format!("inputs[{at}]"), self.task, content, params.as_ref(), extras, OnInterrupt::Error)?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut key = Key::default();
         if let Some(journal) = &self.core.journal {

@@ -15,6 +15,7 @@ use crate::llm::delta::Delta;
 use crate::llm::error::Raised;
 use crate::llm::order::Order;
 use crate::llm::route::{Answer, Flight};
+use crate::llm::screen::Screen;
 use crate::llm::watch::{Progress, Watcher};
 use crate::python::remaining;
 use futures_util::FutureExt;
@@ -185,6 +186,7 @@ async fn run(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: Arc<P
 
 async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Arc<Pipe>, deadline: Instant) -> Result<Finished, Raised> {
     let mut execution = shared.core.execution(&order, deadline);
+    let vault = order.screened.vault.clone();
     let mut flight = Flight::new(shared.core.clone(), order, client);
     if pipe.lock().watched != Watched::No {
         flight = flight.watched_by(pipe.clone());
@@ -198,9 +200,11 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
         let taken = drive.host.take(&Outcome::Stream(ticket));
         let (Ok(Answer::Stream(mut stream, first)), Some(call)) = (taken, call) else { break };
         let mut limit = pin!(drive.limit());
-        let mut pieces: VecDeque<Item> = first.into_iter().map(Item::Delta).collect();
+        let mut restoring = (!vault.is_empty()).then(|| Screen::restoring(&vault));
+        let mut pieces: VecDeque<Item> = restored(&mut restoring, first).into_iter().map(Item::Delta).collect();
         let end = loop {
-            pieces.extend(std::iter::from_fn(|| stream.next_here()).map(Item::Delta));
+            let here = std::iter::from_fn(|| stream.next_here()).collect();
+            pieces.extend(restored(&mut restoring, here).into_iter().map(Item::Delta));
             let (held, mut awaited) = pipe.put(&mut pieces);
             if held >= GATHERED && std::mem::take(&mut awaited) {
                 pipe.tell();
@@ -224,8 +228,14 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
                 .await
             };
             match next {
-                Some(Ok(Some(piece))) => pieces.push_back(Item::Delta(piece)),
-                Some(Ok(None)) => break Some(Ok(())),
+                Some(Ok(Some(piece))) => pieces.extend(restored(&mut restoring, vec![piece]).into_iter().map(Item::Delta)),
+                Some(Ok(None)) => {
+                    // Putting back refuses nothing.
+                    let rest = restoring.take().and_then(|mut screen| screen.finish().ok());
+                    let mut rest = rest.into_iter().flat_map(|(rest, _)| rest).map(Item::Delta).collect();
+                    pipe.put(&mut rest);
+                    break Some(Ok(()));
+                }
                 Some(Err(error)) => break Some(Err(error.interrupted(stream.text()))),
                 // A server that has said the end of its answer, and then neither says nor closes more, has answered.
                 None => break (stream.finished() && !stream.is_in_doubt()).then_some(Ok(())),
@@ -250,6 +260,12 @@ async fn carry(shared: Arc<Shared>, order: Arc<Order>, client: Client, pipe: &Ar
     let Turn::Done(outcome) = turn else { return Ok(Finished::panicked(drive.host.begun)) };
     drive.host.tell_last(&outcome);
     Ok(Finished::of(&mut drive, &outcome))
+}
+
+/// Pieces with what was taken out of the question put back; what was begun by one is held back.
+fn restored(restoring: &mut Option<Screen>, pieces: Vec<Delta>) -> Vec<Delta> {
+    let Some(screen) = restoring else { return pieces };
+    screen.take(pieces).unwrap_or_default()
 }
 
 /// A streamed answer: an iterator that knows its story once it is over.

@@ -2,33 +2,43 @@
 
 use super::shared;
 use crate::drive::clock;
-use crate::engine::{Verdict, WaitHint};
-use crate::policies::rate_limit::{self as core, Config, Limited};
+use crate::engine::{Execution, StageId, Verdict, WaitHint};
+use crate::policies::rate_limit::{self as core, Config, Keyed, Limited};
 use crate::python::bare;
 use crate::python::convert::{self, quoted};
 use crate::python::errors::{configuration, ours, picture};
 use crate::python::hooks;
 use crate::python::judge::{Happened, function_at_once, server_wait};
+use crate::python::policies::circuit_breaker::short_repr;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyInt, PyString, PyTuple};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// So many calls wait, where nothing is said.
 const QUEUE: u32 = 1000;
+/// So many keys are remembered, where nothing is said.
+const KEYS: u32 = 10_000;
 
 /// At most `requests` calls and `tokens` tokens in each `per` seconds (default 60). A call waits for its turn, first come first
 /// served; one that cannot have it in time is turned away at once, with `RateLimitExceededError` and its `retry_after`.
 ///
 /// Each call takes one request and its estimated tokens at its turn; what it really used settles that: more is owed, what it did
-/// not use is given back; `settle=False` leaves it at the estimate, for servers that go by what was asked for. `estimate(*args, **kwargs) -> int` says how many it may use; without one it is the call's text at four
-/// bytes a token, and `max_tokens` or `max_completion_tokens` where the call has one. `settle(result) -> int` says how many it has
+/// not use is given back; `settle=False` leaves it at the estimate, for servers that go by what was asked for.
+/// `estimate(*args, **kwargs) -> int` says how many it may use, or tiktoken does: an `Encoding`, or the name of one ("o200k_base").
+/// Without it, it is the call's text at four bytes a token; with a name or without, `max_tokens` or `max_completion_tokens` comes on
+/// top where the call has one. `settle(result) -> int` says how many it has
 /// used; without one they are read from the result's `usage` or `usage_metadata`, and where there is none the estimate holds.
 ///
 /// `burst` requests (tokens, if only tokens are limited) may go at once after a pause: by default a fiftieth of the limit, so that
 /// calls are spread evenly and no minute of a server's sees more than the limit, wherever it begins. 98 % of the limit are used.
+///
+/// `key` makes it a limit for each key, each with a line of its own: the name of an argument of the function, or of a parameter of a
+/// model's requests ("user"), "model", "endpoint"; or `key(*args, **kwargs)`, for a model `key(messages, model=…, **parameters)`, that
+/// gives a text, a whole number or `None`. Beyond `max_keys` (default 10,000) those are forgotten that nobody uses and of which all has
+/// come back, which changes nothing. `of(key)` is the limit of one key.
 ///
 /// At most `max_queue` calls wait (default 1000), `max_wait` seconds each (default: as long as the limits around the call allow).
 ///
@@ -44,9 +54,52 @@ pub struct RateLimit {
     pub name: Option<String>,
     estimate: Option<Py<PyAny>>,
     settle: Option<Py<PyAny>>,
+    keys: Option<Keys>,
+    /// Of one key: the limit that it is of, and the key.
+    parent: Option<(Py<RateLimit>, String)>,
     /// Finds it again when it is unpickled where it came from.
     #[pyo3(get, name = "_identity")]
     identity: u64,
+}
+
+/// Whose limit a call goes under.
+struct Keys {
+    key: Py<PyAny>,
+    limits: Arc<Keyed>,
+}
+
+/// What a call weighs at a limit, and the limit of its key.
+pub struct Asked {
+    stage: StageId,
+    tokens: u64,
+    own: Option<Arc<core::RateLimit>>,
+}
+
+impl Asked {
+    /// Tells the call's machine.
+    pub fn tell(&self, execution: &mut Execution) {
+        execution.weighs(self.stage, self.tokens);
+        if let Some(own) = &self.own {
+            execution.brings(self.stage, own.clone());
+        }
+    }
+
+    /// The limit of the call's key at a stage, if that has keys.
+    pub fn own(all: &[Asked], stage: StageId) -> Option<&core::RateLimit> {
+        all.iter().find(|asked| asked.stage == stage)?.own.as_deref()
+    }
+}
+
+/// A key as the text that it is kept under.
+fn text_of(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let is_number = value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>();
+    match value.cast::<PyString>() {
+        // Half a surrogate pair is a key as any other.
+        Ok(text) => Ok(text.to_string_lossy().into_owned()),
+        Err(_) if value.is_none() => Ok(String::new()),
+        Err(_) if is_number => Ok(value.str()?.to_string()),
+        Err(_) => Err(convert::type_error("the key of a RateLimit", value, "a text, a whole number or None")),
+    }
 }
 
 fn amount(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
@@ -72,9 +125,9 @@ fn tokens(argument: &str, answer: &Bound<'_, PyAny>) -> PyResult<u64> {
 impl RateLimit {
     #[new]
     #[pyo3(signature = (requests=None, tokens=None, *, per=None, burst=None, max_queue=None, max_wait=None, estimate=None,
-                        settle=None, name=None),
+                        settle=None, key=None, max_keys=None, name=None),
            text_signature = "(requests=None, tokens=None, *, per=60, burst=None, max_queue=1000, max_wait=None, estimate=None, \
-                             settle=None, name=None)")]
+                             settle=None, key=None, max_keys=10000, name=None)")]
     #[allow(clippy::too_many_arguments)] // one per keyword argument
     fn new(
         py: Python<'_>,
@@ -86,8 +139,11 @@ impl RateLimit {
         max_wait: Option<&Bound<'_, PyAny>>,
         estimate: Option<&Bound<'_, PyAny>>,
         settle: Option<&Bound<'_, PyAny>>,
+        key: Option<&Bound<'_, PyAny>>,
+        max_keys: Option<&Bound<'_, PyAny>>,
         name: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<RateLimit> {
+        static COUNTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         // `False` is not left out: it is said.
         let goes_by_the_estimate = settle.is_some_and(|settle| settle.cast::<PyBool>().is_ok_and(|said| !said.is_true()));
         let config = Config {
@@ -114,9 +170,28 @@ impl RateLimit {
             }
             Ok(given)
         };
+        let counted = estimate.filter(|given| !given.is_none() && !given.is_callable());
+        let counted = counted.map(|given| ours(py, &COUNTER, "seawall._tokens", "estimate_by")?.call1((given,))).transpose()?;
+        let estimate = counted.as_ref().or(estimate);
         let (estimate, settle) = (function("estimate", estimate)?, function("settle", settle.filter(|_| !goes_by_the_estimate))?);
         let name = convert::optional("name", name, convert::text)?;
-        Ok(RateLimit { core: shared::rate_limit(py, core::RateLimit::new(config))?, name, estimate, settle, identity: clock::seed() })
+        let most = convert::optional("max_keys", max_keys, |a, v| convert::count(a, v, 1))?;
+        let keys = convert::optional("key", key, |argument, key| {
+            let is_name = key.cast::<PyString>().is_ok_and(|name| !name.is_empty().unwrap_or(true));
+            if !is_name && !key.is_callable() {
+                return Err(convert::type_error(argument, key, "\"model\", \"endpoint\", the name of an argument, or a function"));
+            }
+            if key.is_callable() {
+                function_at_once(argument, key)?;
+            }
+            let limits = shared::keyed(py, Keyed::new(config, most.unwrap_or(KEYS) as usize))?;
+            Ok(Keys { key: key.clone().unbind(), limits })
+        })?;
+        if most.is_some() && keys.is_none() {
+            return Err(configuration(py, "max_keys is about the keys of a limit: give key=, too"));
+        }
+        let core = shared::rate_limit(py, core::RateLimit::new(config))?;
+        Ok(RateLimit { core, name, estimate, settle, keys, parent: None, identity: clock::seed() })
     }
 
     /// Requests allowed in each `per` seconds; `None` if they are not limited.
@@ -155,8 +230,45 @@ impl RateLimit {
         self.core.config().max_wait.map(|wait| wait.as_secs_f64())
     }
 
+    /// How a call's key is found, as given; `None`: it is one limit for all.
+    #[getter]
+    fn key(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.keys.as_ref().map(|keys| keys.key.clone_ref(py))
+    }
+
+    /// Keys that are remembered in any case; `None` without `key`.
+    #[getter]
+    fn max_keys(&self) -> Option<usize> {
+        self.keys.as_ref().map(|keys| keys.limits.most())
+    }
+
+    /// The keys that are remembered now, as texts in order: those of which something is used, and others.
+    #[getter]
+    fn known_keys(&self) -> Vec<String> {
+        self.keys.as_ref().map_or_else(Vec::new, |keys| keys.limits.keys())
+    }
+
+    /// The limit of one key, to be looked at or to be used where a call's key is known: it is the one under which the calls of that key
+    /// go. Raises `ConfigurationError` where there is no `key`.
+    fn of(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>) -> PyResult<RateLimit> {
+        let (py, this) = (slf.py(), slf.get());
+        let Some(keys) = &this.keys else {
+            return Err(configuration(py, "of() is about the keys of a limit, and this one has none: make it with key="));
+        };
+        let key = text_of(key)?;
+        Ok(RateLimit {
+            core: keys.limits.of(&key, clock::now()),
+            name: this.name.clone(),
+            estimate: this.estimate.as_ref().map(|held| held.clone_ref(py)),
+            settle: this.settle.as_ref().map(|held| held.clone_ref(py)),
+            keys: None,
+            parent: Some((slf.clone().unbind(), key)),
+            identity: clock::seed(),
+        })
+    }
+
     /// What may go at once right now, as a tuple `(requests, tokens)`: whole numbers, `None` for what is not limited; tokens below
-    /// zero are owed.
+    /// zero are owed. With `key`, what a key has that was not seen yet: `of(key).available` is that of one.
     #[getter]
     fn available(&self) -> (Option<i64>, Option<i64>) {
         let outlook = self.core.outlook(clock::now());
@@ -165,21 +277,24 @@ impl RateLimit {
         (outlook.requests.map(whole), outlook.tokens.map(whole))
     }
 
-    /// Calls that wait for their turn.
+    /// Calls that wait for their turn, under all keys.
     #[getter]
     fn queued(&self) -> usize {
-        self.core.outlook(clock::now()).queued
+        self.waiting().0
     }
 
-    /// Seconds for which a server has asked everybody to wait; `None` if none has.
+    /// Seconds for which a server has asked everybody to wait; `None` if none has. With `key`, the longest of those.
     #[getter]
     fn paused(&self) -> Option<f64> {
-        self.core.outlook(clock::now()).paused.map(|span| span.as_secs_f64())
+        self.waiting().1.map(|span| span.as_secs_f64())
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static REDUCED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let (py, this) = (slf.py(), slf.get());
+        if let Some((parent, key)) = &this.parent {
+            return Ok((parent.bind(py).getattr("of")?, (key,)).into_pyobject(py)?.into_any());
+        }
         let (config, said) = (this.core.config(), PyDict::new(py));
         said.set_item("per", config.per.as_secs_f64())?;
         said.set_item("burst", config.burst)?;
@@ -190,6 +305,8 @@ impl RateLimit {
             true => said.set_item("settle", &this.settle)?,
             false => said.set_item("settle", false)?,
         }
+        said.set_item("key", this.key(py))?;
+        said.set_item("max_keys", this.max_keys())?;
         said.set_item("name", this.name.as_deref())?;
         ours(py, &REDUCED, "seawall._limits", "reduced")?.call1((slf, (config.requests, config.tokens), said))
     }
@@ -213,13 +330,19 @@ impl RateLimit {
             parts.push(format!("max_queue={}", config.max_queue));
         }
         parts.extend(self.max_wait().map(|wait| format!("max_wait={wait}")));
+        parts.extend(self.keys.as_ref().map(|keys| format!("key={}", short_repr(keys.key.bind(py)))));
         parts.extend(self.name.as_ref().map(|name| format!("name={}", quoted(py, name))));
-        let (outlook, (requests, tokens)) = (self.core.outlook(clock::now()), self.available());
+        let ((queued, paused), (requests, tokens)) = (self.waiting(), self.available());
         let mut state = Vec::new();
         state.extend(requests.map(|n| format!("{n} requests")));
         state.extend(tokens.map(|n| format!("{n} tokens")));
-        let paused = outlook.paused.map(|span| format!(", paused for {:.1} s", span.as_secs_f64())).unwrap_or_default();
-        format!("<RateLimit({}): {} may go now, {} waiting{paused}>", parts.join(", "), state.join(" and "), outlook.queued)
+        let state = match &self.keys {
+            None => format!("{} may go now", state.join(" and ")),
+            Some(keys) => format!("{} keys", keys.limits.keys().len()),
+        };
+        let of = self.parent.as_ref().map(|(_, key)| format!(" of {}", quoted(py, key))).unwrap_or_default();
+        let paused = paused.map(|span| format!(", paused for {:.1} s", span.as_secs_f64())).unwrap_or_default();
+        format!("<RateLimit({}){of}: {state}, {queued} waiting{paused}>", parts.join(", "))
     }
 
     fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
@@ -228,19 +351,89 @@ impl RateLimit {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.estimate)?;
-        visit.call(&self.settle)
+        visit.call(&self.settle)?;
+        visit.call(self.keys.as_ref().map(|keys| &keys.key))?;
+        visit.call(self.parent.as_ref().map(|(parent, _)| parent))
     }
 }
 
 impl RateLimit {
     /// In a pipeline of functions: answers are looked at for the tokens that they used.
     pub fn policy(&self) -> Limited {
-        Limited { limit: self.core.clone(), looks: self.counts_tokens() }
+        Limited { limit: self.core.clone(), is_keyed: self.keys.is_some(), looks: self.counts_tokens() }
     }
 
-    /// Whether calls weigh anything here.
-    pub fn counts_tokens(&self) -> bool {
+    fn counts_tokens(&self) -> bool {
         self.core.config().tokens.is_some()
+    }
+
+    /// Whether it has to be told of calls what they are: they weigh something here, or have keys.
+    pub fn asks(&self) -> bool {
+        self.counts_tokens() || self.keys.is_some()
+    }
+
+    /// Calls that wait, and the pause that a server has asked for.
+    fn waiting(&self) -> (usize, Option<Duration>) {
+        let now = clock::now();
+        match &self.keys {
+            Some(keys) => keys.limits.outlook(now),
+            None => Some(self.core.outlook(now)).map(|one| (one.queued, one.paused)).unwrap_or_default(),
+        }
+    }
+
+    /// The limit of a call of a function, if there is one for each key.
+    fn of_call(
+        &self,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Option<Arc<core::RateLimit>>> {
+        static ARGUMENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let Some(keys) = &self.keys else { return Ok(None) };
+        let (py, key) = (function.py(), keys.key.bind(function.py()));
+        let found = match key.is_callable() {
+            true => key.call(args, kwargs)?,
+            false => ours(py, &ARGUMENT, "seawall._limits", "argument")?.call1((key, function, args, kwargs))?,
+        };
+        Ok(Some(keys.limits.of(&text_of(&found)?, clock::now())))
+    }
+
+    /// The limit of a model's request, if there is one for each key. `said` are the parameters of the call.
+    pub fn of_request(
+        &self,
+        content: &Bound<'_, PyAny>,
+        model: &str,
+        place: impl FnOnce() -> String,
+        said: Option<&Bound<'_, PyDict>>,
+        parameter: impl FnOnce(&str) -> Option<String>,
+    ) -> PyResult<Option<Arc<core::RateLimit>>> {
+        let Some(keys) = &self.keys else { return Ok(None) };
+        let (py, key) = (content.py(), keys.key.bind(content.py()));
+        let key = match key.cast::<PyString>() {
+            Ok(name) => match &*name.to_string_lossy() {
+                "model" => model.to_owned(),
+                "endpoint" => place(),
+                name => parameter(name).unwrap_or_default(),
+            },
+            Err(_) => {
+                let all = said.map_or_else(|| Ok(PyDict::new(py)), |said| said.copy())?;
+                all.set_item("model", model)?;
+                text_of(&key.call((content,), Some(&all))?)?
+            }
+        };
+        Ok(Some(keys.limits.of(&key, clock::now())))
+    }
+
+    /// What a call of a function is to it at a stage.
+    pub fn asked(
+        &self,
+        stage: StageId,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Asked> {
+        let tokens = if self.counts_tokens() { self.weight(function.py(), args, kwargs)? } else { 0 };
+        Ok(Asked { stage, tokens, own: self.of_call(function, args, kwargs)? })
     }
 
     /// Whether the user has a function of its own for what a call may use.
@@ -257,8 +450,8 @@ impl RateLimit {
         }
     }
 
-    /// What an outcome tells the limit: the tokens used, or that the server has had enough.
-    pub fn judge(&self, happened: &Happened<'_, '_>) -> PyResult<Verdict> {
+    /// What an outcome tells the limit, or that of the call's key: the tokens used, or that the server has had enough.
+    pub fn judge(&self, happened: &Happened<'_, '_>, own: Option<&core::RateLimit>) -> PyResult<Verdict> {
         static USED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static HEADERS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static LIMITED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -286,7 +479,7 @@ impl RateLimit {
                     ours(py, &HEADERS, "seawall._limits", "headers")?.call1((*error,))?.extract::<Option<Bound<'_, PyDict>>>()?
                 {
                     let (requests, tokens) = core::said(|name| headers.get_item(name).ok().flatten()?.extract().ok());
-                    self.core.learn(requests, tokens, clock::now());
+                    own.unwrap_or(&self.core).learn(requests, tokens, clock::now());
                 }
                 if !ours(py, &LIMITED, "seawall._limits", "is_limited")?.call1((*error,))?.is_truthy()? {
                     return Ok(Verdict::Ignore);

@@ -2,7 +2,7 @@
 
 use crate::policies::bulkhead::Bulkhead;
 use crate::policies::cache::Cache;
-use crate::policies::rate_limit::RateLimit;
+use crate::policies::rate_limit::{Keyed, RateLimit};
 use crate::python::errors::ours;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 static BULKHEADS: Mutex<Vec<Weak<Bulkhead>>> = Mutex::new(Vec::new());
 static CACHES: Mutex<Vec<Weak<Cache>>> = Mutex::new(Vec::new());
+static KEYED: Mutex<Vec<Weak<Keyed>>> = Mutex::new(Vec::new());
 static RATE_LIMITS: Mutex<Vec<Weak<RateLimit>>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
@@ -52,6 +53,14 @@ pub fn rate_limit(py: Python<'_>, core: RateLimit) -> PyResult<Arc<RateLimit>> {
     Ok(core)
 }
 
+/// A new rate limit for each key.
+pub fn keyed(py: Python<'_>, core: Keyed) -> PyResult<Arc<Keyed>> {
+    let core = Arc::new(core);
+    known(&KEYED, &core);
+    watch_forks(py)?;
+    Ok(core)
+}
+
 /// In a forked process: those that waited, or were inside, are not here.
 #[pyfunction]
 pub fn forget_waiters() {
@@ -59,6 +68,8 @@ pub fn forget_waiters() {
     bulkheads.iter().for_each(|bulkhead| bulkhead.clear());
     let limits: Vec<_> = lock(&RATE_LIMITS).iter().filter_map(Weak::upgrade).collect();
     limits.iter().for_each(|limit| limit.clear());
+    let keyed: Vec<_> = lock(&KEYED).iter().filter_map(Weak::upgrade).collect();
+    keyed.iter().for_each(|limits| limits.clear());
     let caches: Vec<_> = lock(&CACHES).iter().filter_map(Weak::upgrade).collect();
     caches.iter().for_each(|cache| cache.forget_waiters());
 }

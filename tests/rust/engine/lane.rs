@@ -48,7 +48,7 @@ fn build(shape: Shape) -> (Arc<Plan>, Arc<CircuitBreaker>) {
     let room = bulkhead::Config { max_concurrency: 1, max_queue: 0, max_wait: None };
     policies.extend(bounded.then(|| Arc::new(Bounded(Arc::new(Bulkhead::new(room)))) as Arc<dyn Policy>));
     let limit = || Arc::new(RateLimit::new(Config { max_queue: 1, ..by_the_second(2.0, false) }));
-    policies.extend(limited.then(|| Arc::new(Limited { limit: limit(), looks: false }) as Arc<dyn Policy>));
+    policies.extend(limited.then(|| Arc::new(Limited { limit: limit(), is_keyed: false, looks: false }) as Arc<dyn Policy>));
     policies.extend([guarded(&shared), Arc::new(Retry { budget, ..retry(shape.attempts, 0.25) })]);
     policies.extend(shape.limit.map(|tenths| Arc::new(Timeout { limit: s(f64::from(tenths) / 10.0) }) as Arc<dyn Policy>));
     for policy in policies {

@@ -1,5 +1,6 @@
 //! RateLimit and Bulkhead against models that know no arithmetic but steps of a second, and several calls on one clock.
 
+use super::naive_limit::Naive;
 use crate::virtual_time::{at, s};
 use proptest::prelude::*;
 use seawall::engine::{
@@ -16,7 +17,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 /// A signal as an execution makes it.
-fn signal() -> Arc<Signal> {
+pub fn signal() -> Arc<Signal> {
     struct Taken(Mutex<Option<Arc<Signal>>>);
     struct Asks(Arc<Taken>);
     impl seawall::engine::Layer for Asks {
@@ -58,34 +59,6 @@ pub fn by_the_second(burst: f64, tokens: bool) -> Config {
     }
 }
 
-/// Buckets that are filled drop by drop, and a line of people.
-struct Naive {
-    depths: (i64, i64),
-    levels: (i64, i64),
-    line: VecDeque<(usize, i64)>,
-    went: Vec<usize>,
-}
-
-impl Naive {
-    fn lets_go(&mut self) {
-        while let Some((who, tokens)) = self.line.front().copied() {
-            if self.levels.0 < 1 || self.levels.1 < tokens.min(self.depths.1) {
-                return;
-            }
-            self.levels = (self.levels.0 - 1, self.levels.1 - tokens);
-            self.went.push(who);
-            self.line.pop_front();
-        }
-        self.levels = (self.levels.0.min(self.depths.0), self.levels.1.min(self.depths.1));
-    }
-
-    fn second(&mut self) {
-        self.levels.0 = (self.levels.0 + 1).min(self.depths.0.max(self.levels.0));
-        self.levels.1 = (self.levels.1 + 10).min(self.depths.1.max(self.levels.1));
-        self.lets_go();
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Move {
     /// So many seconds pass.
@@ -113,7 +86,7 @@ proptest! {
     fn calls_go_when_buckets_and_a_line_of_people_let_them(burst in 1..12_u8, moves in moves()) {
         let burst = i64::from(burst);
         let limit = RateLimit::new(by_the_second(burst as f64, true));
-        let mut naive = Naive { depths: (burst, burst * 10), levels: (burst, burst * 10), line: VecDeque::new(), went: Vec::new() };
+        let mut naive = Naive::full(burst);
         let (mut now, mut comers, mut waiting, mut went) = (0_u64, 0, Vec::<(usize, Place, Instant)>::new(), Vec::new());
         let time = |seconds: u64| at(seconds as f64);
         for step in moves {
@@ -471,7 +444,7 @@ fn a_bulkhead_that_was_emptied_hears_no_old_permits() {
 
 fn limited(config: Config, looks: bool) -> (Arc<RateLimit>, Arc<Limited>) {
     let limit = Arc::new(RateLimit::new(config));
-    (limit.clone(), Arc::new(Limited { limit, looks }))
+    (limit.clone(), Arc::new(Limited { limit, is_keyed: false, looks }))
 }
 
 #[test]
