@@ -29,7 +29,10 @@ EVENTS: dict[str, str] = dict(
 METRICS = {name for name, *_ in metric_names()}
 # Guardrails have an order of their own.
 CLASSES = {kind: name for kind, name in POLICIES if kind != "guardrails"}
-SECTIONS = ["Use", "Arguments", "Events and metrics", "How it works", "How it goes wrong"]
+SECTIONS = {
+    ".md": ["Use", "Arguments", "Events and metrics", "How it works", "How it goes wrong"],
+    ".zh.md": ["使用", "参数", "事件与指标", "工作原理", "会出什么问题"],
+}
 # Where events do not begin with the policy's kind.
 OWN = {"circuit_breaker": ("circuit.",), "guardrails": ("guardrail.",), "retry": ("retry.", "attempt.")}
 # What holds where an argument's default is None, as far as an object tells.
@@ -41,13 +44,13 @@ HOLDS = {
 }
 
 
-def page(kind: str) -> str:
-    path = ROOT / "docs" / ("guardrails.md" if kind == "guardrails" else f"policies/{kind}.md")
+def page(kind: str, suffix: str = ".md") -> str:
+    path = ROOT / "docs" / ("guardrails.md" if kind == "guardrails" else f"policies/{kind}{suffix}")
     return re.sub(r"^```python\n.*?^```\n", "```python\n```\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
-def section(kind: str, title: str) -> str:
-    return page(kind).split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+def section(kind: str, title: str, suffix: str = ".md") -> str:
+    return page(kind, suffix).split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
 def rows(text: str, head: str) -> list[list[str]]:
@@ -59,18 +62,22 @@ def rows(text: str, head: str) -> list[list[str]]:
 
 def test_every_policy_has_its_page_and_every_page_its_policy():
     assert len(POLICIES) == 10
-    assert {f"{kind}.md" for kind in CLASSES} == {path.name for path in (ROOT / "docs" / "policies").glob("*.md")}
+    pages = {path.name for path in (ROOT / "docs" / "policies").glob("*.md")}
+    assert {f"{kind}{suffix}" for kind in CLASSES for suffix in SECTIONS} == pages
 
 
+@pytest.mark.parametrize("suffix", SECTIONS)
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_page_has_the_sections_in_their_order(kind):
-    before, *titles = re.split(r"^## (.*)\n", page(kind), flags=re.MULTILINE)
-    assert titles[0::2][: len(SECTIONS)] == SECTIONS
-    assert re.fullmatch(r"# [A-Z][\w ]+\n\n[^|#`\n].*\n\n", before, re.DOTALL), "what it is, and why one wants it"
-    assert "```python\n" in section(kind, "Use")
-    assert section(kind, "How it works").startswith("\n```mermaid\nsequenceDiagram\n")
-    pairs = re.findall(r"^- ❌ (?:(?!^- ).)+ ?✅ ", section(kind, "How it goes wrong"), re.MULTILINE | re.DOTALL)
-    assert len(pairs) == section(kind, "How it goes wrong").count("❌") >= 3
+def test_a_page_has_the_sections_in_their_order(kind, suffix):
+    before, *titles = re.split(r"^## (.*)\n", page(kind, suffix), flags=re.MULTILINE)
+    order = SECTIONS[suffix]
+    assert titles[0::2][: len(order)] == order
+    assert re.fullmatch(r"# [^\W\d_a-z][\w ]+\n\n[^|#`\n].*\n\n", before, re.DOTALL), "what it is, and why one wants it"
+    use, _, _, works, wrong = (section(kind, title, suffix) for title in order)
+    assert "```python\n" in use
+    assert works.startswith("\n```mermaid\nsequenceDiagram\n")
+    pairs = re.findall(r"^- ❌ (?:(?!^- ).)+ ?✅ ", wrong, re.MULTILINE | re.DOTALL)
+    assert len(pairs) == wrong.count("❌") == wrong.count("✅") >= 3
 
 
 @pytest.mark.parametrize("kind", CLASSES)
