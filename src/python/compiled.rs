@@ -267,7 +267,7 @@ impl Builder {
             self.stages.push(Stage::of(Judge::Fallback(fallback.get().judge(py)?)));
             return Ok(id);
         }
-        let classes = POLICIES.join(", ");
+        let classes = POLICIES.map(|row| row.class).join(", ");
         let message = format!("a pipeline takes policies ({classes}, or another Pipeline), not {}", short_repr(policy));
         Err(wrong_type(py, &message))
     }
