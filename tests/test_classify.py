@@ -388,6 +388,11 @@ def test_is_retryable_of_a_foreign_model_error() -> None:
     assert wants_fallback(lc.ModelError("no")) is True
 
 
+def test_a_body_that_is_nested_too_deeply_hides_no_status() -> None:
+    for status, expected in ((500, "transient"), (429, "rate_limited"), (401, "auth")):
+        assert classify(of_httpx(status, "[" * 60_000)) == expected
+
+
 def test_an_exception_that_breaks_when_looked_at_is_unknown() -> None:
     class Hostile(Exception):
         def __getattribute__(self, name: str) -> Any:

@@ -159,6 +159,14 @@ def test_words_are_values(value: Any) -> None:
     assert value != ours.stop_after_attempt(99) and value != 3
 
 
+@pytest.mark.parametrize("word", [ours.retry_if_exception_type, ours.retry_if_not_exception_type])
+def test_a_predicate_of_a_type_keeps_it(word: Any) -> None:
+    value = word(KeyError)
+    for twin in (pickle.loads(pickle.dumps(value)), copy.copy(value), copy.deepcopy(value)):
+        assert twin.exception_types is KeyError
+    assert value != word(OSError) and repr(value) == f"{word.__name__}(<class 'KeyError'>)"
+
+
 def test_other_words_are_other_values() -> None:
     assert ours.stop_after_delay(3) != ours.stop_before_delay(3)
     assert copy.copy(ours.stop_never) is pickle.loads(pickle.dumps(ours.stop_never)) is ours.stop_never

@@ -92,7 +92,6 @@ def main() -> None:
         lapse.until(860)
         for scheme in ("light", "dark"):
             take(browser, served.url, f"calm-{scheme}", WIDE, scheme, "calm")
-        take(browser, served.url, "calm-narrow", NARROW, "light", "calm")
         demo.outage(clock.now, 1000)
         lapse.until(clock.now + 20)
         while not any(breaker["state"] == "open" for breaker in state(served)["breakers"]):

@@ -22,7 +22,7 @@ class Attempt:
         outcome: `"ok"`, the name of the error class, or `"given up"` where another request answered first.
         status: the HTTP status of a failure.
         request_id: the provider's id of the request.
-        waited: seconds waited after it, before the next attempt.
+        waited: seconds that a retry waited after it, before the next attempt.
     """
 
     model: str | None

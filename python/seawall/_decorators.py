@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Seconds: TypeAlias = "float | timedelta"
-Decorator = Callable[[Callable[P, T]], Callable[P, T]]
 # Arguments of tenacity's that have another name here, or need none: a changed import line brings them along.
 _TENACITYS = {
     "retry": "is called on= here, and takes the same objects",

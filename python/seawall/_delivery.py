@@ -360,6 +360,14 @@ def outlets(sinks: Iterable[Any]) -> list[Outlet]:
     return [outlet(sink) for sink in sinks]
 
 
+def outlet_to(callbacks: Iterable[Any], sink: Any) -> Outlet:
+    """The first way to a sink among a monitor's callbacks."""
+    for callback in callbacks:
+        if isinstance(callback, Outlet) and (callback.sink is sink or callback.sink == sink):
+            return callback
+    raise ValueError(f"{label(sink)} is no sink of this monitor")
+
+
 def sinks_of(callbacks: Iterable[Any]) -> list[Any]:
     """The sinks among a monitor's callbacks."""
     return [callback.sink for callback in callbacks if isinstance(callback, Outlet)]

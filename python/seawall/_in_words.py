@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seawall import _response
-from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Hedge, RateLimit, Retry, Timeout, Wait
+from seawall._seawall import Bulkhead, Cache, Chaos, CircuitBreaker, Fallback, Guardrails, Hedge, RateLimit, Retry, Timeout, Wait
 
 STATES = {
     "closed": "good",
@@ -162,6 +162,11 @@ def _hedge(given: Hedge) -> str:
     return f"asks {times} after {when}; at most {share(given.budget)} of the calls"
 
 
+def _guardrails(given: Guardrails) -> str:
+    sides = (("asked", given.input), ("answered", given.output))
+    return "; ".join(f"of what is {side}: {', '.join(rule.name for rule in rules)}" for side, rules in sides if rules)
+
+
 def policy(given: Any) -> str:
     """What a policy is set to do."""
     if isinstance(given, CircuitBreaker):
@@ -180,6 +185,8 @@ def policy(given: Any) -> str:
         return f"{rates(given)}; {_queue(given)}"
     if isinstance(given, Bulkhead):
         return f"{plural(given.max_concurrency, 'call')} at a time; {_queue(given)}"
+    if isinstance(given, Guardrails):
+        return _guardrails(given)
     if isinstance(given, Chaos):
         return f"{'on' if given.enabled else 'off'}: breaks calls on purpose"
     return ""

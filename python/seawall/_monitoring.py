@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seawall import _seawall
 from seawall._word import shown
 from seawall.errors import ConfigurationError, ConfigurationTypeError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from seawall._rules import Rule
 
 logger = logging.getLogger("seawall.monitor")
 
@@ -83,8 +88,6 @@ class Thresholds(dict[str, float]):
     def __init__(self, values: Mapping[str, float], changed: Callable[[str, float], None]) -> None:
         super().__init__(values)
         self._changed = changed
-        for metric, limit in values.items():
-            changed(metric, limit)
 
     def __setitem__(self, metric: str, limit: float) -> None:
         self.update({metric: limit})
@@ -156,6 +159,10 @@ class MonitoringSystem(_seawall.MonitoringSystem):
 
     Args:
         window_size: how many of the last requests count, 1 to 10,000,000 (default 100).
+        rules: as for `Monitor`: `seawall.Rule`s or dicts; each takes the place of the default of its metric (default: none).
+            One of a metric that has a threshold is that threshold: `thresholds` shows its `critical`.
+        remind_every: seconds or timedelta; while an incident lasts, it is told again so often (default: never).
+        sinks: where alerts go, besides the log; see `add_sink` (default: nowhere).
 
     `thresholds` is a dict that may be changed at any time: `error_rate` and `retry_rate` (shares, defaults 0.10 and
     0.05) and `avg_latency` (seconds, default 5.0). Above its threshold a metric is critical. At the default values the
@@ -175,9 +182,19 @@ class MonitoringSystem(_seawall.MonitoringSystem):
 
     _thresholds: Thresholds
 
-    def __init__(self, window_size: int = 100) -> None:
-        self._begin(window_size)
-        self._thresholds = Thresholds(USUAL_THRESHOLDS, self._set_limit)
+    def __init__(
+        self,
+        window_size: int = 100,
+        *,
+        rules: Iterable[Rule | Mapping[str, Any]] | None = None,
+        remind_every: float | timedelta | None = None,
+        sinks: Iterable[Callable[[Alert], object]] | None = None,
+    ) -> None:
+        self._begin(window_size, rules, remind_every, sinks)
+        self._thresholds = self._limits()
+
+    def _limits(self) -> Thresholds:
+        return Thresholds({metric: self._limit(metric) for metric in USUAL_THRESHOLDS}, self._set_limit)
 
     @property
     def window_size(self) -> int:
@@ -213,9 +230,9 @@ class MonitoringSystem(_seawall.MonitoringSystem):
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         attributes = {key: value for key, value in state["attributes"].items() if key != "_thresholds"}
-        return {**state, "attributes": attributes, "window_size": self.window_size, "thresholds": dict(self.thresholds)}
+        return {**state, "attributes": attributes, "window_size": self.window_size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._begin(state["window_size"])
-        self._thresholds = Thresholds(state["thresholds"], self._set_limit)
         super().__setstate__(state)
+        self._thresholds = self._limits()

@@ -49,7 +49,7 @@ def body(exc: BaseException) -> Any:
 
         try:
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return content.decode("utf-8", "replace")
     return None
 

@@ -18,7 +18,9 @@ class Word:
     __slots__: tuple[str, ...] = ()
 
     def _made_with(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
+        # What its bases hold too: a class with no slots of its own names none.
+        slots = (name for kind in reversed(type(self).__mro__) for name in kind.__dict__.get("__slots__", ()))
+        return tuple(getattr(self, name) for name in slots)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Word) and type(other) is type(self) and other._made_with() == self._made_with()

@@ -7,7 +7,7 @@ either direction. The waits are native (`seawall._seawall`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from seawall._log_hooks import after_log, after_nothing, before_log, before_nothing, before_sleep_log, before_sleep_nothing
 from seawall._retry_state import NextAction, Outcome, RetryState, elapsed, outcome_of
@@ -20,24 +20,52 @@ if TYPE_CHECKING:
 Condition = Callable[[Any], bool]
 
 
-class _Stop(Word):
+_Any = TypeVar("_Any")
+_All = TypeVar("_All")
+
+
+class _Condition(Word, Generic[_Any, _All]):
+    """A word that answers yes or no: `|` and `&` make one of two."""
+
     __slots__ = ()
+
+    # What `|` and `&` make.
+    _any: ClassVar[Any]
+    _all: ClassVar[Any]
 
     if TYPE_CHECKING:
 
         def __call__(self, retry_state: Any) -> bool: ...
 
-    def __or__(self, other: Condition) -> stop_any:
-        return stop_any(self, other) if callable(other) else NotImplemented
+    def __or__(self, other: Condition) -> _Any:
+        return self._any(self, other) if callable(other) else NotImplemented  # type: ignore[no-any-return]
 
-    def __ror__(self, other: Condition) -> stop_any:
-        return stop_any(other, self) if callable(other) else NotImplemented
+    def __ror__(self, other: Condition) -> _Any:
+        return self._any(other, self) if callable(other) else NotImplemented  # type: ignore[no-any-return]
 
-    def __and__(self, other: Condition) -> stop_all:
-        return stop_all(self, other) if callable(other) else NotImplemented
+    def __and__(self, other: Condition) -> _All:
+        return self._all(self, other) if callable(other) else NotImplemented  # type: ignore[no-any-return]
 
-    def __rand__(self, other: Condition) -> stop_all:
-        return stop_all(other, self) if callable(other) else NotImplemented
+    def __rand__(self, other: Condition) -> _All:
+        return self._all(other, self) if callable(other) else NotImplemented  # type: ignore[no-any-return]
+
+
+class _AnyOf(Word):
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        return any(each(retry_state) for each in self._made_with())
+
+
+class _AllOf(Word):
+    __slots__ = ()
+
+    def __call__(self, retry_state: Any) -> bool:
+        return all(each(retry_state) for each in self._made_with())
+
+
+class _Stop(_Condition["stop_any", "stop_all"]):
+    __slots__ = ()
 
 
 class _StopOf(_Stop):
@@ -50,22 +78,19 @@ class _StopOf(_Stop):
         return self.stops
 
 
-class stop_any(_StopOf):
+class stop_any(_AnyOf, _StopOf):
     """Stop if one of these `stops` (`stop_…` objects) does."""
 
     __slots__ = ()
 
-    def __call__(self, retry_state: Any) -> bool:
-        return any(stop(retry_state) for stop in self.stops)
 
-
-class stop_all(_StopOf):
+class stop_all(_AllOf, _StopOf):
     """Stop if all of these `stops` (`stop_…` objects) do."""
 
     __slots__ = ()
 
-    def __call__(self, retry_state: Any) -> bool:
-        return all(stop(retry_state) for stop in self.stops)
+
+_Stop._any, _Stop._all = stop_any, stop_all
 
 
 class _stop_never(_Stop):
@@ -145,24 +170,8 @@ class stop_when_event_set(_Stop):
         return bool(self.event.is_set())
 
 
-class _Retry(Word):
+class _Retry(_Condition["retry_any", "retry_all"]):
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def __call__(self, retry_state: Any) -> bool: ...
-
-    def __or__(self, other: Condition) -> retry_any:
-        return retry_any(self, other) if callable(other) else NotImplemented
-
-    def __ror__(self, other: Condition) -> retry_any:
-        return retry_any(other, self) if callable(other) else NotImplemented
-
-    def __and__(self, other: Condition) -> retry_all:
-        return retry_all(self, other) if callable(other) else NotImplemented
-
-    def __rand__(self, other: Condition) -> retry_all:
-        return retry_all(other, self) if callable(other) else NotImplemented
 
 
 class _RetryOf(_Retry):
@@ -175,22 +184,19 @@ class _RetryOf(_Retry):
         return self.retries
 
 
-class retry_any(_RetryOf):
+class retry_any(_AnyOf, _RetryOf):
     """Retry if one of these `retries` (`retry_…` objects) says so."""
 
     __slots__ = ()
 
-    def __call__(self, retry_state: Any) -> bool:
-        return any(retry(retry_state) for retry in self.retries)
 
-
-class retry_all(_RetryOf):
+class retry_all(_AllOf, _RetryOf):
     """Retry if all of these `retries` (`retry_…` objects) say so."""
 
     __slots__ = ()
 
-    def __call__(self, retry_state: Any) -> bool:
-        return all(retry(retry_state) for retry in self.retries)
+
+_Retry._any, _Retry._all = retry_any, retry_all
 
 
 class retry_if_exception(_Retry):

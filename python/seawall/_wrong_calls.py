@@ -67,7 +67,6 @@ _DECORATORS = {
     "Guardrails": "@seawall.guard(guardrails=guardrails)",
 }
 _MADE_OF = {"RateLimit": "{}, per=60", "Bulkhead": "{}", "Cache": "{}", "Guardrails": "input={}"}
-_POLICIES = "Cache, Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead, Timeout, Fallback, Guardrails, Chaos, or another Pipeline"
 
 
 def near(word: str, words: Iterable[str], likeness: float = 0.6) -> str | None:
@@ -134,8 +133,8 @@ def no_decorator(policy: Any) -> ConfigurationTypeError:
     )
 
 
-def no_policy(given: Any) -> ConfigurationTypeError:
-    """Of what a pipeline was given that is no policy."""
+def no_policy(given: Any, policies: str) -> ConfigurationTypeError:
+    """Of what a pipeline was given that is none of the policies."""
     from seawall._seawall import Monitor  # not at the top: this module is loaded by whoever errs
 
     hint = ""
@@ -147,7 +146,7 @@ def no_policy(given: Any) -> ConfigurationTypeError:
         hint = ": a monitor is given by name, Pipeline(…, monitor=monitor)"
     elif callable(given):
         hint = ": the function comes afterwards, Pipeline(…)(function)"
-    return ConfigurationTypeError(f"a pipeline takes policies ({_POLICIES}), not {_brief(given)}{hint}")
+    return ConfigurationTypeError(f"a pipeline takes policies ({policies}, or another Pipeline), not {_brief(given)}{hint}")
 
 
 def no_function(method: str, given: Any) -> ConfigurationTypeError:

@@ -18,8 +18,6 @@ use std::time::Duration;
 
 /// Configuration and shared state; one object may stand in many plans.
 pub trait Policy: Send + Sync {
-    /// The policy's name in the table of policies.
-    fn kind(&self) -> &'static str;
     /// A new passage.
     fn enter(&self) -> Box<dyn Layer>;
 

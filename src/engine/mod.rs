@@ -18,6 +18,7 @@ mod plan;
 mod random;
 mod signal;
 mod step;
+pub(crate) mod sync;
 mod time;
 
 pub use execution::Execution;

@@ -29,26 +29,6 @@ pub struct Plan {
     pub(super) way: Option<Way>,
 }
 
-impl Plan {
-    /// How many stages there are; stage numbers are below it.
-    pub fn len(&self) -> usize {
-        self.stages.len()
-    }
-
-    /// A plan always has a root.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
-    /// The policy at a stage; `None` at a leaf.
-    pub fn policy(&self, stage: StageId) -> Option<&Arc<dyn Policy>> {
-        match self.stages.get(stage.0 as usize) {
-            Some(Stage::Layer { policy, .. }) => Some(policy),
-            _ => None,
-        }
-    }
-}
-
 /// Builds a [`Plan`] from the inside out.
 #[derive(Default)]
 pub struct PlanBuilder {

@@ -1,8 +1,8 @@
 //! The way from one call to another: what a policy gives to the execution that waits for it.
 
+use super::sync::{Mutex, MutexGuard};
 use std::sync::PoisonError;
 use std::task::Waker;
-use sync::{Mutex, MutexGuard};
 
 /// What wakes a call that waits for another one: for its permit, its place in a queue, its answer.
 ///
@@ -66,15 +66,4 @@ impl Signal {
     pub(super) fn take(&self) -> bool {
         std::mem::take(&mut self.state().given)
     }
-}
-
-#[cfg(not(loom))]
-mod sync {
-    pub use std::sync::{Mutex, MutexGuard};
-}
-
-/// Under `--cfg loom`, loom's, which try every order of steps.
-#[cfg(loom)]
-mod sync {
-    pub use loom::sync::{Mutex, MutexGuard};
 }

@@ -532,7 +532,8 @@ impl Host for Flight {
                 events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
                 events::RETRY_SCHEDULED => {
                     if let Some(attempt) = self.attempts.last_mut() {
-                        attempt.waited = Some(event.span);
+                        // A limit that turned the call away adds its wait.
+                        attempt.waited = Some(attempt.waited.unwrap_or_default().saturating_add(event.span));
                     }
                     self.tell(Watch::ended);
                 }

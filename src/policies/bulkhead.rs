@@ -1,11 +1,11 @@
 //! Bulkhead: so many calls at a time, and a bounded queue of those that wait (Nygard, *Release It!*, 2nd ed., chapter 5).
 
+use crate::engine::sync::{Mutex, MutexGuard};
 use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Signal};
 use crate::events;
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use sync::{Mutex, MutexGuard};
 
 /// How many may be inside, and how many may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,10 +166,6 @@ impl Bulkhead {
 pub struct Bounded(pub Arc<Bulkhead>);
 
 impl Policy for Bounded {
-    fn kind(&self) -> &'static str {
-        "bulkhead"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { bulkhead: self.0.clone(), at: At::Outside })
     }
@@ -291,15 +287,4 @@ impl Layer for Passage {
             }
         }
     }
-}
-
-#[cfg(not(loom))]
-mod sync {
-    pub use std::sync::{Mutex, MutexGuard};
-}
-
-/// Under `--cfg loom`, loom's, which try every order of steps.
-#[cfg(loom)]
-mod sync {
-    pub use loom::sync::{Mutex, MutexGuard};
 }

@@ -135,10 +135,6 @@ impl State {
 pub struct Injecting(pub Arc<Chaos>);
 
 impl Policy for Injecting {
-    fn kind(&self) -> &'static str {
-        "chaos"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { chaos: self.0.clone(), branch: CALL })
     }

@@ -12,10 +12,6 @@ pub struct Fallback {
 }
 
 impl Policy for Fallback {
-    fn kind(&self) -> &'static str {
-        "fallback"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { config: *self, branch: 0, first: None })
     }

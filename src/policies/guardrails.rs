@@ -17,10 +17,6 @@ pub fn passed(redacted: u32, repaired: u32) -> Verdict {
 }
 
 impl Policy for Guardrails {
-    fn kind(&self) -> &'static str {
-        "guardrails"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage)
     }

@@ -158,10 +158,6 @@ impl Hedge {
 pub struct Hedged(pub Arc<Hedge>);
 
 impl Policy for Hedged {
-    fn kind(&self) -> &'static str {
-        "hedge"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { hedge: self.0.clone(), delay: None, tries: Vec::with_capacity(2), calls: 0, failed: None, is_open: false })
     }

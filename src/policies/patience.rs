@@ -253,10 +253,6 @@ impl Patience {
 }
 
 impl Policy for Patience {
-    fn kind(&self) -> &'static str {
-        "retry"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage {
             policy: self.clone(),

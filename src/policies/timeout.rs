@@ -12,10 +12,6 @@ pub struct Timeout {
 }
 
 impl Policy for Timeout {
-    fn kind(&self) -> &'static str {
-        "timeout"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(*self)
     }
@@ -29,10 +25,6 @@ impl Policy for Timeout {
 pub struct Threaded(pub Timeout);
 
 impl Policy for Threaded {
-    fn kind(&self) -> &'static str {
-        self.0.kind()
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         self.0.enter()
     }

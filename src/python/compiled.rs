@@ -31,7 +31,6 @@ use std::time::Duration;
 
 /// What the driver knows of a stage.
 pub struct Stage {
-    pub kind: &'static str,
     pub judge: Judge,
     pub hooks: Option<Hooks>,
     pub breaker: Option<Py<CircuitBreaker>>,
@@ -40,8 +39,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    fn of(kind: &'static str, judge: Judge) -> Stage {
-        Stage { kind, judge, hooks: None, breaker: None, name: None }
+    fn of(judge: Judge) -> Stage {
+        Stage { judge, hooks: None, breaker: None, name: None }
     }
 }
 
@@ -132,6 +131,7 @@ struct Builder {
     name: Option<String>,
     limits: Vec<Duration>,
     async_hook: Option<&'static str>,
+    timed: bool,
     threaded: bool,
     hedged: bool,
     scales: Vec<(StageId, Py<RateLimit>)>,
@@ -158,7 +158,7 @@ impl Builder {
     fn leaf(&mut self, callee: Callee) -> StageId {
         let target = Target(self.callees.len() as u16);
         self.callees.push(callee);
-        self.stages.push(Stage::of("call", Judge::Nobody));
+        self.stages.push(Stage::of(Judge::Nobody));
         self.plan.leaf(target)
     }
 
@@ -174,7 +174,7 @@ impl Builder {
     /// Has guardrails look at what `inner` gives.
     fn looks(&mut self, rails: &Bound<'_, Guardrails>, inner: StageId) -> StageId {
         let id = self.plan.layer(Arc::new(Looking), vec![inner]);
-        self.stages.push(Stage::of("guardrails", Judge::Guardrails(rails.clone().unbind())));
+        self.stages.push(Stage::of(Judge::Guardrails(rails.clone().unbind())));
         id
     }
 
@@ -186,26 +186,27 @@ impl Builder {
             self.limits.extend(retry.timeout());
             self.async_hook = self.async_hook.or(retry.async_hook());
             self.shares.push(retry.shares());
-            self.stages.push(Stage { hooks: retry.hooks(py), ..Stage::of("retry", Judge::Retry(retry.judge(py)?)) });
+            self.stages.push(Stage { hooks: retry.hooks(py), ..Stage::of(Judge::Retry(retry.judge(py)?)) });
             return Ok(id);
         }
         if let Ok(breaker) = policy.cast::<CircuitBreaker>() {
             let id = self.plan.layer(Arc::new(breaker.get().policy()), vec![inner]);
             let judge = Judge::Breaker(breaker.get().judge(py)?);
-            self.stages.push(Stage { breaker: Some(breaker.clone().unbind()), ..Stage::of("circuit_breaker", judge) });
+            self.stages.push(Stage { breaker: Some(breaker.clone().unbind()), ..Stage::of(judge) });
             return Ok(id);
         }
         if let Ok(timeout) = policy.cast::<Timeout>() {
             let id = self.plan.layer(timeout.get().policy(), vec![inner]);
             self.limits.push(timeout.get().limit);
+            self.timed = true;
             self.threaded |= timeout.get().thread;
-            self.stages.push(Stage::of("timeout", Judge::Nobody));
+            self.stages.push(Stage::of(Judge::Nobody));
             return Ok(id);
         }
         if let Ok(hedge) = policy.cast::<Hedge>() {
             let id = self.plan.layer(Arc::new(hedge.get().policy()), vec![inner]);
             self.hedged = true;
-            self.stages.push(Stage { name: hedge.get().name.clone(), ..Stage::of("hedge", Judge::Hedge) });
+            self.stages.push(Stage { name: hedge.get().name.clone(), ..Stage::of(Judge::Hedge) });
             return Ok(id);
         }
         if let Ok(limit) = policy.cast::<RateLimit>() {
@@ -214,22 +215,22 @@ impl Builder {
                 self.scales.push((id, limit.clone().unbind()));
             }
             let judge = Judge::Limit(limit.clone().unbind());
-            self.stages.push(Stage { name: limit.get().name.clone(), ..Stage::of("rate_limit", judge) });
+            self.stages.push(Stage { name: limit.get().name.clone(), ..Stage::of(judge) });
             return Ok(id);
         }
         if let Ok(bulkhead) = policy.cast::<Bulkhead>() {
             let id = self.plan.layer(Arc::new(bulkhead.get().policy()), vec![inner]);
-            self.stages.push(Stage { name: bulkhead.get().name.clone(), ..Stage::of("bulkhead", Judge::Nobody) });
+            self.stages.push(Stage { name: bulkhead.get().name.clone(), ..Stage::of(Judge::Nobody) });
             return Ok(id);
         }
         if let Ok(cache) = policy.cast::<Cache>() {
             let target = Target(self.callees.len() as u16);
             self.callees.push(Callee::Found);
-            self.stages.push(Stage::of("call", Judge::Nobody));
+            self.stages.push(Stage::of(Judge::Nobody));
             let branches = vec![inner, self.plan.ready(target)];
             let id = self.plan.layer(Arc::new(cache.get().policy()), branches);
             self.caches.push(Stand { stage: id, target, cache: cache.clone().unbind() });
-            self.stages.push(Stage { name: cache.get().name.clone(), ..Stage::of("cache", Judge::Cache) });
+            self.stages.push(Stage { name: cache.get().name.clone(), ..Stage::of(Judge::Cache) });
             return Ok(id);
         }
         if let Ok(rails) = policy.cast::<Guardrails>() {
@@ -241,7 +242,7 @@ impl Builder {
             let branches =
                 vec![inner, self.leaf(Callee::Raise(chaos.clone().unbind())), self.leaf(Callee::Injected(chaos.get().given(py)))];
             let id = self.plan.layer(Arc::new(chaos.get().policy()), branches);
-            self.stages.push(Stage::of("chaos", Judge::Nobody));
+            self.stages.push(Stage::of(Judge::Nobody));
             return Ok(id);
         }
         if let Ok(fallback) = policy.cast::<Fallback>() {
@@ -263,7 +264,7 @@ impl Builder {
                 branches.push(branch);
             }
             let id = self.plan.layer(Arc::new(fallback.get().policy()), branches);
-            self.stages.push(Stage::of("fallback", Judge::Fallback(fallback.get().judge(py)?)));
+            self.stages.push(Stage::of(Judge::Fallback(fallback.get().judge(py)?)));
             return Ok(id);
         }
         Err(wrong_calls::no_policy(policy))
@@ -277,7 +278,7 @@ impl Compiled {
         let root = builder.around(py, policies)?;
         let has_hooks = builder.stages.iter().any(|s| s.hooks.is_some());
         let announces = builder.stages.iter().any(|s| s.hooks.as_ref().is_some_and(|h| h.before.is_some()));
-        let has_limits = builder.stages.iter().any(|s| s.kind == "timeout");
+        let has_limits = builder.timed;
         let tightest = builder.limits.iter().min().copied();
         let plan = builder.plan.build(root);
         let tally = Tally::of(&builder.shares);

@@ -8,9 +8,8 @@ use super::errors::{self, ours};
 use super::event_loop::is_awaitable;
 use super::hooks;
 use super::judge::{Asked, Happened, Judge, is_shared};
-use super::log;
 use super::pipeline::Pipeline;
-use super::policies::circuit_breaker::{CircuitBreaker, is_change, short_repr};
+use super::policies::circuit_breaker::short_repr;
 use super::policies::rate_limit::Asked as AskedOfLimit;
 use super::railed::Railed;
 use super::raised::Raised;
@@ -18,10 +17,8 @@ use super::remaining;
 use super::state::{Told, retry_state};
 use super::story::{Diary, FEW};
 use super::trace::{self, Traced};
-use super::virtual_time;
 use crate::drive::{clock, trial};
-use crate::engine::{Ask, Event, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
-use crate::events::{self, Severity};
+use crate::engine::{Ask, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -30,7 +27,6 @@ use pyo3::types::{PyDict, PyTuple};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use std::vec::Drain;
 
 /// What kind of call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +70,12 @@ pub struct Flight {
     pub(super) railed: Railed,
     pub(super) values: Vec<Kept>,
     /// Whether what happens in the course of a call is heard by the log; asked once.
-    heard: Option<bool>,
+    pub(super) heard: Option<bool>,
     /// A coroutine or generator that a plain function gave.
     pub given: Option<Py<PyAny>>,
     /// Of the last `retry.exhausted`: attempts, time, reason.
     pub(super) exhausted: Option<(u32, Duration, &'static str)>,
-    course: Course,
+    pub(super) course: Course,
     /// Whether the driver can await what a hook gives.
     pub awaits: bool,
     /// Hooks that have given something to await, and that.
@@ -89,7 +85,7 @@ pub struct Flight {
     /// What `giveup` has answered.
     pub answered: Option<bool>,
     /// The failure that the last `retry.scheduled` of each retry was about.
-    scheduled: Vec<(StageId, Ticket)>,
+    pub(super) scheduled: Vec<(StageId, Ticket)>,
     pub diary: Diary,
     /// Its span, where spans are made.
     pub(super) trace: Option<Traced>,
@@ -117,7 +113,7 @@ pub struct Course {
     pub is_injected: bool,
     pub waited: Duration,
     /// The last wait alone.
-    last_wait: Option<Duration>,
+    pub(super) last_wait: Option<Duration>,
 }
 
 /// An interrupt, or an error of a user's own predicate: the call is abandoned and this is raised.
@@ -335,7 +331,7 @@ impl Flight {
     }
 
     /// The exception that an attempt ended with, if it is still there.
-    fn held(&self, outcome: &Outcome) -> Option<&Py<PyAny>> {
+    pub(super) fn held(&self, outcome: &Outcome) -> Option<&Py<PyAny>> {
         let Outcome::Error(ticket) = outcome else { return None };
         match self.values.get(ticket.0 as usize)? {
             Kept::Error(error) => Some(error),
@@ -441,7 +437,7 @@ impl Flight {
         }
     }
 
-    fn retry_state<'py>(
+    pub(super) fn retry_state<'py>(
         &self,
         py: Python<'py>,
         attempt: u32,
@@ -457,101 +453,6 @@ impl Flight {
         };
         let told = Told { attempt, since, exception, result, idle: self.course.waited, upcoming: sleep.or(upcoming), sleep };
         retry_state(py, Some(&self.function), Some(&self.args), self.kwargs.as_ref(), told)
-    }
-
-    /// Tells the log and the hooks what happened. Errors of hooks are logged, never raised; interrupts are passed on.
-    pub fn publish(&mut self, py: Python<'_>, happened: Drain<'_, Event>) -> Result<(), Interrupt> {
-        // Looked at where they lie: an event is large.
-        for event in happened.as_slice() {
-            let error = event.outcome.as_ref().and_then(|outcome| self.held(outcome)).map(|error| error.bind(py).get_type().unbind());
-            self.diary.note(event, error);
-            match event.name {
-                events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
-                events::RETRY_SCHEDULED => {
-                    self.diary.waits(event.at, event.span);
-                    self.course.retries += 1;
-                    self.course.last_wait = Some(event.span);
-                    self.replace(event);
-                }
-                events::FALLBACK_USED => self.course.fell_back = true,
-                events::CHAOS_INJECTED => self.course.is_injected = true,
-                events::CACHE_MISS => self.diary.begins(event.at),
-                // The attempt begins now.
-                events::RATE_LIMIT_WAITED | events::BULKHEAD_WAITED => self.diary.waits(event.at, Duration::ZERO),
-                _ => {}
-            }
-            match &self.compiled.stage(event.stage).breaker {
-                // Told by the breaker itself, however it came about, in order and once.
-                Some(breaker) if is_change(event.name) => {
-                    CircuitBreaker::tell(breaker.bind(py))?;
-                    continue;
-                }
-                _ => self.log(py, event)?,
-            }
-            if self.compiled.has_hooks {
-                self.call_hooks(py, event)?;
-            }
-            if event.name == events::RETRY_SCHEDULED {
-                // As in tenacity: the wait that is about to begin is not yet one that was waited.
-                self.course.waited += event.span;
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets the failure go that was the last before this one in the same retry: nobody asks for it any more, and a call
-    /// that goes on for long must not keep all of its failures. One that another retry came to is that one's last, too.
-    fn replace(&mut self, event: &Event) {
-        let Some(Outcome::Error(ticket)) = event.outcome else { return };
-        let Some(at) = self.scheduled.iter().position(|(stage, _)| *stage == event.stage) else {
-            self.scheduled.push((event.stage, ticket));
-            return;
-        };
-        let (_, earlier) = std::mem::replace(&mut self.scheduled[at], (event.stage, ticket));
-        if !self.scheduled.iter().any(|(_, kept)| *kept == earlier)
-            && let Some(kept @ Kept::Error(_)) = self.values.get_mut(earlier.0 as usize)
-        {
-            *kept = Kept::Gone;
-        }
-    }
-
-    fn log(&mut self, py: Python<'_>, event: &Event) -> PyResult<()> {
-        let kind = event.name.kind();
-        let heard = match (kind.severity, self.heard) {
-            (Severity::Info, Some(heard)) => heard,
-            (severity, _) => log::is_heard(py, severity)?,
-        };
-        if kind.severity == Severity::Info {
-            self.heard = Some(heard);
-        }
-        let recorded = trial::is_recorded();
-        if !heard && !recorded {
-            return Ok(());
-        }
-        let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
-        let name = self.place(py, self.compiled.stage(event.stage));
-        if log::is_our_own(&name) {
-            return log::event(py, event, &name, error.as_ref());
-        }
-        if recorded {
-            virtual_time::record(py, event, &name, error.as_ref())?;
-        }
-        if heard { log::say(py, event, kind.severity, &name, error.as_ref()) } else { Ok(()) }
-    }
-
-    fn call_hooks(&mut self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
-        let compiled = self.compiled.clone();
-        let Some(hooks) = &compiled.stage(event.stage).hooks else { return Ok(()) };
-        let mut waiting = Vec::new();
-        let called = hooks.told(event, |hook, sleep| {
-            let state = || self.retry_state(py, event.number, event.elapsed, event.outcome.as_ref(), None, sleep);
-            if let Some(given) = hooks::call(py, hook, state, self.awaits)? {
-                waiting.push((hook.clone_ref(py), given));
-            }
-            Ok(())
-        });
-        self.hooks.extend(waiting);
-        called
     }
 
     /// A fresh execution of this call. Fails with what the user's own estimate of its tokens, or key for a cache, raises.

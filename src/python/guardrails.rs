@@ -2,9 +2,10 @@
 
 use super::convert::{self, quoted};
 use super::errors::{class, configuration, ours, wrong_type};
-use super::log;
 use super::policies::circuit_breaker::short_repr;
-use crate::events;
+use crate::drive::clock;
+use crate::engine::{Event, StageId};
+use crate::events::Name;
 use crate::guardrails::pattern::{Pattern, Patterns};
 use crate::guardrails::{
     self as core, Check, Detector, Fit, Found, Interrupt, Looked, MAX_HELD, Rails, Refusal, Rule, Shape, Stop, Tally, Text, Vault, known,
@@ -16,6 +17,7 @@ use pyo3::types::{PyDict, PyTuple};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 fn interrupt(error: PyErr) -> Interrupt {
     Arc::new(error)
@@ -451,13 +453,8 @@ pub fn stopped(py: Python<'_>, stop: Stop, direction: &str) -> PyErr {
     }
 }
 
-/// Tells the log of what was done before a call began.
-pub fn told(py: Python<'_>, name: &str, stopped: bool, redactions: u32) -> PyResult<()> {
-    if stopped {
-        return log::line(py, events::GUARDRAIL_REFUSED, name, || format!("a guardrail of '{name}' refused the input"));
-    }
-    if redactions > 0 {
-        return log::line(py, events::GUARDRAIL_REDACTED, name, || format!("guardrails of '{name}' cut {redactions} out of the input"));
-    }
-    Ok(())
+/// What was done with what a call is asked, before it began; it is told as all events are.
+pub fn before(stage: StageId, name: Name, number: u32) -> Event {
+    let span = Duration::ZERO;
+    Event { at: clock::now(), stage, name, number, span, elapsed: span, outcome: None, reason: "input" }
 }

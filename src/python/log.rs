@@ -74,6 +74,9 @@ pub fn say(py: Python<'_>, event: &Event, severity: Severity, name: &str, error:
     let seconds = event.span.as_secs_f64();
     let text = match event.name {
         events::ATTEMPT_STARTED => format!("attempt {} of '{name}'", event.number),
+        events::RETRY_SCHEDULED if event.outcome.is_some_and(|outcome| outcome.is_refusal()) => {
+            format!("'{name}' waits {seconds:.2} s to try again{after}")
+        }
         events::RETRY_SCHEDULED => format!("retry of '{name}' in {seconds:.2} s{after}, attempt {} failed", event.number),
         events::RETRY_EXHAUSTED => {
             format!(

@@ -21,6 +21,7 @@ mod flight;
 mod generator;
 mod guarded;
 mod guardrails;
+mod heard;
 mod hooks;
 mod inline;
 mod judge;

@@ -71,7 +71,7 @@ impl Monitor {
         &self.alarm
     }
 
-    fn callbacks(&self) -> MutexGuard<'_, Vec<Py<PyAny>>> {
+    pub(super) fn callbacks(&self) -> MutexGuard<'_, Vec<Py<PyAny>>> {
         self.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -103,6 +103,12 @@ impl Monitor {
     }
 }
 
+/// The ways to the sinks that an argument names.
+pub(super) fn outlets(py: Python<'_>, sinks: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Py<PyAny>>> {
+    let outlets = |_: &str, sinks: &Bound<'_, PyAny>| py.import("seawall._delivery")?.call_method1("outlets", (sinks,))?.extract();
+    Ok(convert::optional("sinks", sinks, outlets)?.unwrap_or_default())
+}
+
 fn glue(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     py.import("seawall._monitoring")
 }
@@ -128,8 +134,7 @@ impl Monitor {
     ) -> PyResult<Self> {
         let window = window.map_or(Ok(Span::Calls(100)), |window| window_of("window", window))?;
         let name = convert::optional("name", name, convert::text)?;
-        let outlets = |_: &str, sinks: &Bound<'_, PyAny>| py.import("seawall._delivery")?.call_method1("outlets", (sinks,))?.extract();
-        let callbacks = convert::optional("sinks", sinks, outlets)?.unwrap_or_default();
+        let callbacks = outlets(py, sinks)?;
         Ok(Monitor::with(window, name, Language::English, alerts::rules(py, rules, remind_every)?, callbacks))
     }
 
@@ -229,6 +234,25 @@ impl Monitor {
         let outlet = py.import("seawall._delivery")?.call_method1("outlet", (&sink, level))?;
         self.callbacks().push(outlet.unbind());
         Ok(sink.unbind())
+    }
+
+    /// Forgets a sink: no later alert goes there. Those that wait for it already are delivered still. One that was added twice
+    /// has to be removed twice.
+    ///
+    /// Raises `ValueError` if it is none of this monitor's.
+    fn remove_sink(&self, py: Python<'_>, sink: &Bound<'_, PyAny>) -> PyResult<()> {
+        let delivery = py.import("seawall._delivery")?;
+        loop {
+            // Looked for outside the lock: comparing runs the sink's own code. Another thread may be faster; then it is the next one.
+            let outlet = delivery.call_method1("outlet_to", (self.callback_list(py), sink))?;
+            let removed = {
+                let mut kept = self.callbacks();
+                kept.iter().position(|callback| callback.is(&outlet)).map(|at| kept.remove(at))
+            };
+            if removed.is_some() {
+                return Ok(());
+            }
+        }
     }
 
     /// The sinks, in the order in which they were added: a copy.

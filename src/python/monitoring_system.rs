@@ -1,7 +1,8 @@
 //! The native half of the document's `MonitoringSystem`.
 
+use super::alerts;
 use super::figures::{calls_of, flag, seconds};
-use super::monitor::{Monitor, take};
+use super::monitor::{Monitor, outlets, take};
 use crate::monitor::{Entry, Language, Metric, Record, Rules, Span};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -61,16 +62,36 @@ impl MonitoringSystem {
         PyTuple::new(py, requests)
     }
 
-    /// Begins again, empty, with a window of that size.
-    fn _begin(slf: &Bound<'_, Self>, window_size: &Bound<'_, PyAny>) -> PyResult<()> {
-        slf.as_super().get().core.restart(calls_of("window_size", window_size)?);
+    /// Begins again, empty, with a window of that size and the usual rules but for those given; the sinks come to those it has.
+    #[pyo3(signature = (window_size, rules=None, remind_every=None, sinks=None))]
+    fn _begin(
+        slf: &Bound<'_, Self>,
+        window_size: &Bound<'_, PyAny>,
+        rules: Option<&Bound<'_, PyAny>>,
+        remind_every: Option<&Bound<'_, PyAny>>,
+        sinks: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let (py, monitor) = (slf.py(), slf.as_super().get());
+        let (calls, rules) = (calls_of("window_size", window_size)?, alerts::rules(py, rules, remind_every)?);
+        let outlets = outlets(py, sinks)?;
+        monitor.core.set_rules(rules);
+        monitor.core.restart(calls);
+        monitor.callbacks().extend(outlets);
         Ok(())
+    }
+
+    /// The critical limit of a metric; infinity for none.
+    fn _limit(slf: &Bound<'_, Self>, metric: &str) -> PyResult<f64> {
+        Ok(slf.as_super().get().core.rules().of(named(metric)?).limits[1])
     }
 
     /// Moves the limit of a metric, from the next record on.
     fn _set_limit(slf: &Bound<'_, Self>, metric: &str, limit: f64) -> PyResult<()> {
-        let metric = Metric::named(metric).ok_or_else(|| PyValueError::new_err(format!("there is no metric '{metric}'")))?;
-        slf.as_super().get().core.set_limit(metric, limit);
+        slf.as_super().get().core.set_limit(named(metric)?, limit);
         Ok(())
     }
+}
+
+fn named(metric: &str) -> PyResult<Metric> {
+    Metric::named(metric).ok_or_else(|| PyValueError::new_err(format!("there is no metric '{metric}'")))
 }

@@ -3,10 +3,11 @@
 use super::compiled::Callee;
 use super::errors::ours;
 use super::flight::{Flight, Kept, Way};
-use super::guardrails::{Guardrails, told};
+use super::guardrails::{Guardrails, before};
+use super::log;
 use super::raised::Raised;
 use crate::drive::clock;
-use crate::engine::{Ask, Event, Execution, Outcome, Target, Ticket, Verdict};
+use crate::engine::{Ask, Execution, Outcome, Target, Ticket, Verdict};
 use crate::events;
 use crate::policies::guardrails::passed;
 use pyo3::exceptions::PyException;
@@ -15,7 +16,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use std::time::Duration;
 
 /// The arguments as they were before an answer was refused, for alternatives: they are asked anew.
 pub struct Before {
@@ -186,17 +186,16 @@ impl Flight {
                     self.railed.held.extend(held);
                     if let Some((args, kwargs)) = arguments {
                         (self.args, self.kwargs) = (args, kwargs);
-                        told(py, &self.name(py), false, redactions)?;
                         self.railed.redacted += redactions;
-                        let (stage, name) = (*stage, events::GUARDRAIL_REDACTED);
-                        let (at, number, span) = (clock::now(), redactions, Duration::ZERO);
-                        let event = Event { at, stage, name, number, span, elapsed: span, outcome: None, reason: "input" };
+                        let event = before(*stage, events::GUARDRAIL_REDACTED, redactions);
+                        log::event(py, &event, &self.place(py, compiled.stage(*stage)), None)?;
                         self.diary.note(&event, None);
                     }
                 }
                 Err(error) => {
                     if error.is_instance(py, &super::errors::class(py, "InputRefusedError")?) {
-                        told(py, &self.name(py), true, 0)?;
+                        let event = before(*stage, events::GUARDRAIL_REFUSED, 0);
+                        log::event(py, &event, &self.place(py, compiled.stage(*stage)), Some(error.value(py).as_any()))?;
                     }
                     return Err(error);
                 }

@@ -162,15 +162,15 @@ impl Diary {
         self.mark = now;
     }
 
-    /// The wait that was scheduled at that time follows the last attempt.
+    /// The wait that was scheduled at that time follows the last attempt; so may another one, where a limit turned the call away.
     pub fn waits(&mut self, at: Instant, wait: Duration) {
         if let Some(last) = self.tried.last_mut() {
-            last.waited = Some(wait);
+            last.waited = Some(last.waited.unwrap_or_default().saturating_add(wait));
         }
         self.mark = at.after(wait);
     }
 
-    /// The next attempt begins at that time, after a wait for another call.
+    /// The next attempt begins at that time, after a wait for another call or for its turn.
     pub fn begins(&mut self, at: Instant) {
         self.mark = at;
     }

@@ -14,6 +14,7 @@ use super::policies::rate_limit::RateLimit;
 use super::policies::retry::Retry;
 use super::policies::timeout::Timeout;
 use super::slots::{attached, guarded};
+use crate::policies::POLICIES;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -33,7 +34,8 @@ fn told<'py>(py: Python<'py>, by: &str, of: Bound<'py, PyTuple>) -> PyErr {
 
 /// The refusal of what is no policy of a pipeline.
 pub fn no_policy(given: &Bound<'_, PyAny>) -> PyErr {
-    PyTuple::new(given.py(), [given]).map_or_else(|error| error, |of| told(given.py(), "no_policy", of))
+    let policies = POLICIES.map(|row| row.class).join(", ");
+    (given, policies).into_pyobject(given.py()).map_or_else(|error| error, |of| told(given.py(), "no_policy", of))
 }
 
 /// The refusal of what `call` and `acall` cannot call.

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import seawall
-from seawall.configuration import _build
+from seawall.configuration import _sections
 from seawall.errors import ConfigurationError
 
 # apprise loads it.
@@ -21,7 +21,7 @@ NAMES = ["x", "y", "main", "a b", "", "ü"]
 WORDS = sorted(
     {
         name
-        for section in _build.SECTIONS.values()
+        for section in _sections.SECTIONS.values()
         for table in section.tables.values()
         for name in [option.name for option in table.options]
     }
@@ -124,8 +124,8 @@ values = st.recursive(
 )
 tables = st.builds(
     lambda section, name, items: f"[{section}.{quoted(name)}]\n" + "".join(f"{key} = {value}\n" for key, value in items.items()),
-    st.sampled_from([*_build.SECTIONS, "defaults"]),
-    st.sampled_from([*NAMES, *_build.SECTIONS]),
+    st.sampled_from([*_sections.SECTIONS, "defaults"]),
+    st.sampled_from([*NAMES, *_sections.SECTIONS]),
     st.dictionaries(st.sampled_from(WORDS), values, max_size=6),
 )
 

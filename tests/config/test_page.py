@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import seawall
-from seawall.configuration import _build, _tables
+from seawall.configuration import _sections, _tables
 from seawall.configuration._tables import Table
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -121,7 +121,7 @@ def test_the_page_s_example_is_loaded_and_warns_of_nothing(tmp_path, monkeypatch
 
 
 def test_the_page_s_example_shows_every_section():
-    assert all(f"[{name}." in EXAMPLE or f"[[{name}." in EXAMPLE for name in (*_build.SECTIONS, "defaults"))
+    assert all(f"[{name}." in EXAMPLE or f"[[{name}." in EXAMPLE for name in (*_sections.SECTIONS, "defaults"))
 
 
 def test_the_error_that_the_page_shows_is_what_is_said(tmp_path, monkeypatch):

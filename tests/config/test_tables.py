@@ -8,7 +8,7 @@ import re
 import pytest
 
 from seawall import presets
-from seawall.configuration import _build, _tables
+from seawall.configuration import _sections, _tables
 from seawall.configuration._tables import WAITS, Table
 
 TABLES: dict[str, Table] = {
@@ -19,7 +19,11 @@ TABLES: dict[str, Table] = {
     "fallback": _tables.FALLBACK,
     "rule": _tables.RULE,
     **{f"wait {word}": table for word, table in WAITS.items()},
-    **{f"{section.name} {kind}".strip(): table for section in _build.SECTIONS.values() for kind, table in section.tables.items()},
+    **{
+        f"{section.name} {kind}".strip(): table
+        for section in _sections.SECTIONS.values()
+        for kind, table in section.tables.items()
+    },
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from seawall import Cache, CircuitBreaker, Guardrails, Monitor, explain
+from seawall import Cache, CircuitBreaker, Guardrails, Monitor, explain, testing
 from seawall.errors import (
     ConfigurationError,
     InputRefusedError,
@@ -68,8 +68,19 @@ def test_what_is_sent_is_what_the_rules_leave_and_nothing_of_the_callers_changes
     assert model.invoke("hello").guardrails == ()
 
 
+def test_recorders_hear_what_was_cut_out_of_what_is_asked(chat: Callable[..., Chat], seawall_events: testing.Events) -> None:
+    model = chat(guardrails=Guardrails(input=[SSN]))
+    model.invoke("I am 123-45-6789")
+    model.batch(["123-45-6789 and 123-45-6780", "nothing"])
+    told = seawall_events.named("guardrail.redacted")
+    assert [(event.source, event.attempt, event.reason, event.exception) for event in told] == [
+        ("m", 1, "input", None),
+        ("m", 2, "input", None),
+    ]
+
+
 def test_a_refusal_of_the_input_costs_no_request_and_is_no_evidence(
-    sim: Simulator, chat: Callable[..., Chat], caplog: pytest.LogCaptureFixture
+    sim: Simulator, chat: Callable[..., Chat], caplog: pytest.LogCaptureFixture, seawall_events: testing.Events
 ) -> None:
     caplog.set_level(logging.DEBUG)
     breaker, monitor = CircuitBreaker(1, name="b"), Monitor()
@@ -91,6 +102,10 @@ def test_a_refusal_of_the_input_costs_no_request_and_is_no_evidence(
     assert (sim.count(), breaker.state, monitor.snapshot()["total"]) == (1, "closed", 1)
     events = [record.__dict__.get("seawall_event") for record in caplog.records]
     assert events.count("guardrail.refused") == 5
+    told = seawall_events.named("guardrail.refused")
+    assert {(event.source, event.reason, event.exception) for event in told} == {("m", "input", InputRefusedError)} and len(
+        told
+    ) == 5
     assert "hush" not in caplog.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -12,7 +13,19 @@ from langchain_core.runnables import RunnableLambda
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
-from seawall import Cache, CircuitBreaker, Fallback, Guardrails, Pipeline, PipelineOrderWarning, Retry, classify, guard, resilient
+from seawall import (
+    Cache,
+    CircuitBreaker,
+    Fallback,
+    Guardrails,
+    Pipeline,
+    PipelineOrderWarning,
+    Retry,
+    classify,
+    guard,
+    resilient,
+    testing,
+)
 from seawall.errors import ConfigurationError, ConfigurationTypeError, InputRefusedError, OutputRefusedError, OutputShapeError
 from seawall.guardrails import Forbidden, MaxLength, Redact, Shape
 
@@ -70,6 +83,25 @@ def test_what_was_done_is_in_the_story_of_a_call() -> None:
     assert [(step.event, step.number, step.reason) for step in story] == [
         ("guardrail.redacted", 1, "input"),
         ("guardrail.refused", 0, "output"),
+    ]
+
+
+def test_recorders_hear_what_was_done_with_what_is_asked(
+    seawall_events: testing.Events, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="seawall")
+    ask = guard(guardrails=RAILS, retry=None, circuit=None, name="mine")(lambda prompt: "ok")
+    ask("a secret, a secret")
+    with pytest.raises(InputRefusedError):
+        ask("forbidden")
+    told = [(event.name, event.source, event.attempt, event.reason, event.exception) for event in seawall_events]
+    assert told == [
+        ("guardrail.redacted", "mine", 2, "input", None),
+        ("guardrail.refused", "mine", 0, "input", InputRefusedError),
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "guardrails of 'mine' cut 2 things out of the input",
+        "a guardrail of 'mine' refused the input",
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from seawall import Bulkhead, RateLimit, Timeout, testing
+from seawall import Bulkhead, Monitor, RateLimit, Timeout, testing
 from seawall.errors import BulkheadFullError, ConfigurationError, ConfigurationTypeError, RateLimitError
 from seawall.llm import Chat, Embeddings
 from seawall.simulator import Simulator, faults
@@ -127,6 +127,22 @@ def test_a_429_pauses_all_models_that_share_the_limit(
     before = seawall_clock.now
     chat("other", rate_limit=limit).invoke("hello")
     assert seawall_clock.now - before == pytest.approx(7)
+
+
+def test_a_wait_for_a_limit_that_turned_the_call_away_is_no_retry(
+    seawall_clock: testing.clock, sim: Simulator, chat: Callable[..., Chat]
+) -> None:
+    monitor = Monitor()
+    llm = chat(rate_limit=RateLimit(1, per=10, max_queue=0), monitor=monitor).with_retry(stop_after_attempt=3, wait=2)
+    llm.invoke("hello")
+    llm.invoke("hello")  # waits, and is sent once
+    assert (monitor.snapshot()["attempts"], monitor.retry_rate) == (2, 0)
+    sim.on("m", faults.status(500), times=1)
+    first, second = llm.invoke("hello").attempts
+    assert first.waited == pytest.approx(10.204, abs=0.05) and second.waited is None, (
+        "2 s, and the rest of what the limit asks for"
+    )
+    assert monitor.snapshot()["retries"] == 1
 
 
 def test_the_limit_counts_attempts_and_what_was_not_sent_counts_nothing(sim: Simulator, chat: Callable[..., Chat]) -> None:

@@ -15,8 +15,9 @@ import pytest
 
 import seawall
 from _things import HOSTILE, KEY, SECRET, everything, opened, watched
-from seawall import CircuitBreaker, Fallback, Monitor, Pipeline, Retry, Timeout, _pictures, guard, wait_fixed
+from seawall import CircuitBreaker, Fallback, Guardrails, Monitor, Pipeline, Retry, Timeout, _pictures, guard, wait_fixed
 from seawall._html import TONES
+from seawall.guardrails import Forbidden, MaxLength, Redact
 from seawall.llm import Chat, Reply
 from seawall.simulator import Simulator, faults
 
@@ -253,6 +254,12 @@ def test_a_description_draws_the_order_and_says_what_each_does():
     assert isinstance(described, str) and repr(described) == described
     twin = pickle.loads(pickle.dumps(described))
     assert twin == described and twin._repr_html_() == described._repr_html_()
+
+
+def test_a_description_names_the_rules_of_guardrails():
+    rails = Guardrails(input=[MaxLength(10), Redact.secrets()], output=[Forbidden("hush", name="words")])
+    _, line, _ = str(Pipeline(rails).describe()).splitlines()
+    assert line == "└ Guardrails  of what is asked: max_length, secrets; of what is answered: words"
 
 
 def test_a_description_warns_and_names_the_monitor():

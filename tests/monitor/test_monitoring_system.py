@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import pytest
 
-from seawall import Monitor, MonitoringSystem
+from seawall import ConfigurationError, Monitor, MonitoringSystem, Rule, sinks
 
 
 class Reference:
@@ -229,6 +229,45 @@ def test_thresholds_are_a_dict_with_the_documents_defaults():
     monitor.thresholds = {"retry_rate": 0.5}
     assert monitor.thresholds == {"error_rate": 0.10, "retry_rate": 0.5, "avg_latency": 5.0}
     assert type(copy.deepcopy(monitor.thresholds)) is dict
+
+
+def test_rules_reminders_and_sinks_are_a_monitor_s(seawall_clock, caplog):
+    heard = []
+    rules = [Rule("error_rate", warning=0.3, critical=0.6), {"metric": "p95", "warning": 2.0}, Rule("avg_latency", warning=9)]
+    monitor = MonitoringSystem(20, rules=rules, remind_every=60, sinks=[heard.append])
+    assert monitor.thresholds == {"error_rate": 0.6, "retry_rate": 0.05, "avg_latency": float("inf")}
+    assert (monitor.remind_every, monitor.sinks) == (60, [heard.append])
+    assert {rule.metric: (rule.warning, rule.critical) for rule in monitor.rules} == {
+        "error_rate": (0.3, 0.6), "retry_rate": (0.03, 0.05), "avg_latency": (9, None), "p95": (2.0, None), "outage": (None, None),
+    }  # fmt: skip
+    twin = pickle.loads(pickle.dumps(MonitoringSystem(20, rules=rules, remind_every=60)))
+    assert (twin.rules, twin.remind_every, twin.thresholds) == (monitor.rules, 60, monitor.thresholds)
+    for call in range(20):
+        monitor.record_request(call % 5 != 4, False, 0.1)  # a fifth: nothing, with a rule of one's own
+    assert monitor.level == "normal"
+    for call in range(20):
+        monitor.record_request(call % 5 < 3, False, 0.1)
+    assert monitor.level == "warning"
+    seawall_clock.advance(61)
+    assert [alert.kind for alert in monitor.alerts] == ["raised", "reminder"] and sinks.flush(30)
+    assert heard == monitor.alerts
+    monitor.thresholds["error_rate"] = 0.9
+    monitor.record_request(True, False, 0.1)
+    assert monitor.level == "normal" and {rule.metric: rule.critical for rule in monitor.rules}["error_rate"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"rules": [{"metric": "eror_rate", "warning": 1}]}, r"rules\[0\].metric must be one of"),
+        ({"rules": "error_rate"}, "rules must be a list"),
+        ({"remind_every": 0}, "remind_every must be"),
+        ({"sinks": print}, "sinks must be a list"),
+    ],
+)
+def test_what_no_monitor_would_take_is_refused(arguments, says):
+    with pytest.raises(ConfigurationError, match=says):
+        MonitoringSystem(10, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from seawall import (
     Monitor,
     Pipeline,
     PipelineOrderWarning,
+    RateLimit,
     Retry,
     guard,
     retry,
@@ -275,6 +276,49 @@ def test_a_retry_counts_what_it_does(seawall_no_waits: None) -> None:
     assert policy.statistics == {"calls": 4, "attempts": 6, "retries": 2, "exhausted": 1, "waited": 10}
     del good, bad  # what they counted is not lost with them
     assert policy.statistics["calls"] == 4
+
+
+def test_a_wait_for_a_limit_that_turned_the_call_away_is_no_retry(
+    seawall_clock: testing.clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="seawall")
+    results: list[Any] = [ConnectionError(), 1]
+
+    @Pipeline(Retry(3, wait=2), RateLimit(1, per=10, max_queue=0, name="narrow"), monitor=(monitor := Monitor()), name="mine")
+    def ask() -> Any:
+        result = results.pop()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    ask()
+    results.append(2)
+    ask()  # waits, and is called once
+    told = ask.statistics  # type: ignore[attr-defined]
+    assert (told["attempts"], told["retries"], monitor.retry_rate) == (2, 0, 0)
+    assert "'mine' waits 10.20 s to try again after RateLimitExceededError" in caplog.text
+    results += [3, ConnectionError()]
+    ask()  # waits, fails, waits as the retry says and then for the limit
+    told = ask.statistics  # type: ignore[attr-defined]
+    assert (told["attempts"], told["retries"], monitor.snapshot()["retries"]) == (4, 1, 1)
+    first, second = ask.story.attempts  # type: ignore[attr-defined]
+    assert first.waited == pytest.approx(10.204, abs=1e-3) and second.waited is None, (
+        "2 s, and what the limit had left of its own"
+    )
+
+
+def test_a_wait_in_a_limit_s_queue_is_not_the_retry_s(seawall_clock: testing.clock) -> None:
+    results: list[Any] = [1, ConnectionError()]
+
+    @Pipeline(Retry(2, wait=2), RateLimit(1, per=10))
+    def ask() -> Any:
+        result = results.pop()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    ask()
+    assert [attempt.waited for attempt in ask.story.attempts] == [2, None]  # type: ignore[attr-defined]
 
 
 def test_a_guarded_function_counts_its_own_calls(seawall_no_waits: None) -> None:

@@ -190,9 +190,6 @@ fn signal() -> Shared<Signal> {
         }
     }
     impl Policy for Asks {
-        fn kind(&self) -> &'static str {
-            "test"
-        }
         fn enter(&self) -> Box<dyn Layer> {
             Box::new(Asks(self.0.clone()))
         }

@@ -15,7 +15,7 @@ import pytest
 from _canary import CANARY
 
 import seawall
-from seawall import CircuitBreaker, Monitor, errors, guard
+from seawall import CircuitBreaker, Monitor, Pipeline, RateLimit, Retry, errors, guard
 from seawall._seawall import metric_names
 from seawall.llm import Chat, Embeddings
 from seawall.simulator import faults
@@ -26,6 +26,14 @@ from .conftest import QUICK, Scraper, fetched, parsed
 
 def chat(sim, model="gpt-4o", **more):
     return Chat(model, api_key=CANARY, base_url=sim.base_url, **more)
+
+
+def test_a_wait_for_a_limit_that_turned_the_call_away_is_no_retry(scraper, seawall_clock):
+    ask = Pipeline(Retry(3), RateLimit(1, per=10, max_queue=0), name="turned away")(lambda: "answer")
+    ask()
+    ask()
+    assert scraper.since("seawall_calls_total", pipeline="turned away") == {(): 2}
+    assert scraper.since("seawall_retries_total", pipeline="turned away") in ({}, {(): 0})
 
 
 def test_a_scrape_tells_what_the_server_saw(sim, scraper):

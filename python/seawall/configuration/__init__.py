@@ -98,7 +98,7 @@ class Config:
     sinks: Mapping[str, Sink]
 
     def __init__(self, path: Path, things: Mapping[str, Mapping[str, Any]]) -> None:
-        from seawall.configuration._build import SECTIONS
+        from seawall.configuration._sections import SECTIONS
 
         self.path = path
         self.sections = {name: Things(str(path), SECTIONS[name].one, found) for name, found in things.items()}

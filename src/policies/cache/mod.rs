@@ -177,10 +177,6 @@ impl Request {
 pub struct Cached(pub Arc<Cache>);
 
 impl Policy for Cached {
-    fn kind(&self) -> &'static str {
-        "cache"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { cache: self.0.clone(), request: None, at: At::Outside, stale: None })
     }

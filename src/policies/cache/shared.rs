@@ -2,11 +2,11 @@
 
 use super::store::{ByKey, Store};
 use super::{Config, Key, Offer, OnceKept, Request, Value};
+use crate::engine::sync::{Mutex, MutexGuard};
 use crate::engine::{Instant, Signal};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use sync::{Mutex, MutexGuard};
 
 /// The right to ask: for all that wait, where it says a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -386,15 +386,4 @@ impl Cache {
         state.store.values().for_each(&mut look);
         Some(())
     }
-}
-
-#[cfg(not(loom))]
-mod sync {
-    pub use std::sync::{Mutex, MutexGuard};
-}
-
-/// Under `--cfg loom`, loom's, which try every order of steps.
-#[cfg(loom)]
-mod sync {
-    pub use loom::sync::{Mutex, MutexGuard};
 }

@@ -2,7 +2,6 @@
 
 mod circuit;
 mod config;
-mod sync;
 mod window;
 pub mod words;
 
@@ -10,6 +9,7 @@ pub use circuit::{Evidence, Permit, Transition};
 pub use config::{Cause, Change, Config, Outlook, Slow, State};
 pub use window::{Span, Totals};
 
+use crate::engine::sync::AtomicU64;
 use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
 use crate::events;
 use crate::stats::Latch;
@@ -18,7 +18,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use sync::AtomicU64;
 
 /// A breaker: configuration and the one state that all its users share.
 #[derive(Debug)]
@@ -165,10 +164,6 @@ pub struct Guarded {
 }
 
 impl Policy for Guarded {
-    fn kind(&self) -> &'static str {
-        "circuit_breaker"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage { breaker: self.breaker.clone(), judges_values: self.judges_values, permit: None, queued: Duration::ZERO })
     }

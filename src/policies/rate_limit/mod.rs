@@ -32,10 +32,6 @@ impl Limited {
 }
 
 impl Policy for Limited {
-    fn kind(&self) -> &'static str {
-        "rate_limit"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(self.passage(At::Outside))
     }

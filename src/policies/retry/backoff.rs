@@ -66,12 +66,6 @@ impl Backoff {
     /// No wait at all.
     pub const NONE: Backoff = Backoff::Fixed { wait: 0.0 };
 
-    /// 1, 2, 4 … s, at most 60, plus up to one second: what `wait_exponential_jitter=True` means.
-    pub fn exponential_and_jitter() -> Backoff {
-        let growth = Growth { multiplier: 1.0, base: 2.0, min: 0.0, max: 60.0 };
-        Backoff::Sum(vec![Backoff::Exponential(growth), Backoff::Random { min: 0.0, max: 1.0 }])
-    }
-
     /// The wait after a failed attempt.
     ///
     /// * `attempt`: the failed attempts so far, 1 after the first.
@@ -213,10 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn the_sdk_and_the_langchain_waits() {
+    fn the_sdk_s_waits() {
         assert_eq!(waits(&Backoff::Sdk, 6, 0.0), [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]);
         assert_eq!(waits(&Backoff::Sdk, 2, 1.0), [0.375, 0.75]);
-        assert_eq!(waits(&Backoff::exponential_and_jitter(), 8, 0.5), [1.5, 2.5, 4.5, 8.5, 16.5, 32.5, 60.5, 60.5]);
     }
 
     #[test]

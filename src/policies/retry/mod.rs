@@ -32,10 +32,6 @@ pub struct Retry {
 }
 
 impl Policy for Retry {
-    fn kind(&self) -> &'static str {
-        "retry"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Passage::of(self.clone(), false))
     }

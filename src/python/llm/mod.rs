@@ -17,6 +17,7 @@ mod reply;
 mod route;
 mod run;
 mod screened;
+mod shared;
 mod story;
 mod stream;
 mod vectors;

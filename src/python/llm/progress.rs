@@ -1,6 +1,6 @@
 //! What a reader is told of a call's attempts, between the pieces.
 
-use super::route::Shared;
+use super::shared::Shared;
 use crate::llm::route::{Attempt, Failure};
 use crate::llm::watch::Progress;
 use pyo3::exceptions::PyBaseException;

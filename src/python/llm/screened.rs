@@ -1,22 +1,34 @@
 //! What guardrails leave of what a model is asked.
 
+use crate::engine::StageId;
+use crate::events;
 use crate::guardrails::{Refusal, Stop};
 use crate::llm::screen;
 use crate::python::guardrails::{self, Guardrails};
+use crate::python::log;
 use pyo3::prelude::*;
 
-/// Has it looked at, and the log told: what it is then, if it changes. Fails with the refusal.
+/// The stage of nothing in particular: what is told is told of the model.
+const FIRST: StageId = StageId(0);
+
+/// Has it looked at, and recorders and the log told: what it is then, if it changes. Fails with the refusal.
 pub fn asked(py: Python<'_>, rails: &Py<Guardrails>, content: &[u8], place: &str, model: &str) -> PyResult<screen::Asked> {
     match screen::asked(content, &rails.get().asked) {
         Ok((changed, tally)) => {
-            guardrails::told(py, model, false, tally.redactions())?;
+            if tally.redactions() > 0 {
+                let event = guardrails::before(FIRST, events::GUARDRAIL_REDACTED, tally.redactions());
+                log::event(py, &event, model, None)?;
+            }
             Ok((changed, tally))
         }
         Err(stop) => {
-            if let Stop::Refused(_) = stop {
-                guardrails::told(py, model, true, 0)?;
+            let is_refusal = matches!(stop, Stop::Refused(_));
+            let error = guardrails::stopped(py, of_batch(stop, place), "input");
+            if is_refusal {
+                let event = guardrails::before(FIRST, events::GUARDRAIL_REFUSED, 0);
+                log::event(py, &event, model, Some(error.value(py).as_any()))?;
             }
-            Err(guardrails::stopped(py, of_batch(stop, place), "input"))
+            Err(error)
         }
     }
 }

@@ -4,7 +4,7 @@ use super::bridge::{self, Parker, Sender, Tie};
 use super::finished::Finished;
 use super::progress::AttemptEvent;
 use super::reply::Chunk;
-use super::route::Shared;
+use super::shared::Shared;
 use super::story::Story;
 use crate::drive::clock;
 use crate::drive::process::Process;

@@ -23,42 +23,35 @@ fn watch_forks(py: Python<'_>) -> PyResult<()> {
     ours(py, &WATCHED, "seawall._limits", "watch_forks")?.call0().map(drop)
 }
 
-fn known<T>(list: &'static Mutex<Vec<Weak<T>>>, one: &Arc<T>) {
-    let mut list = lock(list);
-    list.retain(|each| each.strong_count() > 0);
-    list.push(Arc::downgrade(one));
+/// One that is there from now on, and is found when the process forks.
+fn known<T>(py: Python<'_>, list: &'static Mutex<Vec<Weak<T>>>, core: T) -> PyResult<Arc<T>> {
+    let core = Arc::new(core);
+    let mut known = lock(list);
+    known.retain(|each| each.strong_count() > 0);
+    known.push(Arc::downgrade(&core));
+    drop(known);
+    watch_forks(py)?;
+    Ok(core)
 }
 
 /// A new bulkhead.
 pub fn bulkhead(py: Python<'_>, core: Bulkhead) -> PyResult<Arc<Bulkhead>> {
-    let core = Arc::new(core);
-    known(&BULKHEADS, &core);
-    watch_forks(py)?;
-    Ok(core)
+    known(py, &BULKHEADS, core)
 }
 
 /// A new cache.
 pub fn cache(py: Python<'_>, core: Cache) -> PyResult<Arc<Cache>> {
-    let core = Arc::new(core);
-    known(&CACHES, &core);
-    watch_forks(py)?;
-    Ok(core)
+    known(py, &CACHES, core)
 }
 
 /// A new rate limit.
 pub fn rate_limit(py: Python<'_>, core: RateLimit) -> PyResult<Arc<RateLimit>> {
-    let core = Arc::new(core);
-    known(&RATE_LIMITS, &core);
-    watch_forks(py)?;
-    Ok(core)
+    known(py, &RATE_LIMITS, core)
 }
 
 /// A new rate limit for each key.
 pub fn keyed(py: Python<'_>, core: Keyed) -> PyResult<Arc<Keyed>> {
-    let core = Arc::new(core);
-    known(&KEYED, &core);
-    watch_forks(py)?;
-    Ok(core)
+    known(py, &KEYED, core)
 }
 
 /// In a forked process: those that waited, or were inside, are not here.

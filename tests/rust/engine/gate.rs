@@ -1,17 +1,10 @@
 //! What a breaker decides by its shadow alone, and what it tells about itself.
 
-use super::policies::{FAIL, config, guarded, retry};
+use super::policies::{FAIL, config, guarded};
 use crate::virtual_time::{End, World, at, plan, s};
-use seawall::engine::{CallId, Execution, Instant, Outcome, Pass, Plan, PlanBuilder, Policy, Refusal, Target, Ticket};
-use seawall::policies::POLICIES;
-use seawall::policies::chaos::{Chaos, Config as Doses, Injecting};
+use seawall::engine::{CallId, Execution, Instant, Outcome, Pass, Plan, Refusal, Ticket};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Slow, State, Transition};
-use seawall::policies::fallback::Fallback;
-use seawall::policies::guardrails::Guardrails;
-use seawall::policies::hedge::{self, Hedge, Hedged};
-use seawall::policies::timeout::{Threaded, Timeout};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A success on the lane whose driver must not be asked for the time.
 fn settles_without_a_clock(plan: &Plan, pass: &Pass) -> bool {
@@ -123,34 +116,4 @@ fn a_lenient_circuit_knows_slow_calls_too() {
         breaker.settle(permit, Evidence::Success, at(1.0 + seconds), 0.5)
     };
     assert_eq!([took(1.9), took(1.9), took(2.0), took(2.0)], [None, None, None, Some(Transition::Opened)]);
-}
-
-#[test]
-fn every_policy_bears_its_name_in_the_table() {
-    let breaker = Arc::new(CircuitBreaker::new(config(1, 1.0)));
-    let doses = Doses { latency: (Duration::ZERO, Duration::ZERO), latency_rate: 0.0, exception_rate: 0.0, result_rate: 0.0 };
-    let limit = Timeout { limit: s(1.0) };
-    let hedge = Hedge::new(hedge::Config { delay: hedge::Delay::Fixed(s(1.0)), max_hedges: 1, budget: 0.05 });
-    let all: Vec<(Arc<dyn Policy>, &str)> = vec![
-        (Arc::new(Fallback { judges_values: false }), "Fallback"),
-        (Arc::new(retry(1, 0.0)), "Retry"),
-        (Arc::new(Hedged(Arc::new(hedge))), "Hedge"),
-        (guarded(&breaker), "CircuitBreaker"),
-        (Arc::new(limit), "Timeout"),
-        (Arc::new(Threaded(limit)), "Timeout"),
-        (Arc::new(Injecting(Arc::new(Chaos::new(doses, 1)))), "Chaos"),
-        (Arc::new(Guardrails), "Guardrails"),
-    ];
-    for (policy, class) in all {
-        let row = POLICIES.iter().find(|row| row.class == class).expect("a row");
-        let mut builder = PlanBuilder::default();
-        let leaf = builder.leaf(Target(0));
-        let stage = builder.layer(policy, vec![leaf]);
-        let plan = builder.build(stage);
-        assert_eq!(plan.policy(stage).expect("a layer").kind(), row.kind);
-        assert!(plan.policy(leaf).is_none());
-        assert_eq!((plan.len(), plan.is_empty()), (2, false));
-    }
-    // In the canonical order, each at its own place.
-    assert!(POLICIES.is_sorted_by(|a, b| a.rank < b.rank));
 }

@@ -168,10 +168,6 @@ fn full(refusal: Refusal, retry_after: Option<Duration>, times: u32) -> Arc<dyn 
 }
 
 impl Policy for Full {
-    fn kind(&self) -> &'static str {
-        "full"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Full { refusal: self.refusal, retry_after: self.retry_after, times: self.times.clone() })
     }

@@ -27,9 +27,6 @@ pub fn signal() -> Arc<Signal> {
         }
     }
     impl Policy for Asks {
-        fn kind(&self) -> &'static str {
-            "test"
-        }
         fn enter(&self) -> Box<dyn seawall::engine::Layer> {
             Box::new(Asks(self.0.clone()))
         }

@@ -90,10 +90,6 @@ fn an_attempt_that_its_limit_overtook_is_not_begun() {
 struct Racing;
 
 impl Policy for Racing {
-    fn kind(&self) -> &'static str {
-        "racing"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(*self)
     }

@@ -23,10 +23,6 @@ impl Watching {
 }
 
 impl Policy for Watching {
-    fn kind(&self) -> &'static str {
-        "watching"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         self.write("enter");
         Box::new(Inside)
@@ -82,10 +78,6 @@ impl Layer for Inside {
 struct Free(Lane);
 
 impl Policy for Free {
-    fn kind(&self) -> &'static str {
-        "free"
-    }
-
     fn enter(&self) -> Box<dyn Layer> {
         Box::new(Inside)
     }

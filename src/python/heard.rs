@@ -1,0 +1,108 @@
+//! What happens in the course of a guarded call, as the log, recorders, hooks and the call's own story are told of it.
+
+use super::flight::{Flight, Interrupt, Kept};
+use super::hooks;
+use super::log;
+use super::policies::circuit_breaker::{CircuitBreaker, is_change};
+use super::virtual_time;
+use crate::drive::trial;
+use crate::engine::{Event, Outcome};
+use crate::events::{self, Severity};
+use pyo3::prelude::*;
+use std::vec::Drain;
+
+impl Flight {
+    /// Tells the log and the hooks what happened. Errors of hooks are logged, never raised; interrupts are passed on.
+    pub fn publish(&mut self, py: Python<'_>, happened: Drain<'_, Event>) -> Result<(), Interrupt> {
+        // Looked at where they lie: an event is large.
+        for event in happened.as_slice() {
+            let error = event.outcome.as_ref().and_then(|outcome| self.held(outcome)).map(|error| error.bind(py).get_type().unbind());
+            self.diary.note(event, error);
+            match event.name {
+                events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
+                events::RETRY_SCHEDULED => {
+                    self.diary.waits(event.at, event.span);
+                    // Who was turned away is to wait, and has not been called yet.
+                    self.course.retries += u32::from(!event.outcome.is_some_and(|outcome| outcome.is_refusal()));
+                    self.course.last_wait = Some(event.span);
+                    self.replace(event);
+                }
+                events::FALLBACK_USED => self.course.fell_back = true,
+                events::CHAOS_INJECTED => self.course.is_injected = true,
+                events::CACHE_MISS | events::RATE_LIMIT_WAITED | events::BULKHEAD_WAITED => self.diary.begins(event.at),
+                _ => {}
+            }
+            match &self.compiled.stage(event.stage).breaker {
+                // Told by the breaker itself, however it came about, in order and once.
+                Some(breaker) if is_change(event.name) => {
+                    CircuitBreaker::tell(breaker.bind(py))?;
+                    continue;
+                }
+                _ => self.log(py, event)?,
+            }
+            if self.compiled.has_hooks {
+                self.call_hooks(py, event)?;
+            }
+            if event.name == events::RETRY_SCHEDULED {
+                // As in tenacity: the wait that is about to begin is not yet one that was waited.
+                self.course.waited += event.span;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the failure go that was the last before this one in the same retry: nobody asks for it any more, and a call
+    /// that goes on for long must not keep all of its failures. One that another retry came to is that one's last, too.
+    fn replace(&mut self, event: &Event) {
+        let Some(Outcome::Error(ticket)) = event.outcome else { return };
+        let Some(at) = self.scheduled.iter().position(|(stage, _)| *stage == event.stage) else {
+            self.scheduled.push((event.stage, ticket));
+            return;
+        };
+        let (_, earlier) = std::mem::replace(&mut self.scheduled[at], (event.stage, ticket));
+        if !self.scheduled.iter().any(|(_, kept)| *kept == earlier)
+            && let Some(kept @ Kept::Error(_)) = self.values.get_mut(earlier.0 as usize)
+        {
+            *kept = Kept::Gone;
+        }
+    }
+
+    fn log(&mut self, py: Python<'_>, event: &Event) -> PyResult<()> {
+        let kind = event.name.kind();
+        let heard = match (kind.severity, self.heard) {
+            (Severity::Info, Some(heard)) => heard,
+            (severity, _) => log::is_heard(py, severity)?,
+        };
+        if kind.severity == Severity::Info {
+            self.heard = Some(heard);
+        }
+        let recorded = trial::is_recorded();
+        if !heard && !recorded {
+            return Ok(());
+        }
+        let error = event.outcome.as_ref().and_then(|o| self.exception(py, o));
+        let name = self.place(py, self.compiled.stage(event.stage));
+        if log::is_our_own(&name) {
+            return log::event(py, event, &name, error.as_ref());
+        }
+        if recorded {
+            virtual_time::record(py, event, &name, error.as_ref())?;
+        }
+        if heard { log::say(py, event, kind.severity, &name, error.as_ref()) } else { Ok(()) }
+    }
+
+    fn call_hooks(&mut self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
+        let compiled = self.compiled.clone();
+        let Some(hooks) = &compiled.stage(event.stage).hooks else { return Ok(()) };
+        let mut waiting = Vec::new();
+        let called = hooks.told(event, |hook, sleep| {
+            let state = || self.retry_state(py, event.number, event.elapsed, event.outcome.as_ref(), None, sleep);
+            if let Some(given) = hooks::call(py, hook, state, self.awaits)? {
+                waiting.push((hook.clone_ref(py), given));
+            }
+            Ok(())
+        });
+        self.hooks.extend(waiting);
+        called
+    }
+}
