@@ -26,6 +26,12 @@ LANGCHAIN = "langchain_openai ChatOpenAI.ainvoke"
 LANGCHAIN_BATCH = "langchain_openai ChatOpenAI.abatch"
 LITELLM = "litellm acompletion"
 
+HIT = "seawall Chat.invoke"
+AHIT = "seawall Chat.ainvoke"
+LANGCHAIN_HIT = "langchain_openai ChatOpenAI.invoke, InMemoryCache"
+# A message of 100 characters.
+LONG_QUESTION = f"{QUESTION} {'x' * (99 - len(QUESTION))}"
+
 Ask = Callable[[], Awaitable[str]]
 Batch = Callable[[int], list[str]]
 
@@ -365,3 +371,23 @@ def streams(base_url: str) -> list[tuple[str, Callable[[], Streams]]]:
         (STREAM, lambda: seawall_stream(base_url)),
         *((name, lambda make=make: Streamed(lambda: make(base_url))) for name, make in opened),
     ]
+
+
+def cached(base_url: str) -> list[tuple[str, Callable[[], Any]]]:
+    """Those that have a cache, which has the answer: it is asked for once, here."""
+    import seawall
+    from seawall.llm import Chat
+
+    chat = Chat(MODEL, api_key=KEY, base_url=base_url, cache=seawall.Cache(ttl=3600))
+    assert chat.invoke(LONG_QUESTION).content == ANSWER
+    assert chat.invoke(LONG_QUESTION).cached
+
+    def langchain() -> Any:
+        from langchain_core.caches import InMemoryCache
+        from langchain_openai import ChatOpenAI
+
+        model = ChatOpenAI(model=MODEL, api_key=KEY, base_url=base_url, cache=InMemoryCache())
+        assert model.invoke(LONG_QUESTION).content == ANSWER
+        return model.invoke
+
+    return [(HIT, lambda: chat.invoke), (AHIT, lambda: chat.ainvoke), (LANGCHAIN_HIT, langchain)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import _clients as clients
-from _harness import Rounds, arguments, in_turn, tried
+from _harness import Rounds, arguments, awaited, called, in_turn, measure, tried
 from _report import Report, Table, Yardstick
 
 SERVER = Path(sys.prefix) / "bin" / "seawall-loopback"
@@ -162,6 +162,24 @@ def streams(report: Report, server: Server, *, quick: bool) -> None:
             report.judge(Yardstick(f"a token, {events} a write · {name}", each.median(name), must, aim, " µs"))
 
 
+def cached(report: Report, server: Server, *, quick: bool) -> None:
+    made, skipped = tried(clients.cached(f"{server.url}/v1"))
+    question = repr(clients.LONG_QUESTION)
+    loops = {
+        name: awaited(f"await target({question})", ask, clients.LOOP)
+        if name == clients.AHIT
+        else called(f"target({question})", ask)
+        for name, ask in made.items()
+    }
+    rounds = measure(loops, rounds=5 if quick else 15, slice_ms=4 if quick else 25)
+    each = Rounds({name: [value / 1000 for value in values] for name, values in rounds.values.items()})
+    table = Table("An answer from the cache", ["µs of CPU, one message of 100 characters", "median", "min"], notes=skipped)
+    for name in each.values:
+        table.add(name, each.median(name), each.low(name))
+    report.table(table, us_per_hit=each.values)
+    report.judge(Yardstick(f"an answer from the cache · {clients.HIT}", each.median(clients.HIT), 2, None, " µs"))
+
+
 def wheel(report: Report) -> None:
     wheels = sorted((Path(sys.prefix) / "wheels").glob("seawall-*.whl"), key=lambda file: file.stat().st_mtime)
     if wheels:
@@ -179,6 +197,7 @@ def main() -> None:
         ceiling(report, server, quick=quick)
         requests(report, server, quick=quick)
         streams(report, server, quick=quick)
+        cached(report, server, quick=quick)
         clients.close()
     wheel(report)
     report.finish()
