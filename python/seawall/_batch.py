@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,6 +61,7 @@ class _Batch:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.process = os.getpid()
         self.bar = progress_bar(job.progress, job.total)
         self.run = job.run()
         self.accepted = self.given_out = self.done = self.failed = 0
@@ -157,7 +159,9 @@ class _Batch:
     def broken_off(self, error: BaseException) -> None:
         """It ends before its end. What has finished is on disk."""
         self.run.close()
-        if self.job.journal is None or isinstance(error, (GeneratorExit, JournalError)):
+        # A forked child has its parent's batch, which goes on there; SQLite may have been in the middle of something as it was forked.
+        is_copy = os.getpid() != self.process
+        if self.job.journal is None or is_copy or isinstance(error, (GeneratorExit, JournalError)):
             return
         answered = self.done - self.failed
         with contextlib.suppress(JournalError):  # it knows of answers that nobody has taken yet
