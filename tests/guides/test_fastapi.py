@@ -112,7 +112,8 @@ def test_numbers_and_the_dashboard_are_there(client, at_the_simulator):
     assert 'seawall_calls_total{pipeline="ask",model="",endpoint="",outcome="ok"}' in page.text
     place = http.client.HTTPConnection(client.app.state.dashboard.removeprefix("http://"), timeout=10)
     place.request("GET", "/api/state")
-    assert place.getresponse().status == 200
+    with place.getresponse() as state:
+        assert state.status == 200
     place.close()
 
 

@@ -73,6 +73,7 @@ def test_each_worker_finds_the_outage_out_and_one_page_tells_of_all(service, at_
             break
         connection, answer = service.ask("/ask")
         assert answer.status == 503
+        answer.close()
         connection.close()
     assert (service.open_circuits(), at_the_simulator.count("gpt-4o-mini")) == (2, 2 * 5)
 
