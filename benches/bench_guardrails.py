@@ -68,14 +68,18 @@ def main() -> None:
             ("Shape, repair of what is in fences", Guardrails(output=[Shape(Row, repair=True)])),
         ):
             answer = f"```json\n{shaped}\n```" if "repair" in label else shaped
-            loops[label] = called("target[0]._fit('content', target[1], 0)", (rails, answer))
+            loops[label] = called("target[0]._fit('content', target[1], 0, [])", (rails, answer))
         loops["pydantic alone"] = called("target[0](target[1])", (Row.model_validate_json, shaped))
         rounds = measure(loops, **pace)
         table = Table(f"A check of {name}, nothing found", ["ns", "median", "min", "ns for a KB"], notes=[])
         for rule in loops:
             table.add(rule, rounds.median(rule), rounds.low(rule), rounds.median(rule) / (size / 1_000))
         report.table(table, rounds=rounds.values)
-    filters = {rule: rails._filter() for rule, rails in rules().items() if rule not in ("no rule", "Detector, an empty function")}
+    filters = {
+        rule: rails._filter("content")
+        for rule, rails in rules().items()
+        if rule not in ("no rule", "Detector, an empty function")
+    }
     loops = {rule: called("target.push(' word')", filter) for rule, filter in filters.items()}
     rounds = measure(loops, **pace)
     table = Table("A piece of a stream, of five characters", ["ns", "median", "min"], notes=[])
