@@ -352,6 +352,7 @@ async def _aclose(items: Any) -> None:
         await close()
 
 
+# `_run` once more: an `await` cannot be left out where there is nothing to wait for. What is decided is in `Screens`, for both.
 async def _arun(screens: Screens, items: Any) -> Any:
     ready: deque[Any] = deque()
     step: Callable[[], Any] = items.__anext__
