@@ -22,10 +22,10 @@ def _is_message(input: Any) -> bool:
     return isinstance(input, tuple) and len(input) == 2 and isinstance(input[0], str) and input[0] in _ROLES
 
 
-def messages(input: Any, place: str = "input") -> list[Any]:
-    """A prompt, a message, or a list of messages, as the API takes them."""
+def messages(input: Any, place: str = "input") -> str | list[Any]:
+    """A prompt, a message, or a list of messages, as a route takes them: a text is a message of the user's."""
     if type(input) is str:  # what most are
-        return [{"role": "user", "content": input}]
+        return input
     if isinstance(input, (str, Mapping)) or _is_message(input):
         return [_message(input, place)]
     if isinstance(input, Sequence) and not isinstance(input, (bytes, bytearray, memoryview)):

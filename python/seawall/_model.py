@@ -359,7 +359,7 @@ class Model:
     def _asked(self, arguments: dict[str, Any]) -> tuple[_seawall.Route, dict[str, Any], Hidden]:
         """The route, the parameters and what is sent beside the body, for a call with these arguments."""
         if not arguments:  # as most calls have none
-            return self._route, arguments, self._extras
+            return self._built or self._route, arguments, self._extras
         if _OF_A_CALL.isdisjoint(arguments):
             self._check(arguments)
             return self._route, arguments, self._extras

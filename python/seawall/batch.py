@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
     number: int
     custom_id: str
-    messages: list[Any]
+    messages: str | list[Any]
     params: dict[str, Any]
     model: str | None
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 from langchain_core.messages import HumanMessage
 
-from seawall import CircuitBreaker
+from seawall import Cache, CircuitBreaker
 from seawall.errors import BadRequestError, ConfigurationError, InternalServerError
 from seawall.llm import Chat, Reply
 from seawall.simulator import Simulator, faults
@@ -101,6 +101,20 @@ def test_any_value_arrives_as_it_was(sim, chat, value) -> None:
     chat(mine=value).invoke([{"role": "user", "content": "x", "more": (value,)}], yours=[value])
     body = sim.requests[-1].body
     assert (body["mine"], body["yours"], body["messages"][0]["more"]) == (value, [value], [value])
+
+
+# Long runs of characters that need no escape, with ones that do among them.
+PIECES = strategies.text() | strategies.sampled_from(['"', "\\", "\0", "\x1f", "\x7f", "é", "a" * 70])
+TEXTS = strategies.lists(PIECES).map("".join)
+
+
+@given(text=TEXTS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_arrives_as_a_message_of_the_user(sim, chat, text) -> None:
+    model = chat(cache=Cache())
+    assert not model.invoke(text).cached
+    assert sim.requests[-1].body["messages"] == [{"role": "user", "content": text}]
+    assert model.invoke([{"role": "user", "content": text}]).cached
 
 
 def test_parameters_of_a_request_win_over_those_of_the_model(sim, chat) -> None:

@@ -8,11 +8,10 @@ use pyo3::sync::PyOnceLock;
 /// The texts of an input as a chat model and an embeddings model are asked it, if it is one.
 pub fn asked(py: Python<'_>, input: &Bound<'_, PyAny>) -> PyResult<Vec<Box<[u8]>>> {
     static MESSAGES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let messages = || ours(py, &MESSAGES, "seawall._chat_batch", "messages")?.call1((input,));
+    let messages = || json::messages(&ours(py, &MESSAGES, "seawall._chat_batch", "messages")?.call1((input,))?, "input");
     let mut asked = Vec::new();
-    for content in [unless_interrupted(py, messages())?, Some(input.clone())].into_iter().flatten() {
-        let text = unless_interrupted(py, json::text(&content, "input"))?;
-        asked.extend(text);
+    for text in [messages(), json::text(input, "input")] {
+        asked.extend(unless_interrupted(py, text)?);
     }
     Ok(asked)
 }

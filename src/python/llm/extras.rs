@@ -13,6 +13,7 @@ use reqwest::header::HeaderMap;
 pub type Given = (Vec<(String, String)>, Vec<(String, String)>, Option<String>, Option<bool>);
 
 /// The same, checked.
+#[derive(Clone)]
 pub struct Checked {
     extras: Extras,
     is_fresh: bool,
@@ -45,8 +46,8 @@ impl Checked {
     }
 
     /// Those of one call.
-    pub fn of_a_call(&self) -> Extras {
-        let mut extras = self.extras.clone();
+    pub fn of_a_call(self) -> Extras {
+        let mut extras = self.extras;
         if self.is_fresh {
             extras.idempotency_key = Some(fresh_key().into());
         }
@@ -55,7 +56,7 @@ impl Checked {
 
     /// Those of one call among several: a key that was given has to be another one for each.
     pub fn of_call(&self, at: usize) -> Extras {
-        let mut extras = self.of_a_call();
+        let mut extras = self.clone().of_a_call();
         if let (Some(key), false) = (&extras.idempotency_key, self.is_fresh) {
             extras.idempotency_key = Some(format!("{key}.{at}").into());
         }

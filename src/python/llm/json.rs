@@ -44,12 +44,24 @@ fn put(value: &impl Serialize, json: &mut Vec<u8>) {
     let _ = serde_json::to_writer(json, value);
 }
 
+fn put_text(text: &str, json: &mut Vec<u8>) {
+    // Without a branch, so that many bytes are looked at together: most prompts are long, and many have nothing to escape.
+    let escaped = text.bytes().fold(0, |found, byte| found | u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\'));
+    if escaped != 0 {
+        return put(&text, json);
+    }
+    json.reserve(text.len() + 2);
+    json.push(b'"');
+    json.extend_from_slice(text.as_bytes());
+    json.push(b'"');
+}
+
 fn write(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize, json: &mut Vec<u8>) -> PyResult<()> {
     if depth > DEEPEST {
         return Err(PyValueError::new_err(format!("{place} is nested deeper than {DEEPEST} levels, or holds itself")));
     }
     if let Ok(text) = value.cast::<PyString>() {
-        put(&utf8(text, || place.to_string())?, json);
+        put_text(utf8(text, || place.to_string())?, json);
     } else if value.is_none() {
         json.extend_from_slice(b"null");
     } else if let Ok(truth) = value.cast::<PyBool>() {
@@ -74,7 +86,7 @@ fn write(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize, json: &mut V
             if at > 0 {
                 json.push(b',');
             }
-            put(&key, json);
+            put_text(key, json);
             json.push(b':');
             write(&item, &Place::Entry(place, key), depth + 1, json)?;
         }
@@ -113,6 +125,28 @@ fn name<'a, 'py>(key: &'a Bound<'py, PyAny>, place: &Place<'_>) -> PyResult<&'a 
 
 fn key_text<'a>(key: &'a Bound<'_, PyString>, place: &Place<'_>) -> PyResult<&'a str> {
     utf8(key, || format!("a key of {place}"))
+}
+
+/// What a chat model is asked, as JSON: messages, or a text that is the user's. Errors name the `place`.
+pub fn messages(asked: &Bound<'_, PyAny>, place: &str) -> PyResult<Box<[u8]>> {
+    let Ok(content) = asked.cast::<PyString>() else { return text(asked, place) };
+    let content = utf8(content, || format!("{place}[0].content"))?;
+    let mut json = Vec::with_capacity(content.len() + 48);
+    json.extend_from_slice(br#"[{"role":"user","content":"#);
+    put_text(content, &mut json);
+    json.extend_from_slice(b"}]");
+    Ok(json.into_boxed_slice())
+}
+
+/// The same as Python has it.
+pub fn as_messages<'py>(asked: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if !asked.is_instance_of::<PyString>() {
+        return Ok(asked.clone());
+    }
+    let message = PyDict::new(asked.py());
+    message.set_item("role", "user")?;
+    message.set_item("content", asked)?;
+    Ok(PyList::new(asked.py(), [message])?.into_any())
 }
 
 /// A value as JSON; errors name the `place`.

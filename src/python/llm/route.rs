@@ -141,8 +141,11 @@ impl Route {
         let py = content.py();
         let lists = (content.cast::<PyList>(), content.cast::<PyTuple>());
         let inputs = lists.0.map(|list| list.len()).or_else(|_| lists.1.map(|tuple| tuple.len())).unwrap_or(1);
-        let asked = content;
-        let (mut content, sent) = (json::text(content, place)?, json::params(params)?);
+        let is_chat = matches!(task, Task::Chat | Task::Stream);
+        // The user's functions at limits see messages, whatever they were given as.
+        let asked = if is_chat && !self.scales.is_empty() { json::as_messages(content)? } else { content.clone() };
+        let content = if is_chat { json::messages(content, place) } else { json::text(content, place) };
+        let (mut content, sent) = (content?, json::params(params)?);
         let mut screened = Tally::default();
         if let Some(rails) = self.guardrails.as_ref().filter(|rails| !rails.get().asked.is_empty()) {
             let (changed, tally) = screened::asked(py, rails, &content, place, &self.shared.core.legs[0].model)?;
@@ -155,9 +158,9 @@ impl Route {
         let mut order = Order { task, content, inputs, params: sent, extras, on_interrupt, weights, keyed, screened, key: None, trace };
         for (stage, leg) in &self.scales {
             let leg = &self.shared.core.legs[*leg];
-            let weight = self.listeners.weight(py, *stage, asked, params)?;
+            let weight = self.listeners.weight(py, *stage, &asked, params)?;
             order.weights.push((*stage, weight.unwrap_or_else(|| estimate::tokens(&order, leg))));
-            if let Some(own) = self.listeners.keyed(*stage, leg, asked, params, &order.params)? {
+            if let Some(own) = self.listeners.keyed(*stage, leg, &asked, params, &order.params)? {
                 order.keyed.push((*stage, own));
             }
         }

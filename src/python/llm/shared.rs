@@ -11,7 +11,6 @@ use crate::drive::clock;
 use crate::llm::chat::ChatReply;
 use crate::llm::client::Client;
 use crate::llm::embeddings::EmbeddingsReply;
-use crate::llm::error::{ApiError, ErrorKind};
 use crate::llm::models::ModelsReply;
 use crate::llm::route::{Answer, Failure, Route as Core};
 use crate::llm::runtime;
@@ -80,13 +79,15 @@ impl Shared {
 
     /// What Python gets for a finished call.
     pub fn convert(&self, py: Python<'_>, mut finished: Finished) -> PyResult<Py<PyAny>> {
-        let unsaid = || Err(Failure::Api(ApiError::new(ErrorKind::Api, "the stream has ended")));
-        match std::mem::replace(&mut finished.result, unsaid()) {
-            Ok(Answer::Chat(reply)) => self.reply(py, &mut finished, reply),
-            Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, &reply),
-            Ok(Answer::Models(reply)) => self.models(py, &reply),
+        match &finished.result {
+            Ok(Answer::Chat(reply)) => {
+                let reply = reply.clone();
+                self.reply(py, &mut finished, reply)
+            }
+            Ok(Answer::Embeddings(reply)) => self.embeddings(py, &finished, reply),
+            Ok(Answer::Models(reply)) => self.models(py, reply),
             Ok(Answer::Stream(..) | Answer::Streamed) => Ok(py.None()),
-            Err(failure) => Err(self.raised(py, &finished, &failure)?),
+            Err(failure) => Err(self.raised(py, &finished, failure)?),
         }
     }
 
