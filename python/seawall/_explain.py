@@ -379,7 +379,7 @@ class _Teller:
         made, story = _attempts(error), _story(error)
         others = _listed(error, "alternatives", BaseException)
         inside = _listed(error, "attempts", Attempt)
-        if made and inside and made != inside:
+        if made != inside and len(inside) > 1:
             self.add("inside", attempts=self.tried(len(inside)))
         if others and not any(attempt.alternative for attempt in made):
             for number, other in enumerate(others, 1):
