@@ -1,10 +1,11 @@
-"""For `make docs`: links that a site has no files for, and diagrams. Links to files of the repository that are no pages become their names,
-those from a page to its own in the other language lead to where that is on the site, and pages with a diagram load the script that
-draws it from the site itself."""
+"""For `make docs`: links that a site has no files for, diagrams, and a search for each language. Links to files of the repository that are no pages become their names,
+those from a page to its own in the other language lead to where that is on the site, pages with a diagram load the script that
+draws it from the site itself, and a search finds pages of the language that it is made in."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from html import escape
 from importlib.resources import files as files_of
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
 
@@ -56,11 +58,43 @@ def on_files(files: Any, *, config: Any) -> None:
 
 
 def on_post_page(output: str, *, page: Any, **_: Any) -> str:
+    if page.url.startswith("zh/"):
+        # The theme looks for the search's index below its base, and uses that for nothing else here.
+        base = json.dumps(get_relative_url(".", page.url))
+        output = output.replace(f'"base": {base}', f'"base": {json.dumps(get_relative_url("zh/", page.url))}', 1)
     if '<pre class="mermaid">' not in output:
         return output
     return output.replace(
         "</body>", f'<script src="{get_relative_url(SCRIPT, page.url)}"></script><script>{SETTINGS}</script></body>'
     )
+
+
+# After i18n, which makes one index of all languages at its -100.
+@event_priority(-200)
+def on_post_build(*, config: Any, **_: Any) -> None:
+    """Gives each language an index of its own; what has no translation is in both."""
+    site = Path(config.site_dir)
+    index = site / "search" / "search_index.json"
+    found = json.loads(index.read_text(encoding="utf-8"))
+    chinese: list[Any] = []
+    english: list[Any] = []
+    for section in found["docs"]:
+        (chinese if section["location"].startswith("zh/") else english).append(section)
+    if not chinese:
+        return
+    theirs = [{**section, "location": section["location"].removeprefix("zh/") or "./"} for section in chinese]
+    translated = {section["location"].partition("#")[0] for section in theirs}
+    for section in english:
+        page = section["location"].partition("#")[0]
+        if page and page not in translated and (site / "zh" / page / "index.html").exists():
+            theirs.append(section)
+    write(index, {**found, "config": {**found["config"], "lang": ["en"]}, "docs": english})
+    write(site / "zh" / "search" / index.name, {**found, "docs": theirs})
+
+
+def write(index: Path, found: Any) -> None:
+    index.parent.mkdir(exist_ok=True)
+    index.write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 def on_page_context(context: Any, *, config: Any, **_: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -9,6 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from _canary import CANARY
+
+import seawall
+from seawall.llm import Chat
+from seawall.simulator import Simulator
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -50,6 +56,15 @@ def test_a_pages_programs_run_one_after_the_other(page: Path, tmp_path: Path):
     for said in OUTPUT.findall(page.read_text(encoding="utf-8")):
         _, found, printed = printed.partition(untimed(said))
         assert found, f"{said}\nis not in\n{ended.stdout}{ended.stderr}"
+
+
+@pytest.mark.parametrize("told", [seawall.circuit, seawall.retry, seawall.guard, Chat], ids=lambda told: told.__name__)
+def test_what_help_shows_of_it_runs(told: object, monkeypatch: pytest.MonkeyPatch):
+    (program,) = PROGRAM.findall(inspect.getdoc(told) or "")
+    with Simulator() as api:
+        monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+        monkeypatch.setenv("OPENAI_BASE_URL", api.base_url)
+        exec(program, {"seawall": seawall, "Chat": Chat})
 
 
 def test_every_link_leads_to_a_file():

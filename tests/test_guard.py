@@ -13,8 +13,10 @@ import pytest
 
 import seawall
 from seawall import (
+    Bulkhead,
     CircuitBreaker,
     Fallback,
+    Hedge,
     Pipeline,
     PipelineOrderWarning,
     Retry,
@@ -23,6 +25,7 @@ from seawall import (
     guard,
     presets,
     retry,
+    stop_after_delay,
     wait_fixed,
     wait_random,
 )
@@ -99,6 +102,11 @@ def test_known_wrong_orders_warn() -> None:
         ((CircuitBreaker(9), Fallback("x")), "outside the Fallback"),
         ((Retry(3), Fallback("x")), "outside the Fallback"),
         ((Retry(5), CircuitBreaker(5)), "one bad call opens"),
+        ((Retry(stop=stop_after_delay(9)), CircuitBreaker(5)), "is not above the attempts of one call"),
+        ((Retry(3), CircuitBreaker(9), Retry(2)), "2 Retry policies .* 3 × 2 attempts"),
+        ((Retry(3), Retry(stop=stop_after_delay(9))), "3 × … attempts"),
+        ((twice := Bulkhead(1), Timeout(5), twice), "the same Bulkhead stands in the pipeline twice"),
+        ((Hedge(5), Timeout(5)), "5 s is over before the Hedge's delay of 5 s"),
         ((Timeout(0.3), Retry(3)), r"0.3 s .* before its first wait is \(0.375 s"),
         ((Timeout(1), Retry(3, wait=wait_fixed(0.5) + wait_random(0.5, 2))), "nothing is ever tried again"),
     ):
@@ -107,6 +115,8 @@ def test_known_wrong_orders_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Pipeline(Fallback("x"), Timeout(60), Retry(3), CircuitBreaker(5), Timeout(20))
+        Pipeline(Hedge(5), Bulkhead(1), Bulkhead(1), Timeout(6))
+        Pipeline(Timeout(0.3), Hedge(percentile=0.9, initial_delay=5))
         Pipeline(Timeout(0.3), Retry(3, wait=wait_random(0, 2)))
         Pipeline(Timeout(0.3), Retry(3, wait=lambda state: 5))
         Pipeline(Timeout(0.3), Retry(1), Timeout(0.1))

@@ -73,7 +73,7 @@ def section(kind: str, title: str, suffix: str = ".md") -> str:
 def rows(text: str, head: str) -> list[list[str]]:
     """The rows of the table whose first column has that head."""
     table = re.search(rf"^\| {head} \|.*\n\|[-|: ]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
-    assert table, head
+    assert table, f"a table whose first column is {head!r}, with a row at least"
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table[1].splitlines()]
 
 
@@ -287,7 +287,9 @@ def test_a_policy_is_known_wherever_policies_are_listed(kind, name):
         "python/seawall/_decorators.py: an argument of guard, in the canonical order": has(
             "python/seawall/_decorators.py", f"    {name},"
         ),
-        "python/seawall/configuration/_tables.py: what a file says of it": has("python/seawall/configuration/_tables.py", kind)
+        "python/seawall/configuration/_tables.py: what a file says of it": has(
+            "python/seawall/configuration/_tables.py", f'Option("{kind}",'
+        )
         or kind == "circuit_breaker",
         "tests/test_pickling.py: that it survives": any(
             has(place, f"{name}(")
@@ -295,8 +297,11 @@ def test_a_policy_is_known_wherever_policies_are_listed(kind, name):
         ),
         "tests/test_configuration.py: its arguments, given what they cannot be": has("tests/test_configuration.py", name)
         or name in ("Guardrails", "Hedge"),  # tests/guardrails/test_rules.py, tests/policies/test_hedge.py
-        "mkdocs.yml and docs/README.md: its page": all(
-            has(place, f"{kind}.md") or kind == "guardrails" for place in ("mkdocs.yml", "docs/README.md")
+        "mkdocs.yml, docs/README.md and docs/README.zh.md: its page": kind == "guardrails"
+        or all(
+            has(place, f"policies/{kind}{suffix}")
+            for place, suffix in (("mkdocs.yml", ".md"), ("docs/README.md", ".md"), ("docs/README.zh.md", ".zh.md"))
         ),
     }
-    assert [what for what, is_done in todo.items() if not is_done] == []
+    left = [what for what, is_done in todo.items() if not is_done]
+    assert not left, "\n".join(left)

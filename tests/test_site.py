@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import html
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,11 @@ LOADED = re.compile(
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DIAGRAM = re.compile(r'<pre class="mermaid"><code>(.*?)</code></pre>', re.DOTALL)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +47,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def indexed(folder: Path) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads((folder / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
+    return found
+
+
 def test_it_stands_alone(site: Path):
     pages = {page.relative_to(site): page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
     assert len(pages) >= len(list((ROOT / "docs").rglob("*.md")))
@@ -51,10 +65,44 @@ def test_it_stands_alone(site: Path):
         and '<a href="../../start/" hreflang="en"' in chinese
     )
     # Words in Chinese are marked off for the search.
-    found = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
-    assert any("\u200b断路器\u200b" in section["text"] for section in found if section["location"].startswith("zh/"))
+    assert any("\u200b断路器\u200b" in section["text"] for section in indexed(site / "zh"))
     # From a docstring of the native extension, by way of the reference.
     assert "At most <code>max_concurrency</code> calls at a time" in pages[Path("reference/index.html")]
+
+
+def test_each_language_has_a_search_of_its_own(site: Path):
+    english, chinese = ({section["location"].partition("#")[0] for section in indexed(folder)} for folder in (site, site / "zh"))
+    assert {"", "start/", "performance/"} <= english and not any(page.startswith("zh/") for page in english)
+    # What has no translation is found from both.
+    assert {"./", "start/", "performance/", "reference/"} <= chinese
+    assert [page for page in chinese if not (site / "zh" / page / "index.html").exists()] == []
+    assert any("断路器" in section["title"] for section in indexed(site / "zh"))
+    assert not any("断路器" in section["title"] for section in indexed(site))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium")
+def test_a_search_leads_to_pages_of_its_language(site: Path):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: it drives the browser")
+    # The theme asks for its index by HTTP.
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_api.sync_playwright() as playwright:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = chromium.new_page()
+        root = f"http://127.0.0.1:{server.server_port}"
+        for start, asked, wanted in (
+            ("/start/", "bulkhead", "/policies/bulkhead/"),
+            ("/zh/start/", "断路器", "/zh/policies/circuit_breaker/"),
+        ):
+            page.goto(root + start)
+            page.fill("[data-md-component=search-query]", asked)
+            results = page.locator("a.md-search-result__link")
+            sync_api.expect(results.first).to_be_visible(timeout=20_000)
+            found = [urllib.parse.urlsplit(result.evaluate("link => link.href")).path for result in results.all()]
+            assert wanted in found
+            assert {path.startswith("/zh/") for path in found} == {start.startswith("/zh/")}
+        chromium.close()
+        server.shutdown()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium")

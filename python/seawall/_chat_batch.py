@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 from seawall import _batch, _progress, _seawall, errors
 from seawall._model import Model, Seconds
 from seawall._progress import Progress
-from seawall._word import shown, whole_number
+from seawall._word import UNSET, shown, whole_number
 
 _ROLES = {"human": "user", "ai": "assistant", **{name: name for name in ("user", "assistant", "system", "developer", "tool")}}
 
@@ -83,7 +83,6 @@ def raise_first(results: list[Any], return_exceptions: bool) -> list[Any]:
 
 # How long a batch waits for a service that answers nothing.
 _PATIENCE = 3600.0
-UNSAID: Any = object()
 _R = TypeVar("_R")
 
 
@@ -92,7 +91,7 @@ class Said(NamedTuple):
 
     journal: Any = None
     progress: Any = None
-    patience: Any = UNSAID
+    patience: Any = UNSET
     retry_failures: Any = True
 
     @property
@@ -199,7 +198,7 @@ class Batches(Model, Generic[_R]):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **params: Any,
     ) -> Any:
@@ -240,7 +239,7 @@ class Batches(Model, Generic[_R]):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **params: Any,
     ) -> list[Any]:
@@ -263,7 +262,7 @@ class Batches(Model, Generic[_R]):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **params: Any,
     ) -> Generator[tuple[int, Any], None, None]:
@@ -286,7 +285,7 @@ class Batches(Model, Generic[_R]):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **params: Any,
     ) -> Generator[tuple[int, Any], None, None]:
@@ -303,7 +302,7 @@ class Batches(Model, Generic[_R]):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **params: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
@@ -319,7 +318,7 @@ class Batches(Model, Generic[_R]):
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **params: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
@@ -363,8 +362,8 @@ class Batches(Model, Generic[_R]):
         path, limit = _journal(journal), concurrency(max_concurrency)
         if not retry_failures and path is None:
             raise errors.ConfigurationError("retry_failures is about the failures in a journal: give journal=, too")
-        is_patient = path is not None or patience is not UNSAID
-        seconds = _PATIENCE if patience is UNSAID else _patience(patience)
+        is_patient = path is not None or patience is not UNSET
+        seconds = _PATIENCE if patience is UNSET else _patience(patience)
         own = dict(params)
         route, sent, extras = self._asked(params)
         if is_patient:

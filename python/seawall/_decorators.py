@@ -23,7 +23,7 @@ from seawall._seawall import (
     Retry,
     Timeout,
 )
-from seawall._word import seconds, shown, whole_number
+from seawall._word import UNSET, seconds, shown, whole_number
 from seawall._wrong_calls import not_one, refuse_others
 from seawall.errors import ConfigurationError, ConfigurationTypeError
 
@@ -41,7 +41,6 @@ _TENACITYS = {
     "retry_error_callback": "is a fallback here: guard(retry=…, fallback=[…])",
     "sleep": "is not needed: seawall.testing.clock() and no_waits() are for tests",
 }
-_UNSET: Any = type("_Unset", (), {"__repr__": lambda _: "unset"})()
 
 
 def _taken_apart(first: Any) -> tuple[Any, Any]:
@@ -85,6 +84,11 @@ def circuit(
     **more: Any,
 ) -> Any:
     """Puts a circuit breaker around a function, bare (`@circuit`) or called.
+
+    ```python
+    @seawall.circuit(failure_threshold=5, recovery_timeout=30)
+    def ask(question): ...
+    ```
 
     Args:
         failure_threshold: failures in a row that open it (5, if no `failure_rate` and no `slow_call_duration` is given).
@@ -136,6 +140,11 @@ def retry(
 ) -> Any:
     """Calls a function again when it fails for a passing reason, bare (`@retry`) or called.
 
+    ```python
+    @seawall.retry(3, wait=seawall.wait_exponential(max=10))
+    def ask(question): ...
+    ```
+
     Args:
         attempts: calls, all told (3).
         on: which failures: exception classes, a function of the exception, or a tenacity `retry_if_…` object; by default
@@ -182,22 +191,27 @@ def guard(
     preset: Any = None,
     *,
     name: str | None = None,
-    retry: int | Retry | None = _UNSET,
-    fallback: Any = _UNSET,
-    timeout: Seconds | None = _UNSET,
-    attempt_timeout: Seconds | None = _UNSET,
-    deadline: Seconds | None = _UNSET,
-    circuit: bool | CircuitBreaker | None = _UNSET,
+    retry: int | Retry | None = UNSET,
+    fallback: Any = UNSET,
+    timeout: Seconds | None = UNSET,
+    attempt_timeout: Seconds | None = UNSET,
+    deadline: Seconds | None = UNSET,
+    circuit: bool | CircuitBreaker | None = UNSET,
     hedge: Hedge | Seconds | None = None,
     rate_limit: RateLimit | None = None,
     bulkhead: Bulkhead | None = None,
     cache: Cache | None = None,
     guardrails: Guardrails | None = None,
-    monitor: bool | Monitor | None = _UNSET,
+    monitor: bool | Monitor | None = UNSET,
     chaos: Chaos | None = None,
     **unknown: Any,
 ) -> Any:
     """Everything at once, in the canonical order: a preset plus overrides, bare (`@guard`) or called.
+
+    ```python
+    @seawall.guard("prod", fallback=["nobody can answer now"], attempt_timeout=20)
+    def ask(question): ...
+    ```
 
     Args:
         preset: `None` (retry 3, a breaker), `"dev"`, `"test"` or `"prod"`; `seawall.presets.show()` prints them.
@@ -228,12 +242,12 @@ def guard(
     function, preset = _taken_apart(preset)
     chosen = presets.get(preset)
     given = {"retry": retry, "fallback": fallback, "timeout": timeout, "attempt_timeout": attempt_timeout, "circuit": circuit}
-    if chosen.fallback_required and fallback is _UNSET:
+    if chosen.fallback_required and fallback is UNSET:
         raise ConfigurationError(
             f"guard({preset!r}) wants fallback= said aloud: a value, a list of alternatives, or None for none"
         )
-    parts = {key: getattr(chosen, key) if value is _UNSET else value for key, value in given.items()}
-    watch = chosen.monitor if monitor is _UNSET else monitor
+    parts = {key: getattr(chosen, key) if value is UNSET else value for key, value in given.items()}
+    watch = chosen.monitor if monitor is UNSET else monitor
     if isinstance(watch, bool):
         watch = Monitor(name=name) if watch else None
     limits = {
@@ -249,7 +263,7 @@ def guard(
     if watch is not None and not isinstance(watch, Monitor):
         raise ConfigurationTypeError(f"monitor must be a seawall.Monitor, True, False or None, not {shown(watch)}")
     parts |= {argument: policy for argument, (policy, _) in limits.items()}
-    parts |= {"hedge": hedge_of(hedge), "deadline": None if deadline is _UNSET else deadline}
+    parts |= {"hedge": hedge_of(hedge), "deadline": None if deadline is UNSET else deadline}
     _check(parts)
     policies = _policies(parts, chosen.retry_budget)
     return _around(function, Pipeline(*policies, name=name, monitor=watch))

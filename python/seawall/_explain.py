@@ -177,7 +177,8 @@ def _story(x: Any) -> list[Step]:
 
 
 def _attempts(x: Any) -> list[Attempt]:
-    return _listed(x, "attempts", Attempt) or _listed(get(x, "story"), "attempts", Attempt)
+    """Its attempts: those of the guarded call that it came out of, whose steps are told of, before those of a model inside."""
+    return _listed(get(x, "story"), "attempts", Attempt) or _listed(x, "attempts", Attempt)
 
 
 def _of_rows(rows: Iterable[Any]) -> list[Attempt]:
@@ -377,6 +378,9 @@ class _Teller:
         """What else is known of a failure."""
         made, story = _attempts(error), _story(error)
         others = _listed(error, "alternatives", BaseException)
+        inside = _listed(error, "attempts", Attempt)
+        if made != inside and len(inside) > 1:
+            self.add("inside", attempts=self.tried(len(inside)))
         if others and not any(attempt.alternative for attempt in made):
             for number, other in enumerate(others, 1):
                 self.add("alternative_failed", number=number, error=kind(other))

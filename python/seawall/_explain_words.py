@@ -162,6 +162,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "again_unknown": ("When it will let a call through is not known.", "何时放行未知。"),
     "last_failure": ("Its last failure was {error}.", "最近一次失败：{error}。"),
     "alternative_failed": ("alternative {number} failed too: {error}", "第 {number} 备选亦失败：{error}"),
+    "inside": ("The failure itself came of {attempts} further inside.", "此失败本身出自更内层的 {attempts}。"),
     "caused": ("It came from {error}.", "起因：{error}。"),
     "partial": (
         "Text had been handed over before the break: it was not begun again silently.",

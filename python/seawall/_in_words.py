@@ -149,7 +149,7 @@ def cache(given: Cache) -> str:
     """How long a cache gives answers again, and how many."""
     ttl = "answers serve as long as there is room" if given.ttl is None else f"answers serve for {limit(given.ttl)}"
     stale = f", and {limit(given.stale_if_error)} more in place of a failure" if given.stale_if_error else ""
-    return f"{ttl}{stale}; up to {given.max_items:,} of {given.max_bytes:,} bytes"
+    return f"{ttl}{stale}; up to {given.max_items:,} answers and {given.max_bytes:,} bytes"
 
 
 def _hedge(given: Hedge) -> str:

@@ -15,6 +15,10 @@ class PipelineOrderWarning(UserWarning):
     """A pipeline's order, or a threshold in it, does something its author hardly wants."""
 
 
+# The attempts of a Retry that only its stop= ends.
+_ANY_NUMBER = 2**32 - 1
+
+
 def _first(policies: Sequence[Any], kind: type) -> int | None:
     return next((place for place, policy in enumerate(policies) if isinstance(policy, kind)), None)
 
@@ -22,6 +26,15 @@ def _first(policies: Sequence[Any], kind: type) -> int | None:
 def found(policies: Sequence[Any]) -> list[str]:
     """What is known to be wrong with the order of `policies`, outermost first."""
     wrong = []
+    if again := next(
+        (policy for place, policy in enumerate(policies) if any(policy is outer for outer in policies[:place])), None
+    ):
+        name = type(again).__name__
+        wrong.append(f"the same {name} stands in the pipeline twice: each call passes it, and is counted, twice. Leave one out.")
+    retries = [policy for policy in policies if isinstance(policy, Retry)]
+    if len(retries) > 1:
+        times = " × ".join("…" if each.attempts == _ANY_NUMBER else f"{each.attempts:,}" for each in retries)
+        wrong.append(f"{len(retries)} Retry policies stand inside each other: {times} attempts of one call. Keep one.")
     fallback, retry, breaker = (_first(policies, kind) for kind in (Fallback, Retry, CircuitBreaker))
     if breaker is not None and fallback is not None and breaker < fallback:
         wrong.append(
@@ -54,6 +67,12 @@ def found(policies: Sequence[Any]) -> list[str]:
         for name, place in (("CircuitBreaker", breaker), ("RateLimit", limit), ("Bulkhead", bulkhead)):
             if place is not None and place < hedge:
                 wrong.append(f"the {name} stands outside the Hedge: further requests go uncounted. Put it inside.")
+        limits, delay = [policy.seconds for policy in policies if isinstance(policy, Timeout)], policies[hedge].delay
+        if limits and delay is not None and policies[hedge].percentile is None and min(limits) <= delay:
+            wrong.append(
+                f"the Timeout of {min(limits):g} s is over before the Hedge's delay of {delay:g} s: nothing is ever asked once more. "
+                "Give the Hedge a shorter delay."
+            )
     cache = _first(policies, Cache)
     for kind in (Retry, Hedge, CircuitBreaker, RateLimit, Bulkhead):
         place = _first(policies, kind)
@@ -80,8 +99,9 @@ def found(policies: Sequence[Any]) -> list[str]:
     if breaker is not None and retry is not None and retry < breaker:
         threshold, attempts = policies[breaker].consecutive_threshold, policies[retry].attempts
         if threshold is not None and threshold <= attempts:
+            many = "" if attempts == _ANY_NUMBER else f"{attempts} "
             wrong.append(
-                f"failure_threshold={threshold} is not above the {attempts} attempts of one call: one bad call opens the "
+                f"failure_threshold={threshold} is not above the {many}attempts of one call: one bad call opens the "
                 "circuit. Raise it, or use failure_rate."
             )
     if retry is not None and policies[retry].attempts > 1 and (least := policies[retry]._least_wait) is not None:

@@ -11,6 +11,9 @@ from seawall.errors import ConfigurationError, ConfigurationTypeError
 if TYPE_CHECKING:
     from datetime import timedelta
 
+# Where nothing is said and `None` says something; signatures show it.
+UNSET: Any = type("Unset", (), {"__repr__": lambda _: "unset"})()
+
 
 class Word:
     """A small value: compared, hashed, pickled and shown by what it was made with."""

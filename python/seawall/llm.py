@@ -82,6 +82,11 @@ class AsyncStream(_seawall.AsyncPieces):
 class Chat(Batches[Reply]):
     """A chat model behind an OpenAI-compatible API.
 
+    ```python
+    chat = Chat("gpt-4").with_retry(stop_after_attempt=5).with_fallbacks([Chat("gpt-4o-mini")])
+    answer = chat.invoke("What is a circuit breaker?").content
+    ```
+
     Args:
         model: the model's name.
         api_key: a text, or a function that gives one: it is called before each attempt, on a thread of its own. Default: the

@@ -63,11 +63,27 @@ testing = PRESETS["test"]
 production = PRESETS["prod"]
 
 
+_COLUMNS = ("", "retry", "circuit", "fallback", "timeout", "attempt_timeout", "retries at most", "monitor")
+_LEGEND = """
+retry: attempts, all told; only transient failures are tried again, after 0.5 s, doubling to 8 s.
+circuit: a breaker of its own, which opens at half of 20 attempts or more failing over 30 s.
+fallback: where it is needed, fallback=None says that none is wanted. timeout: for the primary with its retries.
+monitor: one of its own, guarded.pipeline.monitor.
+What is said beside a preset wins: guard("prod", fallback=["sorry"], timeout=30). guard() alone is the default."""
+
+
+def _cells(preset: Preset) -> tuple[str, ...]:
+    seconds = ("–" if limit is None else f"{limit:g} s" for limit in (preset.timeout, preset.attempt_timeout))
+    share = "–" if preset.retry_budget is None else f"{preset.retry_budget:.0%} of calls"
+    circuit, monitor = ("yes" if part else "–" for part in (preset.circuit, preset.monitor))
+    return (preset.name, str(preset.retry), circuit, "needed" if preset.fallback_required else "–", *seconds, share, monitor)
+
+
 def show() -> str:
-    """A table of all presets, printed and returned."""
-    columns = list(Preset._fields)
-    rows = [columns, *([str(getattr(preset, column)) for column in columns] for preset in PRESETS.values())]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
-    text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    """A table of all presets and what its words mean, printed and returned."""
+    rows = [_COLUMNS, *map(_cells, PRESETS.values())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    text = "\n".join(lines) + "\n" + _LEGEND
     print(text)  # noqa: T201  it is what the function is for
     return text

@@ -173,6 +173,18 @@ def test_a_failure_of_a_guarded_function_with_its_alternatives():
     assert "Its class is unknown" in str(told) and SECRET not in str(told)
 
 
+def test_a_guarded_call_of_a_model_tells_of_its_own_attempts_and_of_the_models_in_a_line():
+    with Simulator() as api:
+        api.on("*", faults.status(500))
+        primary, other = (model(api, name).with_retry(stop_after_attempt=2, wait=0) for name in ("gpt-4", "gpt-4o-mini"))
+        told = explain(raised(Pipeline(Fallback(other.invoke), Retry(2, wait=0), name="ask")(primary.invoke), "why?"))
+    assert [step.event for step in told.steps] == [
+        *("attempt", "retry.scheduled", "attempt", "retry.exhausted", "fallback.used", "attempt", "fallback.exhausted")
+    ]
+    assert plain(told).startswith("The call failed with InternalServerError 500, after 3 attempts in T.\n")
+    assert "The failure itself came of 2 attempts further inside." in str(told)
+
+
 def test_what_policies_did_stands_between_the_attempts_that_it_was_about():
     def divide() -> float:
         return 1 / 0

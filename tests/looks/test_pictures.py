@@ -170,7 +170,14 @@ def test_texts_are_shown_as_they_are(things: dict[str, Any]):
         ("embeddings", ["vectors2", "numbers in each256"]),
         ("alert", ["raised", "emergency", "failures in a row5", "limit 5"]),
         ("rate limit", ["shared", "500 requests and 200,000 tokens in 60 s; up to 1,000 wait", "requests left now10", "room"]),
-        ("cache", ["answers", "answers serve for 60 s, and 3600 s more in place of a failure; up to 10,000 of", "not used yet"]),
+        (
+            "cache",
+            [
+                "answers",
+                "answers serve for 60 s, and 3600 s more in place of a failure; up to 10,000 answers and",
+                "not used yet",
+            ],
+        ),
         ("hedge", ["hedges0", "asks once more after what 95 % of them take", "delay nownot known yet"]),
         ("bulkhead", ["under way0 of 8", "8 calls at a time; up to 100 wait"]),
         ("event", ["circuit.opened", "loud", "was", "closed", "Odd"]),

@@ -22,8 +22,8 @@ logger = logging.getLogger("seawall.agent")
 _COUNTS = {"primary": "primary_success", "fallback": "fallback_used", "simplified": "self_healed"}
 
 
-class _Way:
-    """One way to an answer: a model, asked with the prompt or with a changed one. Answers with its own name."""
+class Model:
+    """One way to an answer: a model, asked with the prompt or with a changed one. Answers with its own name; stories tell the class's."""
 
     def __init__(self, name: str, model: Any, *, change: Callable[[Any], Any] | None = None, same_place: bool = False) -> None:
         self._name = name
@@ -78,10 +78,10 @@ class SelfHealingAgent:
         self.apology = apology
         self.last_error: Exception | None = None
         change = simplify if callable(simplify) else lambda prompt: simplify.replace("{}", _question(prompt))
-        self._first = _Way("primary", self.primary_llm)
+        self._first = Model("primary", self.primary_llm)
         same = same_place(self.primary_llm, self.fallback_llm)
-        second = _Way("fallback", self.fallback_llm, same_place=same)
-        third = _Way("simplified", self.fallback_llm, change=change, same_place=same)
+        second = Model("fallback", self.fallback_llm, same_place=same)
+        third = Model("simplified", self.fallback_llm, change=change, same_place=same)
         self._pipeline = Pipeline(Fallback(second, third), name="SelfHealingAgent")
         self._lock = threading.Lock()
         self._stats = {"total_requests": 0, "primary_success": 0, "fallback_used": 0, "total_failures": 0, "self_healed": 0}

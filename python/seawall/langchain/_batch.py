@@ -14,9 +14,10 @@ from typing import Any
 from langchain_core.runnables.config import RunnableConfig, get_config_list
 
 from seawall import _batch, _progress
-from seawall._chat_batch import UNSAID, Said, raise_first
+from seawall._chat_batch import Said, raise_first
 from seawall._model import Seconds
 from seawall._progress import Progress
+from seawall._word import UNSET
 from seawall.errors import ConfigurationError
 
 # So many calls at a time where `max_concurrency` says nothing.
@@ -139,7 +140,7 @@ class Batching:
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **kwargs: Any,
     ) -> list[Any]:
@@ -181,7 +182,7 @@ class Batching:
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **kwargs: Any,
     ) -> list[Any]:
@@ -205,7 +206,7 @@ class Batching:
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
@@ -237,7 +238,7 @@ class Batching:
         return_exceptions: bool = False,
         journal: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        patience: Seconds | None = UNSAID,
+        patience: Seconds | None = UNSET,
         retry_failures: bool = True,
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
