@@ -9,6 +9,7 @@ import enum
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,10 @@ def api() -> Iterator[str]:
                 yield f"class {name}{arguments(thing)}" + (f" of {bases}" if bases else "")
                 if is_ours(thing):
                     yield from (f"    {member}" for member in members(thing))
-            elif callable(thing):
+            elif callable(thing) and typing.get_origin(thing) is None:
                 yield f"{name}{arguments(thing)}"
             else:
+                # An alias of types too: what its signature is said to be differs between Pythons.
                 yield name
         yield ""
 
