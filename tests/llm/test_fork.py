@@ -363,7 +363,7 @@ def test_gunicorn_that_forks_its_workers_after_a_call(sim, tmp_path: Path) -> No
 
 
 FILES = """
-import tempfile
+import logging, tempfile
 from pathlib import Path
 from seawall import Cache, journal
 
@@ -402,6 +402,8 @@ def with_files():
     assert begun.counts.done >= 2
 
 # Something of another's, of which each cache warns: that needs the interpreter, which a thread that forks has.
+logging.getLogger("seawall").setLevel(logging.ERROR)
+warnings.simplefilter("ignore")
 (folder / "foreign.db").write_text("no database, and longer than the head of one " * 100)
 shared = asking(folder / "shared.cache")
 written("parent.db", ["a", "b"])
@@ -412,7 +414,6 @@ busy = [
     until_over(lambda number: written("parent.db", [*"ab", *map(str, range(number))])),
     until_over(lambda number: written(f"{number}.db", ["a", "b"])),
 ]
-warnings.simplefilter("ignore")
 try:
     assert [forked(with_files) for _ in range(8)] == [0] * 8
 finally:
