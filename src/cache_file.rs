@@ -1,16 +1,18 @@
 //! Answers in a file, for caches that outlive their process and are shared by several: SQLite, looked into on a miss and written to
 //! by a thread of its own. Whatever is wrong with the file is a miss, is told once, and is nobody's error.
 
-use crate::drive::process::Process;
+use crate::drive::process::Own;
 #[cfg(unix)]
 use crate::drive::signals;
+use crate::sqlite::{Database, Failure, apart};
 use ring::digest::{Context, SHA256};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// `SWLC`: says that a database is one of ours.
 const APPLICATION: i32 = 0x5357_4c43;
@@ -82,7 +84,7 @@ pub struct Found {
 type Make = Box<dyn FnOnce() -> Option<Vec<u8>> + Send>;
 
 enum Order {
-    Put { key: FileKey, asked: FileKey, stored: u64, make: Make },
+    Put { key: FileKey, asked: FileKey, stored: u64, value: LazyCell<Option<Vec<u8>>, Make> },
     Used(FileKey, u64),
     Drop(FileKey),
     Forget(Option<FileKey>, SyncSender<usize>),
@@ -108,24 +110,31 @@ struct Shared {
     max_bytes: usize,
     told: AtomicU32,
     teller: Teller,
-    /// Orders that are not carried out yet.
-    pending: Mutex<(Process, usize)>,
+}
+
+/// Orders that are not carried out yet.
+#[derive(Default)]
+struct Pending {
+    count: Mutex<usize>,
     none: Condvar,
 }
 
-struct Here {
-    process: Process,
-    reader: Option<Connection>,
-    orders: Option<SyncSender<Order>>,
+/// The way to the thread that writes.
+#[derive(Clone)]
+struct Writer {
+    orders: SyncSender<Order>,
+    pending: Arc<Pending>,
 }
 
 /// Answers in one file.
 pub struct CacheFile {
     shared: Arc<Shared>,
-    here: Mutex<Here>,
+    reader: Database,
+    /// Locked apart from forks only, as `PENDING` is.
+    writer: Mutex<Option<Own<Writer>>>,
 }
 
-static FILES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+static PENDING: Mutex<Vec<Own<Weak<Pending>>>> = Mutex::new(Vec::new());
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -147,7 +156,11 @@ impl Shared {
     }
 
     /// Says what it means that something failed.
-    fn failed(&self, error: &rusqlite::Error, is_write: bool) {
+    fn failed(&self, failure: &Failure, is_write: bool) {
+        let error = match failure {
+            Failure::Sqlite(error) => error,
+            Failure::Unfit(what) => return self.tell(Trouble::Unusable, what),
+        };
         match error.sqlite_error_code() {
             _ if is_over(error) => self.tell(Trouble::Unusable, &format!("is damaged, and is not used: {error}; delete it")),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -158,11 +171,15 @@ impl Shared {
         }
     }
 
-    fn open(&self, patience: Duration) -> rusqlite::Result<Connection> {
+    fn database(self: &Arc<Shared>, patience: Duration) -> Database {
+        let shared = self.clone();
+        Database::new(patience, move || shared.open())
+    }
+
+    fn open(&self) -> Result<Connection, Failure> {
         let _ = self.made_private();
         let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
-        connection.busy_timeout(patience)?;
         connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA synchronous = NORMAL;")?;
         let whose = |connection: &Connection| -> rusqlite::Result<(i32, i32, i32)> {
             let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get(0));
@@ -180,13 +197,12 @@ impl Shared {
             begun.commit()?;
         }
         match whose(&connection)? {
-            (APPLICATION, VERSION, _) => {}
+            (APPLICATION, VERSION, _) => Ok(connection),
             (APPLICATION, later, _) => {
-                self.tell(Trouble::Unusable, &format!("is of a later version of seawall (form {later}, here {VERSION}), and is not used"));
+                Err(Failure::Unfit(format!("is of a later version of seawall (form {later}, here {VERSION}), and is not used")))
             }
-            _ => self.tell(Trouble::Unusable, "is a database of something else, and is not used: give the cache a file of its own"),
+            _ => Err(Failure::Unfit("is a database of something else, and is not used: give the cache a file of its own".to_owned())),
         }
-        Ok(connection)
     }
 
     /// A new file is its owner's alone; SQLite makes those beside it as this one is.
@@ -209,52 +225,51 @@ impl Shared {
         digest.key()
     }
 
-    fn write(self: &Arc<Shared>, orders: &Receiver<Order>) {
-        let mut connection = None;
+    fn write(self: &Arc<Shared>, orders: &Receiver<Order>, pending: &Pending) {
+        let database = self.database(WRITES);
         while let Ok(first) = orders.recv() {
             let batch: Vec<Order> = std::iter::once(first).chain(orders.try_iter().take(WAITING)).collect();
-            let count = batch.len();
             if !self.is_unusable() {
-                let written = match &mut connection {
-                    Some(connection) => self.carry_out(connection, batch),
-                    none => self.open(WRITES).and_then(|opened| self.carry_out(none.insert(opened), batch)),
-                };
-                if let Err(error) = &written {
-                    self.failed(error, true);
+                for order in &batch {
+                    if let Order::Put { value, .. } = order {
+                        LazyCell::force(value); // a fork need not wait for that
+                    }
+                }
+                match database.with(|connection| self.carry_out(connection, &batch)) {
+                    // Nobody may be waiting any more.
+                    Ok(forgotten) => forgotten.into_iter().for_each(|(told, gone)| _ = told.try_send(gone)),
+                    Err(failure) => self.failed(&failure, true),
                 }
             }
-            locked(&self.pending).1 -= count;
-            self.none.notify_all();
+            *locked(&pending.count) -= batch.len();
+            pending.none.notify_all();
         }
     }
 
-    fn carry_out(&self, connection: &mut Connection, batch: Vec<Order>) -> rusqlite::Result<()> {
-        if self.is_unusable() {
-            return Ok(());
-        }
+    fn carry_out<'b>(&self, connection: &mut Connection, batch: &'b [Order]) -> rusqlite::Result<Vec<(&'b SyncSender<usize>, usize)>> {
         let mut answers = Vec::new();
         let begun = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         for order in batch {
             match order {
-                Order::Put { key, asked, stored, make } => {
-                    let Some(value) = make() else { continue };
+                Order::Put { key, asked, stored, value } => {
+                    let Some(value) = &**value else { continue };
                     let bytes = value.len() + ROW;
                     if bytes > self.max_bytes {
                         continue;
                     }
                     begun.prepare("DELETE FROM answer WHERE key = ?")?.execute(params![key])?;
-                    let sum = Shared::sum(&key, stored, &value);
+                    let sum = Shared::sum(key, *stored, value);
                     begun.prepare("INSERT INTO answer VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6)")?.execute(params![
                         key,
                         asked,
-                        stored as i64,
+                        *stored as i64,
                         bytes as i64,
                         value,
                         sum
                     ])?;
                 }
                 Order::Used(key, when) => {
-                    begun.prepare("UPDATE answer SET used = ? WHERE key = ?")?.execute(params![when as i64, key])?;
+                    begun.prepare("UPDATE answer SET used = ? WHERE key = ?")?.execute(params![*when as i64, key])?;
                 }
                 Order::Drop(key) => _ = begun.prepare("DELETE FROM answer WHERE key = ?")?.execute(params![key])?,
                 Order::Forget(asked, told) => {
@@ -278,29 +293,16 @@ impl Shared {
                 .execute(params![over.max(1)])?;
         }
         begun.commit()?;
-        for (told, gone) in answers {
-            let _ = told.try_send(gone); // nobody may be waiting any more
-        }
-        Ok(())
+        Ok(answers)
     }
 }
 
 impl CacheFile {
     /// Answers in that file, at most so many, of so many bytes together. It is opened when it is first looked into.
     pub fn new(path: PathBuf, max_items: usize, max_bytes: usize, teller: Teller) -> CacheFile {
-        let shared = Arc::new(Shared {
-            path,
-            max_items,
-            max_bytes,
-            told: AtomicU32::new(0),
-            teller,
-            pending: Mutex::new((Process::here(), 0)),
-            none: Condvar::new(),
-        });
-        let mut files = locked(&FILES);
-        files.retain(|file| file.strong_count() > 0);
-        files.push(Arc::downgrade(&shared));
-        CacheFile { shared, here: Mutex::new(Here { process: Process::here(), reader: None, orders: None }) }
+        let shared = Arc::new(Shared { path, max_items, max_bytes, told: AtomicU32::new(0), teller });
+        let reader = shared.database(READS);
+        CacheFile { shared, reader, writer: Mutex::new(None) }
     }
 
     /// Where it is.
@@ -308,33 +310,13 @@ impl CacheFile {
         &self.shared.path
     }
 
-    /// What belongs to this process. A forked child has none of it, and may find it locked for ever: then the file has nothing.
-    fn here(&self) -> Option<MutexGuard<'_, Here>> {
-        let until = Instant::now() + READS;
-        let mut here = loop {
-            match self.here.try_lock() {
-                Ok(here) => break here,
-                Err(std::sync::TryLockError::Poisoned(here)) => break here.into_inner(),
-                Err(std::sync::TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_micros(20)),
-                Err(std::sync::TryLockError::WouldBlock) => return None,
-            }
-        };
-        if !here.process.is_here() {
-            // A connection that a fork has copied is the parent's: closing it here would take its locks.
-            std::mem::forget(here.reader.take());
-            std::mem::forget(here.orders.take());
-            here.process = Process::here();
-        }
-        Some(here)
-    }
-
     /// The answer that is there under a key, if it is whole.
     pub fn find(&self, key: &FileKey, now: u64) -> Option<Found> {
         if self.shared.is_unusable() {
             return None;
         }
-        let found = self.read(key).unwrap_or_else(|error| {
-            self.shared.failed(&error, false);
+        let found = self.read(key).unwrap_or_else(|failure| {
+            self.shared.failed(&failure, false);
             None
         });
         let (stored, value, sum) = found?;
@@ -349,22 +331,16 @@ impl CacheFile {
     }
 
     #[allow(clippy::type_complexity)] // a row that is taken apart at once
-    fn read(&self, key: &FileKey) -> rusqlite::Result<Option<(i64, Vec<u8>, Vec<u8>)>> {
-        let Some(mut here) = self.here() else { return Ok(None) };
-        let reader = match &mut here.reader {
-            Some(reader) => reader,
-            none => none.insert(self.shared.open(READS)?),
-        };
-        if self.shared.is_unusable() {
-            return Ok(None);
-        }
-        let mut asked = reader.prepare("SELECT stored, value, sum FROM answer WHERE key = ?")?;
-        asked.query_row(params![key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+    fn read(&self, key: &FileKey) -> Result<Option<(i64, Vec<u8>, Vec<u8>)>, Failure> {
+        self.reader.with(|connection| {
+            let mut asked = connection.prepare("SELECT stored, value, sum FROM answer WHERE key = ?")?;
+            asked.query_row(params![key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+        })
     }
 
     /// Keeps an answer; `make` gives it, later and elsewhere.
     pub fn put(&self, key: FileKey, asked: FileKey, stored: u64, make: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) {
-        self.order(Order::Put { key, asked, stored, make: Box::new(make) });
+        self.order(Order::Put { key, asked, stored, value: LazyCell::new(Box::new(make)) });
     }
 
     /// Forgets the answers to what was asked so, or all; how many there were. It waits for that.
@@ -378,49 +354,56 @@ impl CacheFile {
         if self.shared.is_unusable() {
             return;
         }
-        let Some(mut here) = self.here() else { return };
-        let orders = match &here.orders {
-            Some(orders) => orders.clone(),
-            None => {
-                let (sender, orders) = sync_channel(WAITING);
-                *locked(&self.shared.pending) = (Process::here(), 0);
-                let shared = self.shared.clone();
-                let begin = || std::thread::Builder::new().name("seawall-cache".to_owned()).spawn(move || shared.write(&orders));
-                #[cfg(unix)]
-                let begun = signals::away(begin);
-                #[cfg(not(unix))]
-                let begun = begin();
-                if begun.is_err() {
-                    return; // no thread is to be had: nothing is written
-                }
-                here.orders.insert(sender).clone()
-            }
-        };
-        locked(&self.shared.pending).1 += 1;
+        let Some(Writer { orders, pending }) = self.writer() else { return };
+        *locked(&pending.count) += 1;
         if let Err(refused) = orders.try_send(order) {
-            locked(&self.shared.pending).1 -= 1;
+            *locked(&pending.count) -= 1;
             if let TrySendError::Full(Order::Put { .. }) = refused {
                 self.shared.tell(Trouble::Busy, "is slower than answers come: some of them are in memory only");
             }
         }
     }
 
+    /// This process's, which is begun if there is none; `None` where no thread is to be had, and nothing is written.
+    fn writer(&self) -> Option<Writer> {
+        apart(|| {
+            let mut held = locked(&self.writer);
+            if let Some(writer) = held.as_ref().and_then(Own::here) {
+                return Some(writer.clone());
+            }
+            let (sender, orders) = sync_channel(WAITING);
+            let writer = Writer { orders: sender, pending: Arc::default() };
+            let (shared, pending) = (self.shared.clone(), writer.pending.clone());
+            let begin = || std::thread::Builder::new().name("seawall-cache".to_owned()).spawn(move || shared.write(&orders, &pending));
+            #[cfg(unix)]
+            let begun = signals::away(begin);
+            #[cfg(not(unix))]
+            let begun = begin();
+            begun.ok()?;
+            let mut all = locked(&PENDING);
+            all.retain(|each| each.here().is_some_and(|each| each.strong_count() > 0));
+            all.push(Own::new(Arc::downgrade(&writer.pending)));
+            *held = Some(Own::new(writer.clone()));
+            Some(writer)
+        })
+    }
+
     /// Waits until all that was ordered is in the file, for so long at most; whether it is.
     pub fn flush(&self, limit: Duration) -> bool {
-        self.shared.flush(limit)
+        let writer = apart(|| locked(&self.writer).as_ref().and_then(Own::here).cloned());
+        writer.is_none_or(|writer| writer.pending.flush(limit))
     }
 }
 
-impl Shared {
+impl Pending {
     fn flush(&self, limit: Duration) -> bool {
-        let pending = locked(&self.pending);
-        let waited = self.none.wait_timeout_while(pending, limit, |(process, count)| process.is_here() && *count > 0);
+        let waited = self.none.wait_timeout_while(locked(&self.count), limit, |count| *count > 0);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 
 /// Waits until all files have what was ordered, at the end of a program.
 pub fn flush_all(limit: Duration) {
-    let files: Vec<_> = locked(&FILES).iter().filter_map(Weak::upgrade).collect();
-    files.iter().for_each(|file| _ = file.flush(limit));
+    let all: Vec<_> = apart(|| locked(&PENDING).iter().filter_map(Own::here).filter_map(Weak::upgrade).collect());
+    all.iter().for_each(|pending| _ = pending.flush(limit));
 }

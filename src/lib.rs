@@ -2,7 +2,7 @@
 //!
 //! `engine` is the one state machine; `policies` are what it passes a call through; `drive` runs it; `guardrails` look at
 //! what is said; `llm`, `simulator` and `dashboard` talk HTTP, the latter two behind `serve`; `journal` keeps on disk what a
-//! batch has finished, `cache_file` what a cache has; `python` is the only module that names pyo3.
+//! batch has finished, `cache_file` what a cache has, both through `sqlite`; `python` is the only module that names pyo3.
 
 #[cfg(feature = "net")]
 pub mod cache_file;
@@ -27,5 +27,7 @@ mod python;
 pub mod serve;
 #[cfg(feature = "net")]
 pub mod simulator;
+#[cfg(feature = "net")]
+pub mod sqlite;
 pub mod stats;
 pub mod telemetry;

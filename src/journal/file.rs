@@ -1,6 +1,7 @@
 //! The file: what is in it, how it is made, and how it is read.
 
 use super::{Counts, JournalError, Key, Row};
+use crate::sqlite::{Database, Failure};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,11 @@ const TABLES: &str = "
     CREATE INDEX failures ON items (at) WHERE is_failure;
 ";
 
-/// How long a statement waits for another program that looks into the file.
+/// How long a use waits for another program that looks into the file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A connection that writes; the file is made if there is none. What is in it already is left as it is.
-pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
+/// One that writes; the file is made if there is none. What is in it already is left as it is.
+pub(super) fn open(path: &Path) -> Result<Database, JournalError> {
     if path.is_dir() {
         return Err(JournalError::at(path, "is a directory: give the path of a file"));
     }
@@ -40,28 +41,29 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
         options.mode(0o600);
     }
     options.open(path).map_err(|error| JournalError::at(path, format_args!("cannot be opened: {error}")))?;
-    let made = || -> rusqlite::Result<Result<Connection, JournalError>> {
-        let mut connection = Connection::open_with_flags(named(path), OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(PATIENCE)?;
-        let (application, layout, tables) = looked_at(&connection)?;
-        if tables > 0
-            && let Err(error) = known(path, application, layout)
-        {
-            return Ok(Err(error));
-        }
-        // Where the file system has no shared memory it stays as it is, which is as safe and a little slower.
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        if tables == 0 {
-            let transaction = connection.transaction()?;
-            transaction.execute_batch(TABLES)?;
-            transaction.pragma_update(None, "application_id", APPLICATION)?;
-            transaction.pragma_update(None, "user_version", LAYOUT)?;
-            transaction.commit()?;
-        }
-        Ok(Ok(connection))
-    };
-    made().map_err(|error| JournalError::of(path, &error))?
+    let name = named(path);
+    let database = Database::new(PATIENCE, move || for_writing(&name));
+    database.with(|_| Ok(())).map_err(|failure| JournalError::of(path, failure))?;
+    Ok(database)
+}
+
+fn for_writing(name: &Path) -> Result<Connection, Failure> {
+    let mut connection = Connection::open_with_flags(name, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let (application, layout, tables) = looked_at(&connection)?;
+    if tables > 0 {
+        known(application, layout)?;
+    }
+    // Where the file system has no shared memory it stays as it is, which is as safe and a little slower.
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    if tables == 0 {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        transaction.commit()?;
+    }
+    Ok(connection)
 }
 
 /// The file's whole name: SQLite takes `:memory:` for something else.
@@ -75,15 +77,13 @@ fn looked_at(connection: &Connection) -> rusqlite::Result<(i32, i32, i64)> {
     Ok((number("application_id")?, number("user_version")?, tables))
 }
 
-fn known(path: &Path, application: i32, layout: i32) -> Result<(), JournalError> {
+fn known(application: i32, layout: i32) -> Result<(), Failure> {
     if application != APPLICATION {
-        return Err(JournalError::at(path, "is another program's SQLite file: give another path"));
+        return Err(Failure::Unfit("is another program's SQLite file: give another path".to_owned()));
     }
     match layout {
         LAYOUT => Ok(()),
-        later => {
-            Err(JournalError::at(path, format_args!("has layout {later}, and this version knows {LAYOUT}: use the seawall that wrote it")))
-        }
+        later => Err(Failure::Unfit(format!("has layout {later}, and this version knows {LAYOUT}: use the seawall that wrote it"))),
     }
 }
 
@@ -104,7 +104,7 @@ const NOT_THERE: &str = "is not there: give the path that a batch was given as j
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
-    connection: Connection,
+    database: Database,
 }
 
 impl Reader {
@@ -114,58 +114,55 @@ impl Reader {
             let what = if path.is_dir() { "is a directory: give the path of the file" } else { NOT_THERE };
             return Err(JournalError::at(path, what));
         }
-        let opened = || -> rusqlite::Result<Result<Reader, JournalError>> {
-            // What a killed writer left in its log is taken over by whoever opens it, so reading may write. Where it may not, it reads.
-            let (write, read) = (OpenFlags::SQLITE_OPEN_READ_WRITE, OpenFlags::SQLITE_OPEN_READ_ONLY);
-            let none = OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let name = named(path);
-            let connection =
-                Connection::open_with_flags(&name, write | none).or_else(|_| Connection::open_with_flags(&name, read | none))?;
-            connection.busy_timeout(PATIENCE)?;
-            let (application, layout, _) = looked_at(&connection)?;
-            Ok(known(path, application, layout).map(|()| Reader { path: path.to_owned(), connection }))
-        };
-        opened().map_err(|error| JournalError::of(path, &error))?
+        let name = named(path);
+        let reader = Reader { path: path.to_owned(), database: Database::new(PATIENCE, move || for_reading(&name)) };
+        reader.read(|_| Ok(()))?;
+        Ok(reader)
     }
 
-    fn told<T>(&self, read: rusqlite::Result<T>) -> Result<T, JournalError> {
-        read.map_err(|error| JournalError::of(&self.path, &error))
+    fn read<T>(&self, body: impl FnMut(&mut Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {
+        self.database.with(body).map_err(|failure| JournalError::of(&self.path, failure))
     }
 
     /// How many are finished.
     pub fn counts(&self) -> Result<Counts, JournalError> {
         let sql = "SELECT count(*), count(*) FILTER (WHERE is_failure) FROM items";
-        let (all, failed) = self.told(self.connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))))?;
+        let (all, failed) = self.read(|open| open.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))))?;
         Ok(Counts { done: (all - failed) as u64, failed: failed as u64 })
     }
 
     /// What is known of an input.
     pub fn row(&self, at: u64) -> Result<Option<Row>, JournalError> {
-        let read = || {
-            let sql = "SELECT at, key, is_failure, answer, told FROM items WHERE at = ?";
-            self.connection.prepare(sql)?.query_row([at as i64], row).optional()
-        };
-        self.told(read())
+        let sql = "SELECT at, key, is_failure, answer, told FROM items WHERE at = ?";
+        self.read(|open| open.prepare(sql)?.query_row([at as i64], row).optional())
     }
 
     /// The next rows from that place on, in order, or the failures among them.
     pub fn rows(&self, from: u64, most: usize, failures: bool) -> Result<Vec<Row>, JournalError> {
         let condition = if failures { "is_failure AND" } else { "" };
         let sql = format!("SELECT at, key, is_failure, answer, told FROM items WHERE {condition} at >= ? ORDER BY at LIMIT ?");
-        let read = || self.connection.prepare(&sql)?.query_map(params![from as i64, most as i64], row)?.collect();
-        self.told(read())
+        self.read(|open| open.prepare(&sql)?.query_map(params![from as i64, most as i64], row)?.collect())
     }
 
     /// What was noted of the run under that name.
     pub fn noted(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError> {
-        let read = || self.connection.query_row("SELECT value FROM run WHERE name = ?", [name], |row| row.get(0)).optional();
-        self.told(read())
+        self.read(|open| open.query_row("SELECT value FROM run WHERE name = ?", [name], |row| row.get(0)).optional())
     }
 }
 
+fn for_reading(name: &Path) -> Result<Connection, Failure> {
+    // What a killed writer left in its log is taken over by whoever opens it, so reading may write. Where it may not, it reads.
+    let (write, read) = (OpenFlags::SQLITE_OPEN_READ_WRITE, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let none = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(name, write | none).or_else(|_| Connection::open_with_flags(name, read | none))?;
+    let (application, layout, _) = looked_at(&connection)?;
+    known(application, layout)?;
+    Ok(connection)
+}
+
 /// Writes rows, all or none.
-pub(super) fn write(path: &Path, connection: &mut Connection, rows: &[Row]) -> Result<(), JournalError> {
-    let mut written = || -> rusqlite::Result<()> {
+pub(super) fn write(path: &Path, database: &Database, rows: &[Row]) -> Result<(), JournalError> {
+    let written = database.with(|connection| {
         let transaction = connection.transaction()?;
         {
             let mut statement =
@@ -175,12 +172,12 @@ pub(super) fn write(path: &Path, connection: &mut Connection, rows: &[Row]) -> R
             }
         }
         transaction.commit()
-    };
-    written().map_err(|error| JournalError::of(path, &error))
+    });
+    written.map_err(|failure| JournalError::of(path, failure))
 }
 
 /// Notes something of the run, where nothing is noted yet.
-pub(super) fn note(path: &Path, connection: &Connection, name: &str, value: &[u8]) -> Result<(), JournalError> {
+pub(super) fn note(path: &Path, database: &Database, name: &str, value: &[u8]) -> Result<(), JournalError> {
     let sql = "INSERT OR IGNORE INTO run (name, value) VALUES (?, ?)";
-    connection.execute(sql, params![name, value]).map(drop).map_err(|error| JournalError::of(path, &error))
+    database.with(|connection| connection.execute(sql, params![name, value])).map(drop).map_err(|failure| JournalError::of(path, failure))
 }

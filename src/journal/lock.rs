@@ -1,7 +1,8 @@
 //! One writer at a time. The lock goes with its process, however that ends.
 
 use super::JournalError;
-use std::collections::BTreeSet;
+use crate::drive::process::Own;
+use crate::sqlite::apart;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ pub struct Lock {
 }
 
 /// Those that this process holds: the system's locks are a process's own, and keep no other thread of it out.
-fn held() -> MutexGuard<'static, BTreeSet<PathBuf>> {
-    static HELD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+fn held() -> MutexGuard<'static, Vec<Own<PathBuf>>> {
+    static HELD: Mutex<Vec<Own<PathBuf>>> = Mutex::new(Vec::new());
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -34,29 +35,33 @@ impl Lock {
                 _ => unable(error),
             })?
             .join(name);
-        let mut held = held();
-        if held.contains(&beside) {
-            return Err(in_use(journal, "by another batch of this process"));
-        }
-        loop {
-            let file = open(&beside).map_err(unable)?;
-            if let Some(holder) = try_lock(&file).map_err(unable)? {
-                return Err(in_use(journal, &holder));
+        apart(|| {
+            let mut held = held();
+            if held.iter().any(|each| each.here() == Some(&beside)) {
+                return Err(in_use(journal, "by another batch of this process"));
             }
-            // Whoever had it may have taken the file away between our opening and our locking it.
-            if is_there(&file, &beside) {
-                held.insert(beside.clone());
-                return Ok(Lock { beside, _file: file });
+            loop {
+                let file = open(&beside).map_err(unable)?;
+                if let Some(holder) = try_lock(&file).map_err(unable)? {
+                    return Err(in_use(journal, &holder));
+                }
+                // Whoever had it may have taken the file away between our opening and our locking it.
+                if is_there(&file, &beside) {
+                    held.push(Own::new(beside.clone()));
+                    return Ok(Lock { beside: beside.clone(), _file: file });
+                }
             }
-        }
+        })
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is still locked: nobody else can have made this one its own.
-        let _ = std::fs::remove_file(&self.beside);
-        held().remove(&self.beside);
+        apart(|| {
+            // While it is still locked: nobody else can have made this one its own.
+            let _ = std::fs::remove_file(&self.beside);
+            held().retain(|each| each.here().is_some_and(|held| *held != self.beside));
+        });
     }
 }
 

@@ -12,6 +12,7 @@ pub use file::Reader;
 pub use lock::Lock;
 pub use writer::{Committed, Journal};
 
+use crate::sqlite::Failure;
 use std::fmt;
 use std::path::Path;
 
@@ -60,8 +61,12 @@ impl JournalError {
     }
 
     /// What SQLite says, put so that one knows what to do.
-    fn of(path: &Path, error: &rusqlite::Error) -> JournalError {
+    fn of(path: &Path, failure: Failure) -> JournalError {
         use rusqlite::ErrorCode as Code;
+        let error = match failure {
+            Failure::Sqlite(error) => error,
+            Failure::Unfit(what) => return JournalError::at(path, what),
+        };
         let what = match error.sqlite_error_code() {
             Some(Code::NotADatabase) => "is no SQLite file: give another path, or move that file away".to_owned(),
             Some(Code::DatabaseCorrupt) => {

@@ -3,8 +3,8 @@
 use super::file::{self, Reader};
 use super::lock::Lock;
 use super::{JournalError, Key, Row};
-use crate::drive::process::Process;
-use rusqlite::Connection;
+use crate::drive::process::Own;
+use crate::sqlite::Database;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,8 +20,7 @@ const TOGETHER: usize = 1024;
 pub struct Journal {
     path: PathBuf,
     /// Until it is closed.
-    open: Mutex<Option<Open>>,
-    process: Process,
+    open: Own<Mutex<Option<Open>>>,
 }
 
 struct Open {
@@ -38,20 +37,20 @@ impl Journal {
     /// Opens it for writing, or says why not.
     pub fn open(path: &Path) -> Result<Journal, JournalError> {
         let lock = Lock::take(path)?;
-        let connection = file::open(path)?;
+        let database = file::open(path)?;
         let reader = Reader::open(path)?;
         let is_new = reader.counts()? == super::Counts::default();
         let (sender, receiver) = mpsc::channel();
         let named = std::thread::Builder::new().name("seawall-journal".to_owned());
         let place = path.to_owned();
-        let run = move || commit_all(&place, connection, &receiver);
+        let run = move || commit_all(&place, &database, &receiver);
         #[cfg(unix)]
         let begun = crate::drive::signals::away(|| named.spawn(run));
         #[cfg(not(unix))]
         let begun = named.spawn(run);
         let thread = begun.map_err(|error| JournalError::at(path, format_args!("has no thread to write it: {error}")))?;
         let open = Open { reader, is_new, sender, thread, _lock: lock };
-        Ok(Journal { path: path.to_owned(), open: Mutex::new(Some(open)), process: Process::here() })
+        Ok(Journal { path: path.to_owned(), open: Own::new(Mutex::new(Some(open))) })
     }
 
     /// Where it is.
@@ -59,15 +58,16 @@ impl Journal {
         &self.path
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    /// `None` in a forked child.
+    fn lock(&self) -> Option<MutexGuard<'_, Option<Open>>> {
+        Some(self.open.here()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn with<T>(&self, body: impl FnOnce(&mut Open) -> Result<T, JournalError>) -> Result<T, JournalError> {
-        if !self.process.is_here() {
+        let Some(mut held) = self.lock() else {
             return Err(JournalError::at(&self.path, "was opened before this process was forked: open it here"));
-        }
-        match &mut *self.lock() {
+        };
+        match &mut *held {
             Some(open) => body(open),
             None => Err(JournalError::at(&self.path, "was closed")),
         }
@@ -115,11 +115,8 @@ impl Journal {
 
     /// Commits what was handed over, and lets the file go.
     pub fn close(&self) {
-        if !self.process.is_here() {
-            return;
-        }
         // Held meanwhile: whoever closes it too finds it closed.
-        let mut held = self.lock();
+        let Some(mut held) = self.lock() else { return };
         if let Some(Open { reader, sender, thread, _lock, .. }) = held.take() {
             drop(sender);
             let _ = thread.join();
@@ -131,12 +128,10 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.close();
-        // In a forked child: what its end does to the file is the parent's to do.
-        std::mem::forget(self.lock().take());
     }
 }
 
-fn commit_all(path: &Path, mut connection: Connection, receiver: &Receiver<(Row, Committed)>) {
+fn commit_all(path: &Path, database: &Database, receiver: &Receiver<(Row, Committed)>) {
     while let Ok((row, committed)) = receiver.recv() {
         let (mut rows, mut told) = (vec![row], vec![committed]);
         while rows.len() < TOGETHER
@@ -145,7 +140,7 @@ fn commit_all(path: &Path, mut connection: Connection, receiver: &Receiver<(Row,
             rows.push(row);
             told.push(committed);
         }
-        let written = file::write(path, &mut connection, &rows);
+        let written = file::write(path, database, &rows);
         for committed in told {
             committed(written.clone());
         }

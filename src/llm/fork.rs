@@ -2,6 +2,7 @@
 //! tasks and holding no lock, until the child is there. The child forgets the runtime, whose thread it does not have.
 
 use super::runtime::{self, Live};
+use crate::sqlite;
 use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub struct Gate {
 impl Gate {
     pub fn new() -> Arc<Gate> {
         static HANDLERS: Once = Once::new();
+        // Before ours, so that its turn at a fork is after: the runtime's thread may have to wait for whoever is inside SQLite.
+        sqlite::attend_forks();
         // SAFETY: the handlers live as long as the process. They fail only for want of memory.
         HANDLERS.call_once(|| _ = unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) });
         Arc::new(Gate { phase: Mutex::new(Phase::Runs), changed: Condvar::new(), called: Notify::new() })

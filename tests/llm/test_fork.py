@@ -360,3 +360,70 @@ def test_gunicorn_that_forks_its_workers_after_a_call(sim, tmp_path: Path) -> No
         finally:
             server.kill()
     assert sim.count() == 2 + 4 * 40
+
+
+FILES = """
+import logging, tempfile
+from pathlib import Path
+from seawall import Cache, journal
+
+kept_open = tempfile.TemporaryDirectory()
+folder = Path(kept_open.name)
+over, failed = threading.Event(), []
+
+def asking(path):
+    return Chat("m", api_key="k", base_url=base_url, cache=Cache(path=path))
+
+def until_over(turn):
+    def busy():
+        try:
+            for number in range(1_000_000):
+                if over.is_set():
+                    return
+                turn(number)
+        except BaseException as error:
+            failed.append(error)
+    return thread(busy)
+
+def kept(model, text):
+    model.invoke(text)
+    assert model.cache.flush()
+    assert asking(model.cache.path).invoke(text).cached
+
+def written(name, texts):
+    assert len(chat.batch(texts, journal=str(folder / name))) == len(texts)
+
+def with_files():
+    kept(asking(folder / f"{os.getpid()}.cache"), "own")
+    kept(shared, f"child {os.getpid()}")
+    written(f"{os.getpid()}.db", ["a", "b"])
+    with journal.open(str(folder / f"{os.getpid()}.db")) as own:
+        assert own.counts.done == 2
+    assert begun.counts.done >= 2
+
+# Something of another's, of which each cache warns: that needs the interpreter, which a thread that forks has.
+logging.getLogger("seawall").setLevel(logging.ERROR)
+warnings.simplefilter("ignore")
+(folder / "foreign.db").write_text("no database, and longer than the head of one " * 100)
+shared = asking(folder / "shared.cache")
+written("parent.db", ["a", "b"])
+begun = journal.open(str(folder / "parent.db"))
+busy = [
+    until_over(lambda number: kept(asking(folder / "shared.cache"), f"parent {number}")),
+    until_over(lambda number: asking(folder / "foreign.db").invoke("x")),
+    until_over(lambda number: written("parent.db", [*"ab", *map(str, range(number))])),
+    until_over(lambda number: written(f"{number}.db", ["a", "b"])),
+]
+try:
+    assert [forked(with_files) for _ in range(8)] == [0] * 8
+finally:
+    over.set()
+    for each in busy:
+        each.join()
+assert not failed, failed
+print("whole", flush=True)
+"""
+
+
+def test_a_child_has_journals_and_cache_files_whatever_its_parents_threads_do_with_theirs(program, forking) -> None:
+    finished(program(forking + BEGIN + FILES))

@@ -1,33 +1,12 @@
 //! The journal: what it keeps when it is broken off anywhere, and what it says of files that are none.
 
+mod folder;
+
+use folder::Folder;
 use proptest::prelude::*;
 use seawall::journal::{Counts, Journal, JournalError, Key, Reader, Row};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-
-/// A folder of its own, gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("seawall-journal-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn row(at: u64) -> Row {
     Row { at, key: key(at), is_failure: at % 7 == 3, answer: at.to_string().repeat(40).into_bytes(), told: b"{}".to_vec() }

@@ -12,7 +12,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// A `JournalError`.
 pub fn journal_error(py: Python<'_>, error: &JournalError) -> PyErr {
@@ -60,14 +59,13 @@ pub fn given_back(py: Python<'_>, row: Row, table: &Bound<'_, PyAny>, path: Path
 /// Reads a journal, also while a batch writes it.
 #[pyclass(frozen, module = "seawall")]
 pub struct JournalReader {
-    reader: Arc<Mutex<Reader>>,
+    reader: Reader,
     path: PathBuf,
 }
 
 impl JournalReader {
     fn read<T: Send>(&self, py: Python<'_>, read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send) -> PyResult<T> {
-        let reader = self.reader.clone();
-        py.detach(|| read(&reader.lock().unwrap_or_else(PoisonError::into_inner))).map_err(|error| journal_error(py, &error))
+        py.detach(|| read(&self.reader)).map_err(|error| journal_error(py, &error))
     }
 }
 
@@ -75,8 +73,8 @@ impl JournalReader {
 impl JournalReader {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<JournalReader> {
-        let opened = py.detach(|| Reader::open(Path::new(&path))).map_err(|error| journal_error(py, &error))?;
-        Ok(JournalReader { reader: Arc::new(Mutex::new(opened)), path })
+        let reader = py.detach(|| Reader::open(Path::new(&path))).map_err(|error| journal_error(py, &error))?;
+        Ok(JournalReader { reader, path })
     }
 
     /// How many were answered, and how many failed.
