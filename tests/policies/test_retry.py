@@ -249,6 +249,7 @@ def test_a_clients_timeout_setting_is_no_exception_class_and_the_error_says_what
         retry(on=(errors.APIError, Timeout))
 
 
+@pytest.mark.filterwarnings("ignore:2 Retry policies:seawall.PipelineOrderWarning")
 async def test_a_call_that_goes_on_for_long_keeps_its_last_failure_only(hooks: dict[str, Any]) -> None:
     alive: weakref.WeakSet[Exception] = weakref.WeakSet()
     most: list[int] = []
