@@ -13,7 +13,7 @@ pub mod document;
 pub mod drive;
 pub mod engine;
 pub mod events;
-#[cfg(feature = "net")]
+#[cfg(feature = "guardrails")]
 pub mod guardrails;
 #[cfg(feature = "net")]
 pub mod journal;

@@ -216,4 +216,70 @@ mod tests {
             assert_eq!(label(secrets(), text).as_deref(), found, "{text}");
         }
     }
+
+    #[test]
+    fn what_chance_makes_has_letters_and_digits_and_is_not_always_the_same() {
+        for (text, is_mixed) in
+            [("a1", true), ("aa", false), ("11", false), ("key=11", false), ("a: 1", false), ("1 'a1'", false), ("1 'a1", true)]
+        {
+            assert_eq!(mixed(text), is_mixed.then_some(text.len()), "{text}");
+        }
+        for (text, bits) in [("", 0.0), ("aaaa", 0.0), ("abab", 1.0), ("abcd", 2.0), ("aaab", 0.811_278)] {
+            assert!((entropy(text) - bits).abs() < 1e-6, "{text}");
+        }
+        for (text, is_secret) in
+            [("key=abcdefghi1", true), ("key=abcdefghij", false), ("key: 'a1b2a1b2a1b2", false), ("key=abcdefghi1example", false)]
+        {
+            assert_eq!(assigned(text), is_secret.then_some(text.len()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_says_it_is_none_is_an_example() {
+        for value in ["xxxx", "", "$PASS}", "${x}", "<here>", "[x]", "%{x}", "Password", "pwd", "changeme", "your-own", "an-Example-1"] {
+            assert!(is_example(value), "{value}");
+        }
+        for value in ["xy", "$ecret1", "a}b", "passwordy", "my-pass", "thatsyours"] {
+            assert!(!is_example(value), "{value}");
+        }
+        for (text, is_meant) in [("ftp://me:s3a@h", true), ("ftp://me:pwd@h", false), ("ftp://pwd:a:b@h", true), ("ftp://p:pwd@a@h", true)]
+        {
+            assert_eq!(no_example(text), is_meant.then_some(text.len()), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_the_digits_that_their_issuers_give_them() {
+        // Of 13 digits, of 19, of 12 and of 20; the second digit from the right is doubled, and nine of it is nine.
+        for (digits, is_card) in [
+            ("4222222222222", true),
+            ("0000000000000000000", true),
+            ("000000000000", false),
+            ("00000000000000000000", false),
+            ("0000000000000", true),
+            ("0000000000018", true),
+            ("0000000000091", true),
+            ("0000000000019", false),
+            ("0000000000001", false),
+        ] {
+            assert_eq!(card(digits), is_card.then_some(digits.len()), "{digits}");
+        }
+        for (text, meant) in [
+            ("NO9386011117947", Some(15)),
+            ("NO93 8601 1117 947", Some(18)),
+            ("NO93-8601-1117-947", Some(18)),
+            ("NO93 8601 1117 947-X", Some(18)),
+            ("NO93 8601 1117 947X", None),
+            ("NO93 8601 1117 948", None),
+            ("MT84MALT011000012345MTLCAST001S", Some(31)),
+            ("GB82", None),
+        ] {
+            assert_eq!(iban(text), meant, "{text}");
+        }
+        for (text, is_one) in
+            [("123-45-6789", true), ("000-45-6789", false), ("666-45-6789", false), ("123-00-6789", false), ("123-45-0000", false)]
+        {
+            assert_eq!(ssn(text), is_one.then_some(11), "{text}");
+        }
+    }
 }

@@ -355,3 +355,235 @@ impl pattern::Span {
         if self.meant > 0 { self.start + self.meant } else { self.end }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::pattern::Pattern;
+    use super::*;
+
+    fn patterns(texts: &[(&str, &str)]) -> Arc<Patterns> {
+        let pattern = |(text, label): &(&str, &str)| Pattern {
+            label: (*label).into(),
+            text: (*text).into(),
+            replacement: "[x]".into(),
+            closer: None,
+        };
+        Arc::new(Patterns::new(texts.iter().map(pattern).collect()).unwrap())
+    }
+
+    fn rails(checks: Vec<Check>) -> Rails {
+        let rule = |(at, check)| Arc::new(Rule { name: format!("rule {at}").into(), check });
+        Rails { rules: checks.into_iter().enumerate().map(rule).collect(), max_held: MAX_HELD }
+    }
+
+    /// What becomes of texts, and what was done to them; or which rule refused which of them, and why.
+    fn checked(rails: &Rails, texts: &[&str]) -> Result<(Vec<String>, Tally), (String, String, String)> {
+        let text = |(at, text): (usize, &&'static str)| Text { place: format!("[{at}]"), text: Cow::Borrowed(*text) };
+        let texts: Vec<&'static str> = texts.iter().map(|text| &*text.to_string().leak()).collect();
+        let mut texts: Vec<Text> = texts.iter().enumerate().map(text).collect();
+        match rails.check(&mut texts) {
+            Ok(tally) => Ok((texts.into_iter().map(|text| text.text.into_owned()).collect(), tally)),
+            Err(Stop::Refused(refusal)) => Err((refusal.rule.to_string(), refusal.place, refusal.why)),
+            Err(Stop::Interrupted(_)) => Err((String::new(), String::new(), "interrupted".to_owned())),
+        }
+    }
+
+    /// The same of one text that comes letter by letter.
+    fn by_letters(rails: &Rails, text: &str) -> Result<String, String> {
+        let mut filter = rails.filter("content".to_owned());
+        let mut out = String::new();
+        for letter in text.chars() {
+            out += &filter.push(letter.encode_utf8(&mut [0; 4])).map_err(|refusal| refusal.why)?;
+        }
+        match filter.end() {
+            Ok(rest) => Ok(out + &rest),
+            Err(Stop::Refused(refusal)) => Err(refusal.why),
+            Err(Stop::Interrupted(_)) => Err("interrupted".to_owned()),
+        }
+    }
+
+    fn refused<T>(rule: &str, place: &str, why: &str) -> Result<T, (String, String, String)> {
+        Err((rule.to_owned(), place.to_owned(), why.to_owned()))
+    }
+
+    #[test]
+    fn a_limit_is_of_all_texts_together_and_holds_to_the_last_letter() {
+        let (letters, tokens) = (rails(vec![Check::Length(5)]), rails(vec![Check::Tokens(2)]));
+        assert!(checked(&letters, &["éé", "ééé"]).is_ok());
+        assert_eq!(checked(&letters, &["éé", "éééé"]).map(drop), refused("rule 0", "[1]", "more than 5 characters"));
+        // A token is four bytes, or what is begun of them.
+        assert!(checked(&tokens, &["abcd", "abcd"]).is_ok());
+        assert_eq!(checked(&tokens, &["abcd", "abcde"]).map(drop), refused("rule 0", "[1]", "more than 2 tokens"));
+        for (rails, most, why) in [(&letters, 5, "more than 5 characters"), (&tokens, 8, "more than 2 tokens")] {
+            assert_eq!(by_letters(rails, &"a".repeat(most)), Ok("a".repeat(most)));
+            assert_eq!(by_letters(rails, &"a".repeat(most + 1)), Err(why.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_forbidden_is_named_by_its_label_if_it_has_one() {
+        let rails = rails(vec![Check::Forbid(patterns(&[("a{3}", ""), ("b{3}", "bees")]))]);
+        assert!(checked(&rails, &["aa bb"]).is_ok());
+        assert_eq!(checked(&rails, &["x", "yaaa"]).map(drop), refused("rule 0", "[1]", "a forbidden pattern is in it"));
+        assert_eq!(checked(&rails, &["bbb aaa"]).map(drop), refused("rule 0", "[0]", "a forbidden pattern is in it (bees)"));
+        // What a closer look says is none does not hide what comes behind it.
+        let closer: pattern::Closer = |found| (found != "no").then_some(found.len());
+        let pattern = Pattern { label: "".into(), text: "[a-z]+".into(), replacement: "".into(), closer: Some(closer) };
+        let rails = super::Rails {
+            rules: vec![Arc::new(Rule { name: "r".into(), check: Check::Forbid(Arc::new(Patterns::new(vec![pattern]).unwrap())) })],
+            max_held: MAX_HELD,
+        };
+        assert!(checked(&rails, &["no no"]).is_ok() && checked(&rails, &["no no yes"]).is_err());
+    }
+
+    #[test]
+    fn what_is_replaced_is_counted_for_each_rule() {
+        let redact = |text| Check::Redact { patterns: patterns(&[(text, "")]), restore: false };
+        let rails = rails(vec![redact("a"), redact("b"), redact("c")]);
+        let (texts, mut tally) = checked(&rails, &["abc-a", "bab"]).unwrap();
+        assert_eq!(texts, ["[x][x][x]-[x]", "[x][x][x]"]);
+        let counts = |tally: &Tally| tally.redacted.iter().map(|(name, count)| (name.to_string(), *count)).collect::<Vec<_>>();
+        let named = |counts: [u32; 3]| (0..3).map(|at| format!("rule {at}")).zip(counts).collect::<Vec<_>>();
+        assert_eq!((counts(&tally), tally.redactions()), (named([3, 3, 1]), 7));
+        tally.add(checked(&rails, &["c"]).unwrap().1);
+        tally.redact(&"nothing".into(), 0);
+        assert_eq!((counts(&tally), tally.redactions()), (named([3, 3, 2]), 8));
+    }
+
+    #[test]
+    fn a_text_in_which_nothing_is_found_is_the_same_and_no_copy() {
+        let redact = Check::Redact { patterns: patterns(&[("a", "")]), restore: true };
+        let rails = rails(vec![redact, Check::Ask(Box::new(Digits)), Check::Length(9)]);
+        let mut texts = [Text { place: String::new(), text: Cow::Borrowed("nothing") }];
+        assert!(rails.check(&mut texts).is_ok_and(|tally| tally.redacted.is_empty()));
+        assert!(matches!(texts[0].text, Cow::Borrowed("nothing")));
+    }
+
+    #[test]
+    fn of_what_is_found_only_what_is_meant_is_replaced() {
+        let rails = rails(vec![Check::Redact { patterns: known::personal(), restore: false }]);
+        let text = "GB82 WEST 1234 5698 7654 32 IS MINE, NOT 123-00-6789 OR 123-45-6789";
+        let clean = "[iban] IS MINE, NOT 123-00-6789 OR [ssn]";
+        assert_eq!(checked(&rails, &[text]).unwrap().0, [clean]);
+        assert_eq!(by_letters(&rails, text).as_deref(), Ok(clean));
+    }
+
+    #[test]
+    fn what_is_to_come_back_is_kept_in_one_vault_however_often_it_is_said() {
+        let restoring = rails(vec![Check::Redact { patterns: patterns(&[("a+", "")]), restore: true }]);
+        let (texts, tally) = checked(&restoring, &["-a-aa-", "a [X_1] bc"]).unwrap();
+        assert_eq!(texts, ["-[X_2]-[X_3]-", "[X_2] [X_1] bc"]);
+        let mut all = Tally::default();
+        assert!(all.vault.is_empty());
+        all.add(tally);
+        assert_eq!(all.vault.pairs().collect::<Vec<_>>(), [("[X_2]", "a"), ("[X_3]", "aa")]);
+        assert!(restoring.restores() && !restoring.is_empty() && !restoring.asks());
+        let plain = rails(vec![Check::Redact { patterns: patterns(&[("a+", "")]), restore: false }]);
+        assert!(!plain.restores() && Rails::default().is_empty());
+        assert!(checked(&plain, &["a"]).unwrap().1.vault.is_empty());
+    }
+
+    /// Cuts out digits, refuses "no", and is interrupted by "stop".
+    struct Digits;
+
+    impl Detector for Digits {
+        fn look(&self, text: &str) -> Result<Looked, Interrupt> {
+            match text {
+                "no" => Ok(Looked::Refused("it says no".to_owned())),
+                "stop" => Err(Arc::new(())),
+                _ => Ok(Looked::Cut(
+                    text.match_indices(|letter: char| letter.is_ascii_digit())
+                        .map(|(start, digit)| Found { start, end: start + 1, replacement: format!("<{digit}>") })
+                        .collect(),
+                )),
+            }
+        }
+    }
+
+    #[test]
+    fn a_detector_sees_the_whole_and_is_asked_once_it_is_there() {
+        let rails = rails(vec![Check::Ask(Box::new(Digits)), Check::Length(12)]);
+        assert!(rails.asks() && !rails.restores());
+        let (texts, tally) = checked(&rails, &["a1b23", "c"]).unwrap();
+        assert_eq!((texts, tally.redactions()), (vec!["a<1>b<2><3>".to_owned(), "c".to_owned()], 3));
+        assert_eq!(checked(&rails, &["a", "no"]).map(drop), refused("rule 0", "[1]", "it says no"));
+        assert_eq!(checked(&rails, &["stop"]).map(drop), refused("", "", "interrupted"));
+        let mut filter = rails.filter("content".to_owned());
+        assert!(filter.asks());
+        assert_eq!((filter.push("a1").unwrap(), filter.push("b").unwrap()), (String::new(), String::new()));
+        assert!(matches!(filter.end().as_deref(), Ok("a<1>b")));
+        assert_eq!(filter.tally.redactions(), 1);
+        assert_eq!(by_letters(&rails, "no"), Err("it says no".to_owned()));
+        assert_eq!(by_letters(&rails, "stop"), Err("interrupted".to_owned()));
+        // What follows sees what the detector has left.
+        assert_eq!(by_letters(&rails, "1234"), Ok("<1><2><3><4>".to_owned()));
+        assert_eq!(by_letters(&rails, "12345"), Err("more than 12 characters".to_owned()));
+        assert!(!super::Rails::default().filter(String::new()).asks());
+    }
+
+    /// JSON that has this in it; it was read as its own text.
+    struct Json(&'static str);
+
+    impl Shape for Json {
+        fn fit(&self, text: &str) -> Result<Fit, Interrupt> {
+            if text == "stop" {
+                return Err(Arc::new(()));
+            }
+            let fits = serde_json::from_str::<serde_json::Value>(text).is_ok() && text.contains(self.0);
+            Ok(match fits {
+                true => Fit::Fits(Arc::new(text.to_owned())),
+                false => Fit::Fails { why: "it does not fit".to_owned(), told: format!("no {} in {text}", self.0) },
+            })
+        }
+    }
+
+    fn shape(word: &'static str, repair: bool) -> Check {
+        Check::Shape { shape: Box::new(Json(word)), repair, reask: 2 }
+    }
+
+    fn fitted(rails: &Rails, text: &str, vault: &Vault) -> Result<(Option<String>, String, usize), Refusal> {
+        match rails.fit("content", text, None, vault) {
+            Ok((mended, tally)) => {
+                let parsed = tally.parsed.and_then(|parsed| parsed.downcast::<String>().ok()).expect("it was read");
+                Ok((mended, parsed.to_string(), tally.repaired.len()))
+            }
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            Err(Stop::Interrupted(_)) => panic!("nobody interrupts"),
+        }
+    }
+
+    #[test]
+    fn a_shape_reads_what_it_was_meant_for_and_mends_what_it_may() {
+        let (strict, mends) = (rails(vec![shape("a", false)]), rails(vec![shape("a", true), shape("1", true)]));
+        assert!(strict.asks() && !strict.restores());
+        let none = Vault::default();
+        assert_eq!(fitted(&strict, r#"{"a":1}"#, &none).unwrap(), (None, r#"{"a":1}"#.to_owned(), 0));
+        // Each shape sees what the one before it has mended.
+        assert_eq!(fitted(&mends, "{'a': 1}", &none).unwrap(), (Some(r#"{"a":1}"#.to_owned()), r#"{"a":1}"#.to_owned(), 1));
+        for (rails, text) in [(&strict, "{'a': 1}"), (&mends, "{'b': 1}"), (&mends, "{'a': ")] {
+            let refusal = fitted(rails, text, &none).unwrap_err();
+            assert_eq!((&*refusal.rule, &*refusal.place, &*refusal.why), ("rule 0", "content", "it does not fit"));
+            assert_eq!(refusal.again, Some((format!("no a in {text}"), 2)));
+            assert!(refusal.is_shape);
+        }
+        assert!(matches!(strict.fit("content", "stop", None, &none), Err(Stop::Interrupted(_))));
+        let Err(Stop::Refused(refusal)) = strict.fit("content", r#"{"a":1}"#, Some("cut off"), &none) else { panic!("it is unfit") };
+        assert!(refusal.why == "cut off" && refusal.is_shape && refusal.again.is_none());
+        // What is no shape has nothing to say of it, and a shape nothing of a text on its way.
+        assert!(matches!(rails(vec![Check::Length(0)]).fit("content", "x", Some("cut off"), &none), Ok((None, _))));
+        assert_eq!(by_letters(&strict, "no"), Ok("no".to_owned()));
+        assert!(checked(&strict, &["no"]).is_ok());
+    }
+
+    #[test]
+    fn a_shape_sees_what_is_put_back_and_nobody_else_does() {
+        let vault = Vault::of(vec![("[X_1]".to_owned(), "say \"a\"".to_owned())]);
+        let rails = rails(vec![shape("say", true)]);
+        let mended = (Some(r#"{"b":"[X_1]"}"#.to_owned()), r#"{"b":"say \"a\""}"#.to_owned(), 1);
+        assert_eq!(fitted(&rails, "{'b': '[X_1]'}", &vault).unwrap(), mended);
+        let refusal = fitted(&rails, "[X_1", &vault).unwrap_err();
+        assert_eq!(refusal.again, Some(("no say in [X_1".to_owned(), 2)));
+        let refusal = fitted(&rails, "[X_1] x", &vault).unwrap_err();
+        assert_eq!(refusal.again, Some(("no say in [X_1] x".to_owned(), 2)));
+    }
+}

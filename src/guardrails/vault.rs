@@ -53,10 +53,12 @@ impl Vault {
             None => {
                 let known = self.held.iter().filter(|held| held.base == base).count();
                 let word = |number: usize| format!("[{base}_{number}]");
-                let is_free = |word: &String| !said.contains(word.as_str()) && self.held.iter().all(|held| held.placeholder != *word);
-                // No text has more such words than letters.
-                let placeholder =
-                    (known + 1..known + said.len() + self.held.len() + 2).map(word).find(is_free).unwrap_or_else(|| word(known + 1));
+                let is_taken = |word: &str| said.contains(word) || self.held.iter().any(|held| held.placeholder == word);
+                let mut number = known + 1;
+                while is_taken(&word(number)) {
+                    number += 1;
+                }
+                let placeholder = word(number);
                 self.held.push(Held { base, placeholder, value: value.to_owned() });
                 self.held.len() - 1
             }
@@ -128,7 +130,11 @@ mod tests {
         assert_eq!(vault.placeholder("[email]", "a@b.c", ""), "[EMAIL_2]");
         assert_eq!(vault.placeholder("[openai-key]", "a@b.c", ""), "[OPENAI_KEY_1]");
         assert_eq!(vault.placeholder("***", "x", ""), "[REDACTED_1]");
-        assert!(!format!("{vault:?}").contains("a@b.c"));
+        assert_eq!(format!("{vault:?}"), r#"["[EMAIL_2]", "[EMAIL_3]", "[OPENAI_KEY_1]", "[REDACTED_1]"]"#, "no value is shown");
+        // Those of another vault are as taken.
+        let mut other = Vault::of(vec![("[EMAIL_1]".to_owned(), "x".to_owned()), ("[EMAIL_2]".to_owned(), "y".to_owned())]);
+        assert_eq!(other.placeholder("[email]", "x", ""), "[EMAIL_3]");
+        assert!(!other.is_empty() && Vault::default().is_empty());
     }
 
     #[test]

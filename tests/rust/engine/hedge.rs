@@ -240,6 +240,45 @@ fn few_calls_are_forgotten_by_their_age() {
     assert!(run(9.0, 6, 1000.0) > 8.9, "and not those of yesterday");
 }
 
+#[test]
+fn while_few_are_known_each_of_them_tells() {
+    let delay = Delay::Percentile { share: 0.5, minimum_calls: 5, initial: None, floor: Duration::ZERO };
+    let hedge = Arc::new(Hedge::new(Config { delay, max_hedges: 0, budget: 1.0 }));
+    let after = |times: usize, took: f64| {
+        let mut world = World::new(&[&[(took, Answer::Value(1))]]);
+        (0..times).for_each(|_| drop(world.run(&around(&hedge, vec![]))));
+        hedge.delay().expect("known").as_secs_f64()
+    };
+    assert!(after(25, 0.1) < 0.11);
+    assert!(after(25, 0.4) < 0.11, "half of them took no longer");
+    assert!(after(1, 0.4) > 0.39);
+}
+
+#[test]
+fn an_attempt_that_was_cut_off_has_taken_so_long_and_a_failure_says_nothing() {
+    let full = Arc::new(Bulkhead::new(bulkhead::Config { max_concurrency: 0, max_queue: 0, max_wait: None }));
+    let limit: Arc<dyn Policy> = Arc::new(Timeout { limit: s(2.0) });
+    for (inside, answer, learnt) in [
+        (vec![limit], Answer::Hang, true),
+        (vec![], Answer::Error("down"), false),
+        (vec![Arc::new(Bounded(full)) as Arc<dyn Policy>], Answer::Value(1), false),
+    ] {
+        let hedge = percentile(0.5, 5, None, Duration::ZERO);
+        let mut world = World::new(&[&[(3.0, answer)]]);
+        (0..5).for_each(|_| drop(world.run(&around(&hedge, inside.clone()))));
+        assert_eq!(hedge.delay().map(|delay| delay.as_secs_f64().round()), learnt.then_some(2.0), "{answer:?}");
+    }
+}
+
+#[test]
+fn of_a_call_that_has_no_hedge_nobody_is_asked_whether_others_would_fail_alike() {
+    let mut execution = Execution::new(around(&hedge(1.0, 1, 1.0), vec![]), 7, at(1.0));
+    assert!(matches!(execution.step(at(1.0)), Step::Start { .. }));
+    let failed = seawall::engine::Outcome::Error(Ticket(0));
+    execution.ended(CallId::FIRST, failed);
+    assert_eq!(execution.step(at(1.5)), Step::Done(failed));
+}
+
 /// A server where 2 % of the replies are 20 times slower: some hundred milliseconds, or some seconds.
 fn tailed(chance: &mut Random) -> (f64, Answer) {
     let took = 0.08 + 0.04 * chance.unit();

@@ -163,6 +163,37 @@ fn keys_that_come_once_take_no_more_room_than_is_needed() {
 }
 
 #[test]
+fn where_nothing_could_be_forgotten_it_is_not_looked_for_at_each_new_key() {
+    let keyed = Keyed::new(by_the_second(1.0, false), 100);
+    assert_eq!(keyed.most(), 100);
+    for n in 0..200 {
+        assert!(keyed.of(&n.to_string(), at(0.0)).try_go(0, at(0.0)).is_some());
+    }
+    assert_eq!(keyed.keys().len(), 200, "all of them are used");
+    // It was looked for at 100, 126, 158 and 198, each a quarter and one more than the one before; so it is at 248.
+    let mut come = (0..).map(|n| keyed.of(&format!("later {n}"), at(10.0)).outlook(at(10.0)));
+    assert_eq!(come.by_ref().take(48).count(), 48);
+    assert_eq!(keyed.keys().len(), 248);
+    assert!(come.next().is_some());
+    assert_eq!(keyed.keys().len(), 75, "a quarter more than has to go");
+    assert_eq!(come.take(25).count(), 25);
+    assert_eq!(keyed.keys().len(), 100, "and as many as it takes until it is looked for again");
+}
+
+#[test]
+fn a_child_forgets_who_waits_under_every_key() {
+    let keyed = Keyed::new(by_the_second(1.0, false), 4);
+    for key in ["a", "b"] {
+        let limit = keyed.of(key, at(0.0));
+        assert!(limit.try_go(0, at(0.0)).is_some());
+        assert!(matches!(limit.ask(0, at(0.0), Instant::NEVER, signal()), Turn::At(..)));
+    }
+    assert_eq!(keyed.outlook(at(0.0)), (2, None));
+    keyed.clear();
+    assert_eq!((keyed.outlook(at(0.0)), keyed.keys().len()), ((0, None), 2));
+}
+
+#[test]
 fn a_call_passes_the_limit_of_its_key() {
     let keyed = Keyed::new(by_the_second(1.0, false), 10);
     let mut builder = PlanBuilder::default();

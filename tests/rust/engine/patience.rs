@@ -5,7 +5,11 @@ use seawall::engine::{
     CallId, Execution, Instant, Outcome, Plan, PlanBuilder, Refusal, Rejection, StageId, Step, Target, Ticket, Verdict, WaitHint,
 };
 use seawall::policies::patience::{Patience, whose};
-use seawall::policies::retry::{Counts, Retry, backoff::Backoff};
+use seawall::policies::retry::{
+    Counts, Retry, Totals,
+    backoff::{Backoff, Growth},
+    reason,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,15 +29,12 @@ const BROKEN: Came = Came::Failed(whose::CALL, None);
 type Ends = Vec<(Came, f64)>;
 
 fn plan(attempts: u32, limit: Option<f64>) -> Arc<Plan> {
-    let retry = Retry {
-        attempts,
-        wait: Arc::new(Backoff::Fixed { wait: 1.0 }),
-        timeout: None,
-        max_retry_after: s(120.0),
-        budget: None,
-        judges_values: false,
-        counts: Arc::new(Counts::default()),
-    };
+    waiting(Backoff::Fixed { wait: 1.0 }, attempts, limit, Arc::default())
+}
+
+fn waiting(wait: Backoff, attempts: u32, limit: Option<f64>, counts: Arc<Counts>) -> Arc<Plan> {
+    let retry =
+        Retry { attempts, wait: Arc::new(wait), timeout: None, max_retry_after: s(120.0), budget: None, judges_values: false, counts };
     let mut builder = PlanBuilder::default();
     let leaf = builder.leaf(Target(0));
     let root = builder.layer(Arc::new(Patience::new(retry, limit.map(s))), vec![leaf]);
@@ -185,6 +186,24 @@ fn what_a_server_asks_for_holds_for_all() {
 }
 
 #[test]
+fn who_waits_alone_wakes_by_itself() {
+    let busy = Came::Failed(whose::LIMIT, Some(7.0));
+    let (ends, asked) = run(1, 0.1, &plan(3, None), Instant::NEVER, |_, at| if at < 0.05 { busy } else { Came::Fine });
+    assert_eq!((ends, asked), (vec![(Came::Fine, 7.2)], vec![(0.0, 0), (7.1, 0)]));
+}
+
+#[test]
+fn each_rest_is_longer_until_an_answer_comes() {
+    let wait = Backoff::Exponential(Growth { multiplier: 1.0, base: 2.0, min: 0.0, max: 1000.0 });
+    let busy = Came::Failed(whose::LIMIT, None);
+    let callee = |_, at: f64| if at < 6.5 { busy } else { Came::Fine };
+    let (ends, asked) = run(2, 1.0, &waiting(wait, 3, None, Arc::default()), Instant::NEVER, callee);
+    assert!(all_fine(&ends), "{ends:?}");
+    let times: Vec<f64> = asked.iter().map(|(at, _)| *at).collect();
+    assert_eq!(times, [0.0, 0.0, 2.0, 5.0, 10.0, 11.0], "1, 2 and 4 seconds after the failure");
+}
+
+#[test]
 fn an_open_circuit_is_waited_for_and_is_no_attempt() {
     let (ends, _) = run(10, 0.1, &plan(1, None), Instant::NEVER, |_, at| if at < 30.0 { Came::Open(30.0 - at) } else { Came::Fine });
     assert!(all_fine(&ends));
@@ -257,4 +276,163 @@ fn whoever_goes_away_leaves_its_place_to_the_next() {
     assert_eq!(started(&mut executions[2], at(5.0)), None, "one at a time");
     executions[1].abandon(at(6.0));
     assert!(started(&mut executions[2], at(6.0)).is_some());
+}
+
+/// Calls that are looked at one by one.
+struct ByHand {
+    plan: Arc<Plan>,
+    calls: Vec<Execution>,
+    running: Vec<CallId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    Go,
+    /// Until then, or until it is told.
+    Wait(Instant),
+    Give(Outcome),
+}
+
+impl ByHand {
+    fn new(plan: Arc<Plan>) -> ByHand {
+        ByHand { plan, calls: Vec::new(), running: Vec::new() }
+    }
+
+    /// A call comes, with its number.
+    fn comes(&mut self, now: f64) -> (usize, Does) {
+        self.calls.push(Execution::new(self.plan.clone(), self.calls.len() as u64, at(now)));
+        self.running.push(CallId::FIRST);
+        let n = self.calls.len() - 1;
+        (n, self.does(n, now))
+    }
+
+    fn does(&mut self, n: usize, now: f64) -> Does {
+        match self.calls[n].step(at(now)) {
+            Step::Start { call, .. } => {
+                self.running[n] = call;
+                Does::Go
+            }
+            Step::Wait { until } => Does::Wait(until),
+            Step::Done(outcome) => Does::Give(outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is_answered(&mut self, n: usize, now: f64) {
+        self.calls[n].ended(self.running[n], Outcome::Value(Ticket(0)));
+        assert_eq!(self.does(n, now), Does::Give(Outcome::Value(Ticket(0))));
+    }
+
+    fn fails(&mut self, n: usize, now: f64, whose: u64, asked: Option<f64>) -> Does {
+        self.calls[n].ended(self.running[n], Outcome::Error(Ticket(0)));
+        assert!(matches!(self.calls[n].step(at(now)), Step::Judge(_)));
+        let wait = asked.map_or(WaitHint::None, |span| WaitHint::RetryAfter(s(span)));
+        self.calls[n].verdict(Verdict::Failure { wait, branches: whose }, at(now));
+        self.does(n, now)
+    }
+}
+
+#[test]
+fn the_first_in_line_wakes_by_itself_and_the_others_are_told() {
+    let mut batch = ByHand::new(plan(3, None));
+    let (first, _) = batch.comes(0.0);
+    assert_eq!(batch.fails(first, 0.0, whose::LIMIT, Some(5.0)), Does::Wait(at(5.0)));
+    let (second, does) = batch.comes(1.0);
+    assert_eq!((does, batch.does(first, 2.0)), (Does::Wait(Instant::NEVER), Does::Wait(at(5.0))));
+    assert_eq!(batch.does(first, 5.0), Does::Go);
+    // The rest is over: it is no time that they wait for.
+    assert_eq!(batch.does(second, 5.0), Does::Wait(Instant::NEVER));
+    batch.calls[second].abandon(at(5.0));
+    assert_eq!(batch.comes(5.0).1, Does::Wait(Instant::NEVER));
+}
+
+#[test]
+fn a_pause_that_a_server_asks_for_is_everybodys_unless_it_is_this_calls_failure() {
+    for (whose, next) in [(whose::CALLEE, Does::Wait(at(8.0))), (whose::CALL, Does::Go)] {
+        let mut batch = ByHand::new(plan(3, None));
+        let (call, _) = batch.comes(0.0);
+        assert_eq!(batch.fails(call, 1.0, whose, Some(7.0)), Does::Wait(at(8.0)));
+        let (_, does) = batch.comes(2.0);
+        assert_eq!(does, if whose == whose::CALL { next } else { Does::Wait(Instant::NEVER) });
+    }
+    // What was sent before a rest makes it longer, in the same way.
+    for (whose, until) in [(whose::CALLEE, 9.0), (whose::CALL, 4.0)] {
+        let mut batch = ByHand::new(plan(3, None));
+        let (first, second) = (batch.comes(0.0).0, batch.comes(0.0).0);
+        assert_eq!(batch.fails(first, 1.0, whose::LIMIT, Some(3.0)), Does::Wait(at(4.0)));
+        batch.fails(second, 2.0, whose, Some(7.0));
+        let goes = batch.does(first, 4.0);
+        assert_eq!(goes, if until == 4.0 { Does::Go } else { Does::Wait(at(until)) });
+    }
+}
+
+#[test]
+fn once_there_is_room_for_all_who_come_they_all_go() {
+    let mut batch = ByHand::new(plan(3, None));
+    let calls = [batch.comes(0.0).0, batch.comes(0.0).0, batch.comes(0.0).0];
+    for call in calls {
+        batch.fails(call, 0.0, whose::LIMIT, Some(5.0));
+    }
+    assert_eq!(batch.does(calls[0], 5.0), Does::Go);
+    batch.is_answered(calls[0], 6.0);
+    assert_eq!([batch.does(calls[1], 6.0), batch.does(calls[2], 6.0), batch.comes(6.0).1], [Does::Go; 3]);
+}
+
+#[test]
+fn it_takes_five_failures_of_three_calls_to_say_that_nobody_is_there() {
+    // Of one call: they are its own.
+    let (ends, asked) = run(1, 0.1, &plan(10, None), Instant::NEVER, |_, _| BROKEN);
+    assert_eq!((ends[0].0, asked.len()), (BROKEN, 10));
+    // Four in a row: each goes again when it would.
+    let again = |calls| run(calls, 0.1, &plan(3, None), Instant::NEVER, |_, at| if at < 0.05 { DOWN } else { Came::Fine }).1;
+    assert_eq!(again(4).iter().filter(|(at, _)| *at == 1.1).count(), 4);
+    assert_eq!(again(5).iter().filter(|(at, _)| *at == 1.1).count(), 1);
+}
+
+#[test]
+fn a_limit_is_nobodys_own_failure_though_others_are_answered() {
+    let takes = |n| if n == 1 { 1.0 } else { 0.5 };
+    for (whose, comes) in [(whose::LIMIT, Came::Fine), (whose::CALLEE, DOWN), (whose::CALL, BROKEN)] {
+        let callee = |n, at: f64| if n == 1 && at < 0.5 { Came::Failed(whose, None) } else { Came::Fine };
+        let (ends, _) = run_taking(2, takes, &plan(1, None), Instant::NEVER, callee);
+        assert_eq!([ends[0].0, ends[1].0], [Came::Fine, comes]);
+    }
+}
+
+#[test]
+fn what_was_tried_is_counted() {
+    let busy = Came::Failed(whose::LIMIT, Some(7.0));
+    let totals = |attempts, retries, exhausted, waited| Totals { calls: 1, attempts, retries, exhausted, waited: s(waited) };
+    for (first, then, expected) in
+        [(busy, Came::Fine, totals(2, 1, 0, 7.0)), (BROKEN, BROKEN, totals(2, 1, 1, 1.0)), (Came::Final, Came::Fine, totals(1, 0, 0, 0.0))]
+    {
+        let counts = Arc::new(Counts::default());
+        let plan = waiting(Backoff::Fixed { wait: 1.0 }, 2, None, counts.clone());
+        run(1, 0.1, &plan, Instant::NEVER, |_, at| if at < 0.05 { first } else { then });
+        assert_eq!(counts.totals(), expected, "{first:?}");
+    }
+}
+
+#[test]
+fn who_hurries_waits_for_nothing_but_what_is_full() {
+    for asked in [None, Some(7.0)] {
+        let mut batch = ByHand::new(plan(3, None));
+        batch.calls.push(Execution::new(batch.plan.clone(), 0, at(0.0)).hurried());
+        batch.running.push(CallId::FIRST);
+        assert_eq!(batch.does(0, 0.0), Does::Go);
+        assert_eq!(batch.fails(0, 1.0, whose::LIMIT, asked), Does::Go);
+        let open = Rejection::new(Refusal::CircuitOpen, StageId(0), Some(s(5.0)));
+        batch.calls[0].ended(batch.running[0], Outcome::Rejected(open));
+        assert_eq!(batch.does(0, 2.0), Does::Wait(at(7.0)));
+    }
+}
+
+#[test]
+fn a_failure_after_the_deadline_is_what_the_call_ends_with() {
+    let mut batch = ByHand::new(plan(3, None));
+    batch.calls.push(Execution::within(batch.plan.clone(), 0, at(0.0), at(1.0)));
+    batch.running.push(CallId::FIRST);
+    assert_eq!(batch.does(0, 0.0), Does::Go);
+    assert_eq!(batch.fails(0, 1.0, whose::LIMIT, None), Does::Give(Outcome::Error(Ticket(0))));
+    assert_eq!(batch.calls[0].take_events().next_back().map(|event| event.reason), Some(reason::DEADLINE));
 }
