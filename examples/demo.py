@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -208,6 +209,8 @@ def main() -> int:
             print("Without a key, `make demo` shows the same programs against a simulator.", file=sys.stderr)
             return 2
     signal.signal(signal.SIGTERM, stop)
+    # It warns where a program that is stopped as it starts is gone before the thread that waits for it looks.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     # The originals wait for minutes, so that more of them run at a time.
     fleet = Fleet((LIVE,) if options.live else SCENARIOS, options.folder, stacks, at_once=12 if options.peers else 8)
     introduce(options.live, len(fleet.cases), versions)

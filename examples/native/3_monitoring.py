@@ -31,7 +31,7 @@ def main() -> None:
     breaker = CircuitBreaker(failure_threshold=5, recovery_timeout=1, name="gpt-4")
     chat = Chat("gpt-4", monitor=monitor, circuit=breaker).with_retry(stop_after_attempt=3, wait=0.1)
 
-    for number in range(40):
+    for number in range(45):
         try:
             chat.invoke(f"What is {LANGUAGES[number % 5]}?")
         except (APIError, Rejected) as error:

@@ -230,7 +230,7 @@ CASES = [
     _case(faults.no_done, whole=ANSWER),
     _case(faults.done_only, whole=ANSWER),
     _case(faults.drip, 0.005, whole=ANSWER),
-    _case(faults.drip, 0.1, 40, whole=_slow(), stream=_interrupted(), note=f"timeout={LIMIT:g}"),
+    _case(faults.drip, 0.1, 20, whole=_slow(), stream=_interrupted(), note=f"timeout={LIMIT:g}"),
     _case(faults.stall, 0, whole=_slow(), note=f"timeout={LIMIT:g}"),
     _case(faults.stall, 0, 0.05, whole=_slow(), note=f"timeout={LIMIT:g}"),
     _case(faults.stall, 0, 0.05, whole=None, stream=_slow(first_token_timeout=LIMIT), note=f"first_token_timeout={LIMIT:g}"),
