@@ -13,7 +13,7 @@ pub mod document;
 pub mod drive;
 pub mod engine;
 pub mod events;
-#[cfg(feature = "guardrails")]
+#[cfg(feature = "net")]
 pub mod guardrails;
 #[cfg(feature = "net")]
 pub mod journal;
