@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -67,6 +68,27 @@ def pytest_configure(config: pytest.Config) -> None:
 def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in CREDENTIALS:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def clients_of_sdks_are_closed() -> Iterator[None]:
+    """One that is left open is garbage in a cycle with its socket, and whether the collector ends it or the socket first is chance."""
+    made: list[Any] = []
+
+    def noted(init: Callable[..., None]) -> Callable[..., None]:
+        def noting(client: Any, *positional: Any, **named: Any) -> None:
+            init(client, *positional, **named)
+            made.append(client)
+
+        return noting
+
+    with pytest.MonkeyPatch.context() as patched:
+        for sdk in ("openai", "anthropic"):
+            if base := getattr(sys.modules.get(f"{sdk}._base_client"), "SyncAPIClient", None):
+                patched.setattr(base, "__init__", noted(base.__init__))
+        yield
+    for client in made:
+        client.close()
 
 
 @pytest.fixture

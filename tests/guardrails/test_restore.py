@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import RunnableLambda
-from openai import OpenAI
+from openai import OpenAI, Stream
 from pydantic import BaseModel, field_validator
 
 from seawall import Cache, Guardrails, guard, resilient
@@ -169,13 +169,15 @@ def test_models_of_langchain_and_clients_of_sdks_give_them_back(sim: Simulator) 
     model = ChatOpenAI(model="m", api_key=CANARY, base_url=sim.base_url, guardrails=RAILS)
     assert model.invoke(JANE).content == f"Dear {JANE}, hello"
     assert "".join(chunk.content for chunk in model.stream(JANE)) == f"Dear {JANE}, hello"
-    client = resilient(OpenAI(api_key=CANARY, base_url=sim.base_url), guardrails=RAILS)
     asked: Any = {"model": "m", "messages": [{"role": "user", "content": JANE}]}
-    assert client.chat.completions.create(**asked).choices[0].message.content == f"Dear {JANE}, hello"
-    events = client.chat.completions.create(**asked, stream=True)
-    assert isinstance(events, type(OpenAI(api_key=CANARY, base_url=sim.base_url).chat.completions.create(**asked, stream=True)))
-    assert "".join(event.choices[0].delta.content or "" for event in events if event.choices) == f"Dear {JANE}, hello"
-    assert client.chat.completions.with_raw_response.create(**asked).parse().choices[0].message.content == f"Dear {JANE}, hello"
+    with OpenAI(api_key=CANARY, base_url=sim.base_url) as plain:
+        client = resilient(plain, guardrails=RAILS)
+        assert client.chat.completions.create(**asked).choices[0].message.content == f"Dear {JANE}, hello"
+        events = client.chat.completions.create(**asked, stream=True)
+        assert isinstance(events, Stream)
+        assert "".join(event.choices[0].delta.content or "" for event in events if event.choices) == f"Dear {JANE}, hello"
+        raw = client.chat.completions.with_raw_response.create(**asked)
+        assert raw.parse().choices[0].message.content == f"Dear {JANE}, hello"
     chain = resilient(RunnableLambda(lambda prompt: AIMessageChunk(f"Dear {prompt}")), guardrails=RAILS)
     assert chain.invoke(JANE).content == f"Dear {JANE}" == "".join(chunk.content for chunk in chain.stream(JANE))
     assert JANE not in "".join(json.dumps(request.body) for request in sim.requests[:3])
