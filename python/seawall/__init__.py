@@ -36,28 +36,6 @@ from seawall._seawall import (
     wait_random,
     wait_random_exponential,
 )
-from seawall._waits import wait_base, wait_exception
-from seawall._words import (
-    after_log,
-    after_nothing,
-    before_log,
-    before_nothing,
-    before_sleep_log,
-    before_sleep_nothing,
-    retry_all,
-    retry_any,
-    retry_if_exception,
-    retry_if_exception_type,
-    retry_if_not_exception_type,
-    retry_if_result,
-    stop_after_attempt,
-    stop_after_delay,
-    stop_all,
-    stop_any,
-    stop_before_delay,
-    stop_never,
-    stop_when_event_set,
-)
 from seawall.errors import CircuitBreakerError, ConfigurationError, Rejected, SeawallError
 
 if TYPE_CHECKING:
@@ -69,6 +47,28 @@ if TYPE_CHECKING:
     from seawall._prices import Price, prices
     from seawall._rules import Rule
     from seawall._sdk import resilient
+    from seawall._waits import wait_base, wait_exception
+    from seawall._words import (
+        after_log,
+        after_nothing,
+        before_log,
+        before_nothing,
+        before_sleep_log,
+        before_sleep_nothing,
+        retry_all,
+        retry_any,
+        retry_if_exception,
+        retry_if_exception_type,
+        retry_if_not_exception_type,
+        retry_if_result,
+        stop_after_attempt,
+        stop_after_delay,
+        stop_all,
+        stop_any,
+        stop_before_delay,
+        stop_never,
+        stop_when_event_set,
+    )
     from seawall.configuration import load
 
 __version__ = "0.1.0"
@@ -98,6 +98,31 @@ _LATER = {
     "resilient": "_sdk",
     "llm": "llm",
     "simulator": "simulator",
+    **dict.fromkeys(("wait_base", "wait_exception"), "_waits"),
+    **dict.fromkeys(
+        (
+            "after_log",
+            "after_nothing",
+            "before_log",
+            "before_nothing",
+            "before_sleep_log",
+            "before_sleep_nothing",
+            "retry_all",
+            "retry_any",
+            "retry_if_exception",
+            "retry_if_exception_type",
+            "retry_if_not_exception_type",
+            "retry_if_result",
+            "stop_after_attempt",
+            "stop_after_delay",
+            "stop_all",
+            "stop_any",
+            "stop_before_delay",
+            "stop_never",
+            "stop_when_event_set",
+        ),
+        "_words",
+    ),
 }
 # Names that are looked for here and are in a module of their own.
 _ELSEWHERE = {

@@ -1,7 +1,6 @@
 """What the exceptions and error codes of others mean, by name: nothing of theirs is imported."""
 
-from __future__ import annotations
-
+# Annotations that are no texts: a NamedTuple would compile each, which takes longest of all here.
 from typing import Literal, NamedTuple
 
 from seawall import _seawall, errors

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_E = TypeVar("_E", bound="SeawallError")
+    _E = TypeVar("_E", bound="SeawallError")
 
 # Headers that carry credentials. A response's cookies are some; the others it should not hold, but a server may echo them.
 _SECRET_HEADERS = frozenset(

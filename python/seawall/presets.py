@@ -1,7 +1,6 @@
 """The presets of `guard`, as data: what the document's table recommends for development, testing and production."""
 
-from __future__ import annotations
-
+# Annotations that are no texts: a NamedTuple would compile each, which takes longest of all here.
 from typing import Any, NamedTuple
 
 from seawall._word import shown
