@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 FILE = Path(__file__).with_name("api.txt")
 MODULES = (
     "seawall",
@@ -205,6 +207,16 @@ def test_tab_offers_what_is_public_and_nothing_else():
 
     assert {name for name in dir(seawall) if not name.startswith("__")} == {*seawall.__all__, "llm", "simulator"}
     assert all(hasattr(seawall, name) for name in dir(seawall))
+
+
+@pytest.mark.parametrize(
+    "name",
+    "configuration dashboard errors guardrails journal langchain llm presets simulator simulator.faults sinks telemetry testing".split(),
+)
+def test_tab_offers_what_is_public_in_a_part(name: str):
+    part = importlib.import_module(f"seawall.{name}")
+    assert {name for name in dir(part) if not name.startswith("_")} == set(part.__all__)
+    assert all(hasattr(part, name) for name in dir(part))
 
 
 if __name__ == "__main__":

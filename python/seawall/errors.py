@@ -556,3 +556,7 @@ __all__ = [
     "Timeout",
     "UnprocessableEntityError",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Detector", "Forbidden", "Guardrails", "MaxLength", "MaxTokens", "Redact", "Rule", "Shape"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 class Rule:
     """One rule of `Guardrails`. Not made itself: `MaxLength`, `MaxTokens`, `Forbidden`, `Redact`, `Detector` and `Shape` are.
 

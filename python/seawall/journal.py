@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Journal", "JournalError", "open"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 # Rows read at a time.
 _SOME = 256
 

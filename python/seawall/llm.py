@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 class AsyncStream(_seawall.AsyncPieces):
     """A streamed answer for an event loop. Leaving it early (`aclose`, `async with`, or dropping it) cuts the request."""
 

@@ -9,6 +9,10 @@ from seawall.errors import ConfigurationError, ConfigurationTypeError
 __all__ = ["ALIASES", "PRESETS", "Preset", "development", "get", "production", "show", "testing"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 class Preset(NamedTuple):
     """What a preset sets. Times are seconds.
 

@@ -344,3 +344,7 @@ class Sentry:
 _SENTRY_LEVELS: Any = {"normal": "info", "warning": "warning", "critical": "error", "emergency": "fatal"}
 
 __all__ = ["Apprise", "DeliveryError", "LogSink", "Sentry", "Sink", "Webhook", "flush"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -304,3 +304,7 @@ def _heard(
 
 
 __all__ = ["Event", "Events", "cap_attempts", "clock", "no_waits", "record", "seed"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -163,3 +163,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = ["Config", "ConfigurationWarning", "NoSuchNameError", "Problem", "Things", "load"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -91,3 +91,7 @@ def serve(
 
 
 __all__ = ["Dashboard", "serve"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -322,3 +322,7 @@ __all__ = [
     "status",
     "unknown_model",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
