@@ -58,9 +58,22 @@ def test_a_pages_programs_run_one_after_the_other(page: Path, tmp_path: Path):
         assert found, f"{said}\nis not in\n{ended.stdout}{ended.stderr}"
 
 
-@pytest.mark.parametrize("told", [seawall.circuit, seawall.retry, seawall.guard, Chat], ids=lambda told: told.__name__)
-def test_what_help_shows_of_it_runs(told: object, monkeypatch: pytest.MonkeyPatch):
+POLICIES = "Bulkhead Cache Chaos CircuitBreaker Fallback Guardrails Hedge RateLimit Retry Timeout".split()
+TOLD = [
+    seawall.circuit,
+    seawall.retry,
+    seawall.guard,
+    Chat,
+    seawall.Pipeline,
+    seawall.Monitor,
+    *(getattr(seawall, name) for name in POLICIES),
+]
+
+
+@pytest.mark.parametrize("told", TOLD, ids=lambda told: told.__name__)
+def test_what_help_shows_of_it_runs(told: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (program,) = PROGRAM.findall(inspect.getdoc(told) or "")
+    monkeypatch.chdir(tmp_path)
     with Simulator() as api:
         monkeypatch.setenv("OPENAI_API_KEY", CANARY)
         monkeypatch.setenv("OPENAI_BASE_URL", api.base_url)

@@ -91,6 +91,11 @@ def wait_combine(*strategies: Callable[[Any], float]) -> Any:
 class Retry:
     """Call again what failed for a passing reason.
 
+    ```python
+    @seawall.Pipeline(seawall.Retry(3, wait=seawall.wait_exponential(max=10)))
+    def ask(question): ...
+    ```
+
     `attempts` is the number of calls, all told (default 3). `on` says which failures: exception classes, a function of
     the exception (a bool, or the seconds to wait), or a tenacity `retry_if_…` object; by default transient ones.
     `wait` is a `wait_…` object of seawall or tenacity; default 0.5 s doubling to 8 s, times 0.75 to 1. `timeout` limits
@@ -133,6 +138,13 @@ class Retry:
 
 class CircuitBreaker:
     """Stops calling what is known to be broken.
+
+    ```python
+    breaker = seawall.CircuitBreaker(failure_rate=0.5, window=60.0, recovery_timeout=30, name="chat")
+
+    @breaker
+    def ask(question): ...
+    ```
 
     Opens after `failure_threshold` failures in a row (default 5, if nothing else is said), or at `failure_rate` (0–1)
     or a `slow_call_rate` of calls that take `slow_call_duration` seconds or more, over the last `window` calls (an int,
@@ -326,6 +338,11 @@ class Isolation:
 class Timeout:
     """Everything inside has to be over within `seconds`, else `CallTimeoutError` (a builtin `TimeoutError`).
 
+    ```python
+    @seawall.Pipeline(seawall.Timeout(60), seawall.Retry(3), seawall.Timeout(20))  # in all, and for each attempt
+    async def ask(question): ...
+    ```
+
     Outermost it limits the whole call with its retries, innermost one attempt. Coroutines are cancelled at the limit; a
     plain synchronous function cannot be stopped: no further attempt is begun, and an answer that comes late is returned.
     `thread=True` runs plain functions on threads of their own, in a copy of the caller's context, and raises at the limit;
@@ -342,6 +359,11 @@ class Timeout:
 class RateLimit:
     """At most `requests` calls and `tokens` tokens in each `per` seconds (default 60). A call waits for its turn, first come first
     served; one that cannot have it in time is turned away at once, with `RateLimitExceededError` and its `retry_after`.
+
+    ```python
+    @seawall.Pipeline(seawall.RateLimit(500, tokens=200_000, per=60, max_wait=30))
+    def ask(messages): ...
+    ```
 
     Each call takes one request and its estimated tokens at its turn; what it really used settles that: more is owed, what it did
     not use is given back; `settle=False` leaves it at the estimate, for servers that go by what was asked for.
@@ -441,6 +463,11 @@ class Finish:
 class Hedge:
     """Ask once more where an answer takes long: the first that comes is the answer, and the others are given up.
 
+    ```python
+    @seawall.Pipeline(seawall.Hedge(percentile=0.95))
+    async def ask(question): ...
+    ```
+
     `delay` is the seconds without an answer after which the call is made once more, beside the one under way; or `percentile` (0.95 where
     neither is given), the share of attempts, between 0 and 1, that answer in time: the delay is then what these took, learnt from the last one
     to two thousand attempts, or those of the last minutes where they are fewer. Until `minimum_calls` attempts (20) are known it
@@ -497,6 +524,11 @@ class Hedge:
 class Bulkhead:
     """At most `max_concurrency` calls at a time; further ones are turned away with `BulkheadFullError`.
 
+    ```python
+    @seawall.Pipeline(seawall.Bulkhead(10, max_queue=100, max_wait=5))
+    def ask(question): ...
+    ```
+
     With `max_queue` (default 0) so many further calls wait for a place, first come first served, for `max_wait` seconds at most
     (default: as long as the limits around the call allow). A call that streams keeps its place until the stream ends; one
     that is cancelled, interrupted or closed gives it back at once.
@@ -535,6 +567,11 @@ class Bulkhead:
 class Cache:
     """Gives an answer again for `ttl` seconds (300; `None`: as long as there is room) to calls that ask for the same; of equal
     calls at once one is made for all.
+
+    ```python
+    @seawall.Pipeline(seawall.Cache(ttl=300, path="answers.db"))
+    def ask(question): ...
+    ```
 
     At most `max_items` (10,000) answers are kept, of `max_bytes` (64,000,000) together, as near as that is known; what was not
     used for longest goes first. For `stale_if_error` seconds (0) beyond its time an answer stands in for a call that fails for a
@@ -650,6 +687,15 @@ class Filter:
 class Guardrails:
     """The rules for what is asked and for what is answered.
 
+    ```python
+    from seawall.guardrails import MaxLength, Redact
+
+    rails = seawall.Guardrails(input=[MaxLength(20_000), Redact.secrets()], output=[Redact.personal()])
+
+    @seawall.guard(guardrails=rails)
+    def ask(question): ...
+    ```
+
     `input` and `output` are lists of the rules of `seawall.guardrails`, in order: each sees what the one before it has left. What is
     asked is looked at before anything else, a cache included, and a refusal costs no request; what is answered is looked at
     inside the retries. `of` names the argument of a function that is looked at; else it is `messages`, or the first text or list
@@ -701,6 +747,11 @@ class Guardrails:
 class Chaos:
     """Harm on purpose, to see what the rest of the pipeline makes of it. Stands innermost, next to the call.
 
+    ```python
+    @seawall.Pipeline(seawall.Retry(3, wait=0), seawall.Chaos(exception=ConnectionError, exception_rate=0.2, seed=1, enabled=True))
+    def ask(question): ...
+    ```
+
     All of it is off unless switched on: by `enabled=True`, `enable()`, or for a stretch by `with chaos.enabled_for(30):`.
     `latency` is a wait before the call: seconds, or a pair between which it lies. `exception` is raised in place of
     the call: an exception class, an exception, or a function that makes one. `result` is returned in place of the call.
@@ -740,6 +791,11 @@ class Stretch:
 class Fallback:
     """Alternatives, tried in order when the call fails.
 
+    ```python
+    @seawall.Pipeline(seawall.Fallback(lambda question: "Please ask again later."), seawall.Retry(2))
+    def ask(question): ...
+    ```
+
     An alternative is a callable (called with the call's own arguments), an object with `invoke` and `ainvoke`, a
     `Prompt` (calls the primary again with another input), or a plain value. `on` says for which failures: exception
     classes or a function of the exception; by default all but a request that would fail anywhere. `on_result` is a
@@ -761,6 +817,11 @@ class Fallback:
 
 class Pipeline:
     """Policies in the order written, outermost first, around a call.
+
+    ```python
+    @seawall.Pipeline(seawall.Timeout(30), seawall.Retry(3), seawall.CircuitBreaker(5), name="chat")
+    def ask(question): ...
+    ```
 
     `Pipeline(a, b, c)` calls a(b(c(function))). It is a decorator, has `call` and `acall`, and is a policy itself: put
     into another pipeline, its policies stand there. A policy object is shared state: used in two pipelines, it is one.
@@ -1408,6 +1469,15 @@ CLASSES: list[tuple[str, bool | None, bool | None, bool]]
 
 class Monitor:
     """Health of something that is called, over its last calls.
+
+    ```python
+    monitor = seawall.Monitor(window=100, name="chat")
+
+    @seawall.guard(monitor=monitor)
+    def ask(question): ...
+
+    monitor.error_rate, monitor.p95, monitor.level
+    ```
 
     Args:
         window: how many of the last calls count, an int of 1 to 10,000,000 (default 100); or the calls of how many of the last

@@ -196,6 +196,15 @@ impl Rail {
 
 /// The rules for what is asked and for what is answered.
 ///
+/// ```python
+/// from seawall.guardrails import MaxLength, Redact
+///
+/// rails = seawall.Guardrails(input=[MaxLength(20_000), Redact.secrets()], output=[Redact.personal()])
+///
+/// @seawall.guard(guardrails=rails)
+/// def ask(question): ...
+/// ```
+///
 /// `input` and `output` are lists of the rules of `seawall.guardrails`, in order: each sees what the one before it has left. What is
 /// asked is looked at before anything else, a cache included, and a refusal costs no request; what is answered is looked at
 /// inside the retries. `of` names the argument of a function that is looked at; else it is `messages`, or the first text or list

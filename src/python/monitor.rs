@@ -30,6 +30,15 @@ fn now_ns() -> u64 {
 
 /// Health of something that is called, over its last calls.
 ///
+/// ```python
+/// monitor = seawall.Monitor(window=100, name="chat")
+///
+/// @seawall.guard(monitor=monitor)
+/// def ask(question): ...
+///
+/// monitor.error_rate, monitor.p95, monitor.level
+/// ```
+///
 /// Args:
 ///     window: how many of the last calls count, an int of 1 to 10,000,000 (default 100); or the calls of how many of the last
 ///         seconds, a float or timedelta.

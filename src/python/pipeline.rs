@@ -16,6 +16,11 @@ use std::sync::Arc;
 
 /// Policies in the order written, outermost first, around a call.
 ///
+/// ```python
+/// @seawall.Pipeline(seawall.Timeout(30), seawall.Retry(3), seawall.CircuitBreaker(5), name="chat")
+/// def ask(question): ...
+/// ```
+///
 /// `Pipeline(a, b, c)` calls a(b(c(function))). It is a decorator, has `call` and `acall`, and is a policy itself: put
 /// into another pipeline, its policies stand there. A policy object is shared state: used in two pipelines, it is one.
 /// A `monitor` is told how each call came out; it is no policy, and the pipeline around has its own. `name` is its name in

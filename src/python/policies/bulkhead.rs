@@ -12,6 +12,11 @@ use std::sync::Arc;
 
 /// At most `max_concurrency` calls at a time; further ones are turned away with `BulkheadFullError`.
 ///
+/// ```python
+/// @seawall.Pipeline(seawall.Bulkhead(10, max_queue=100, max_wait=5))
+/// def ask(question): ...
+/// ```
+///
 /// With `max_queue` (default 0) so many further calls wait for a place, first come first served, for `max_wait` seconds at most
 /// (default: as long as the limits around the call allow). A call that streams keeps its place until the stream ends; one
 /// that is cancelled, interrupted or closed gives it back at once.

@@ -43,6 +43,11 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Given<'py> {
 /// Gives an answer again for `ttl` seconds (300; `None`: as long as there is room) to calls that ask for the same; of equal
 /// calls at once one is made for all.
 ///
+/// ```python
+/// @seawall.Pipeline(seawall.Cache(ttl=300, path="answers.db"))
+/// def ask(question): ...
+/// ```
+///
 /// At most `max_items` (10,000) answers are kept, of `max_bytes` (64,000,000) together, as near as that is known; what was not
 /// used for longest goes first. For `stale_if_error` seconds (0) beyond its time an answer stands in for a call that fails for a
 /// reason that passes. Errors are not kept, nor are answers of fallbacks, iterators and the like.

@@ -15,6 +15,11 @@ use std::time::Duration;
 
 /// Harm on purpose, to see what the rest of the pipeline makes of it. Stands innermost, next to the call.
 ///
+/// ```python
+/// @seawall.Pipeline(seawall.Retry(3, wait=0), seawall.Chaos(exception=ConnectionError, exception_rate=0.2, seed=1, enabled=True))
+/// def ask(question): ...
+/// ```
+///
 /// All of it is off unless switched on: by `enabled=True`, `enable()`, or for a stretch by `with chaos.enabled_for(30):`.
 /// `latency` is a wait before the call: seconds, or a pair between which it lies. `exception` is raised in place of
 /// the call: an exception class, an exception, or a function that makes one. `result` is returned in place of the call.

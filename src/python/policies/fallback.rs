@@ -10,6 +10,11 @@ use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
 
 /// Alternatives, tried in order when the call fails.
 ///
+/// ```python
+/// @seawall.Pipeline(seawall.Fallback(lambda question: "Please ask again later."), seawall.Retry(2))
+/// def ask(question): ...
+/// ```
+///
 /// An alternative is a callable (called with the call's own arguments), an object with `invoke` and `ainvoke`, a
 /// `Prompt` (calls the primary again with another input), or a plain value. `on` says for which failures: exception
 /// classes or a function of the exception; by default all but a request that would fail anywhere. `on_result` is a

@@ -12,6 +12,11 @@ use std::time::Duration;
 
 /// Ask once more where an answer takes long: the first that comes is the answer, and the others are given up.
 ///
+/// ```python
+/// @seawall.Pipeline(seawall.Hedge(percentile=0.95))
+/// async def ask(question): ...
+/// ```
+///
 /// `delay` is the seconds without an answer after which the call is made once more, beside the one under way; or `percentile` (0.95 where
 /// neither is given), the share of attempts, between 0 and 1, that answer in time: the delay is then what these took, learnt from the last one
 /// to two thousand attempts, or those of the last minutes where they are fewer. Until `minimum_calls` attempts (20) are known it

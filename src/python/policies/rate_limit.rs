@@ -25,6 +25,11 @@ const KEYS: u32 = 10_000;
 /// At most `requests` calls and `tokens` tokens in each `per` seconds (default 60). A call waits for its turn, first come first
 /// served; one that cannot have it in time is turned away at once, with `RateLimitExceededError` and its `retry_after`.
 ///
+/// ```python
+/// @seawall.Pipeline(seawall.RateLimit(500, tokens=200_000, per=60, max_wait=30))
+/// def ask(messages): ...
+/// ```
+///
 /// Each call takes one request and its estimated tokens at its turn; what it really used settles that: more is owed, what it did
 /// not use is given back; `settle=False` leaves it at the estimate, for servers that go by what was asked for.
 /// `estimate(*args, **kwargs) -> int` says how many it may use, or tiktoken does: an `Encoding`, or the name of one ("o200k_base").

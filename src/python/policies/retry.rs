@@ -16,6 +16,11 @@ use std::time::Duration;
 
 /// Call again what failed for a passing reason.
 ///
+/// ```python
+/// @seawall.Pipeline(seawall.Retry(3, wait=seawall.wait_exponential(max=10)))
+/// def ask(question): ...
+/// ```
+///
 /// `attempts` is the number of calls, all told (default 3). `on` says which failures: exception classes, a function of
 /// the exception (a bool, or the seconds to wait), or a tenacity `retry_if_…` object; by default transient ones.
 /// `wait` is a `wait_…` object of seawall or tenacity; default 0.5 s doubling to 8 s, times 0.75 to 1. `timeout` limits

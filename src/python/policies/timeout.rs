@@ -10,6 +10,11 @@ use std::time::Duration;
 
 /// Everything inside has to be over within `seconds`, else `CallTimeoutError` (a builtin `TimeoutError`).
 ///
+/// ```python
+/// @seawall.Pipeline(seawall.Timeout(60), seawall.Retry(3), seawall.Timeout(20))  # in all, and for each attempt
+/// async def ask(question): ...
+/// ```
+///
 /// Outermost it limits the whole call with its retries, innermost one attempt. Coroutines are cancelled at the limit; a
 /// plain synchronous function cannot be stopped: no further attempt is begun, and an answer that comes late is returned.
 /// `thread=True` runs plain functions on threads of their own, in a copy of the caller's context, and raises at the limit;

@@ -40,6 +40,13 @@ pub fn short_repr(value: &Bound<'_, PyAny>) -> String {
 
 /// Stops calling what is known to be broken.
 ///
+/// ```python
+/// breaker = seawall.CircuitBreaker(failure_rate=0.5, window=60.0, recovery_timeout=30, name="chat")
+///
+/// @breaker
+/// def ask(question): ...
+/// ```
+///
 /// Opens after `failure_threshold` failures in a row (default 5, if nothing else is said), or at `failure_rate` (0–1)
 /// or a `slow_call_rate` of calls that take `slow_call_duration` seconds or more, over the last `window` calls (an int,
 /// default 100) or seconds (a float or timedelta), once `minimum_calls` (default 10) were seen; what is given is combined.
