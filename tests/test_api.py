@@ -107,6 +107,9 @@ def api() -> Iterator[str]:
             thing = getattr(module, name)
             if inspect.ismodule(thing):
                 yield f"{name}: module" if thing.__name__.partition(".")[0] == "seawall" else f"{name}: {thing.__name__}"
+            elif typing.get_origin(thing) is not None:
+                # An alias of types: what it and its signature are said to be differs between Pythons.
+                yield name
             elif isinstance(thing, type) and issubclass(thing, enum.Enum):
                 yield f"{name}: {', '.join(member.name for member in thing)}"
             elif isinstance(thing, type):
@@ -114,10 +117,9 @@ def api() -> Iterator[str]:
                 yield f"class {name}{arguments(thing)}" + (f" of {bases}" if bases else "")
                 if is_ours(thing):
                     yield from (f"    {member}" for member in members(thing))
-            elif callable(thing) and typing.get_origin(thing) is None:
+            elif callable(thing):
                 yield f"{name}{arguments(thing)}"
             else:
-                # An alias of types too: what its signature is said to be differs between Pythons.
                 yield name
         yield ""
 

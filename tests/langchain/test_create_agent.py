@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -69,8 +70,12 @@ async def test_an_agent_uses_its_tools_through_failures(sim, llm, kind, way):
     assert asked[1].body["messages"][-1]["content"] == "sunny in Oslo"
 
 
+# LangGraph knows in a node's coroutine whom to tell of pieces from Python 3.11 on: a task's context cannot be given before.
+told_of_pieces = pytest.mark.skipif(sys.version_info < (3, 11), reason="LangGraph's asynchronous nodes tell nobody of pieces")
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", ["stream", "astream"])
+@pytest.mark.parametrize("way", ["stream", pytest.param("astream", marks=told_of_pieces)])
 async def test_its_messages_stream_has_each_piece_once(sim, llm, kind, way):
     failing(sim, kind)
     agent = create_agent(KINDS[kind](llm), [weather])
@@ -95,6 +100,7 @@ async def test_its_messages_stream_has_each_piece_once(sim, llm, kind, way):
     assert len([chunk for chunk in said if chunk.id == final[-1].id]) > 1
 
 
+@told_of_pieces
 @pytest.mark.parametrize("kind", KINDS)
 async def test_its_events_end_with_its_answer(sim, llm, kind):
     failing(sim, kind)
