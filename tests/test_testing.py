@@ -16,7 +16,19 @@ from typing import Any
 
 import pytest
 
-from seawall import CircuitBreaker, Fallback, Pipeline, Retry, Timeout, retry, testing, wait_fixed, wait_random
+from seawall import (
+    Bulkhead,
+    CircuitBreaker,
+    Fallback,
+    Pipeline,
+    Retry,
+    Timeout,
+    _virtual_time,
+    retry,
+    testing,
+    wait_fixed,
+    wait_random,
+)
 from seawall.errors import CallTimeoutError, CircuitBreakerError, ConfigurationError
 
 
@@ -118,6 +130,39 @@ async def test_advancing_by_hand_ends_waits_and_limits(seawall_clock: testing.cl
     seawall_clock.advance(1)
     with pytest.raises(CallTimeoutError):
         await task
+
+
+@pytest.fixture
+def moved_as_an_alarm_is_set(seawall_clock: testing.clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another thread may do: two seconds go by between a look at the clock and the alarm that follows from it."""
+    real = _virtual_time.alarm
+
+    def late(*given: Any, **named: Any) -> Any:
+        seawall_clock.advance(2)
+        return real(*given, **named)
+
+    monkeypatch.setattr(_virtual_time, "alarm", late)
+
+
+async def test_a_limit_that_is_over_as_its_alarm_is_set_ends_the_call(
+    seawall_clock: testing.clock, moved_as_an_alarm_is_set: None
+) -> None:
+    with pytest.raises(CallTimeoutError):
+        await asyncio.wait_for(Pipeline(Timeout(2)).acall(asyncio.get_running_loop().create_future), 60)
+    assert seawall_clock.now == 2
+
+
+async def test_a_limit_that_is_over_as_its_alarm_is_set_ends_the_wait_for_a_place(
+    seawall_clock: testing.clock, moved_as_an_alarm_is_set: None
+) -> None:
+    bulkhead = Bulkhead(1, max_queue=1)
+    taken = Pipeline(bulkhead)(lambda: (number for number in (1, 2)))()
+    next(taken)
+    assert bulkhead.active == 1
+    with pytest.raises(CallTimeoutError):
+        await asyncio.wait_for(Pipeline(Timeout(2), bulkhead).acall(asyncio.sleep, 0), 60)
+    assert seawall_clock.now == 2
+    taken.close()
 
 
 def test_threads_share_it(seawall_clock: testing.clock) -> None:

@@ -171,7 +171,7 @@ class Line:
         if _seawall.clock_stands():
             from seawall import _virtual_time
 
-            self._rest = _virtual_time.call_later(_worker.loop(), span, again)
+            self._rest = _virtual_time.call_at(_worker.loop(), self._rested, again)
         else:
             self._rest = _worker.loop().call_later(span, again)
 

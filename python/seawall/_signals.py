@@ -13,21 +13,21 @@ from seawall import _seawall, _virtual_time
 _LOOK = 0.005
 
 
-async def wait(future: asyncio.Future[None], seconds: float | None, passes: bool) -> None:
-    """Until the future has its result, or so many seconds have passed, by the policies' clock. `passes`: it is time that is
-    waited for, so a clock that stands still is moved."""
+async def wait(future: asyncio.Future[None], until: int | None, passes: bool) -> None:
+    """Until the future has its result, or that nanosecond of the policies' clock has come. `passes`: it is time that is waited
+    for, so a clock that stands still is moved."""
 
     def ring() -> None:
         if not future.done():
             future.set_result(None)
 
     alarm: Any = None
-    if seconds is not None:
+    if until is not None:
         loop = asyncio.get_running_loop()
         if _seawall.clock_stands():
-            alarm = _virtual_time.alarm(loop, seconds, ring, is_wait=passes)
+            alarm = _virtual_time.alarm(loop, until, ring, is_wait=passes)
         else:
-            alarm = loop.call_later(seconds, ring)
+            alarm = loop.call_later(_left(until), ring)
     try:
         await future
     finally:
@@ -35,18 +35,21 @@ async def wait(future: asyncio.Future[None], seconds: float | None, passes: bool
             alarm.cancel()
 
 
-async def wait_in_trio(future: Any, seconds: float | None, passes: bool) -> None:
+def _left(until: int) -> float:
+    return max(0.0, (until - _seawall.clock_now()) / 1e9)
+
+
+async def wait_in_trio(future: Any, until: int | None, passes: bool) -> None:
     """The same in a task of trio's."""
     trio = sys.modules["trio"]
     if not _seawall.clock_stands():
-        with trio.move_on_after(math.inf if seconds is None else seconds):
+        with trio.move_on_after(math.inf if until is None else _left(until)):
             await future
         return
-    until = math.inf if seconds is None else _seawall.clock_now() + round(seconds * 1e9)
-    if passes:
-        _seawall.clock_advance(int(until))
+    if passes and until is not None:
+        _seawall.clock_advance(until)
         _virtual_time.moved()
         await trio.lowlevel.checkpoint()
-    while not future.done() and _seawall.clock_now() < until:
+    while not future.done() and (until is None or _seawall.clock_now() < until):
         with trio.move_on_after(_LOOK):
             await future

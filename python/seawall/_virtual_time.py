@@ -55,9 +55,8 @@ def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any], *arg
         loop.call_soon_threadsafe(callback, *args)
 
 
-def alarm(loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], Any], is_wait: bool) -> Alarm:
-    """Has something done on a loop in so many seconds of our time. `is_wait`: if nothing else is to be done, time is moved there."""
-    at = math.inf if math.isinf(seconds) else _seawall.clock_now() + round(seconds * 1e9)
+def alarm(loop: asyncio.AbstractEventLoop, at: float, ring: Callable[[], Any], is_wait: bool) -> Alarm:
+    """Has something done on a loop at that nanosecond of our time. `is_wait`: if nothing else is to be done, time is moved there."""
     made = Alarm(loop, at, ring, is_wait)
     with _lock:
         _alarms.append(made)
@@ -66,6 +65,9 @@ def alarm(loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], An
             _turning.add(loop)
     if begins:
         loop.call_soon(_turn, loop, made.order, _ROUNDS)
+    if not is_wait and at <= _seawall.clock_now():
+        # Another thread has moved the time since the caller looked, and found no alarm here yet. A wait's loop sees to it by itself.
+        moved()
     return made
 
 
@@ -114,13 +116,18 @@ def released() -> None:
         alarms.clock_runs()
 
 
-def call_later(loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], Any]) -> Alarm:
-    """As the loop's own `call_later`, by our time."""
-    return alarm(loop, seconds, ring, is_wait=False)
+def call_at(loop: asyncio.AbstractEventLoop, at: int, ring: Callable[[], Any]) -> Alarm:
+    """As the loop's own `call_at`, by our time, in nanoseconds."""
+    return alarm(loop, at, ring, is_wait=False)
 
 
 async def sleep(seconds: float) -> None:
     """As `asyncio.sleep`, by our time."""
+    await sleep_until(math.inf if math.isinf(seconds) else _seawall.clock_now() + round(seconds * 1e9))
+
+
+async def sleep_until(at: float) -> None:
+    """Until that nanosecond of our time."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
 
@@ -128,7 +135,7 @@ async def sleep(seconds: float) -> None:
         if not future.done():
             future.set_result(None)
 
-    wait = alarm(loop, seconds, ring, is_wait=True)
+    wait = alarm(loop, at, ring, is_wait=True)
     try:
         await future
     finally:

@@ -82,9 +82,9 @@ impl Bell {
         if signal.listen(&Waker::from(Arc::new(Rope(Arc::downgrade(&bell.0))))) {
             return Ok(None);
         }
-        let seconds = clock::now().until(wait.until).map(|span| span.as_secs_f64());
+        let until = (wait.until != Instant::NEVER).then_some(wait.until.0);
         let (cell, name) = if event_loop::trio(py)?.is_some() { (&WAIT_IN_TRIO, "wait_in_trio") } else { (&WAIT, "wait") };
-        let coroutine = ours(py, cell, "seawall._signals", name)?.call1((future, seconds, wait.passes_time))?;
+        let coroutine = ours(py, cell, "seawall._signals", name)?.call1((future, until, wait.passes_time))?;
         Ok(Some((bell, coroutine.call_method0("__await__")?)))
     }
 

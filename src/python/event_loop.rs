@@ -3,6 +3,7 @@
 use super::errors::ours;
 use super::virtual_time;
 use crate::drive::clock;
+use crate::engine::Instant;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -24,16 +25,17 @@ pub fn trio(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
 }
 
 /// The iterator of a sleep on the running loop.
-pub fn sleep(py: Python<'_>, span: Duration) -> PyResult<Bound<'_, PyAny>> {
+pub fn sleep(py: Python<'_>, until: Instant) -> PyResult<Bound<'_, PyAny>> {
     static SLEEP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let seconds = || until.since(clock::now()).as_secs_f64();
     let coroutine = match trio(py)? {
         Some(trio) if clock::is_by_hand() => {
-            virtual_time::advance_to(py, clock::now().after(span))?;
+            virtual_time::advance_to(py, until)?;
             trio.getattr("lowlevel")?.call_method0("checkpoint")?
         }
-        None if clock::is_by_hand() => virtual_time::sleep(py, span)?,
-        Some(trio) => trio.call_method1("sleep", (span.as_secs_f64(),))?,
-        None => ours(py, &SLEEP, "asyncio", "sleep")?.call1((span.as_secs_f64(),))?,
+        None if clock::is_by_hand() => virtual_time::sleep(py, until)?,
+        Some(trio) => trio.call_method1("sleep", (seconds(),))?,
+        None => ours(py, &SLEEP, "asyncio", "sleep")?.call1((seconds(),))?,
     };
     coroutine.call_method0("__await__")
 }
@@ -123,16 +125,16 @@ impl Timer {
         visit.call(&self.handle)
     }
 
-    /// Rings after `span`, ending the wait for `future`.
-    pub fn set(py: Python<'_>, span: Duration, future: &Py<PyAny>) -> PyResult<Timer> {
+    /// Rings at `until`, ending the wait for `future`.
+    pub fn set(py: Python<'_>, until: Instant, future: &Py<PyAny>) -> PyResult<Timer> {
         static LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let alarm = Arc::new(Alarm { expired: AtomicBool::new(false), waiting_for: Mutex::new(Some(future.clone_ref(py))) });
         let event_loop = ours(py, &LOOP, "asyncio", "get_running_loop")?.call0()?;
         let ring = Ring(alarm.clone());
         let handle = if clock::is_by_hand() {
-            virtual_time::call_later(&event_loop, span, Bound::new(py, ring)?.into_any())?
+            virtual_time::call_at(&event_loop, until, Bound::new(py, ring)?.into_any())?
         } else {
-            event_loop.call_method1("call_later", (span.as_secs_f64(), ring))?
+            event_loop.call_method1("call_later", (until.since(clock::now()).as_secs_f64(), ring))?
         };
         Ok(Timer { alarm, handle: handle.unbind(), cancelling_before: cancelling(py) })
     }

@@ -453,7 +453,7 @@ impl Running {
             Step::Wait { until } => {
                 let wait = Wait::of(execution, until);
                 let pause = match &wait.signal {
-                    None => event_loop::sleep(py, until.since(clock::now()))?,
+                    None => event_loop::sleep(py, until)?,
                     Some(signal) => match Bell::hang(py, signal, &wait)? {
                         Some((bell, pause)) => {
                             self.bell = Some(bell);
@@ -519,7 +519,7 @@ impl Running {
         }
         match &self.timer {
             Some(timer) => timer.waits_for(py, waiting_for),
-            None => self.timer = Some(Timer::set(py, until.since(clock::now()), waiting_for)?),
+            None => self.timer = Some(Timer::set(py, until, waiting_for)?),
         }
         Ok(())
     }

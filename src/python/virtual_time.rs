@@ -21,15 +21,15 @@ pub fn advance_to(py: Python<'_>, until: Instant) -> PyResult<()> {
 }
 
 /// The coroutine of a sleep on the running loop.
-pub fn sleep(py: Python<'_>, span: Duration) -> PyResult<Bound<'_, PyAny>> {
+pub fn sleep(py: Python<'_>, until: Instant) -> PyResult<Bound<'_, PyAny>> {
     static SLEEP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    ours(py, &SLEEP, "seawall._virtual_time", "sleep")?.call1((span.as_secs_f64(),))
+    ours(py, &SLEEP, "seawall._virtual_time", "sleep_until")?.call1((until.0,))
 }
 
-/// An alarm on a loop, as its own `call_later`.
-pub fn call_later<'py>(event_loop: &Bound<'py, PyAny>, span: Duration, ring: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    static LATER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    ours(event_loop.py(), &LATER, "seawall._virtual_time", "call_later")?.call1((event_loop, span.as_secs_f64(), ring))
+/// An alarm on a loop, as its own `call_at`.
+pub fn call_at<'py>(event_loop: &Bound<'py, PyAny>, at: Instant, ring: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static AT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ours(event_loop.py(), &AT, "seawall._virtual_time", "call_at")?.call1((event_loop, at.0, ring))
 }
 
 /// Tells the recorders what happened at `name`.
