@@ -78,7 +78,9 @@ def clients_of_sdks_are_closed() -> Iterator[None]:
     def noted(init: Callable[..., None]) -> Callable[..., None]:
         def noting(client: Any, *positional: Any, **named: Any) -> None:
             init(client, *positional, **named)
-            made.append(client)
+            # One that was given its transport shares it, as LangChain's do with all that ask the same place.
+            if named.get("http_client") is None:
+                made.append(client)
 
         return noting
 

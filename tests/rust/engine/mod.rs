@@ -20,4 +20,5 @@ mod pipeline_model;
 mod policies;
 mod random;
 mod trial;
+mod waits;
 mod watched;
