@@ -23,8 +23,8 @@ from seawall.simulator import Simulator
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "campaign.md"
 BEGIN, END = "<!-- campaign: begin -->", "<!-- campaign: end -->"
-# Cells under way at once: those that mostly wait, and those that keep the processor busy.
-WAITING, BUSY = 192, 24
+# Cells under way at once: those that mostly wait, for limits that end together, and those that keep the processor busy.
+WAITING, BUSY = 64, 24
 
 
 class Campaign:
