@@ -37,7 +37,8 @@ pub fn signal() -> Arc<Signal> {
     taken.0.lock().unwrap().take().expect("it listens")
 }
 
-fn plan(policies: Vec<Arc<dyn Policy>>) -> Arc<Plan> {
+/// These policies around one target, outermost first.
+pub fn plan(policies: Vec<Arc<dyn Policy>>) -> Arc<Plan> {
     let mut builder = PlanBuilder::default();
     let mut inner = builder.leaf(Target(0));
     for policy in policies.into_iter().rev() {

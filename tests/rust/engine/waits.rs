@@ -1,7 +1,8 @@
 //! What an execution waits for, what wakes it, and whom.
 
+use super::limits::plan;
 use crate::virtual_time::{at, s};
-use seawall::engine::{CallId, Execution, Instant, Outcome, Plan, PlanBuilder, Policy, Step, Target, Ticket, Verdict};
+use seawall::engine::{CallId, Execution, Instant, Outcome, Policy, Step, Target, Ticket, Verdict};
 use seawall::policies::bulkhead::{Bounded, Bulkhead, Config};
 use seawall::policies::retry::{Counts, Retry, backoff::Backoff};
 use std::sync::Arc;
@@ -16,15 +17,6 @@ fn retry(wait: f64) -> Arc<dyn Policy> {
         judges_values: false,
         counts: Arc::new(Counts::default()),
     })
-}
-
-fn plan(policies: Vec<Arc<dyn Policy>>) -> Arc<Plan> {
-    let mut builder = PlanBuilder::default();
-    let mut inner = builder.leaf(Target(0));
-    for policy in policies.into_iter().rev() {
-        inner = builder.layer(policy, vec![inner]);
-    }
-    builder.build(inner)
 }
 
 #[test]
