@@ -243,6 +243,12 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.case.name} · {self.client.name}.{self.way.name} · {self.policy.name} · {self.extent.name.lower()}"
 
+    def again(self, number: int) -> Cell:
+        """Itself, as if it had not been asked yet: by a name that the simulator has not heard."""
+        self.name = f"{self.name}-{number}"
+        self.problems.clear()
+        return self
+
     async def run(self, sim: Simulator, answers: Answers) -> None:
         """Asks, and judges."""
         other = f"{self.name}-other"
