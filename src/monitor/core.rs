@@ -163,19 +163,23 @@ impl Monitor {
 
     /// As [`Monitor::record`], for a call whose latency was measured as a float that is to be shown again unchanged, stamped with
     /// the Unix time.
+    pub fn record_entry(&self, now: Instant, entry: Entry) -> Option<Alert> {
+        self.record_made(now, entry.at_ns, || entry)
+    }
+
     // Always inlined: where most of an entry is known, most of this is nothing.
     #[inline(always)]
-    pub fn record_entry(&self, now: Instant, entry: Entry) -> Option<Alert> {
+    fn record_made(&self, now: Instant, at_ns: u64, made: impl Fn() -> Entry) -> Option<Alert> {
         let mut guard = self.state();
         let state = &mut *guard;
-        state.window.push(entry);
-        state.lifetime.add(&entry.record);
-        state.failures_in_a_row = if entry.record.ok { 0 } else { state.failures_in_a_row + 1 };
+        state.window.push(&made);
+        state.lifetime.add(&made().record);
+        state.failures_in_a_row = if made().record.ok { 0 } else { state.failures_in_a_row + 1 };
         let is_new = state.rules.needs_tail() && state.tail.look(&state.window);
         if state.failures_in_a_row == 0 && !is_new && !state.incident.is_busy() && state.rules.is_calm(state.window.tally()) {
             return None;
         }
-        self.judge(state, now, entry.at_ns)
+        self.judge(state, now, at_ns)
     }
 
     /// Judges the newest record.
@@ -195,7 +199,7 @@ impl Monitor {
 
     /// As [`Monitor::record`], for a success at once with nothing else to tell.
     pub fn passed(&self, now: Instant, at_ns: u64, latency_ns: u64, source: Source) -> Option<Alert> {
-        self.record_entry(now, Entry { at_ns, record: Record::passed(latency_ns, source), given_seconds: f64::NAN })
+        self.record_made(now, at_ns, || Entry { at_ns, record: Record::passed(latency_ns, source), given_seconds: f64::NAN })
     }
 
     /// When [`Monitor::tick`] has something to tell although no call is recorded; [`Instant::NEVER`] is never.

@@ -44,10 +44,13 @@ impl Window {
     }
 
     #[inline(always)] // where most of an entry is known, most of this is nothing
-    pub fn push(&mut self, entry: Entry) {
+    pub fn push(&mut self, made: impl Fn() -> Entry) {
         match self {
-            Window::Calls(window) => window.push(entry),
-            Window::Time(window) => window.add(entry.at_ns, &entry.record),
+            Window::Calls(window) => window.push(made),
+            Window::Time(window) => {
+                let entry = made();
+                window.add(entry.at_ns, &entry.record);
+            }
         }
     }
 

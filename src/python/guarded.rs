@@ -291,34 +291,34 @@ unsafe extern "C" fn vectorcall(
         // SAFETY: the slot is that of this type, and the caller holds the callable.
         let guarded = unsafe { slots::contents::<Guarded>(callable) };
         // SAFETY: a count with a flag in it, as the protocol has it.
-        let handed = Handed { args, count: unsafe { ffi::PyVectorcall_NARGS(nargsf) } as usize, names };
+        let handed = || Handed { args, count: unsafe { ffi::PyVectorcall_NARGS(nargsf) } as usize, names };
         let function = guarded.function.as_ptr();
         // SAFETY: hands on what the interpreter handed in, unchanged. Calls the slot itself where there is one: the
         // interpreter checks what we return as it would what that does.
-        let call = || unsafe {
+        let call = move || unsafe {
             match ffi::PyVectorcall_Function(function) {
                 Some(vectorcall) => vectorcall(function, args, nargsf, names),
                 None => ffi::PyObject_Vectorcall(function, args, nargsf, names),
             }
         };
         match guarded.way {
-            Way::Sync => run(guarded, &handed, call),
-            Way::Async => begin(callable, &handed, call),
-            way => stream(guarded, &handed, way),
+            Way::Sync => run(guarded, handed, call),
+            Way::Async => begin(callable, &handed(), call),
+            way => stream(guarded, &handed(), way),
         }
     })
 }
 
 /// A synchronous call. The fast lane owns no reference that pyo3 would have to count.
 #[inline]
-fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
+fn run(guarded: &Guarded, handed: impl Fn() -> Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
     let compiled = &*guarded.compiled;
     if !compiled.has_lane() || trace::is_on() {
-        return trouble(guarded, handed, None, None);
+        return trouble(guarded, &handed(), None, None);
     }
     let mut pass = Pass::new(clock::now());
     if !compiled.plan.admit(&mut pass) {
-        return trouble(guarded, handed, Some(&pass), None);
+        return trouble(guarded, &handed(), Some(&pass), None);
     }
     let value = match compiled.tightest {
         None => call(),
@@ -331,11 +331,11 @@ fn run(guarded: &Guarded, handed: &Handed, call: impl FnOnce() -> *mut ffi::PyOb
     // SAFETY: not null, so a live object.
     let plain = !value.is_null() && unsafe { to_run(value) }.is_none();
     if !plain {
-        return trouble(guarded, handed, Some(&pass), Some(value));
+        return trouble(guarded, &handed(), Some(&pass), Some(value));
     }
     match settle(compiled, &pass) {
         Ok(true) => value,
-        Ok(false) => trouble(guarded, handed, Some(&pass), Some(value)),
+        Ok(false) => trouble(guarded, &handed(), Some(&pass), Some(value)),
         Err(interrupt) => {
             // SAFETY: the reference was ours.
             unsafe { ffi::Py_DECREF(value) };

@@ -33,12 +33,13 @@ impl CountWindow {
         CountWindow { entries: Ring::new(size), tally: Tally::default() }
     }
 
-    /// Takes a call in and lets the oldest go when the window is full.
+    /// Takes a call in and lets the oldest go when the window is full. An entry that is handed over as a value is written twice,
+    /// and the processor waits to read the first.
     #[inline(always)] // where most of an entry is known, most of this is nothing
-    pub fn push(&mut self, entry: Entry) {
-        self.tally.add(&entry.record);
+    pub fn push(&mut self, made: impl Fn() -> Entry) {
+        self.tally.add(&made().record);
         let tally = &mut self.tally;
-        self.entries.push(entry, |left| tally.subtract(&left.record));
+        self.entries.push(made, |left| tally.subtract(&left.record));
     }
 
     /// How many calls the window holds at most.

@@ -91,8 +91,13 @@ impl Tally {
             self.attempts += 1;
             self.latency_ns += u128::from(record.latency_ns);
         } else {
-            self.merge(&Tally::from(*record));
+            self.add_whole(record);
         }
+    }
+
+    #[cold]
+    fn add_whole(&mut self, record: &Record) {
+        self.merge(&Tally::from(*record));
     }
 
     /// Counts one call out again.
@@ -103,8 +108,13 @@ impl Tally {
             self.attempts -= 1;
             self.latency_ns -= u128::from(record.latency_ns);
         } else {
-            self.remove(&Tally::from(*record));
+            self.subtract_whole(record);
         }
+    }
+
+    #[cold]
+    fn subtract_whole(&mut self, record: &Record) {
+        self.remove(&Tally::from(*record));
     }
 
     /// Share of calls that failed, 0 to 1; `None` without calls.

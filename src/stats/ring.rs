@@ -15,15 +15,15 @@ impl<T> Ring<T> {
         Ring { slots: Vec::new(), oldest: 0, capacity: capacity.max(1) }
     }
 
-    /// Takes a value in; one that has to leave for it is shown first, where it lies.
-    #[inline(always)] // moving a value in is all it does, most of the time
-    pub fn push(&mut self, value: T, leaves: impl FnOnce(&T)) {
+    /// Takes in what is made there, part by part where it will lie; a value that has to leave for it is shown first.
+    #[inline(always)] // writing a value is all it does, most of the time
+    pub fn push(&mut self, made: impl FnOnce() -> T, leaves: impl FnOnce(&T)) {
         if self.slots.len() < self.capacity {
-            return self.grow(value);
+            return self.grow(made());
         }
         let slot = &mut self.slots[self.oldest];
         leaves(slot);
-        *slot = value;
+        *slot = made();
         self.oldest = if self.oldest + 1 == self.capacity { 0 } else { self.oldest + 1 };
     }
 

@@ -183,7 +183,7 @@ fn a_ring_holds_what_it_keeps_and_a_full_one_wastes_nothing() {
     let before = held_now();
     let mut ring = Ring::new(100_000);
     for number in 1..=300_000_u64 {
-        ring.push(number, |_| {});
+        ring.push(|| number, |_| {});
         // Room for a few at first, then twice as much each time, and in the end for what it keeps.
         let room = match number {
             10 => 16,

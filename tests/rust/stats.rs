@@ -133,7 +133,7 @@ proptest! {
         let kept = capacity.max(1);
         for (at, value) in values.iter().enumerate() {
             let mut left = None;
-            ring.push(*value, |leaves| left = Some(*leaves));
+            ring.push(|| *value, |leaves| left = Some(*leaves));
             prop_assert_eq!(left, at.checked_sub(kept).map(|left| values[left]));
             let want = &values[(at + 1).saturating_sub(kept)..=at];
             prop_assert_eq!(ring.iter().copied().collect::<Vec<_>>(), want.to_vec());
@@ -150,7 +150,7 @@ proptest! {
     fn a_count_window_equals_a_list_that_is_summed_up_anew(size in 1..30_usize, records in vec(record(), 1..120)) {
         let mut window = CountWindow::new(size);
         for (at, record) in records.iter().enumerate() {
-            window.push(Entry { at_ns: at as u64, record: *record, given_seconds: f64::NAN });
+            window.push(|| Entry { at_ns: at as u64, record: *record, given_seconds: f64::NAN });
             let kept = &records[(at + 1).saturating_sub(size)..=at];
             prop_assert_eq!(window.tally(), &tally_of(kept));
             prop_assert_eq!(window.entries().map(|entry| entry.record).collect::<Vec<_>>(), kept.to_vec());
@@ -234,7 +234,7 @@ fn windows_say_how_much_they_keep() {
     for (asked, kept) in [(0, 1), (1, 1), (70, 70)] {
         let mut ring = Ring::new(asked);
         assert_eq!((ring.capacity(), ring.len(), ring.is_empty()), (kept, 0, true));
-        ring.push(1, |_| {});
+        ring.push(|| 1, |_| {});
         assert_eq!((ring.capacity(), ring.len(), ring.is_empty()), (kept, 1, false));
         assert_eq!(CountWindow::new(asked).size(), kept);
     }
@@ -245,7 +245,7 @@ fn the_largest_latencies_overflow_nothing() {
     let mut window = CountWindow::new(3);
     let slow = Record { latency_ns: u64::MAX, tokens: u32::MAX, retries: u32::MAX, ..Record::default() };
     for at_ns in 0..10 {
-        window.push(Entry { at_ns, record: slow, given_seconds: f64::NAN });
+        window.push(|| Entry { at_ns, record: slow, given_seconds: f64::NAN });
     }
     assert_eq!(window.tally().latency_ns, u128::from(u64::MAX) * 3);
     assert_eq!(window.tally().tokens, u64::from(u32::MAX) * 3);
