@@ -125,12 +125,15 @@ $(VENV)/dev: $(VENV)/built
 	@touch $@
 
 # The extension as users get it: a wheel of the release profile, installed. And the server of bench_client.py.
-$(VENV)/bench: $(VENV)/made $(SOURCES) benches/loopback.rs
+# As released wheels are, it is guided by a profile where the toolchain has what reads one (docs/adr/0035).
+GUIDED = $(shell test -x "$$(rustc --print target-libdir)/../bin/llvm-profdata" && echo --pgo)
+$(VENV)/bench: $(VENV)/made $(SOURCES) benches/loopback.rs benches/train.py
+	@test -n "$(GUIDED)" || echo "bench: released wheels are guided by a profile, this one is not: rustup component add llvm-tools"
 	rm -rf $(VENV)/wheels
-	$(BIN)/maturin build --quiet --release --interpreter $(BIN)/python --out $(VENV)/wheels
+	$(BIN)/maturin build --quiet --release $(GUIDED) --interpreter $(BIN)/python --out $(VENV)/wheels
 	cargo build --quiet --release --no-default-features --features net --example loopback
 	cp "$${CARGO_TARGET_DIR:-target}/release/examples/loopback" $(BIN)/seawall-loopback
 	$(BIN)/python -m pip install -q --group bench
 	$(BIN)/python -m pip install -q --group bench-heavy || echo "litellm cannot be had here: the bench goes on without it"
 	$(BIN)/python -m pip install -q --no-deps --force-reinstall $(VENV)/wheels/*.whl
-	@touch $@
+	@echo $(GUIDED) >$@

@@ -44,12 +44,15 @@ def _cpu() -> str:
 
 
 def _build() -> str:
-    """Whether this is the release build that `make bench` makes."""
+    """Whether this is the release build that `make bench` makes, and whether a profile guided it."""
     try:
         files = metadata.files("seawall") or []
     except metadata.PackageNotFoundError:
         return "a build of the source tree: its numbers mean nothing"
-    return "release build" if any(str(file).startswith("seawall/_seawall") for file in files) else "build of the source tree"
+    if not any(str(file).startswith("seawall/_seawall") for file in files):
+        return "build of the source tree"
+    made = Path(sys.prefix, "bench")
+    return "release build" + (", guided by a profile" if made.exists() and "--pgo" in made.read_text(encoding="utf-8") else "")
 
 
 @dataclass

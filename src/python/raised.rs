@@ -18,7 +18,10 @@ impl<'py> Raised<'py> {
         // into one.
         let value = unsafe {
             ffi::PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut traceback);
-            ffi::PyErr_NormalizeException(&raw mut kind, &raw mut value, &raw mut traceback);
+            // An object of that very class, as whoever writes `raise` makes it, is as it is to be.
+            if value.is_null() || ffi::Py_TYPE(value).cast() != kind {
+                ffi::PyErr_NormalizeException(&raw mut kind, &raw mut value, &raw mut traceback);
+            }
             if !traceback.is_null() && !value.is_null() {
                 ffi::PyException_SetTraceback(value, traceback);
             }

@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import gc
 import logging
+import os
 import weakref
 from collections.abc import Callable
 from datetime import timedelta
@@ -282,3 +283,25 @@ async def test_a_call_that_goes_on_for_long_keeps_its_last_failure_only(hooks: d
     assert len(most) == 300
     # The last one of the inner retry, and the last one of the outer.
     assert max(most) == 2
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "error"),
+    [
+        (int, "x", ValueError),
+        ({}.__getitem__, "x", KeyError),
+        (b"\xff".decode, "ascii", UnicodeDecodeError),
+        (os.stat, "/nowhere at all", FileNotFoundError),
+    ],
+)
+def test_what_a_builtin_raises_comes_whole(function: Callable[[str], Any], argument: str, error: type[Exception]) -> None:
+    # In C an exception may be a class and what it is to be made of, until somebody looks at it.
+    seen: list[BaseException] = []
+    attempts = seawall.Retry(2, wait=0, on=lambda raised: bool(seen.append(raised)) or True)
+    with pytest.raises(error) as raised:
+        function(argument)
+    expected = raised.value
+    with pytest.raises(error) as raised:
+        seawall.Pipeline(attempts)(function)(argument)
+    assert [type(each) for each in seen] == [error, error]
+    assert {each.args for each in (expected, raised.value, *seen)} == {expected.args}

@@ -77,12 +77,16 @@ impl Window {
                 let bits = u8::from(failed) | (u8::from(slow) << 1);
                 if ring.len() < *size as usize {
                     ring.push(bits);
-                } else {
-                    let old = std::mem::replace(&mut ring[*next], bits);
-                    totals.remove(Totals { calls: 1, failed: u32::from(old & 1), slow: u32::from(old >> 1) });
-                    *next = if *next + 1 == ring.len() { 0 } else { *next + 1 };
+                    totals.add(one);
+                    return;
                 }
-                totals.add(one);
+                let old = std::mem::replace(&mut ring[*next], bits);
+                *next = if *next + 1 == ring.len() { 0 } else { *next + 1 };
+                // One that leaves for one of its kind, as most do, changes no sum.
+                if old != bits {
+                    totals.remove(Totals { calls: 1, failed: u32::from(old & 1), slow: u32::from(old >> 1) });
+                    totals.add(one);
+                }
             }
             Window::Time { width, buckets, newest, until, totals } => {
                 // A caller that read its clock long ago counts among the newest: its own bucket may be another's by now.
