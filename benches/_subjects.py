@@ -156,16 +156,16 @@ LOOP = "Python try-loop"
 FAILS = 9
 
 
-def failing() -> Any:
-    """A function that fails nine times and then works, again and again."""
-    left = FAILS
+def failing(times: int = FAILS, error: type[Exception] = FAILURE) -> Any:
+    """A function that fails so often and then works, again and again."""
+    left = times
 
     def function(_: Any) -> None:
         nonlocal left
         if left:
             left -= 1
-            raise FAILURE("not now")
-        left = FAILS
+            raise error("not now")
+        left = times
 
     return function
 

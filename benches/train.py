@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import seawall
+from _subjects import failing
 from seawall.guardrails import MaxLength, Redact
 from seawall.llm import Chat
 from seawall.simulator import Simulator, faults
@@ -35,20 +36,6 @@ def items(_: Any) -> Iterator[int]:
 async def async_items(_: Any) -> AsyncIterator[int]:
     for item in range(20):
         yield item
-
-
-def failing(times: int, error: type[Exception]) -> Any:
-    """A function that fails so often and then works, again and again."""
-    left = times
-
-    def function(_: Any) -> None:
-        nonlocal left
-        if left:
-            left -= 1
-            raise error("not now")
-        left = times
-
-    return function
 
 
 class Service:

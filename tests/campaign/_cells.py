@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from _canary import CANARY
 
-from _cases import ANSWERED, BY_THE_OTHER, POLICIES, Case, Expected, Extent, Meets, Policy, expected
+from _cases import ANSWERED, BY_THE_OTHER, LIMIT, POLICIES, Case, Expected, Extent, Meets, Policy, expected
 from seawall import CircuitBreaker, errors
 from seawall.llm import Chat
 from seawall.simulator import Simulator
@@ -207,6 +207,11 @@ async def _on_a_thread(function: Callable[[], Any]) -> Any:
     return await future
 
 
+def arrived(sim: Simulator, name: str) -> int:
+    """How many requests for a model have arrived."""
+    return sim.count(name)
+
+
 @dataclass
 class Cell:
     """What is asked, and what came of it.
@@ -216,6 +221,8 @@ class Cell:
         others: that the alternative saw.
         outcome: as `Expected.outcome`, or what is wrong about it.
         problems: what is not as the rule says.
+        missing: of these, that fewer requests arrived than it says.
+        names: by which it was asked, the last one its own.
     """
 
     client: Client
@@ -229,6 +236,8 @@ class Cell:
     outcome: str = ""
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     @property
     def met(self) -> Meets:
@@ -243,14 +252,21 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.case.name} · {self.client.name}.{self.way.name} · {self.policy.name} · {self.extent.name.lower()}"
 
+    @property
+    def is_spoilt(self) -> bool:
+        """Whether nothing is wrong but that a time limit may have ended before its request arrived."""
+        return bool(self.missing) and self.problems == self.missing and self.expected.seconds >= LIMIT
+
     def again(self, number: int) -> Cell:
         """Itself, as if it had not been asked yet: by a name that the simulator has not heard."""
         self.name = f"{self.name}-{number}"
         self.problems.clear()
+        self.missing.clear()
         return self
 
     async def run(self, sim: Simulator, answers: Answers) -> None:
         """Asks, and judges."""
+        self.names.append(self.name)
         other = f"{self.name}-other"
         sim.on(self.name, self.case.fault, times=1 if self.extent is Extent.ONCE else None)
         if self.extent is Extent.EVERYWHERE:
@@ -268,7 +284,7 @@ class Cell:
         except asyncio.TimeoutError:
             told = None
         self.seconds = time.monotonic() - begun
-        self.requests, self.others = sim.count(self.name), sim.count(other)
+        self.requests, self.others = arrived(sim, self.name), arrived(sim, other)
         for name in (self.name, other):
             sim.clear(name)
         if told is None:
@@ -346,6 +362,8 @@ class Cell:
     def _count(self, what: str, count: int, inputs: int, well: int) -> None:
         seen = getattr(self, what)
         self._says(seen == count, f"{seen} {what} for {count}")
+        if seen < count:
+            self.missing.append(self.problems[-1])
         # For the table: those of one input that met the fault.
         each, rest = divmod(seen - well, inputs)
         setattr(self, what, each if not rest else seen)

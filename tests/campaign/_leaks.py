@@ -73,7 +73,7 @@ class Leaks:
 
     def _requests(self, done: list[Cell]) -> list[str]:
         """A request that would never end has been cut by its client, and no other was."""
-        cut = {cell.name: cell.met.left for cell in done}
+        cut = {name: cell.met.left for cell in done for name in cell.names or (cell.name,)}
         wrong = []
         for request in self.sim.requests:
             left = cut.get((request.model or "").removesuffix("-other"))

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from _cases import ANSWERED, BY_THE_OTHER, CASES, LIMIT, POLICIES, Extent, Policy, makers
+from _cases import ANSWERED, BY_THE_OTHER, CASES, POLICIES, Extent, Policy, makers
 from _cells import CLIENTS, WAYS, Answers, Cell, Way, cells
 from _leaks import Leaks
 from seawall.simulator import Simulator
@@ -25,8 +25,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "campaign.md"
 BEGIN, END = "<!-- campaign: begin -->", "<!-- campaign: end -->"
 # Cells under way at once: those that mostly wait, for limits that end together, and those that keep the processor busy.
 WAITING, BUSY = 64, 24
-# A machine that stands still for a second ends attempts that have met nothing yet. So many cells of a client may be asked again
-# for it, alone, and so often: what is wrong of itself is wrong again.
+# A machine that stands still for a second ends attempts whose requests have not arrived yet. So many cells of a client of which nothing
+# else is wrong may be asked again for it, alone, and so often: what is wrong of itself is wrong again.
 SPOILT, AGAIN = 24, 3
 
 
@@ -76,12 +76,12 @@ class Campaign:
     @staticmethod
     async def _ask_again(batch: list[Cell], sim: Simulator, answers: Answers) -> int:
         """Asks once more what a second's stillness may have spoilt: how many cells that were."""
-        spoilt = [cell for cell in batch if cell.problems and cell.expected.seconds >= LIMIT]
+        spoilt = [cell for cell in batch if cell.is_spoilt]
         if len(spoilt) > SPOILT:
             return 0
         for cell in spoilt:
             for number in range(AGAIN):
-                if cell.problems:
+                if cell.is_spoilt:
                     await cell.again(number).run(sim, answers)
         return len(spoilt)
 
