@@ -135,7 +135,7 @@ impl Host for Fails {
     }
 
     fn judge(&mut self, ask: Ask, now: Instant) -> Result<(Verdict, Instant), Infallible> {
-        black_box(ask.attempt);
+        black_box(ask.attempt());
         Ok((Verdict::FAILURE, now))
     }
 
@@ -178,6 +178,7 @@ fn plan(retry: bool, guarded: bool) -> Arc<Plan> {
             budget: None,
             judges_values: false,
             counts: Arc::default(),
+            lag: Duration::from_millis(1),
         };
         inner = plan.layer(Arc::new(retry), vec![inner]);
     }

@@ -21,16 +21,16 @@ pub fn is_recorded() -> bool {
     RECORDED.load(Ordering::Relaxed)
 }
 
-/// An execution under these rules.
-pub fn dressed(mut execution: Execution) -> Execution {
+/// Puts an execution under these rules.
+pub fn dress(execution: &mut Execution) {
     if is_recorded() {
-        execution = execution.announcing();
+        execution.announce();
     }
     if HURRIED.load(Ordering::Acquire) {
-        execution = execution.hurried();
+        execution.hurry();
     }
     match CAP.load(Ordering::Acquire) {
-        0 => execution,
-        cap => execution.capped(cap),
+        0 => {}
+        cap => execution.cap(cap),
     }
 }

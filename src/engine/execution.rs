@@ -4,33 +4,47 @@ use super::lane::Pass;
 use super::layer::{Child, Common, Cx, Event, Flow, Hears, Input, Layer};
 use super::outcome::{Outcome, Refusal, Ticket};
 use super::plan::{Plan, Stage, StageId};
+use super::queue::Queue;
 use super::random::Random;
 use super::signal::Signal;
+use super::spare::Spare;
 use super::step::{Ask, CallId, Step, Verdict};
 use super::time::Instant;
 use std::any::Any;
-use std::collections::VecDeque;
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 use std::vec::Drain;
 
 type NodeId = usize;
 
+/// No node.
+const NOBODY: NodeId = usize::MAX;
+
 enum Kind {
     Layer(Box<dyn Layer>),
     Call(CallId),
 }
 
-#[derive(Clone, Copy, PartialEq)]
+impl Default for Kind {
+    fn default() -> Kind {
+        Kind::Call(CallId::FIRST)
+    }
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
 enum Life {
+    #[default]
     Running,
     /// An open stream was handed outward.
     Delivered,
     Ended,
 }
 
+#[derive(Default)]
 struct Node {
-    parent: Option<NodeId>,
+    /// [`NOBODY`] of the outermost one.
+    parent: NodeId,
     stage: StageId,
     kind: Kind,
     life: Life,
@@ -50,16 +64,20 @@ enum Pending {
     Outward(NodeId, Outcome),
 }
 
+thread_local! {
+    static SPARE: (Spare<Node>, Spare<Event>) = const { (Spare::none(), Spare::none()) };
+}
+
 /// One guarded call.
 pub struct Execution {
     plan: Arc<Plan>,
     nodes: Vec<Node>,
-    pending: VecDeque<Pending>,
-    out: VecDeque<Step>,
-    /// The child whose outcome is being judged, its outcome, and the question.
-    judging: Option<(NodeId, Outcome, Ask)>,
+    pending: Queue<Pending>,
+    out: Queue<Step>,
+    /// The child whose outcome is being judged, and the question.
+    judging: Option<(NodeId, Ask)>,
     /// How many calls were started, ready answers included.
-    started: u32,
+    started: u64,
     common: Common,
     /// What the call weighs at some stages.
     weights: Vec<(StageId, u64)>,
@@ -77,7 +95,7 @@ impl Execution {
     pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
         let mut execution = Execution::empty(plan, seed);
         execution.common.inherited = deadline;
-        execution.spawn(None, execution.plan.root, now, deadline);
+        execution.spawn(NOBODY, execution.plan.root, now, deadline);
         execution
     }
 
@@ -87,7 +105,7 @@ impl Execution {
         let mut execution = Execution::empty(plan, seed);
         execution.common.inherited = deadline;
         let mut permits = pass.permits().iter();
-        let (mut parent, mut stage, mut deadline) = (None, execution.plan.root, deadline);
+        let (mut parent, mut stage, mut deadline) = (NOBODY, execution.plan.root, deadline);
         loop {
             let (layer, inner) = match &execution.plan.stages[stage.0 as usize] {
                 Stage::Layer { policy, inner } if execution.plan.watches(stage) => match permits.next() {
@@ -97,22 +115,12 @@ impl Execution {
                 Stage::Layer { policy, inner } => (policy.enter(), inner[0]),
                 Stage::Leaf(..) => break,
             };
-            execution.nodes.push(Node {
-                parent,
-                stage,
-                kind: Kind::Layer(layer),
-                life: Life::Running,
-                begun: pass.begun,
-                deadline,
-                wake: None,
-                hears: Hears::default(),
-                number: 0,
-                children: 1,
-            });
+            let (kind, begun) = (Kind::Layer(layer), pass.begun);
+            execution.nodes.push(Node { parent, stage, kind, life: Life::Running, begun, deadline, children: 1, ..Node::default() });
             let node = execution.nodes.len() - 1;
             let flow = execution.on(node, Input::Begin, None, pass.begun);
             debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
-            (parent, stage, deadline) = (Some(node), inner, execution.nodes[node].deadline);
+            (parent, stage, deadline) = (node, inner, execution.nodes[node].deadline);
         }
         execution.spawn(parent, stage, pass.begun, deadline);
         // Let in by all: the driver has called the primary already.
@@ -121,21 +129,18 @@ impl Execution {
     }
 
     /// Tells of each attempt as well.
-    pub fn announcing(mut self) -> Execution {
+    pub fn announce(&mut self) {
         self.common.announces = true;
-        self
     }
 
     /// Retries without waiting in between.
-    pub fn hurried(mut self) -> Execution {
+    pub fn hurry(&mut self) {
         self.common.hurries = true;
-        self
     }
 
     /// Makes at most so many attempts in each retry.
-    pub fn capped(mut self, attempts: u32) -> Execution {
+    pub fn cap(&mut self, attempts: u32) {
         self.common.cap = attempts;
-        self
     }
 
     /// Weighs so much at that stage: what a limit there counts beside the call itself.
@@ -149,18 +154,19 @@ impl Execution {
     }
 
     fn empty(plan: Arc<Plan>, seed: u64) -> Execution {
+        let (nodes, events) = SPARE.try_with(|spare| (spare.0.take(8), spare.1.take(4))).unwrap_or_default();
         Execution {
             plan,
-            nodes: Vec::with_capacity(8),
-            pending: VecDeque::with_capacity(4),
-            out: VecDeque::with_capacity(4),
+            nodes,
+            pending: Queue::new(),
+            out: Queue::new(),
             judging: None,
             started: 0,
             common: Common {
                 signal: None,
                 queued: Duration::ZERO,
                 random: Random::seeded(seed),
-                events: Vec::new(),
+                events,
                 attached: Vec::new(),
                 calls: 0,
                 announces: false,
@@ -176,13 +182,13 @@ impl Execution {
     /// What to do next. Repeats an unanswered [`Step::Judge`].
     pub fn step(&mut self, now: Instant) -> Step {
         loop {
-            if let Some(step) = self.out.pop_front() {
+            if let Some(step) = self.out.pop() {
                 return step;
             }
-            if let Some((_, _, ask)) = self.judging {
+            if let Some((_, ask)) = self.judging {
                 return Step::Judge(ask);
             }
-            if let Some(next) = self.pending.pop_front() {
+            if let Some(next) = self.pending.pop() {
                 match next {
                     Pending::Begin(node) => self.input(node, Input::Begin, now),
                     Pending::Outward(child, outcome) => self.outward(child, outcome, None, now),
@@ -250,24 +256,24 @@ impl Execution {
     /// A started call, or the open stream of one, has ended. Ignored if the call was cancelled.
     pub fn ended(&mut self, call: CallId, outcome: Outcome) {
         if let Some(node) = self.running(call) {
-            self.pending.push_back(Pending::Outward(node, outcome));
+            self.pending.push(Pending::Outward(node, outcome));
         }
     }
 
     /// A started call has delivered its first content.
     pub fn opened(&mut self, call: CallId, stream: Ticket) {
         if let Some(node) = self.running(call) {
-            self.pending.push_back(Pending::Outward(node, Outcome::Stream(stream)));
+            self.pending.push(Pending::Outward(node, Outcome::Stream(stream)));
         }
     }
 
     /// What an open stream gave out is taken back, or gone on from: how it ends now is judged as if it had never opened, so
     /// that it may be tried again.
     pub fn taken_back(&mut self, call: CallId) {
-        let mut next = self.running(call);
-        while let Some(node) = next {
-            self.nodes[node].life = Life::Running;
-            next = self.nodes[node].parent;
+        let mut next = self.running(call).unwrap_or(NOBODY);
+        while next != NOBODY {
+            self.nodes[next].life = Life::Running;
+            next = self.nodes[next].parent;
         }
     }
 
@@ -278,8 +284,9 @@ impl Execution {
 
     /// Of the calls that run beside each other that one alone goes on: the others are given up.
     pub fn goes_on_with(&mut self, call: CallId, now: Instant) {
-        let mut next = self.running(call);
-        while let Some(node) = next {
+        let mut next = self.running(call).unwrap_or(NOBODY);
+        while next != NOBODY {
+            let node = next;
             next = self.nodes[node].parent;
             self.cancel_beside(node, now);
         }
@@ -287,8 +294,8 @@ impl Execution {
 
     /// The answer to [`Step::Judge`].
     pub fn verdict(&mut self, verdict: Verdict, now: Instant) {
-        if let Some((child, outcome, _)) = self.judging.take() {
-            self.outward(child, outcome, Some(verdict), now);
+        if let Some((child, ask)) = self.judging.take() {
+            self.outward(child, ask.outcome, Some(verdict), now);
         }
     }
 
@@ -326,38 +333,34 @@ impl Execution {
         self.nodes.iter().position(|n| n.life != Life::Ended && matches!(n.kind, Kind::Call(c) if c == call))
     }
 
-    fn spawn(&mut self, parent: Option<NodeId>, stage: StageId, now: Instant, deadline: Instant) {
+    fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) {
         let (kind, begins) = match &self.plan.stages[stage.0 as usize] {
             Stage::Layer { policy, .. } => (Kind::Layer(policy.enter()), true),
             Stage::Leaf(target, is_attempt) => {
                 let call = CallId(self.started);
                 self.started += 1;
                 self.common.calls += u32::from(*is_attempt);
-                self.out.push_back(Step::Start { call, target: *target, deadline });
+                self.out.push(Step::Start { call, target: *target, deadline });
                 (Kind::Call(call), false)
             }
         };
-        let number = parent.map_or(0, |parent| {
-            let number = self.nodes[parent].children;
-            self.nodes[parent].children += 1;
+        let number = self.nodes.get_mut(parent).map_or(0, |parent| {
+            let number = parent.children;
+            parent.children += 1;
             number
         });
-        let (life, hears) = (Life::Running, Hears::default());
-        let node = Node { parent, stage, kind, life, begun: now, deadline, wake: None, hears, number, children: 0 };
         // A node ends after all that is inside of it: an ended one is nobody's parent any more, and its place is free.
-        let free = self.nodes.iter().position(|n| n.life == Life::Ended);
-        let id = match free {
-            Some(id) => {
-                self.nodes[id] = node;
-                id
-            }
-            None => {
-                self.nodes.push(node);
-                self.nodes.len() - 1
-            }
-        };
+        let id = self.nodes.iter().position(|n| n.life == Life::Ended).unwrap_or_else(|| {
+            self.nodes.push(Node::default());
+            self.nodes.len() - 1
+        });
+        // Part by part where it lies: made elsewhere it would be copied from there, and the processor would wait for the parts.
+        let node = &mut self.nodes[id];
+        (node.parent, node.stage, node.kind, node.life) = (parent, stage, kind, Life::Running);
+        (node.begun, node.deadline, node.wake, node.hears) = (now, deadline, None, Hears::default());
+        (node.number, node.children) = (number, 0);
         if begins {
-            self.pending.push_back(Pending::Begin(id));
+            self.pending.push(Pending::Begin(id));
         }
     }
 
@@ -366,21 +369,22 @@ impl Execution {
         if self.nodes[child].life == Life::Ended {
             return;
         }
-        let Some(parent) = self.nodes[child].parent else {
+        let parent = self.nodes[child].parent;
+        if parent == NOBODY {
             self.finish(child, outcome);
-            self.out.push_back(match outcome {
+            self.out.push(match outcome {
                 Outcome::Stream(ticket) => Step::Deliver(ticket),
                 done => Step::Done(done),
             });
             return;
-        };
+        }
         if verdict.is_none()
             && !matches!(outcome, Outcome::Stream(_))
             && let Kind::Layer(layer) = &self.nodes[parent].kind
             && let Some(attempt) = layer.asks(&outcome)
         {
-            let ask = Ask { stage: self.nodes[parent].stage, outcome, attempt, begun: self.nodes[parent].begun };
-            self.judging = Some((child, outcome, ask));
+            let ask = Ask::new(self.nodes[parent].stage, outcome, attempt, self.nodes[parent].begun);
+            self.judging = Some((child, ask));
             return;
         }
         let was_open = self.nodes[child].life == Life::Delivered;
@@ -411,20 +415,20 @@ impl Execution {
                     Stage::Layer { inner, .. } => inner[branch],
                     Stage::Leaf(..) => return,
                 };
-                self.spawn(Some(node), inner, now, deadline);
+                self.spawn(node, inner, now, deadline);
             }
             Flow::Resolve(outcome) => {
                 let is_late = matches!(outcome, Outcome::Rejected(rejection) if rejection.refusal() == Refusal::TimedOut);
                 self.cancel_inside(node, !is_late, now);
                 self.nodes[node].wake = None;
-                self.pending.push_back(Pending::Outward(node, outcome));
+                self.pending.push(Pending::Outward(node, outcome));
             }
             Flow::PassOn(outcome) => {
-                let is_open = |n: &Node| n.parent == Some(node) && n.life == Life::Delivered;
+                let is_open = |n: &Node| n.parent == node && n.life == Life::Delivered;
                 if let Some(open) = self.nodes.iter().position(is_open) {
                     self.cancel_beside(open, now);
                 }
-                self.pending.push_back(Pending::Outward(node, outcome));
+                self.pending.push(Pending::Outward(node, outcome));
             }
         }
     }
@@ -441,7 +445,7 @@ impl Execution {
         // Most have had one child.
         let running = match self.nodes[node].children {
             0 | 1 => 0,
-            _ => self.nodes.iter().filter(|n| n.parent == Some(node) && n.life == Life::Running).count(),
+            _ => self.nodes.iter().filter(|n| n.parent == node && n.life == Life::Running).count(),
         };
         let Node { kind, begun, deadline, wake, hears, .. } = &mut self.nodes[node];
         let Kind::Layer(layer) = kind else { return Flow::Hold };
@@ -461,9 +465,12 @@ impl Execution {
 
     /// Ends what runs beside a node, and all that is inside of that.
     fn cancel_beside(&mut self, node: NodeId, now: Instant) {
-        let Some(parent) = self.nodes[node].parent else { return };
+        let parent = self.nodes[node].parent;
+        if parent == NOBODY {
+            return;
+        }
         for other in (0..self.nodes.len()).rev() {
-            if other != node && self.nodes[other].parent == Some(parent) && self.nodes[other].life != Life::Ended {
+            if other != node && self.nodes[other].parent == parent && self.nodes[other].life != Life::Ended {
                 self.cancel_inside(other, true, now);
                 self.cancel(other, true, now);
             }
@@ -477,7 +484,7 @@ impl Execution {
             let before = self.out.len();
             self.out.retain(|s| !matches!(s, Step::Start { call: c, .. } if *c == call));
             if self.out.len() == before {
-                self.out.push_back(Step::Cancel { call, beaten });
+                self.out.push(Step::Cancel { call, beaten });
             }
         }
         self.end_quietly(node, now);
@@ -487,11 +494,11 @@ impl Execution {
         if self.nodes[node].life == Life::Ended {
             return false;
         }
-        while let Some(parent) = self.nodes[node].parent {
-            if parent == outer {
+        while node != NOBODY {
+            node = self.nodes[node].parent;
+            if node == outer {
                 return true;
             }
-            node = parent;
         }
         false
     }
@@ -506,5 +513,16 @@ impl Execution {
             self.on(node, Input::Abandoned, None, now);
             self.nodes[node].life = Life::Ended;
         }
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        let (nodes, events) = (take(&mut self.nodes), take(&mut self.common.events));
+        // A thread that is at its end keeps nothing.
+        let _ = SPARE.try_with(|spare| {
+            spare.0.keep(nodes);
+            spare.1.keep(events);
+        });
     }
 }

@@ -14,9 +14,9 @@ use std::sync::Arc;
 const WATCHED: usize = 3;
 
 /// The primary's way through a plan.
-pub(super) struct Way {
+pub struct Way {
     /// The policies that want to be asked, outermost first.
-    watched: Vec<(StageId, Arc<dyn Policy>)>,
+    watched: Box<Watched>,
 }
 
 impl Way {
@@ -32,11 +32,12 @@ impl Way {
             }
             at = inner[0];
         }
-        (watched.len() <= WATCHED).then_some(Way { watched })
+        (watched.len() <= WATCHED).then(|| Way { watched: watched.into() })
     }
 }
 
-/// A call on the fast lane: when it began and the permits it holds.
+/// A call on the fast lane: when it began and the permits it holds. Written where it lies: one that is handed over as a value is written
+/// in pieces and read whole, and the processor waits in between.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
     pub(super) begun: Instant,
@@ -64,39 +65,40 @@ impl Pass {
     }
 }
 
-impl Plan {
-    /// Whether calls may take the fast lane.
-    #[inline]
-    pub fn has_lane(&self) -> bool {
-        self.way.is_some()
-    }
-
-    /// Asks the policies on the way, outermost first, until one refuses. `true`: the call may go ahead; `false`: the
-    /// machine has to go on from here.
+impl Way {
+    /// Asks the policies on the way, outermost first, until one refuses. `true`: the call may go ahead; `false`: the machine has to go
+    /// on from here.
     #[inline]
     pub fn admit(&self, pass: &mut Pass) -> bool {
-        let Some(way) = &self.way else { return false };
-        for ((_, policy), place) in way.watched.iter().zip(&mut pass.permits) {
-            match policy.admit(pass.begun) {
-                Some(permit) => *place = permit,
-                None => return false,
-            }
-            pass.taken += 1;
+        match &*self.watched {
+            [] => true,
+            [(_, policy)] => match policy.admit(pass.begun) {
+                Some(permit) => {
+                    (pass.permits[0], pass.taken) = (permit, 1);
+                    true
+                }
+                None => false,
+            },
+            watched => admit_all(watched, pass),
         }
-        true
     }
 
-    /// Settles a success, innermost first. `false`: nothing has changed, and the machine has to settle it.
+    /// Settles a success of a call that all let in, innermost first. `false`: nothing has changed, and the machine has to settle it.
     #[inline]
     pub fn settle(&self, pass: &Pass, now: &dyn Fn() -> Instant) -> bool {
-        match &self.way {
-            None => false,
-            Some(way) => match (&*way.watched, pass.permits()) {
-                ([], []) => true,
-                ([(_, policy)], [permit]) => policy.settle(*permit, pass.begun, now),
-                (watched, permits) => settle_all(watched, permits, pass.begun, now),
-            },
+        match &*self.watched {
+            [] => true,
+            [(_, policy)] => policy.settle(pass.permits[0], pass.begun, now),
+            watched => settle_all(watched, pass, now),
         }
+    }
+}
+
+impl Plan {
+    /// The way of calls that meet no trouble, if there is one.
+    #[inline]
+    pub fn way(&self) -> Option<&Way> {
+        self.way.as_ref()
     }
 
     /// The caller went away: permits back, no evidence.
@@ -113,8 +115,23 @@ impl Plan {
     }
 }
 
+type Watched = [(StageId, Arc<dyn Policy>)];
+
+#[inline(never)] // most ways have one policy that is asked, and need no loop
+fn admit_all(watched: &Watched, pass: &mut Pass) -> bool {
+    for ((_, policy), place) in watched.iter().zip(&mut pass.permits) {
+        match policy.admit(pass.begun) {
+            Some(permit) => *place = permit,
+            None => return false,
+        }
+        pass.taken += 1;
+    }
+    true
+}
+
 /// All or none: a policy that has settled cannot take it back.
-fn settle_all(watched: &[(StageId, Arc<dyn Policy>)], permits: &[u64], begun: Instant, now: &dyn Fn() -> Instant) -> bool {
+#[inline(never)]
+fn settle_all(watched: &Watched, pass: &Pass, now: &dyn Fn() -> Instant) -> bool {
     // Read once, if at all: all policies judge and settle by the same time.
     let read = Cell::new(None);
     let now = || {
@@ -122,11 +139,11 @@ fn settle_all(watched: &[(StageId, Arc<dyn Policy>)], permits: &[u64], begun: In
         read.set(Some(time));
         time
     };
-    if !watched.iter().all(|(_, policy)| policy.is_plain(begun, &now)) {
+    if !watched.iter().all(|(_, policy)| policy.is_plain(pass.begun, &now)) {
         return false;
     }
-    for ((_, policy), permit) in watched.iter().zip(permits).rev() {
-        policy.settle(*permit, begun, &now);
+    for ((_, policy), permit) in watched.iter().zip(pass.permits()).rev() {
+        policy.settle(*permit, pass.begun, &now);
     }
     true
 }

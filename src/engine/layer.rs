@@ -115,12 +115,19 @@ pub struct Event {
     pub number: u32,
     /// The wait, or the time taken.
     pub span: Duration,
-    /// Since this passage began.
-    pub elapsed: Duration,
+    /// When this passage began.
+    pub begun: Instant,
     /// What it is about.
     pub outcome: Option<Outcome>,
     /// Why, where an event has several reasons.
     pub reason: &'static str,
+}
+
+impl Event {
+    /// Since this passage began.
+    pub fn elapsed(&self) -> Duration {
+        self.at.since(self.begun)
+    }
 }
 
 /// The child of a layer's that an input is about.
@@ -297,15 +304,6 @@ impl Cx<'_> {
 
     /// Reports something that happened here and now.
     pub fn emit(&mut self, name: Name, number: u32, span: Duration, outcome: Option<Outcome>, reason: &'static str) {
-        self.common.events.push(Event {
-            at: self.now,
-            stage: self.stage,
-            name,
-            number,
-            span,
-            elapsed: self.now.since(self.begun),
-            outcome,
-            reason,
-        });
+        self.common.events.push(Event { at: self.now, stage: self.stage, name, number, span, begun: self.begun, outcome, reason });
     }
 }

@@ -5,12 +5,12 @@ use super::layer::Policy;
 use std::sync::Arc;
 
 /// A place in a [`Plan`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StageId(pub u16);
 
-/// What a leaf calls: a number whose meaning the driver knows.
+/// What a leaf calls: a number whose meaning the driver knows. A whole word, as all that steps are made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Target(pub u16);
+pub struct Target(pub usize);
 
 pub(super) enum Stage {
     Layer {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// One started call of a target: an attempt. Unique within an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CallId(pub u32);
+pub struct CallId(pub u64);
 
 impl CallId {
     /// The first call of an execution.
@@ -35,14 +35,29 @@ pub enum Step {
 /// A question about an outcome.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ask {
-    /// The stage that asks.
-    pub stage: StageId,
     /// What it asks about.
     pub outcome: Outcome,
-    /// How many calls this layer has made in this passage.
-    pub attempt: u32,
     /// When this passage began.
     pub begun: Instant,
+    /// The stage in the low half, the attempt in the high one: whole words are handed on inside the processor.
+    place: u64,
+}
+
+impl Ask {
+    /// A question of that stage's.
+    pub fn new(stage: StageId, outcome: Outcome, attempt: u32, begun: Instant) -> Ask {
+        Ask { outcome, begun, place: u64::from(stage.0) | u64::from(attempt) << 32 }
+    }
+
+    /// The stage that asks.
+    pub fn stage(&self) -> StageId {
+        StageId(self.place as u16)
+    }
+
+    /// How many calls this layer has made in this passage.
+    pub fn attempt(&self) -> u32 {
+        (self.place >> 32) as u32
+    }
 }
 
 /// What an outcome is to the layer that asked.

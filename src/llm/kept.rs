@@ -232,7 +232,7 @@ impl Flight {
 
     /// What may be kept of an outcome, and what an older answer may stand in for; `None` at another stage.
     pub(super) fn judge_for_cache(&self, ask: &Ask) -> Option<Verdict> {
-        self.route.keeping.as_ref().filter(|keeping| keeping.stage == ask.stage)?;
+        self.route.keeping.as_ref().filter(|keeping| keeping.stage == ask.stage())?;
         let Outcome::Value(ticket) = ask.outcome else {
             let passes = self.failure(&ask.outcome).is_none_or(|failure| match failure {
                 Failure::Rejected(_) => true,

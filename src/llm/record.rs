@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// One attempt: model, alternative, when it began, seconds, outcome, status, request id, the wait after it.
-pub type Attempted = (Option<String>, u16, f64, Option<f64>, String, Option<u16>, Option<String>, Option<f64>);
+pub type Attempted = (Option<String>, usize, f64, Option<f64>, String, Option<u16>, Option<String>, Option<f64>);
 
 /// What is told of a finished call beside its answer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Told {
     /// The model that was asked.
     pub asked_model: String,
     /// Which alternative answered.
-    pub alternative: u16,
+    pub alternative: usize,
     /// From the call to its end.
     pub seconds: f64,
     /// Whether a cache had the answer.
@@ -97,13 +97,13 @@ pub enum Recorded {
 pub fn row(at: u64, key: Key, ended: &Ended<'_>, legs: &[Arc<Leg>]) -> Option<Row> {
     let seconds = |span: Duration| span.as_secs_f64();
     let attempts = ended.attempts.iter().map(|a| {
-        let model = legs.get(a.target.0 as usize).map(|leg| leg.model.to_string());
+        let model = legs.get(a.target.0).map(|leg| leg.model.to_string());
         let (started, took, waited) = (seconds(a.started.since(ended.begun)), a.took.map(seconds), a.waited.map(seconds));
         (model, a.target.0, started, took, a.outcome.to_owned(), a.status, a.request_id.clone(), waited)
     });
     let by = ended.found.or(ended.attempts.last().map(|a| a.target)).unwrap_or_default();
     let mut told = Told {
-        asked_model: legs.get(by.0 as usize).map_or_else(String::new, |leg| leg.model.to_string()),
+        asked_model: legs.get(by.0).map_or_else(String::new, |leg| leg.model.to_string()),
         alternative: by.0,
         seconds: seconds(ended.took),
         cached: ended.found.is_some(),

@@ -363,7 +363,7 @@ impl Flight {
     /// Asks for another key, where the last attempt was refused for the one that it had.
     fn renewing(&self, error: &ApiError) -> Option<impl Future<Output = bool> + Send + use<>> {
         let target = self.attempts.last().filter(|_| error.status == Some(401))?.target;
-        let (renewal, leg) = (self.renewal.clone()?, self.route.legs[target.0 as usize].clone());
+        let (renewal, leg) = (self.renewal.clone()?, self.route.legs[target.0].clone());
         Some(async move {
             match &leg.keys {
                 Some(keys) => renewal.renews(keys, &leg.endpoint, target).await,
@@ -400,7 +400,7 @@ impl Host for Flight {
             return Box::pin(std::future::ready(Ok(answer)));
         }
         let request = self.request(target);
-        let leg = self.route.legs[target.0 as usize].clone();
+        let leg = self.route.legs[target.0].clone();
         let is_beside = !self.running.is_empty();
         self.hedges += u32::from(is_beside);
         self.running.push(call);
@@ -484,12 +484,12 @@ impl Host for Flight {
         if let Some(verdict) = self.judge_for_cache(&ask) {
             return Asked::Now(Ok(verdict));
         }
-        let rule = &self.route.rules[ask.stage.0 as usize];
+        let rule = &self.route.rules[ask.stage().0 as usize];
         if let (Rule::Guardrails, Outcome::Value(_)) = (rule, ask.outcome) {
             return Asked::Now(Ok(self.screened(&ask)));
         }
         if let (Rule::Limit(limit), Outcome::Value(ticket)) = (rule, ask.outcome) {
-            return Asked::Now(Ok(self.counted(self.order.limit_at(ask.stage, limit), ticket)));
+            return Asked::Now(Ok(self.counted(self.order.limit_at(ask.stage(), limit), ticket)));
         }
         let failure = self.failure(&ask.outcome);
         if let (Some(watch), Some(failure)) = (&mut self.watch, &failure) {
@@ -503,10 +503,10 @@ impl Host for Flight {
             Some(Failure::Rejected(_)) => return Asked::Now(Ok(Verdict::Ignore)),
         };
         if let Rule::Limit(limit) = rule {
-            return Asked::Now(Ok(told(self.order.limit_at(ask.stage, limit), &error)));
+            return Asked::Now(Ok(told(self.order.limit_at(ask.stage(), limit), &error)));
         }
         let renewing = matches!(rule, Rule::Retry(_)).then(|| self.renewing(&error)).flatten();
-        let foreign = self.route.foreign.as_ref().filter(|foreign| foreign.judges(ask.stage)).cloned();
+        let foreign = self.route.foreign.as_ref().filter(|foreign| foreign.judges(ask.stage())).cloned();
         match (renewing, foreign) {
             (None, None) => Asked::Now(Ok(rule.verdict(&error))),
             (None, Some(foreign)) => aside(move || foreign.judge(&ask, &error)),
@@ -560,7 +560,11 @@ impl Route {
         let mut execution = Execution::within(self.plan.clone(), clock::seed(), clock::now(), deadline);
         order.weights.iter().for_each(|(stage, tokens)| execution.weighs(*stage, *tokens));
         order.keyed.iter().for_each(|(stage, limit)| execution.brings(*stage, limit.clone()));
-        trial::dressed(if self.announces { execution.announcing() } else { execution })
+        if self.announces {
+            execution.announce();
+        }
+        trial::dress(&mut execution);
+        execution
     }
 
     /// The name of a stage.

@@ -130,7 +130,7 @@ impl Flight {
         let (diary, attempts) = (&self.diary, &self.attempts);
         let ok = matches!(outcome, Outcome::Value(_) | Outcome::Stream(_));
         // Of the model that answered, or else of the first that was asked.
-        let target = if ok { attempts.last() } else { attempts.first() }.map_or(0, |attempt| attempt.target.0 as usize);
+        let target = if ok { attempts.last() } else { attempts.first() }.map_or(0, |attempt| attempt.target.0);
         let targets = attempts.chunk_by(|one, next| one.target == next.target).count();
         let error = match failure {
             None => Word::NONE,
@@ -174,7 +174,7 @@ impl Flight {
 /// The attempts as everybody is told of them.
 pub fn requests(attempts: &[Attempt], route: &Route, begun: Instant) -> Vec<Request> {
     let request = |attempt: &Attempt| Request {
-        source: route.sources.get(attempt.target.0 as usize).copied().unwrap_or_default(),
+        source: route.sources.get(attempt.target.0).copied().unwrap_or_default(),
         started_ns: nanos(attempt.started, begun),
         took_ns: attempt.took.map(|took| took.as_nanos() as u64),
         error: if attempt.outcome == "ok" { Word::NONE } else { Word::of(attempt.outcome) },

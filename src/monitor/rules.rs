@@ -62,7 +62,8 @@ impl Rule {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     rules: [Rule; COUNT],
-    /// Up to this mean latency no rule can find fault with calls that all succeeded at once; `None`: some always can.
+    /// Up to this mean latency no rule can find fault with calls that all succeeded at once; `None`: some always can, or look at
+    /// what such calls have too (tokens, a price).
     calm_ns: Option<u64>,
     /// Those that have limits, a bit for each.
     asked: u32,
@@ -70,8 +71,6 @@ pub struct Rules {
     has_holds: bool,
     /// Whether any rule is about percentiles.
     needs_tail: bool,
-    /// Whether any rule is about what calls that succeed at once have, too.
-    is_restless: bool,
     /// While an incident lasts, it is told again so often.
     pub remind_every: Option<Duration>,
 }
@@ -84,8 +83,7 @@ impl Default for Rules {
 
 impl Rules {
     fn new(rules: [Rule; COUNT]) -> Rules {
-        let mut rules =
-            Rules { rules, calm_ns: None, asked: 0, has_holds: false, needs_tail: false, is_restless: false, remind_every: None };
+        let mut rules = Rules { rules, calm_ns: None, asked: 0, has_holds: false, needs_tail: false, remind_every: None };
         rules.look();
         rules
     }
@@ -96,10 +94,11 @@ impl Rules {
         self.asked = self.rules.iter().enumerate().map(|(at, rule)| u32::from(rule.is_asked_for()) << at).sum();
         self.has_holds = self.rules.iter().any(|rule| !rule.hold.is_zero() || !rule.clear_hold.is_zero());
         let adds_up = |metric: Metric| matches!(metric, Metric::FirstToken | Metric::Tokens | Metric::Cost);
-        self.is_restless = self.rules.iter().zip(&METRICS).any(|(rule, row)| adds_up(row.metric) && rule.is_asked_for());
+        let is_restless = self.rules.iter().zip(&METRICS).any(|(rule, row)| adds_up(row.metric) && rule.is_asked_for());
         self.needs_tail = self.rules.iter().zip(&METRICS).any(|(rule, row)| row.metric.is_of_the_tail() && rule.is_asked_for());
         // A cast saturates, so that an infinite limit is the greatest number.
-        self.calm_ns = (!METRICS.iter().zip(&self.rules).any(bad_at_zero)).then_some((slow * 1e9) as u64);
+        let is_calm_at_all = !is_restless && !METRICS.iter().zip(&self.rules).any(bad_at_zero);
+        self.calm_ns = is_calm_at_all.then_some((slow * 1e9) as u64);
     }
 
     /// Rules that find nothing wrong.
@@ -152,11 +151,9 @@ impl Rules {
     #[inline]
     pub(super) fn is_calm(&self, window: &Tally) -> bool {
         let Some(calm_ns) = self.calm_ns else { return false };
-        window.errors == 0
-            && window.retried == 0
-            && window.fallbacks == 0
-            && !self.is_restless
-            && window.latency_ns <= u128::from(calm_ns) * u128::from(window.total)
+        // All at once: three branches that are never taken cost as much as those that are.
+        let troubled = window.errors | window.retried | window.fallbacks;
+        troubled == 0 && window.latency_ns <= u128::from(calm_ns) * u128::from(window.total)
     }
 
     /// The level of a metric that is at `held` now. `is_open` says whether there is an incident.

@@ -19,7 +19,7 @@ use super::remaining;
 use super::tally::{Shares, Tally};
 use super::wrong_calls;
 use crate::drive::{clock, trial};
-use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target};
+use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target, Way};
 use crate::policies::guardrails::Guardrails as Looking;
 use crate::stats::{Source, Word};
 use crate::telemetry;
@@ -156,7 +156,7 @@ fn callee(alternative: &Bound<'_, PyAny>) -> PyResult<Callee> {
 
 impl Builder {
     fn leaf(&mut self, callee: Callee) -> StageId {
-        let target = Target(self.callees.len() as u16);
+        let target = Target(self.callees.len());
         self.callees.push(callee);
         self.stages.push(Stage::of(Judge::Nobody));
         self.plan.leaf(target)
@@ -224,7 +224,7 @@ impl Builder {
             return Ok(id);
         }
         if let Ok(cache) = policy.cast::<Cache>() {
-            let target = Target(self.callees.len() as u16);
+            let target = Target(self.callees.len());
             self.callees.push(Callee::Found);
             self.stages.push(Stage::of(Judge::Nobody));
             let branches = vec![inner, self.plan.ready(target)];
@@ -251,7 +251,7 @@ impl Builder {
                 let alternative = alternative.bind(py);
                 let callee = callee(alternative)?;
                 let is_written = matches!(callee, Callee::Value(_)) || alternative.get_type().hasattr("_seawall_is_written")?;
-                let target = Target(self.callees.len() as u16);
+                let target = Target(self.callees.len());
                 let mut branch = self.leaf(callee);
                 if is_written && !self.rails.is_empty() {
                     self.written.push(target);
@@ -354,10 +354,10 @@ impl Compiled {
         }
     }
 
-    /// Whether calls may pass without a machine.
+    /// The way of calls that may pass without a machine, if any may.
     #[inline]
-    pub fn has_lane(&self) -> bool {
-        !self.announces && !trial::is_recorded() && self.plan.has_lane()
+    pub fn lane(&self) -> Option<&Way> {
+        if self.announces || trial::is_recorded() { None } else { self.plan.way() }
     }
 
     /// For the garbage collector, on behalf of the pipeline.
@@ -394,6 +394,6 @@ impl Compiled {
     }
 
     pub fn callee(&self, target: Target) -> &Callee {
-        &self.callees[target.0 as usize]
+        &self.callees[target.0]
     }
 }

@@ -147,18 +147,20 @@ impl Awaitable for Coroutine {
         };
         match sent {
             Ok(Turn::Yield(yielded)) if !compiled.has_limits => Ok(Turn::Yield(yielded)),
-            Ok(Turn::Return(result)) if !sdk_stream::is_async(result.bind(py)) => match settle(compiled, &pass) {
-                Ok(true) => {
-                    *entered = State::Done;
-                    Ok(Turn::Return(result))
+            Ok(Turn::Return(result)) if !sdk_stream::is_async(result.bind(py)) => {
+                match compiled.plan.way().map_or(Ok(false), |lane| settle(compiled, lane, &pass)) {
+                    Ok(true) => {
+                        *entered = State::Done;
+                        Ok(Turn::Return(result))
+                    }
+                    Ok(false) => entered.trouble(py, Some(Ok(Turn::Return(result)))),
+                    Err(interrupt) => {
+                        *entered = State::Done;
+                        slots::attached(|_| drop(result));
+                        Err(*interrupt)
+                    }
                 }
-                Ok(false) => entered.trouble(py, Some(Ok(Turn::Return(result)))),
-                Err(interrupt) => {
-                    *entered = State::Done;
-                    slots::attached(|_| drop(result));
-                    Err(*interrupt)
-                }
-            },
+            }
             trouble => entered.trouble(py, Some(trouble)),
         }
     }
@@ -244,11 +246,12 @@ impl Light {
     fn admitted(&mut self, py: Python<'_>) -> Option<Pass> {
         let compiled = self.compiled(py);
         // Under trio a limit is a scope around the call, and scopes are the machine's.
-        if !compiled.has_lane() || trace::is_on() || (compiled.has_limits && event_loop::trio(py).map_or(true, |trio| trio.is_some())) {
+        let lane = compiled.lane()?;
+        if trace::is_on() || (compiled.has_limits && event_loop::trio(py).map_or(true, |trio| trio.is_some())) {
             return None;
         }
         let mut pass = Pass::new(clock::now());
-        let admitted = compiled.plan.admit(&mut pass);
+        let admitted = lane.admit(&mut pass);
         self.pass = Some(pass);
         admitted.then_some(pass)
     }

@@ -150,12 +150,19 @@ impl Flight {
 }
 
 impl Drop for Flight {
-    /// Given up: what was tried is told all the same.
     fn drop(&mut self) {
         let has_begun = self.course().begun != Instant::default();
-        if self.is_told || !has_begun || !(telemetry::is_on() || self.trace.is_some()) {
-            return;
+        if !self.is_told && has_begun && (telemetry::is_on() || self.trace.is_some()) {
+            self.given_up();
         }
+        self.give_back();
+    }
+}
+
+impl Flight {
+    /// Given up: what was tried is told all the same.
+    #[cold]
+    fn given_up(&mut self) {
         // Without an interpreter (it is shutting down) nobody listens.
         Python::try_attach(|py| {
             let (begun_ns, source) = (clock::unix(self.course().begun), self.source(py));

@@ -14,11 +14,12 @@ use super::policies::rate_limit::Asked as AskedOfLimit;
 use super::railed::Railed;
 use super::raised::Raised;
 use super::remaining;
+use super::slots;
 use super::state::{Told, retry_state};
 use super::story::{Diary, FEW};
 use super::trace::{self, Traced};
 use crate::drive::{clock, trial};
-use crate::engine::{Ask, Execution, Instant, Outcome, Pass, Rejection, StageId, Target, Ticket, Verdict};
+use crate::engine::{Ask, Execution, Instant, Outcome, Pass, Rejection, Spare, StageId, Target, Ticket, Verdict};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -119,6 +120,10 @@ pub struct Course {
 /// An interrupt, or an error of a user's own predicate: the call is abandoned and this is raised.
 pub type Interrupt = PyErr;
 
+thread_local! {
+    static SPARE: (Spare<Kept>, Spare<(StageId, Ticket)>) = const { (Spare::none(), Spare::none()) };
+}
+
 impl Flight {
     pub fn new<'py>(
         pipeline: &Bound<'py, Pipeline>,
@@ -127,6 +132,7 @@ impl Flight {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> Flight {
+        let (values, scheduled) = SPARE.try_with(|spare| (spare.0.take(FEW), spare.1.take(2))).unwrap_or_default();
         Flight {
             compiled,
             pipeline: pipeline.clone().unbind(),
@@ -134,7 +140,7 @@ impl Flight {
             args: args.clone().unbind(),
             kwargs: kwargs.map(|k| k.clone().unbind()),
             railed: Railed::default(),
-            values: Vec::new(),
+            values,
             heard: None,
             given: None,
             exhausted: None,
@@ -143,8 +149,8 @@ impl Flight {
             hooks: VecDeque::new(),
             asked: None,
             answered: None,
-            scheduled: Vec::new(),
-            diary: Diary::default(),
+            scheduled,
+            diary: Diary::new(),
             trace: None,
             is_told: false,
             asked_of_limits: Vec::new(),
@@ -233,7 +239,7 @@ impl Flight {
         let (function, args) = (self.function.as_ptr(), self.args.as_ptr());
         // SAFETY: all of it lives as long as `self`, and nobody changes a tuple.
         unsafe {
-            let given = match ffi::PyVectorcall_Function(function) {
+            let given = match slots::vectorcall_of(function) {
                 Some(call) => {
                     let items = (&raw const (*args.cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut ffi::PyObject>();
                     call(function, items, self.args.bind(py).len(), std::ptr::null_mut())
@@ -303,9 +309,6 @@ impl Flight {
                 (Outcome::Error(ticket), Kept::Error(error.unbind()))
             }
         };
-        if self.values.capacity() == 0 {
-            self.values.reserve(FEW);
-        }
         self.values.push(kept);
         Ok((outcome, now))
     }
@@ -367,7 +370,7 @@ impl Flight {
     ///
     /// Where `giveup` has to be awaited first, that is left in `asked` and the verdict is none: ask again with its answer.
     pub fn judge(&mut self, py: Python<'_>, ask: Ask) -> Result<Verdict, Interrupt> {
-        if let Judge::Guardrails(rails) = &self.compiled.stage(ask.stage).judge {
+        if let Judge::Guardrails(rails) = &self.compiled.stage(ask.stage()).judge {
             let rails = rails.clone_ref(py);
             return self.judge_for_guardrails(py, &ask, &rails);
         }
@@ -379,7 +382,7 @@ impl Flight {
     }
 
     fn judged(&self, py: Python<'_>, ask: Ask, answered: Option<bool>, waiting: &mut Option<Py<PyAny>>) -> Result<Verdict, Interrupt> {
-        let stage = self.compiled.stage(ask.stage);
+        let stage = self.compiled.stage(ask.stage());
         let held;
         let happened = match (&ask.outcome, self.exception(py, &ask.outcome)) {
             (_, Some(error)) => {
@@ -408,8 +411,9 @@ impl Flight {
                     *waiting = Some(answer.unbind());
                     Ok(None)
                 };
-                let state = |upcoming| self.retry_state(py, ask.attempt, clock::now().since(ask.begun), Some(&ask.outcome), upcoming, None);
-                judge.judge(&happened, Asked { attempt: ask.attempt, previous: self.course.last_wait, state: &state }, giveup)
+                let state =
+                    |upcoming| self.retry_state(py, ask.attempt(), clock::now().since(ask.begun), Some(&ask.outcome), upcoming, None);
+                judge.judge(&happened, Asked { attempt: ask.attempt(), previous: self.course.last_wait, state: &state }, giveup)
             }
             Judge::Breaker(judge) => {
                 let verdict = judge.judge(&happened)?;
@@ -422,7 +426,7 @@ impl Flight {
                 Happened::Error(error) if is_shared(error)? => Ok(Verdict::Final),
                 _ => Ok(Verdict::FAILURE),
             },
-            Judge::Limit(limit) => limit.get().judge(&happened, AskedOfLimit::own(&self.asked_of_limits, ask.stage)),
+            Judge::Limit(limit) => limit.get().judge(&happened, AskedOfLimit::own(&self.asked_of_limits, ask.stage())),
             Judge::Fallback(judge) if judge.only_when_open => {
                 let open = matches!(ask.outcome, Outcome::Rejected(r) if r.refusal() == crate::engine::Refusal::CircuitOpen);
                 Ok(match ask.outcome {
@@ -432,7 +436,7 @@ impl Flight {
                 })
             }
             Judge::Fallback(judge) => judge.judge(&happened),
-            Judge::Cache => self.judge_for_cache(ask.stage, &happened),
+            Judge::Cache => self.judge_for_cache(ask.stage(), &happened),
             Judge::Guardrails(_) | Judge::Nobody => Ok(Verdict::Ignore),
         }
     }
@@ -476,7 +480,11 @@ impl Flight {
         let mut execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
         self.asked_of_limits.iter().for_each(|asked| asked.tell(&mut execution));
         self.asked_of.iter().for_each(|asked| execution.brings(asked.stage(), asked.request().clone()));
-        Ok(trial::dressed(if self.compiled.announces { execution.announcing() } else { execution }))
+        if self.compiled.announces {
+            execution.announce();
+        }
+        trial::dress(&mut execution);
+        Ok(execution)
     }
 
     /// The execution of a call that met trouble on the fast lane.
@@ -484,12 +492,24 @@ impl Flight {
         self.course.begun = pass.begun();
         self.diary.begin(pass.begun());
         self.compiled.tally.begin();
-        trial::dressed(Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, remaining::inherited(py)))
+        let mut execution = Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, remaining::inherited(py));
+        trial::dress(&mut execution);
+        execution
     }
 
     /// Whether the target is the guarded function itself.
     pub fn is_primary(&self, target: Target) -> bool {
         matches!(self.compiled.callee(target), Callee::Primary)
+    }
+
+    /// Lets its values go; their places are the next flight's.
+    pub(super) fn give_back(&mut self) {
+        let (values, scheduled) = (std::mem::take(&mut self.values), std::mem::take(&mut self.scheduled));
+        // A thread that is at its end keeps nothing.
+        let _ = SPARE.try_with(|spare| {
+            spare.0.keep(values);
+            spare.1.keep(scheduled);
+        });
     }
 
     /// What is guarded.

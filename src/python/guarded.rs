@@ -25,7 +25,7 @@ use super::story::Story;
 use super::trace;
 use crate::drive::clock;
 use crate::drive::inline::{self, End};
-use crate::engine::{CallId, Execution, Pass, Target};
+use crate::engine::{CallId, Execution, Pass, Target, Way as Lane};
 use crate::telemetry;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
@@ -296,7 +296,7 @@ unsafe extern "C" fn vectorcall(
         // SAFETY: hands on what the interpreter handed in, unchanged. Calls the slot itself where there is one: the
         // interpreter checks what we return as it would what that does.
         let call = move || unsafe {
-            match ffi::PyVectorcall_Function(function) {
+            match slots::vectorcall_of(function) {
                 Some(vectorcall) => vectorcall(function, args, nargsf, names),
                 None => ffi::PyObject_Vectorcall(function, args, nargsf, names),
             }
@@ -313,11 +313,11 @@ unsafe extern "C" fn vectorcall(
 #[inline]
 fn run(guarded: &Guarded, handed: impl Fn() -> Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
     let compiled = &*guarded.compiled;
-    if !compiled.has_lane() || trace::is_on() {
+    let Some(lane) = compiled.lane().filter(|_| !trace::is_on()) else {
         return trouble(guarded, &handed(), None, None);
-    }
+    };
     let mut pass = Pass::new(clock::now());
-    if !compiled.plan.admit(&mut pass) {
+    if !lane.admit(&mut pass) {
         return trouble(guarded, &handed(), Some(&pass), None);
     }
     let value = match compiled.tightest {
@@ -333,7 +333,7 @@ fn run(guarded: &Guarded, handed: impl Fn() -> Handed, call: impl FnOnce() -> *m
     if !plain {
         return trouble(guarded, &handed(), Some(&pass), Some(value));
     }
-    match settle(compiled, &pass) {
+    match settle(compiled, lane, &pass) {
         Ok(true) => value,
         Ok(false) => trouble(guarded, &handed(), Some(&pass), Some(value)),
         Err(interrupt) => {
@@ -348,19 +348,19 @@ fn run(guarded: &Guarded, handed: impl Fn() -> Handed, call: impl FnOnce() -> *m
 /// Settles a success on the fast lane and tells the monitor; `false`: the machine has to do both. An error is an interrupt
 /// that came while an alert was told.
 #[inline(always)] // twice in the program, and most of what a call costs
-pub fn settle(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
+pub fn settle(compiled: &Compiled, lane: &Lane, pass: &Pass) -> Result<bool, Box<PyErr>> {
     let Some(watch) = &compiled.monitor else {
         if telemetry::is_on() {
-            return heard(compiled, pass);
+            return heard(compiled, lane, pass);
         }
-        let settled = compiled.plan.settle(pass, &clock::now);
+        let settled = lane.settle(pass, &clock::now);
         if settled {
             compiled.tally.pass();
         }
         return Ok(settled);
     };
     let now = clock::now();
-    if !compiled.plan.settle(pass, &|| now) {
+    if !lane.settle(pass, &|| now) {
         return Ok(false);
     }
     compiled.tally.pass();
@@ -373,9 +373,9 @@ pub fn settle(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
 
 /// The same without a monitor, where all calls are told.
 #[cold]
-fn heard(compiled: &Compiled, pass: &Pass) -> Result<bool, Box<PyErr>> {
+fn heard(compiled: &Compiled, lane: &Lane, pass: &Pass) -> Result<bool, Box<PyErr>> {
     let now = clock::now();
-    let settled = compiled.plan.settle(pass, &|| now);
+    let settled = lane.settle(pass, &|| now);
     if settled {
         compiled.tally.pass();
     }
@@ -431,15 +431,19 @@ fn taken_over(
         }
         None => {}
     }
-    go_on(py, flight, execution).map(Bound::unbind)
+    match go_on(py, &mut flight, &mut execution)? {
+        Ok(value) => Ok(value),
+        Err(call) => hand_over(py, flight, execution, call).map(Bound::unbind),
+    }
 }
 
-/// Runs the machine on this thread, to the end or until something is given that has still to be run.
-fn go_on(py: Python<'_>, mut flight: Flight, mut execution: Execution) -> PyResult<Bound<'_, PyAny>> {
+/// Runs the machine on this thread, to the end or until that call has given something that has still to be run. Both stay where they
+/// are: they are large.
+fn go_on(py: Python<'_>, flight: &mut Flight, execution: &mut Execution) -> PyResult<Result<Py<PyAny>, CallId>> {
     let race = flight.compiled.hedged.then(|| Race::new(execution.bell()));
-    match inline::run(&mut execution, &mut Inline { py, flight: &mut flight, race })? {
-        End::Done(outcome) => flight.finish(py, outcome, &execution).map(|value| value.into_bound(py)),
-        End::Given(call) => hand_over(py, flight, execution, call),
+    match inline::run(execution, &mut Inline { py, flight, race })? {
+        End::Done(outcome) => flight.finish(py, outcome, execution).map(Ok),
+        End::Given(call) => Ok(Err(call)),
     }
 }
 
@@ -509,8 +513,11 @@ pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
     if stack::is_used_up() {
         return Err(stack::used_up());
     }
-    let execution = flight.execution(py, Way::Sync, clock::now())?;
-    go_on(py, flight, execution)
+    let mut execution = flight.execution(py, Way::Sync, clock::now())?;
+    match go_on(py, &mut flight, &mut execution)? {
+        Ok(value) => Ok(value.into_bound(py)),
+        Err(call) => hand_over(py, flight, execution, call),
+    }
 }
 
 /// An asynchronous call: the function's own coroutine is made at once, as without a guard; nothing runs yet.

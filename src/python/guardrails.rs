@@ -464,6 +464,6 @@ pub fn stopped(py: Python<'_>, stop: Stop, direction: &str) -> PyErr {
 
 /// What was done with what a call is asked, before it began; it is told as all events are.
 pub fn before(stage: StageId, name: Name, number: u32) -> Event {
-    let span = Duration::ZERO;
-    Event { at: clock::now(), stage, name, number, span, elapsed: span, outcome: None, reason: "input" }
+    let now = clock::now();
+    Event { at: now, stage, name, number, span: Duration::ZERO, begun: now, outcome: None, reason: "input" }
 }

@@ -96,7 +96,7 @@ impl Flight {
         let Some(hooks) = &compiled.stage(event.stage).hooks else { return Ok(()) };
         let mut waiting = Vec::new();
         let called = hooks.told(event, |hook, sleep| {
-            let state = || self.retry_state(py, event.number, event.elapsed, event.outcome.as_ref(), None, sleep);
+            let state = || self.retry_state(py, event.number, event.elapsed(), event.outcome.as_ref(), None, sleep);
             if let Some(given) = hooks::call(py, hook, state, self.awaits)? {
                 waiting.push((hook.clone_ref(py), given));
             }

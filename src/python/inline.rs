@@ -81,7 +81,7 @@ impl Host for Inline<'_, '_> {
 
     fn judge(&mut self, ask: Ask, now: Instant) -> Result<(Verdict, Instant), Interrupt> {
         let verdict = self.flight.judge(self.py, ask)?;
-        let asks_nobody = self.flight.compiled.stage(ask.stage).judge.asks_nobody();
+        let asks_nobody = self.flight.compiled.stage(ask.stage()).judge.asks_nobody();
         Ok((verdict, if asks_nobody { now } else { clock::now() }))
     }
 

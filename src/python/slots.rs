@@ -81,6 +81,22 @@ impl Drop for Held {
     }
 }
 
+/// What an object is called by, if it has a vectorcall slot: as `PyVectorcall_Function`, without the way there.
+///
+/// # Safety
+/// `callable` is a live object.
+#[inline]
+pub unsafe fn vectorcall_of(callable: *mut ffi::PyObject) -> Option<ffi::vectorcallfunc> {
+    // SAFETY: the caller's promise; a type that says so has, at that place in each of its objects, a function or null.
+    unsafe {
+        let kind = ffi::Py_TYPE(callable);
+        if ffi::PyType_HasFeature(kind, ffi::Py_TPFLAGS_HAVE_VECTORCALL) == 0 {
+            return None;
+        }
+        *callable.cast::<u8>().offset((*kind).tp_vectorcall_offset).cast::<Option<ffi::vectorcallfunc>>()
+    }
+}
+
 /// The contents of an instance whose type is known.
 ///
 /// # Safety

@@ -3,15 +3,16 @@
 use super::compiled::Labels;
 use super::errors::ours;
 use super::log;
-use crate::engine::{CallId, Event, Instant, StageId, Target};
+use crate::engine::{CallId, Event, Instant, Spare, StageId, Target};
 use crate::events::Name;
 use crate::stats::{Source, Word};
 use crate::telemetry::{GIVEN_UP, Note, Request};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple, PyType};
+use std::mem::take;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// So many attempts, and things that policies did, are kept of a call; of what is more the middle goes.
@@ -21,11 +22,13 @@ const MOST: usize = 64;
 pub const FEW: usize = 12;
 
 fn make_room<T>(list: &mut Vec<T>) {
-    match list.len() {
-        0 => list.reserve(FEW),
-        MOST => drop(list.remove(MOST / 2)),
-        _ => {}
+    if list.len() == MOST {
+        list.remove(MOST / 2);
     }
+}
+
+thread_local! {
+    static SPARE: (Spare<Tried>, Spare<Noted>) = const { (Spare::none(), Spare::none()) };
 }
 
 fn nanos(span: Duration) -> u64 {
@@ -37,7 +40,7 @@ struct Tried {
     target: Target,
     started: Instant,
     /// `None`: it was given up, since another one answered first.
-    took: Option<Duration>,
+    ended: Option<Instant>,
     /// The class of its exception; a time limit has none.
     error: Option<Py<PyType>>,
     status: Option<u16>,
@@ -65,10 +68,16 @@ pub struct Diary {
     /// When the attempt under way began, as near as is known without another look at the clock.
     mark: Instant,
     first_item: Instant,
-    target: AtomicU16,
+    target: AtomicUsize,
     is_open: AtomicBool,
     /// Attempts that run beside each other: which, of what, since when.
     beside: Vec<(CallId, Target, Instant)>,
+}
+
+impl Tried {
+    fn took(&self) -> Option<Duration> {
+        self.ended.map(|ended| ended.since(self.started))
+    }
 }
 
 fn class_name(py: Python<'_>, class: &Py<PyType>) -> Word {
@@ -76,6 +85,13 @@ fn class_name(py: Python<'_>, class: &Py<PyType>) -> Word {
 }
 
 impl Diary {
+    /// Nothing has happened yet.
+    pub fn new() -> Diary {
+        let mut diary = Diary::default();
+        (diary.tried, diary.noted) = SPARE.try_with(|spare| (spare.0.take(FEW), spare.1.take(FEW))).unwrap_or_default();
+        diary
+    }
+
     /// The call begins.
     pub fn begin(&mut self, now: Instant) {
         (self.begun, self.mark) = (now, now);
@@ -89,7 +105,7 @@ impl Diary {
 
     /// The attempt under way is over.
     pub fn ended(&mut self, now: Instant, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        if !std::mem::take(self.is_open.get_mut()) {
+        if !take(self.is_open.get_mut()) {
             return Ok(());
         }
         let status = error.map_or(Ok(None), log::status_of)?;
@@ -100,14 +116,14 @@ impl Diary {
 
     /// No attempt is under way any more: one that was, was cut by a time limit.
     pub fn cut(&mut self, now: Instant) {
-        if std::mem::take(self.is_open.get_mut()) {
+        if take(self.is_open.get_mut()) {
             self.tried(now, None, None, true);
         }
     }
 
     /// The attempt that has just begun runs in a task or on a thread of its own.
     pub fn aside(&mut self, call: CallId, now: Instant) {
-        if std::mem::take(self.is_open.get_mut()) {
+        if take(self.is_open.get_mut()) {
             self.beside.push((call, Target(*self.target.get_mut()), now));
         }
     }
@@ -124,8 +140,8 @@ impl Diary {
     pub fn is_left(&mut self, call: CallId, beaten: bool, now: Instant) {
         let Some(at) = self.beside.iter().position(|(beside, ..)| *beside == call) else { return };
         let (_, target, started) = self.beside.swap_remove(at);
-        let took = (!beaten).then(|| now.since(started));
-        self.keep(Tried { target, started, took, error: None, status: None, is_cut: !beaten, waited: None });
+        let ended = (!beaten).then_some(now);
+        self.keep(Tried { target, started, ended, error: None, status: None, is_cut: !beaten, waited: None });
     }
 
     /// In the order in which they began.
@@ -145,7 +161,7 @@ impl Diary {
         while let Some((call, ..)) = self.beside.last() {
             self.is_left(*call, true, now);
         }
-        let is_open = std::mem::take(self.is_open.get_mut());
+        let is_open = take(self.is_open.get_mut());
         if is_open {
             self.tried(now, None, None, true);
         }
@@ -157,8 +173,8 @@ impl Diary {
     }
 
     fn tried(&mut self, now: Instant, error: Option<Py<PyType>>, status: Option<u16>, is_cut: bool) {
-        let (target, started, took) = (Target(*self.target.get_mut()), self.mark, Some(now.since(self.mark)));
-        self.keep(Tried { target, started, took, error, status, is_cut, waited: None });
+        let (target, started) = (Target(*self.target.get_mut()), self.mark);
+        self.keep(Tried { target, started, ended: Some(now), error, status, is_cut, waited: None });
         self.mark = now;
     }
 
@@ -204,10 +220,10 @@ impl Diary {
         let request = |tried: &Tried| Request {
             source,
             started_ns: nanos(tried.started.since(self.begun)),
-            took_ns: tried.took.map(nanos),
+            took_ns: tried.took().map(nanos),
             error: match &tried.error {
                 Some(class) => class_name(py, class),
-                None if tried.took.is_none() => Word::of(GIVEN_UP),
+                None if tried.ended.is_none() => Word::of(GIVEN_UP),
                 None if tried.is_cut => Word::of("CallTimeoutError"),
                 None => Word::NONE,
             },
@@ -239,16 +255,27 @@ impl Diary {
         for tried in &self.tried {
             let outcome = match &tried.error {
                 Some(class) => class_name(py, class).as_str(),
-                None if tried.took.is_none() => GIVEN_UP,
+                None if tried.ended.is_none() => GIVEN_UP,
                 None if tried.is_cut => "CallTimeoutError",
                 None => "ok",
             };
-            let (of, alternative) = of.get(tried.target.0 as usize).map_or((None, 0), |(name, number)| (Some(name.as_str()), *number));
-            let (started, took) = (tried.started.since(self.begun).as_secs_f64(), tried.took.map(|took| took.as_secs_f64()));
+            let (of, alternative) = of.get(tried.target.0).map_or((None, 0), |(name, number)| (Some(name.as_str()), *number));
+            let (started, took) = (tried.started.since(self.begun).as_secs_f64(), tried.took().map(|took| took.as_secs_f64()));
             let waited = tried.waited.map(|wait| wait.as_secs_f64());
             rows.append((of, alternative, started, took, outcome, tried.status, None::<&str>, waited))?;
         }
         ours(py, &ATTEMPTS, "seawall._attempts", "attempts")?.call1((rows,))
+    }
+}
+
+impl Drop for Diary {
+    fn drop(&mut self) {
+        let (tried, noted) = (take(&mut self.tried), take(&mut self.noted));
+        // A thread that is at its end keeps nothing.
+        let _ = SPARE.try_with(|spare| {
+            spare.0.keep(tried);
+            spare.1.keep(noted);
+        });
     }
 }
 

@@ -95,20 +95,19 @@ impl Tally {
 
     /// A call is the machine's now.
     pub fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        threads::count(&self.begun);
     }
 
     /// It has ended.
     pub fn end(&self, flight: &Flight, execution: &Execution, now: Instant, error: Option<String>, story: Option<Py<Story>>) {
-        let add = |counter: &AtomicU64, n: u64| counter.fetch_add(n, Ordering::Relaxed);
         let (attempts, gone) = (execution.calls(), flight.course());
         let begun = gone.begun;
-        add(&self.ended, 1);
-        add(&self.failed, u64::from(error.is_some()));
-        add(&self.attempts, u64::from(attempts));
-        add(&self.retries, u64::from(gone.retries));
-        add(&self.fallbacks, u64::from(error.is_none() && gone.fell_back));
-        add(&self.waited_ns, u64::try_from(gone.waited.as_nanos()).unwrap_or(u64::MAX));
+        threads::add(&self.ended, 1);
+        threads::add(&self.failed, u64::from(error.is_some()));
+        threads::add(&self.attempts, u64::from(attempts));
+        threads::add(&self.retries, u64::from(gone.retries));
+        threads::add(&self.fallbacks, u64::from(error.is_none() && gone.fell_back));
+        threads::add(&self.waited_ns, u64::try_from(gone.waited.as_nanos()).unwrap_or(u64::MAX));
         let last = Last { attempts, took: now.since(begun), error, story };
         let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(last);
         drop(before);

@@ -23,10 +23,16 @@ pub fn are_free() -> bool {
 /// Adds one.
 #[inline]
 pub fn count(counter: &AtomicU64) {
+    add(counter, 1);
+}
+
+/// Adds so many. All who do hold the interpreter's lock, where there is one.
+#[inline]
+pub fn add(counter: &AtomicU64, more: u64) {
     if are_free() {
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(more, Ordering::Relaxed);
     } else {
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
     }
 }
 

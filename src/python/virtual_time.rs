@@ -35,7 +35,7 @@ pub fn call_at<'py>(event_loop: &Bound<'py, PyAny>, at: Instant, ring: Bound<'py
 /// Tells the recorders what happened at `name`.
 pub fn record(py: Python<'_>, event: &Event, name: &str, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     let kind: Option<Bound<'_, PyType>> = error.map(|e| e.get_type());
-    let (span, elapsed) = (event.span.as_secs_f64(), event.elapsed.as_secs_f64());
+    let (span, elapsed) = (event.span.as_secs_f64(), event.elapsed().as_secs_f64());
     let fields = (event.name.as_str(), name, event.number, span, elapsed, event.at.0, kind, event.reason);
     heard(py)?.call1(fields).map(drop)
 }

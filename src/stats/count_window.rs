@@ -37,9 +37,11 @@ impl CountWindow {
     /// and the processor waits to read the first.
     #[inline(always)] // where most of an entry is known, most of this is nothing
     pub fn push(&mut self, made: impl Fn() -> Entry) {
-        self.tally.add(&made().record);
         let tally = &mut self.tally;
-        self.entries.push(made, |left| tally.subtract(&left.record));
+        self.entries.push(&made, |left| match left {
+            Some(left) => tally.exchange(|| made().record, &left.record),
+            None => tally.add(&made().record),
+        });
     }
 
     /// How many calls the window holds at most.

@@ -40,8 +40,11 @@ impl Record {
     /// A success at once, with nothing else to tell: what most calls are.
     #[inline]
     fn is_plain(&self) -> bool {
-        let more = self.first_token_ns | self.cost_nano | u64::from(self.tokens | self.prompt_tokens | self.retries);
-        self.ok && !self.fallback && self.attempts == 1 && more == 0
+        // Two fields that lie beside each other are looked at together.
+        let both = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let differs = u16::from(self.ok) | u16::from(self.fallback) << 8;
+        let more = self.first_token_ns | self.cost_nano | both(self.tokens, self.prompt_tokens);
+        more | (both(self.attempts, self.retries) ^ 1) | u64::from(differs ^ 1) == 0
     }
 }
 
@@ -100,21 +103,20 @@ impl Tally {
         self.merge(&Tally::from(*record));
     }
 
-    /// Counts one call out again.
+    /// Counts one call in, which is made in pieces as they are asked for, and another one out.
     #[inline]
-    pub fn subtract(&mut self, record: &Record) {
-        if record.is_plain() {
-            self.total -= 1;
-            self.attempts -= 1;
-            self.latency_ns -= u128::from(record.latency_ns);
+    pub fn exchange(&mut self, made: impl Fn() -> Record, left: &Record) {
+        if made().is_plain() && left.is_plain() {
+            self.latency_ns = self.latency_ns + u128::from(made().latency_ns) - u128::from(left.latency_ns);
         } else {
-            self.subtract_whole(record);
+            self.exchange_whole(&made(), left);
         }
     }
 
     #[cold]
-    fn subtract_whole(&mut self, record: &Record) {
-        self.remove(&Tally::from(*record));
+    fn exchange_whole(&mut self, record: &Record, left: &Record) {
+        self.merge(&Tally::from(*record));
+        self.remove(&Tally::from(*left));
     }
 
     /// Share of calls that failed, 0 to 1; `None` without calls.

@@ -15,14 +15,15 @@ impl<T> Ring<T> {
         Ring { slots: Vec::new(), oldest: 0, capacity: capacity.max(1) }
     }
 
-    /// Takes in what is made there, part by part where it will lie; a value that has to leave for it is shown first.
+    /// Takes in what is made there, part by part where it will lie; the value that has to leave for it, if any, is shown first.
     #[inline(always)] // writing a value is all it does, most of the time
-    pub fn push(&mut self, made: impl FnOnce() -> T, leaves: impl FnOnce(&T)) {
+    pub fn push(&mut self, made: impl FnOnce() -> T, leaves: impl FnOnce(Option<&T>)) {
         if self.slots.len() < self.capacity {
+            leaves(None);
             return self.grow(made());
         }
         let slot = &mut self.slots[self.oldest];
-        leaves(slot);
+        leaves(Some(slot));
         *slot = made();
         self.oldest = if self.oldest + 1 == self.capacity { 0 } else { self.oldest + 1 };
     }

@@ -63,6 +63,7 @@ fn plan(breaker: &Arc<CircuitBreaker>) -> Arc<Plan> {
         budget,
         judges_values: false,
         counts: Arc::default(),
+        lag: s(0.001),
     };
     let policies: Vec<Arc<dyn Policy>> = vec![
         Arc::new(Timeout { limit: s(2.0) }),
@@ -148,6 +149,7 @@ fn a_call_that_is_tried_ten_thousand_times_holds_no_more_than_one_that_was_tried
         budget: None,
         judges_values: false,
         counts: Arc::default(),
+        lag: s(0.001),
     };
     for policy in [Arc::new(Timeout { limit: s(2.0) }) as Arc<dyn Policy>, Arc::new(retry)] {
         inner = plan.layer(policy, vec![inner]);

@@ -133,7 +133,7 @@ proptest! {
         let kept = capacity.max(1);
         for (at, value) in values.iter().enumerate() {
             let mut left = None;
-            ring.push(|| *value, |leaves| left = Some(*leaves));
+            ring.push(|| *value, |leaves| left = leaves.copied());
             prop_assert_eq!(left, at.checked_sub(kept).map(|left| values[left]));
             let want = &values[(at + 1).saturating_sub(kept)..=at];
             prop_assert_eq!(ring.iter().copied().collect::<Vec<_>>(), want.to_vec());
@@ -223,9 +223,7 @@ fn rates_are_shares_of_all_calls() {
     assert_eq!((tally.error_rate(), tally.success_rate()), (Some(0.25), Some(0.75)));
     assert_eq!((tally.retry_rate(), tally.fallback_rate()), (Some(0.75), Some(0.75)));
     assert_eq!(tally.mean_seconds(), Some(3.5));
-    tally.subtract(&call(8, true, 0, true));
-    assert_eq!((tally.fallback_rate(), tally.mean_seconds()), (Some(2.0 / 3.0), Some(2.0)));
-    tally.add(&call(6, true, 0, false));
+    tally.exchange(|| call(6, true, 0, false), &call(8, true, 0, true));
     assert_eq!((tally.fallback_rate(), tally.mean_seconds()), (Some(0.5), Some(3.0)));
 }
 

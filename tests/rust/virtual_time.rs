@@ -42,7 +42,7 @@ pub struct World {
     script: Vec<VecDeque<(Duration, Answer)>>,
     values: Vec<Answer>,
     /// Target and time of each call.
-    pub calls: Vec<(u16, f64)>,
+    pub calls: Vec<(usize, f64)>,
     pub cancelled: usize,
     pub delivered: Vec<f64>,
     pub events: Vec<Event>,
@@ -121,12 +121,10 @@ impl World {
     /// Runs one call by the fast lane, as drivers do: a machine is built only for trouble. `patient`: nothing in the plan
     /// limits the call's time, so that it may suspend without one. Says whether it passed without a machine.
     pub fn run_by_lane(&mut self, plan: &Arc<Plan>, patient: bool) -> (End, bool) {
-        if !plan.has_lane() {
-            return (self.run(plan).0, false);
-        }
-        let mut pass = Pass::new(self.now);
+        let Some(way) = plan.way() else { return (self.run(plan).0, false) };
         let mut running = Vec::new();
-        if plan.admit(&mut pass) {
+        let mut pass = Pass::new(self.now);
+        if way.admit(&mut pass) {
             let (takes, answer) = self.next_answer(0);
             let opens = matches!(answer, Answer::Stream(..) | Answer::Hang);
             if opens || !patient && !takes.is_zero() {
@@ -136,7 +134,7 @@ impl World {
                 self.now = self.now.after(takes);
                 let outcome = self.keep(answer);
                 let now = self.now;
-                if matches!(outcome, Outcome::Value(_)) && plan.settle(&pass, &|| now) {
+                if matches!(outcome, Outcome::Value(_)) && way.settle(&pass, &|| now) {
                     return (self.end(outcome), true);
                 }
                 let mut execution = Execution::resumed(plan.clone(), 7, &pass, Instant::NEVER);
@@ -159,8 +157,8 @@ impl World {
         self.drive(execution, &mut Vec::new(), Instant::NEVER).expect("it ends")
     }
 
-    fn next_answer(&mut self, target: u16) -> (Duration, Answer) {
-        let script = &mut self.script[target as usize];
+    fn next_answer(&mut self, target: usize) -> (Duration, Answer) {
+        let script = &mut self.script[target];
         let (takes, answer) = if script.len() > 1 { script.pop_front().expect("not empty") } else { script[0] };
         self.calls.push((target, self.now.since(at(1.0)).as_secs_f64()));
         (takes, answer)
@@ -249,4 +247,16 @@ pub fn plan(policies: Vec<Arc<dyn seawall::engine::Policy>>) -> Arc<Plan> {
         inner = builder.layer(policy, vec![inner]);
     }
     builder.build(inner)
+}
+
+/// A call that the policies on the plan's way let in.
+pub fn admitted(plan: &Plan, now: Instant) -> Pass {
+    let mut pass = Pass::new(now);
+    assert!(plan.way().is_some_and(|way| way.admit(&mut pass)), "all of them let it in");
+    pass
+}
+
+/// Settles a success; whether that was all.
+pub fn settles(plan: &Plan, pass: &Pass, now: &dyn Fn() -> Instant) -> bool {
+    plan.way().is_some_and(|way| way.settle(pass, now))
 }

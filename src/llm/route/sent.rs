@@ -27,13 +27,13 @@ impl Flight {
             Task::Embeddings => "embeddings",
             Task::Chat | Task::Stream => "chat/completions",
         };
-        let request = Request::new(path, self.body(target)).for_model(self.route.legs[target.0 as usize].model.clone());
+        let request = Request::new(path, self.body(target)).for_model(self.route.legs[target.0].model.clone());
         self.dressed(target, request)
     }
 
     /// The request with what the call sends beside its body.
     fn dressed(&self, target: Target, mut request: Request) -> Request {
-        let (extras, leg) = (&self.order.extras, &self.route.legs[target.0 as usize]);
+        let (extras, leg) = (&self.order.extras, &self.route.legs[target.0]);
         request.max_response_bytes = leg.max_response_bytes;
         if !extras.headers.is_empty() || !extras.query.is_empty() {
             let is_trusted = leg.endpoint.has_origin_of(&self.route.legs[0].endpoint);
@@ -67,7 +67,7 @@ impl Flight {
     }
 
     fn body(&mut self, target: Target) -> Bytes {
-        let at = target.0 as usize;
+        let at = target.0;
         if let (OnInterrupt::Continue, Some(text)) = (self.order.on_interrupt, &self.given)
             && let Some(content) = with_answer(&self.order.content, text)
         {

@@ -72,6 +72,9 @@ impl Backoff {
     /// * `previous`: the wait before this one, where there was one.
     /// * `random`: numbers in `0.0..1.0`.
     pub fn wait(&self, attempt: u32, previous: Option<Duration>, random: &mut dyn FnMut() -> f64) -> Duration {
+        if let Backoff::Fixed { wait: 0.0 } = self {
+            return Duration::ZERO;
+        }
         match self.seconds(attempt, previous.map(|wait| wait.as_secs_f64()), random) {
             0.0 => Duration::ZERO,
             seconds => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO),

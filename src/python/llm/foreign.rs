@@ -103,7 +103,7 @@ impl Listeners {
     fn call_hooks(&self, py: Python<'_>, event: &Event, error: Option<&PyErr>) -> PyResult<()> {
         let Some(hooks) = &self.stages[event.stage.0 as usize].hooks else { return Ok(()) };
         hooks.told(event, |hook, sleep| {
-            hooks::call(py, hook, || self.state(py, event.number, event.elapsed, error, None, sleep), false).map(drop)
+            hooks::call(py, hook, || self.state(py, event.number, event.elapsed(), error, None, sleep), false).map(drop)
         })
     }
 
@@ -142,14 +142,14 @@ impl Foreign for Listeners {
     }
 
     fn judge(&self, ask: &Ask, error: &ApiError) -> Result<Verdict, Raised> {
-        let Some(Judge::Retry(judge)) = &self.stages[ask.stage.0 as usize].judge else { return Ok(Verdict::Final) };
+        let Some(Judge::Retry(judge)) = &self.stages[ask.stage().0 as usize].judge else { return Ok(Verdict::Final) };
         // Without an interpreter (it is shutting down) nothing is tried again.
         let verdict = Python::try_attach(|py| {
             let raised = raise::api(py, error, self.table.bind(py), None);
             let exception = raised.value(py).as_any().clone();
             let since = clock::now().since(ask.begun);
-            let state = |upcoming| self.state(py, ask.attempt, since, Some(&raised), upcoming, None);
-            let asked = Asked { attempt: ask.attempt, previous: None, state: &state };
+            let state = |upcoming| self.state(py, ask.attempt(), since, Some(&raised), upcoming, None);
+            let asked = Asked { attempt: ask.attempt(), previous: None, state: &state };
             let giveup = |giveup: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>| giveup.call1((error,))?.is_truthy().map(Some);
             let verdict = judge.judge(&Happened::Error(&exception), asked, giveup);
             // A predicate's own error is shown and ends the retries.

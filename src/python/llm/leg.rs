@@ -269,7 +269,7 @@ impl Builder {
             let stage = Stage { limit: Some(limit.clone_ref(py)), ..Stage::default() };
             // Each answer says what is left.
             inner = self.layer(Arc::new(Limited { limit: core, is_keyed: false, looks: true }), vec![inner], rule, Some(stage), name);
-            self.scales.push((inner, target.0 as usize));
+            self.scales.push((inner, target.0));
         }
         if let Some(breaker) = &leg.breaker {
             CircuitBreaker::guards(breaker.bind(py), &leg.core.model)?;

@@ -22,7 +22,7 @@ pub struct AttemptEvent {
 
 impl AttemptEvent {
     pub fn new(py: Python<'_>, progress: Progress, shared: &Shared) -> PyResult<AttemptEvent> {
-        let model = |attempt: &Attempt| shared.core.legs.get(attempt.target.0 as usize).map_or_else(String::new, |l| l.model.to_string());
+        let model = |attempt: &Attempt| shared.core.legs.get(attempt.target.0).map_or_else(String::new, |l| l.model.to_string());
         let made = |kind, attempt: Attempt, number, failure: Option<Failure>| {
             let model = model(&attempt);
             let error = failure.map(|failure| shared.of_attempt(py, &failure, Some(&model)).into_value(py));
@@ -48,7 +48,7 @@ impl AttemptEvent {
 
     /// Which alternative is asked: 0 is the primary.
     #[getter]
-    fn alternative(&self) -> u16 {
+    fn alternative(&self) -> usize {
         self.attempt.as_ref().map_or(0, |attempt| attempt.target.0)
     }
 

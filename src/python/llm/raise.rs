@@ -84,7 +84,7 @@ pub fn attempts<'py>(
     static ATTEMPTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let rows = PyList::empty(py);
     for attempt in attempts {
-        let leg = legs.get(attempt.target.0 as usize);
+        let leg = legs.get(attempt.target.0);
         rows.append((
             leg.map(|l| &*l.model),
             attempt.target.0,

@@ -206,7 +206,7 @@ impl Reply {
 
     /// Which alternative answered: 0 is the primary.
     #[getter]
-    fn alternative(&self) -> u16 {
+    fn alternative(&self) -> usize {
         self.story.alternative
     }
 
@@ -357,7 +357,7 @@ impl Reply {
         headers: Vec<(String, String)>,
         attempts: Py<PyAny>,
         seconds: f64,
-        alternative: u16,
+        alternative: usize,
         asked_model: String,
         story: Py<PyAny>,
         cached: bool,

@@ -226,7 +226,7 @@ impl Route {
         let mut elsewhere = 0u64;
         let rails = guardrails.as_ref().map(|rails| rails.get().answered.clone()).filter(|rails| !rails.is_empty());
         for (at, leg) in legs.iter().enumerate() {
-            branches.push(builder.chain(py, leg.get(), Target(at as u16), table.bind(py), rails.is_some())?);
+            branches.push(builder.chain(py, leg.get(), Target(at), table.bind(py), rails.is_some())?);
             if leg.get().is_elsewhere(first.get()) {
                 elsewhere |= 1 << at;
             }
@@ -252,7 +252,7 @@ impl Route {
         }
         let described = guardrails.as_ref().filter(|_| rails.is_some()).map(|rails| rails.get().described(py)).transpose()?;
         let keeping = cache.map(|cache| {
-            let (cache, target) = (cache.get(), Target(legs.len() as u16));
+            let (cache, target) = (cache.get(), Target(legs.len()));
             let name = cache.name.clone().unwrap_or_else(|| first.get().name());
             let stage = builder.cache(cache.policy(), root, target, name.clone());
             root = stage;

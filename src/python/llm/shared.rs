@@ -44,7 +44,7 @@ impl Shared {
             return Ok(interrupt.clone_ref(py));
         }
         let table = self.table.bind(py);
-        let model = finished.attempts.first().and_then(|a| self.core.legs.get(a.target.0 as usize)).map(|l| &*l.model);
+        let model = finished.attempts.first().and_then(|a| self.core.legs.get(a.target.0)).map(|l| &*l.model);
         let error = raise::failure(py, failure, &self.core, table, model);
         let others = finished.others.iter().map(|o| raise::failure(py, o, &self.core, table, None)).collect();
         let attempts = raise::attempts(py, &finished.attempts, &self.core.legs, finished.begun)?;
@@ -56,7 +56,7 @@ impl Shared {
 
     fn reply(&self, py: Python<'_>, finished: &mut Finished, reply: Arc<ChatReply>) -> PyResult<Py<PyAny>> {
         let story = self.story(finished);
-        let asked_model = self.core.legs.get(story.alternative as usize).map_or_else(|| "".into(), |l| l.model.clone());
+        let asked_model = self.core.legs.get(story.alternative).map_or_else(|| "".into(), |l| l.model.clone());
         let input = std::mem::take(&mut finished.screened);
         let kept = (!input.vault.is_empty()).then(|| reply.clone());
         let reply = kept.as_ref().map_or(reply, |kept| Arc::new(screen::restored(kept, self.core.rails.as_deref(), &input.vault)));

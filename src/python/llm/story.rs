@@ -20,7 +20,7 @@ pub struct Story {
     told: PyOnceLock<Py<PyAny>>,
     steps: PyOnceLock<Py<PyAny>>,
     /// Which alternative answered: 0 is the primary.
-    pub alternative: u16,
+    pub alternative: usize,
     /// Whether a cache had the answer.
     pub cached: bool,
     /// Seconds from the call to its end, retries and waits included.
@@ -51,7 +51,7 @@ impl Story {
     }
 
     /// One that was told before.
-    pub fn retold(attempts: Py<PyAny>, steps: Py<PyAny>, alternative: u16, seconds: f64, cached: bool) -> Story {
+    pub fn retold(attempts: Py<PyAny>, steps: Py<PyAny>, alternative: usize, seconds: f64, cached: bool) -> Story {
         let (told, kept) = (PyOnceLock::new(), PyOnceLock::new());
         let _ = Python::attach(|py| (told.set(py, attempts), kept.set(py, steps)));
         Story {

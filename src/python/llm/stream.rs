@@ -406,7 +406,7 @@ impl Stream {
 
     /// Which alternative answered (0 is the primary), once the stream is over.
     #[getter]
-    fn alternative(&self) -> Option<u16> {
+    fn alternative(&self) -> Option<usize> {
         self.story.get().map(|story| story.alternative)
     }
 

@@ -1,8 +1,8 @@
 //! Chaos in virtual time: what it injects, and how the policies around it see that.
 
 use super::policies::{config, guarded, retry};
-use crate::virtual_time::{Answer, End, World, at, s};
-use seawall::engine::{Pass, Plan, PlanBuilder, Policy, Random, Refusal, Target};
+use crate::virtual_time::{Answer, End, World, admitted, at, s};
+use seawall::engine::{Plan, PlanBuilder, Policy, Random, Refusal, Target};
 use seawall::policies::chaos::{CALL, Chaos, Config, Dose, Injecting};
 use seawall::policies::circuit_breaker::{CircuitBreaker, State};
 use seawall::policies::timeout::Timeout;
@@ -78,7 +78,7 @@ fn calls_pass_by_the_lane_while_it_is_off_and_only_then() {
     assert_eq!(world.run_by_lane(&plan, true), (End::Error("injected"), false));
     chaos.switch(false);
     assert_eq!(world.run_by_lane(&plan, true), (End::Value(1), true));
-    assert!(plan.has_lane() && plan.admit(&mut Pass::new(world.now)));
+    admitted(&plan, world.now);
 }
 
 #[test]
@@ -86,8 +86,7 @@ fn a_call_that_was_let_in_before_it_was_switched_on_is_left_alone() {
     let chaos = Arc::new(Chaos::new(Config { exception_rate: 1.0, ..NOTHING }, 7));
     let plan = around(vec![Arc::new(retry(2, 1.0))], &chaos);
     let mut world = World::new(&[&[(1.0, Answer::Error("its own")), (1.0, Answer::Value(1))], SCRIPT[1], SCRIPT[2]]);
-    let mut pass = Pass::new(world.now);
-    assert!(plan.admit(&mut pass));
+    let pass = admitted(&plan, world.now);
     chaos.switch(true);
     let mut execution = seawall::engine::Execution::resumed(plan, 7, &pass, seawall::engine::Instant::NEVER);
     let outcome = world.failed_first(&mut execution);
@@ -128,7 +127,8 @@ fn a_rate_of_nothing_is_not_met_by_a_draw_of_nothing() {
 fn a_stretch_is_on_until_its_end_and_is_no_switch() {
     let chaos = Chaos::new(NOTHING, 7);
     let plan = around(vec![], &Arc::new(Chaos::new(NOTHING, 7)));
-    assert!(plan.admit(&mut Pass::new(at(1.0))), "off: calls pass by the lane");
+    // Off: calls pass by the lane.
+    admitted(&plan, at(1.0));
     chaos.begin(at(5.0));
     assert_eq!([at(4.9), at(5.0)].map(|now| chaos.is_on(now)), [true, false]);
     assert!(!chaos.is_switched_on());

@@ -1,20 +1,14 @@
 //! What a breaker decides by its shadow alone, and what it tells about itself.
 
 use super::policies::{FAIL, config, guarded};
-use crate::virtual_time::{End, World, at, plan, s};
+use crate::virtual_time::{End, World, admitted, at, plan, s, settles};
 use seawall::engine::{CallId, Execution, Instant, Outcome, Pass, Plan, Refusal, Ticket};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Slow, State, Transition};
 use std::sync::Arc;
 
 /// A success on the lane whose driver must not be asked for the time.
 fn settles_without_a_clock(plan: &Plan, pass: &Pass) -> bool {
-    plan.settle(pass, &|| panic!("nothing changes, so no time is needed"))
-}
-
-fn admitted(plan: &Plan) -> Pass {
-    let mut pass = Pass::new(at(1.0));
-    assert!(plan.admit(&mut pass));
-    pass
+    settles(plan, pass, &|| panic!("nothing changes, so no time is needed"))
 }
 
 fn windowed(consecutive: u32) -> Config {
@@ -25,10 +19,10 @@ fn windowed(consecutive: u32) -> Config {
 fn a_success_that_changes_nothing_needs_no_time() {
     let breaker = Arc::new(CircuitBreaker::new(config(3, 10.0)));
     let plan = plan(vec![guarded(&breaker)]);
-    assert!(settles_without_a_clock(&plan, &admitted(&plan)));
+    assert!(settles_without_a_clock(&plan, &admitted(&plan, at(1.0))));
     for state in [State::Disabled, State::MetricsOnly, State::Closed] {
         breaker.force(state, at(1.0));
-        assert!(settles_without_a_clock(&plan, &admitted(&plan)), "{state:?}");
+        assert!(settles_without_a_clock(&plan, &admitted(&plan, at(1.0))), "{state:?}");
     }
 }
 
@@ -37,7 +31,7 @@ fn a_success_from_an_earlier_era_needs_no_time() {
     // With a window every success of this era counts, so only the era can be the reason.
     let breaker = Arc::new(CircuitBreaker::new(windowed(3)));
     let plan = plan(vec![guarded(&breaker)]);
-    let pass = admitted(&plan);
+    let pass = admitted(&plan, at(1.0));
     breaker.reset(at(2.0));
     assert!(settles_without_a_clock(&plan, &pass));
     assert_eq!(breaker.outlook(at(2.0)).totals.calls, 0);
@@ -47,8 +41,8 @@ fn a_success_from_an_earlier_era_needs_no_time() {
 fn a_success_that_is_counted_asks_for_the_time() {
     let breaker = Arc::new(CircuitBreaker::new(windowed(3)));
     let plan = plan(vec![guarded(&breaker)]);
-    let pass = admitted(&plan);
-    assert!(plan.settle(&pass, &|| at(2.0)));
+    let pass = admitted(&plan, at(1.0));
+    assert!(settles(&plan, &pass, &|| at(2.0)));
     assert_eq!(breaker.outlook(at(2.0)).totals.calls, 1);
 }
 
@@ -56,18 +50,18 @@ fn a_success_that_is_counted_asks_for_the_time() {
 fn a_slow_call_is_plain_where_nobody_asked_for_speed() {
     let breaker = Arc::new(CircuitBreaker::new(windowed(3)));
     let plain = plan(vec![guarded(&breaker)]);
-    assert!(plain.settle(&admitted(&plain), &|| at(1e6)));
+    assert!(settles(&plain, &admitted(&plain, at(1.0)), &|| at(1e6)));
     // Reconfigured so that it is asked, a call of that length is the machine's.
     breaker.reconfigure(Config { slow: Some(Slow { duration: s(2.0), ratio: 1.0 }), ..windowed(3) });
-    assert!(plain.settle(&admitted(&plain), &|| at(2.9)));
-    assert!(!plain.settle(&admitted(&plain), &|| at(3.0)));
+    assert!(settles(&plain, &admitted(&plain, at(1.0)), &|| at(2.9)));
+    assert!(!settles(&plain, &admitted(&plain, at(1.0)), &|| at(3.0)));
 }
 
 #[test]
 fn a_call_let_in_by_the_lane_goes_on_although_the_circuit_has_opened_since() {
     let breaker = Arc::new(CircuitBreaker::new(config(1, 10.0)));
     let plan = plan(vec![guarded(&breaker)]);
-    let pass = admitted(&plan);
+    let pass = admitted(&plan, at(1.0));
     breaker.force(State::Open, at(1.0));
     let mut execution = Execution::resumed(plan, 7, &pass, Instant::NEVER);
     execution.ended(CallId::FIRST, Outcome::Value(Ticket(0)));

@@ -1,8 +1,8 @@
 //! A deadline that comes from the call around.
 
 use super::policies::{FAIL, retry};
-use crate::virtual_time::{Answer, End, World, at, plan, s};
-use seawall::engine::{CallId, Execution, Instant, Pass, Policy, Refusal, Step};
+use crate::virtual_time::{Answer, End, World, admitted, at, plan, s};
+use seawall::engine::{CallId, Execution, Instant, Policy, Refusal, Step};
 use seawall::policies::timeout::{Threaded, Timeout};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn a_call_resumed_from_the_lane_inherits_it_and_tells_its_own_deadline() {
     let world = World::new(&[&[(0.0, Answer::Hang)]]);
     let policies: Vec<Arc<dyn Policy>> = vec![Arc::new(retry(2, 0.0)), Arc::new(Timeout { limit: s(4.0) })];
     let plan = plan(policies);
-    let pass = Pass::new(world.now);
+    let pass = admitted(&plan, world.now);
     let execution = Execution::resumed(plan.clone(), 7, &pass, world.now.after(s(10.0)));
     assert_eq!(execution.deadline_of(CallId::FIRST), at(5.0));
     assert_eq!(execution.deadline_of(CallId(7)), Instant::NEVER);
@@ -55,9 +55,9 @@ fn a_call_resumed_from_the_lane_inherits_it_and_tells_its_own_deadline() {
 #[test]
 fn a_limit_kept_by_threads_is_never_the_lanes() {
     let limit = Timeout { limit: s(4.0) };
-    assert!(plan(vec![Arc::new(limit)]).has_lane());
+    assert!(plan(vec![Arc::new(limit)]).way().is_some());
     let threaded = plan(vec![Arc::new(Threaded(limit))]);
-    assert!(!threaded.has_lane());
+    assert!(threaded.way().is_none());
     let mut execution = Execution::new(threaded, 7, at(1.0));
     assert!(matches!(execution.step(at(1.0)), Step::Start { deadline, .. } if deadline == at(5.0)));
     assert_eq!(execution.next_wake(), at(5.0));

@@ -17,7 +17,7 @@ struct Told {
     end: Outcome,
     /// Attempt numbers of the questions.
     asked: Vec<u32>,
-    targets: Vec<u16>,
+    targets: Vec<usize>,
     events: Vec<Event>,
     at: Instant,
 }
@@ -30,10 +30,10 @@ fn by_hand(plan: Arc<Plan>, outcome: fn(Ticket) -> Outcome, verdict: impl Fn(usi
         match execution.step(now) {
             Step::Start { call, target, .. } => {
                 targets.push(target.0);
-                execution.ended(call, outcome(Ticket(u64::from(call.0))));
+                execution.ended(call, outcome(Ticket(call.0)));
             }
             Step::Judge(ask) => {
-                asked.push(ask.attempt);
+                asked.push(ask.attempt());
                 execution.verdict(verdict(asked.len() - 1), now);
             }
             Step::Wait { until } => now = until,
@@ -52,7 +52,7 @@ fn failure(wait: WaitHint, branches: u64) -> Verdict {
     Verdict::Failure { wait, branches }
 }
 
-fn alternatives(count: u16, judges_values: bool) -> Arc<Plan> {
+fn alternatives(count: usize, judges_values: bool) -> Arc<Plan> {
     let mut builder = PlanBuilder::default();
     let branches = (0..count).map(|target| builder.leaf(Target(target))).collect();
     let root = builder.layer(Arc::new(Fallback { judges_values }), branches);
@@ -82,8 +82,8 @@ fn a_fallback_asks_by_the_number_of_the_branch() {
 
 #[test]
 fn a_fallback_that_judges_results_has_no_lane() {
-    assert!(alternatives(2, false).has_lane());
-    assert!(!alternatives(2, true).has_lane());
+    assert!(alternatives(2, false).way().is_some());
+    assert!(alternatives(2, true).way().is_none());
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_breaker_that_judges_results_asks_and_counts_what_it_hears() {
     for (judges_values, asked, state) in [(true, vec![1], State::Open), (false, vec![], State::Closed)] {
         let breaker = Arc::new(CircuitBreaker::new(config(1, 10.0)));
         let guarded = plan(vec![Arc::new(Guarded { breaker: breaker.clone(), judges_values })]);
-        assert_eq!(guarded.has_lane(), !judges_values);
+        assert_eq!(guarded.way().is_some(), !judges_values);
         assert_eq!(by_hand(guarded, Outcome::Value, always(Verdict::FAILURE)).asked, asked);
         assert_eq!(breaker.state(at(1.0)), state);
     }
@@ -199,7 +199,7 @@ fn a_limit_without_room_is_waited_for_and_is_no_attempt() {
             let mut world = World::new(&[&[(0.0, FAIL), (0.0, Answer::Value(1))]]);
             let mut execution = Execution::new(plan, 7, world.now);
             if hurried {
-                execution = execution.hurried();
+                execution.hurry();
             }
             let outcome = world.drive(&mut execution, &mut Vec::new(), Instant::NEVER).expect("it ends");
             assert_eq!(world.end(outcome), End::Value(1));
@@ -262,4 +262,21 @@ fn a_retry_that_a_limit_ends_has_counted_what_it_did() {
         assert_eq!(world.run(&plan(vec![Arc::new(Timeout { limit: s(5.0) }), policy.clone()])).0, End::Refused(Refusal::TimedOut));
         assert_eq!(policy.counts.totals(), counted);
     }
+}
+
+#[test]
+fn attempts_that_follow_each_other_at_once_are_counted_a_millisecond_later_at_most() {
+    let policy = Arc::new(retry(9, 0.0));
+    let mut execution = Execution::new(plan(vec![policy.clone()]), 7, at(1.0));
+    let mut attempts = |now: Instant| {
+        let Step::Start { call, .. } = execution.step(now) else { panic!("an attempt") };
+        execution.ended(call, Outcome::Error(Ticket(0)));
+        assert!(matches!(execution.step(now), Step::Judge(_)));
+        execution.verdict(Verdict::FAILURE, now);
+        policy.counts.totals().attempts
+    };
+    let ms = |ms: f64| at(1.0 + ms / 1e3);
+    assert_eq!([0.0, 0.4, 0.9, 1.0, 2.0].map(|after| attempts(ms(after))), [0, 0, 0, 4, 5]);
+    execution.abandon(ms(2.0));
+    assert_eq!(policy.counts.totals(), Totals { calls: 1, attempts: 6, retries: 5, ..Totals::default() });
 }

@@ -201,7 +201,7 @@ fn a_call_passes_the_limit_of_its_key() {
     let limited = Limited { limit: Arc::new(RateLimit::new(by_the_second(1.0, false))), is_keyed: true, looks: false };
     let root = builder.layer(Arc::new(limited), vec![leaf]);
     let plan = builder.build(root);
-    assert!(!plan.has_lane());
+    assert!(plan.way().is_none());
     let goes = |key: &str| {
         let mut execution = Execution::new(plan.clone(), 1, at(0.0));
         execution.brings(StageId(1), keyed.of(key, at(0.0)));

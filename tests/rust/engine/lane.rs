@@ -124,9 +124,9 @@ fn a_call_without_trouble_takes_the_lane_and_one_with_trouble_does_not() {
 #[test]
 fn a_policy_that_judges_results_has_no_lane() {
     let (plan, _) = build(Shape { breaker: 0, attempts: 2, budget: false, limit: None, fallback: false, limited: (false, false) });
-    assert!(plan.has_lane());
+    assert!(plan.way().is_some());
     let mut builder = PlanBuilder::default();
     let leaf = builder.leaf(Target(0));
     let root = builder.layer(Arc::new(Retry { judges_values: true, ..retry(2, 0.0) }), vec![leaf]);
-    assert!(!builder.build(root).has_lane());
+    assert!(builder.build(root).way().is_none());
 }

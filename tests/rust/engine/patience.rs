@@ -33,8 +33,16 @@ fn plan(attempts: u32, limit: Option<f64>) -> Arc<Plan> {
 }
 
 fn waiting(wait: Backoff, attempts: u32, limit: Option<f64>, counts: Arc<Counts>) -> Arc<Plan> {
-    let retry =
-        Retry { attempts, wait: Arc::new(wait), timeout: None, max_retry_after: s(120.0), budget: None, judges_values: false, counts };
+    let retry = Retry {
+        attempts,
+        wait: Arc::new(wait),
+        timeout: None,
+        max_retry_after: s(120.0),
+        budget: None,
+        judges_values: false,
+        counts,
+        lag: s(0.001),
+    };
     let mut builder = PlanBuilder::default();
     let leaf = builder.leaf(Target(0));
     let root = builder.layer(Arc::new(Patience::new(retry, limit.map(s))), vec![leaf]);
@@ -417,7 +425,9 @@ fn what_was_tried_is_counted() {
 fn who_hurries_waits_for_nothing_but_what_is_full() {
     for asked in [None, Some(7.0)] {
         let mut batch = ByHand::new(plan(3, None));
-        batch.calls.push(Execution::new(batch.plan.clone(), 0, at(0.0)).hurried());
+        let mut hurried = Execution::new(batch.plan.clone(), 0, at(0.0));
+        hurried.hurry();
+        batch.calls.push(hurried);
         batch.running.push(CallId::FIRST);
         assert_eq!(batch.does(0, 0.0), Does::Go);
         assert_eq!(batch.fails(0, 1.0, whose::LIMIT, asked), Does::Go);

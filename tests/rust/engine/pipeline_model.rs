@@ -45,7 +45,7 @@ fn build(shape: &Shape) -> Arc<Plan> {
         around(&mut plan, Arc::new(Timeout { limit: s(seconds(limit)) }));
     }
     let mut branches = vec![inner];
-    branches.extend((1..=shape.alternatives).map(|n| plan.leaf(Target(n as u16))));
+    branches.extend((1..=shape.alternatives).map(|n| plan.leaf(Target(n))));
     let root = plan.layer(Arc::new(Fallback { judges_values: false }), branches);
     plan.build(root)
 }
@@ -53,7 +53,7 @@ fn build(shape: &Shape) -> Arc<Plan> {
 /// What a call should do: when each target is called, how it ends and when, and why retrying stopped.
 #[derive(Debug, Default, PartialEq)]
 struct Story {
-    calls: Vec<(u16, Tenths)>,
+    calls: Vec<(usize, Tenths)>,
     end: Option<End>,
     at: Tenths,
     reason: Option<&'static str>,
@@ -121,7 +121,7 @@ fn told(shape: &Shape, scripts: &[Vec<(Tenths, Answer)>]) -> Story {
         if matches!(end, End::Value(_)) || matches!(end, End::Error(name) if name.starts_with("final")) {
             break;
         }
-        story.calls.push((alternative as u16, story.at));
+        story.calls.push((alternative, story.at));
         let (takes, answer) = script[0];
         story.at += takes;
         end = end_of(answer);

@@ -1,6 +1,6 @@
 //! The lane's rules, by policies that write down what they are asked.
 
-use crate::virtual_time::{at, plan};
+use crate::virtual_time::{admitted, at, plan, settles};
 use seawall::engine::{CallId, Cx, Execution, Flow, Input, Instant, Lane, Layer, Outcome, Pass, Plan, Policy, Step, Ticket};
 use std::cell::Cell;
 use std::sync::{Arc, Mutex};
@@ -106,13 +106,13 @@ fn told(diary: &Diary) -> Vec<String> {
 fn a_success_is_admitted_from_outside_in_and_settled_from_inside_out() {
     for count in 0..=3 {
         let (plan, diary) = watched(&[(true, true); 3][..count]);
-        let mut pass = Pass::new(at(1.0));
         let reads = Cell::new(0);
         let now = || {
             reads.set(reads.get() + 1);
             at(2.0)
         };
-        assert!(plan.has_lane() && plan.admit(&mut pass) && plan.settle(&pass, &now));
+        let pass = admitted(&plan, at(1.0));
+        assert!(settles(&plan, &pass, &now));
         assert_eq!(pass.begun(), at(1.0));
         let wanted: &[&str] = match count {
             0 => &[],
@@ -128,20 +128,16 @@ fn a_success_is_admitted_from_outside_in_and_settled_from_inside_out() {
 #[test]
 fn where_one_success_is_not_plain_nothing_is_settled() {
     let (plan, diary) = watched(&[(true, true), (true, false), (true, true)]);
-    let mut pass = Pass::new(at(1.0));
-    assert!(plan.admit(&mut pass) && !plan.settle(&pass, &|| at(2.0)));
+    assert!(!settles(&plan, &admitted(&plan, at(1.0)), &|| at(2.0)));
     assert!(told(&diary).iter().all(|line| !line.starts_with("settle")));
     let (plan, _) = watched(&[(true, false)]);
-    let mut pass = Pass::new(at(1.0));
-    assert!(plan.admit(&mut pass) && !plan.settle(&pass, &|| at(2.0)), "the answer of the only one is the answer");
+    assert!(!settles(&plan, &admitted(&plan, at(1.0)), &|| at(2.0)), "the answer of the only one is the answer");
 }
 
 #[test]
 fn a_caller_that_goes_away_gives_permits_back_from_inside_out() {
     let (plan, diary) = watched(&[(true, true); 2]);
-    let mut pass = Pass::new(at(1.0));
-    assert!(plan.admit(&mut pass));
-    plan.release(&pass);
+    plan.release(&admitted(&plan, at(1.0)));
     assert_eq!(told(&diary), ["admit 1", "admit 2", "release 2", "release 1"]);
 }
 
@@ -149,7 +145,7 @@ fn a_caller_that_goes_away_gives_permits_back_from_inside_out() {
 fn a_machine_goes_on_with_the_permits_that_were_given() {
     let (plan, diary) = watched(&[(true, true), (false, true), (true, true)]);
     let mut pass = Pass::new(at(1.0));
-    assert!(!plan.admit(&mut pass));
+    assert!(!plan.way().expect("three are watched").admit(&mut pass), "the second refuses");
     let mut execution = Execution::resumed(plan, 7, &pass, Instant::NEVER);
     // What refused is asked again, by the machine's way; nothing has been called yet.
     assert!(matches!(execution.step(at(1.0)), Step::Start { .. }));
@@ -161,8 +157,7 @@ fn a_machine_goes_on_with_the_permits_that_were_given() {
 #[test]
 fn a_machine_that_all_let_in_does_not_call_again() {
     let (plan, diary) = watched(&[(true, true), (true, true)]);
-    let mut pass = Pass::new(at(1.0));
-    assert!(plan.admit(&mut pass));
+    let pass = admitted(&plan, at(1.0));
     let mut execution = Execution::resumed(plan, 7, &pass, Instant::NEVER);
     assert_eq!((execution.step(at(1.0)), execution.calls()), (Step::Wait { until: Instant::NEVER }, 1));
     execution.ended(CallId::FIRST, Outcome::Error(Ticket(0)));
@@ -172,21 +167,20 @@ fn a_machine_that_all_let_in_does_not_call_again() {
 
 #[test]
 fn a_fourth_that_has_to_be_asked_closes_the_lane() {
-    assert!(watched(&[(true, true); 3]).0.has_lane());
+    assert!(watched(&[(true, true); 3]).0.way().is_some());
     let (plan, diary) = watched(&[(true, true); 4]);
-    let mut pass = Pass::new(at(1.0));
-    assert!(!plan.has_lane() && !plan.admit(&mut pass) && !plan.settle(&pass, &|| at(2.0)));
+    let pass = admitted(&watched(&[(true, true); 3]).0, at(1.0));
+    assert!(plan.way().is_none());
     plan.release(&pass);
     assert_eq!(told(&diary), [""; 0]);
 }
 
 #[test]
 fn a_policy_that_says_nothing_of_lanes_is_the_machines() {
-    let mut pass = Pass::new(at(1.0));
-    assert!(!plan(vec![Arc::new(Free(Lane::Machine))]).admit(&mut pass));
+    assert!(plan(vec![Arc::new(Free(Lane::Machine))]).way().is_none());
     // Watched by name alone it gives no permit, and a success of it is plain.
     let silent = Free(Lane::Watched);
     assert_eq!((silent.admit(at(1.0)), silent.is_plain(at(1.0), &|| at(2.0))), (None, true));
     assert!(silent.settle(0, at(1.0), &|| at(2.0)));
-    assert!(!plan(vec![Arc::new(silent)]).admit(&mut pass));
+    assert!(plan(vec![Arc::new(silent)]).way().is_some_and(|way| !way.admit(&mut Pass::new(at(1.0)))));
 }
