@@ -334,16 +334,6 @@ impl Execution {
     }
 
     fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) {
-        let (kind, begins) = match &self.plan.stages[stage.0 as usize] {
-            Stage::Layer { policy, .. } => (Kind::Layer(policy.enter()), true),
-            Stage::Leaf(target, is_attempt) => {
-                let call = CallId(self.started);
-                self.started += 1;
-                self.common.calls += u32::from(*is_attempt);
-                self.out.push(Step::Start { call, target: *target, deadline });
-                (Kind::Call(call), false)
-            }
-        };
         let number = self.nodes.get_mut(parent).map_or(0, |parent| {
             let number = parent.children;
             parent.children += 1;
@@ -356,11 +346,21 @@ impl Execution {
         });
         // Part by part where it lies: made elsewhere it would be copied from there, and the processor would wait for the parts.
         let node = &mut self.nodes[id];
-        (node.parent, node.stage, node.kind, node.life) = (parent, stage, kind, Life::Running);
+        (node.parent, node.stage, node.life) = (parent, stage, Life::Running);
         (node.begun, node.deadline, node.wake, node.hears) = (now, deadline, None, Hears::default());
         (node.number, node.children) = (number, 0);
-        if begins {
-            self.pending.push(Pending::Begin(id));
+        match &self.plan.stages[stage.0 as usize] {
+            Stage::Layer { policy, .. } => {
+                node.kind = Kind::Layer(policy.enter());
+                self.pending.push(Pending::Begin(id));
+            }
+            Stage::Leaf(target, is_attempt) => {
+                let call = CallId(self.started);
+                node.kind = Kind::Call(call);
+                self.started += 1;
+                self.common.calls += u32::from(*is_attempt);
+                self.out.push(Step::Start { call, target: *target, deadline });
+            }
         }
     }
 
