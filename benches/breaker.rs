@@ -72,11 +72,12 @@ fn pass(breaker: &CircuitBreaker, turn: u64, fails: bool, step: u64) {
     }
 }
 
-/// The same from one thread or two at once; the mean of the threads. Two have to run long enough to meet.
+/// The same from one thread or two at once; the mean of the threads, which have to run long enough to meet, and for their
+/// start not to count.
 fn passes(turns: u64, threads: u32, make: impl Fn() -> CircuitBreaker, fails: bool, step: u64) -> f64 {
     let breaker = Arc::new(make());
     let start = Arc::new(Barrier::new(threads as usize));
-    let turns = if threads > 1 { turns * 8 } else { turns };
+    let turns = turns * 8;
     let workers: Vec<_> = (0..threads)
         .map(|_| {
             let (breaker, start) = (breaker.clone(), start.clone());
