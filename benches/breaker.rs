@@ -179,7 +179,6 @@ fn plan(retry: bool, guarded: bool) -> Arc<Plan> {
             budget: None,
             judges_values: false,
             counts: Arc::default(),
-            lag: Duration::from_millis(1),
         };
         inner = plan.layer(Arc::new(retry), vec![inner]);
     }

@@ -63,7 +63,6 @@ fn plan(breaker: &Arc<CircuitBreaker>) -> Arc<Plan> {
         budget,
         judges_values: false,
         counts: Arc::default(),
-        lag: s(0.001),
     };
     let policies: Vec<Arc<dyn Policy>> = vec![
         Arc::new(Timeout { limit: s(2.0) }),
@@ -149,7 +148,6 @@ fn a_call_that_is_tried_ten_thousand_times_holds_no_more_than_one_that_was_tried
         budget: None,
         judges_values: false,
         counts: Arc::default(),
-        lag: s(0.001),
     };
     for policy in [Arc::new(Timeout { limit: s(2.0) }) as Arc<dyn Policy>, Arc::new(retry)] {
         inner = plan.layer(policy, vec![inner]);

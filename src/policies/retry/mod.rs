@@ -29,8 +29,6 @@ pub struct Retry {
     pub judges_values: bool,
     /// What it has done so far.
     pub counts: Arc<Counts>,
-    /// So far behind that may be while attempts follow each other at once: counting together with others costs more than counting.
-    pub lag: Duration,
 }
 
 impl Policy for Retry {
@@ -63,9 +61,8 @@ struct Passage {
     attempt: u32,
     /// Calls that the whole call had made before this attempt.
     calls_before: u32,
-    /// What it has done and not told yet, and when it told last: it tells at waits and at its end, and between them as `lag` says.
+    /// What it has done and not told yet: it is told when an attempt has ended.
     done: Totals,
-    told: Instant,
     /// The budget knows of this call already.
     deposited: bool,
     waited: Option<Duration>,
@@ -94,16 +91,7 @@ pub mod reason {
 
 impl Passage {
     fn of(config: Retry, deposited: bool) -> Passage {
-        Passage {
-            config,
-            attempt: 0,
-            calls_before: 0,
-            done: Totals::default(),
-            told: Instant::default(),
-            deposited,
-            waited: None,
-            last: None,
-        }
+        Passage { config, attempt: 0, calls_before: 0, done: Totals::default(), deposited, waited: None, last: None }
     }
 
     fn tell(&mut self) {
@@ -136,10 +124,7 @@ impl Passage {
         cx.emit(events::RETRY_SCHEDULED, self.attempt, wait, Some(outcome), "");
         // A limit that is full stays so until its time comes.
         if !outcome.is_refusal() && (cx.hurries() || at == cx.now()) {
-            if cx.now().since(self.told) >= self.config.lag {
-                self.told = cx.now();
-                self.tell();
-            }
+            self.tell();
             return self.go(cx);
         }
         cx.wake_at(at);
@@ -210,7 +195,7 @@ impl Passage {
     fn react(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => {
-                (self.done.calls, self.told) = (1, cx.now());
+                self.done.calls = 1;
                 let deadline = self.deadline(cx);
                 cx.limit(deadline);
                 self.go(cx)

@@ -201,7 +201,6 @@ impl Retry {
     pub fn policy(&self, py: Python<'_>, name: Option<&str>) -> retry::Retry {
         let shared = self.share.zip(name).map(|(share, name)| Budget::shared(name, share));
         let watches_values = matches!(Listed::parse("on", self.on.as_ref().map(|o| o.bind(py))), Ok(Listed::Condition(_)));
-        let is_looked_at = self.hooks(py).is_some() || self.judge(py).map_or(true, |judge| judge.needs_python());
         retry::Retry {
             attempts: self.attempts,
             wait: self.backoff(py),
@@ -210,8 +209,6 @@ impl Retry {
             budget: shared.or_else(|| self.budget.clone()),
             judges_values: self.on_result.is_some() || watches_values,
             counts: self.shares.counts.clone(),
-            // Code of the user's that runs in between sees what was done before.
-            lag: if is_looked_at { Duration::ZERO } else { Duration::from_millis(1) },
         }
     }
 

@@ -538,7 +538,6 @@ fn retry_waits_for_a_limit_where_its_deadline_allows() {
             budget: None,
             judges_values: false,
             counts: Arc::new(Counts::default()),
-            lag: s(0.001),
         }
     };
     let full = || {

@@ -33,16 +33,8 @@ fn plan(attempts: u32, limit: Option<f64>) -> Arc<Plan> {
 }
 
 fn waiting(wait: Backoff, attempts: u32, limit: Option<f64>, counts: Arc<Counts>) -> Arc<Plan> {
-    let retry = Retry {
-        attempts,
-        wait: Arc::new(wait),
-        timeout: None,
-        max_retry_after: s(120.0),
-        budget: None,
-        judges_values: false,
-        counts,
-        lag: s(0.001),
-    };
+    let retry =
+        Retry { attempts, wait: Arc::new(wait), timeout: None, max_retry_after: s(120.0), budget: None, judges_values: false, counts };
     let mut builder = PlanBuilder::default();
     let leaf = builder.leaf(Target(0));
     let root = builder.layer(Arc::new(Patience::new(retry, limit.map(s))), vec![leaf]);

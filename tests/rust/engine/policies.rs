@@ -21,7 +21,6 @@ pub fn retry(attempts: u32, wait: f64) -> Retry {
         budget: None,
         judges_values: false,
         counts: Arc::default(),
-        lag: s(0.001),
     }
 }
 

@@ -16,7 +16,6 @@ fn retry(wait: f64) -> Arc<dyn Policy> {
         budget: None,
         judges_values: false,
         counts: Arc::new(Counts::default()),
-        lag: s(0.001),
     })
 }
 
