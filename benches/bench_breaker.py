@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from statistics import median
 
 from _harness import arguments
 from _report import ROOT, Report, Table, Yardstick
@@ -16,21 +17,33 @@ LIMITS = {
 }
 
 
+# Where things lie in memory moves a row of a few nanoseconds by half of itself: each process has its own place for them.
+PROCESSES = 5
+
+
+def measured(quick: bool) -> dict[str, tuple[float, float]]:
+    """Of each row, the median of the processes' medians and the least of all."""
+    command = ["cargo", "bench", "--quiet", "--no-default-features", "--bench", "breaker", "--", *(["--quick"] if quick else [])]
+    taken: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(1 if quick else PROCESSES):
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=900)
+        for row in filter(None, map(ROW.match, done.stdout.splitlines())):
+            taken.setdefault(row["name"], []).append((float(row["median"]), float(row["low"])))
+    return {name: (median(one[0] for one in runs), min(one[1] for one in runs)) for name, runs in taken.items()}
+
+
 def main() -> None:
     quick = arguments(__doc__ or "").quick
     report = Report("breaker", "The breaker in Rust", [])
-    command = ["cargo", "bench", "--quiet", "--no-default-features", "--bench", "breaker"]
-    done = subprocess.run(
-        [*command, "--", *(["--quick"] if quick else [])], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=900
-    )
-    rows = [match for match in map(ROW.match, done.stdout.splitlines()) if match]
+    rows = measured(quick)
     table = Table("Acquire and record", ["ns of CPU per operation", "median", "min"])
-    for row in rows:
-        table.add(row["name"], float(row["median"]), float(row["low"]))
-    report.table(table, ns={row["name"]: [float(row["median"]), float(row["low"])] for row in rows})
+    if not quick:
+        table.notes.append(f"the median of {PROCESSES} processes, each with the median of its own rounds")
+    for name, (middle, low) in rows.items():
+        table.add(name, middle, low)
+    report.table(table, ns={name: list(row) for name, row in rows.items()})
     for name, (must, aim) in LIMITS.items():
-        value = next((float(row["median"]) for row in rows if row["name"] == name), None)
-        report.judge(Yardstick(name, value, must, aim, " ns"))
+        report.judge(Yardstick(name, rows[name][0] if name in rows else None, must, aim, " ns"))
     report.finish()
 
 

@@ -101,7 +101,7 @@ impl Host for Answers {
         clock::now()
     }
 
-    fn call(&mut self, _: CallId, _: Target, _: Instant, _: Instant) -> Result<Called, Infallible> {
+    fn call(&mut self, _: CallId, _: Target, _: Instant, _: impl Fn() -> Instant) -> Result<Called, Infallible> {
         Ok(Called::Ended(Outcome::Value(Ticket(0)), clock::now()))
     }
 
@@ -128,15 +128,19 @@ impl Host for Fails {
         Instant(1)
     }
 
-    fn call(&mut self, _: CallId, _: Target, _: Instant, _: Instant) -> Result<Called, Infallible> {
+    fn call(&mut self, _: CallId, _: Target, _: Instant, _: impl Fn() -> Instant) -> Result<Called, Infallible> {
         let fails = self.0 > 0;
         self.0 = self.0.saturating_sub(1);
         let outcome = if fails { Outcome::Error(Ticket(0)) } else { Outcome::Value(Ticket(0)) };
         Ok(Called::Ended(outcome, Instant(1)))
     }
 
-    fn judge(&mut self, ask: Ask, now: Instant) -> Result<(Verdict, Instant), Infallible> {
+    fn answer(&mut self, ask: &Ask) -> Option<Verdict> {
         black_box(ask.attempt());
+        Some(Verdict::FAILURE)
+    }
+
+    fn judge(&mut self, _: Ask, now: Instant) -> Result<(Verdict, Instant), Infallible> {
         Ok((Verdict::FAILURE, now))
     }
 

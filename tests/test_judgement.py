@@ -16,6 +16,7 @@ import openai
 import pytest
 import requests
 
+import seawall
 from seawall import errors
 from seawall._classify import classify, register_classifier, row_of_class, unregister_classifier, wants_fallback, wants_retry
 
@@ -196,3 +197,103 @@ def test_a_name_that_is_none_is_refused(registered: list[Any]) -> None:
         register_classifier("quota")  # type: ignore[type-var]
     with pytest.raises(errors.ConfigurationError, match="is not registered"):
         unregister_classifier(len)  # type: ignore[arg-type]
+
+
+class ByName(type):
+    """A class of classes that decide for themselves what is theirs."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return cls.__subclasscheck__(type(instance))
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return kind.__name__.startswith("Mine")
+
+
+class Mine(Exception, metaclass=ByName):
+    pass
+
+
+class MineToo(ValueError):
+    pass
+
+
+@pytest.mark.parametrize(("kind", "counts"), [(Mine, True), (MineToo, True), (ValueError, False)])
+def test_a_class_that_decides_for_itself_is_asked_each_time(kind: type[Exception], counts: bool) -> None:
+    breaker = seawall.CircuitBreaker(100, expected_exception=(KeyError, Mine))
+    calls = 0
+
+    @seawall.Pipeline(seawall.Retry(3, on=(KeyError, Mine), wait=0), breaker)
+    def fails() -> None:
+        nonlocal calls
+        calls += 1
+        raise kind("x")
+
+    for turn in range(1, 4):
+        with pytest.raises((Mine, ValueError)):
+            fails()
+        each = 3 if counts else 1
+        assert (calls, breaker.failure_count) == (turn * each, turn * each if counts else 0)
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, TimeoutError, ValueError, OSError, openai.APITimeoutError])
+def test_a_failure_means_the_same_the_first_time_and_later(kind: type[Exception]) -> None:
+    fresh = type("Fresh", (kind,), {"__init__": lambda self: None})
+    breaker = seawall.CircuitBreaker(100, expected_exception=seawall.transient)
+    calls = 0
+
+    @seawall.Pipeline(seawall.Retry(2, wait=0), breaker)
+    def fails() -> None:
+        nonlocal calls
+        calls += 1
+        raise fresh()
+
+    seen = []
+    for _ in range(3):
+        before = calls, breaker.failure_count
+        with pytest.raises(fresh):
+            fails()
+        seen.append((calls - before[0], breaker.failure_count - before[1]))
+    each = 2 if wants_retry(fresh()) else 1
+    assert seen == [(each, each if each == 2 else 0)] * 3
+
+
+def test_a_classifier_is_heard_of_failures_that_were_known_before(registered: list[Any]) -> None:
+    calls = 0
+
+    @seawall.retry(3, wait=0)
+    def fails() -> None:
+        nonlocal calls
+        calls += 1
+        raise LookupError("busy")
+
+    def made() -> int:
+        before = calls
+        with pytest.raises(LookupError):
+            fails()
+        return calls - before
+
+    assert [made(), made()] == [1, 1]
+    registered.append(register_classifier(lambda exc: "transient" if isinstance(exc, LookupError) else None))
+    assert [made(), made()] == [3, 3]
+    unregister_classifier(registered.pop())
+    assert made() == 1
+
+
+def test_attributes_of_an_exception_are_heard_though_its_class_is_known() -> None:
+    class Failed(Exception):
+        pass
+
+    calls = 0
+
+    @seawall.retry(9, on=Failed, wait=0)
+    def fails() -> None:
+        nonlocal calls
+        calls += 1
+        error = Failed("no")
+        if calls == 4:
+            error.status_code = 401  # type: ignore[attr-defined]
+        raise error
+
+    with pytest.raises(Failed) as caught:
+        fails()
+    assert (calls, caught.value.status_code) == (4, 401)  # type: ignore[attr-defined]

@@ -11,8 +11,8 @@ pub trait Host {
 
     /// The time.
     fn now(&mut self) -> Instant;
-    /// Calls the target. `deadline` is what the call may be told of, `limit` when the machine will act on its time.
-    fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Self::Interrupt>;
+    /// Calls the target. `deadline` is what the call may be told of, `limit` says when the machine will act on its time.
+    fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: impl Fn() -> Instant) -> Result<Called, Self::Interrupt>;
     /// A call that runs apart and has ended.
     fn ended(&mut self) -> Result<Option<(CallId, Called)>, Self::Interrupt> {
         Ok(None)
@@ -20,6 +20,11 @@ pub trait Host {
     /// A call that runs apart is given up; `beaten` as in [`Step::Cancel`].
     fn cancelled(&mut self, call: CallId, beaten: bool) {
         let _ = (call, beaten);
+    }
+    /// Says what an outcome is to a stage, where that is known at once and nobody's code is asked.
+    fn answer(&mut self, ask: &Ask) -> Option<Verdict> {
+        let _ = ask;
+        None
     }
     /// Says what an outcome is to a stage, and what time it is then: still `now`, if nobody outside was asked.
     fn judge(&mut self, ask: Ask, now: Instant) -> Result<(Verdict, Instant), Self::Interrupt>;
@@ -81,20 +86,20 @@ pub fn run<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::I
 fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Interrupt> {
     let mut now = host.now();
     loop {
-        let step = execution.step(now);
+        let step = execution.step_answered(now, |ask| host.answer(ask));
         if execution.has_events() {
             host.publish(execution.take_events())?;
         }
         match step {
             Step::Start { call, target, deadline } => {
-                let limit = execution.next_wake();
+                let limit = || execution.next_wake();
                 match host.call(call, target, deadline, limit)? {
                     Called::Ended(outcome, at) => {
                         now = at;
                         execution.ended(call, outcome);
                     }
                     Called::Apart => {}
-                    Called::GivenUp => now = host.now().max(limit),
+                    Called::GivenUp => now = host.now().max(execution.next_wake()),
                     Called::Given => return Ok(End::Given(call)),
                 }
             }

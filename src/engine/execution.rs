@@ -1,7 +1,7 @@
 //! One guarded call: a small tree of passages, driven from outside.
 
 use super::lane::Pass;
-use super::layer::{Child, Common, Cx, Event, Flow, Hears, Input, Layer};
+use super::layer::{Child, Common, Cx, Event, Flow, Hears, Input, Layer, Place};
 use super::outcome::{Outcome, Refusal, Ticket};
 use super::plan::{Plan, Stage, StageId};
 use super::queue::Queue;
@@ -45,19 +45,13 @@ enum Life {
 struct Node {
     /// [`NOBODY`] of the outermost one.
     parent: NodeId,
-    stage: StageId,
     kind: Kind,
     life: Life,
-    begun: Instant,
-    deadline: Instant,
-    wake: Option<Instant>,
-    hears: Hears,
-    /// Which of its parent's children it is, and how many it has had itself.
-    number: u32,
-    children: u32,
+    place: Place,
 }
 
 /// What waits to be handed to a layer.
+#[derive(Clone, Copy)]
 enum Pending {
     Begin(NodeId),
     /// The child, and how it came out.
@@ -79,10 +73,6 @@ pub struct Execution {
     /// How many calls were started, ready answers included.
     started: u64,
     common: Common,
-    /// What the call weighs at some stages.
-    weights: Vec<(StageId, u64)>,
-    /// What its driver has brought along for some stages.
-    baggage: Vec<(StageId, Arc<dyn Any + Send + Sync>)>,
 }
 
 impl Execution {
@@ -95,7 +85,8 @@ impl Execution {
     pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
         let mut execution = Execution::empty(plan, seed);
         execution.common.inherited = deadline;
-        execution.spawn(NOBODY, execution.plan.root, now, deadline);
+        let begins = execution.spawn(NOBODY, execution.plan.root, now, deadline);
+        execution.later(begins);
         execution
     }
 
@@ -115,14 +106,19 @@ impl Execution {
                 Stage::Layer { policy, inner } => (policy.enter(), inner[0]),
                 Stage::Leaf(..) => break,
             };
-            let (kind, begun) = (Kind::Layer(layer), pass.begun);
-            execution.nodes.push(Node { parent, stage, kind, life: Life::Running, begun, deadline, children: 1, ..Node::default() });
+            let place = Place { stage, begun: pass.begun, deadline, children: 1, live: 1, ..Place::default() };
+            execution.nodes.push(Node { parent, kind: Kind::Layer(layer), life: Life::Running, place });
             let node = execution.nodes.len() - 1;
             let flow = execution.on(node, Input::Begin, None, pass.begun);
             debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
-            (parent, stage, deadline) = (node, inner, execution.nodes[node].deadline);
+            (parent, stage, deadline) = (node, inner, execution.nodes[node].place.deadline);
         }
-        execution.spawn(parent, stage, pass.begun, deadline);
+        if let Some(innermost) = execution.nodes.get_mut(parent) {
+            // It is counted when it is spawned.
+            (innermost.place.children, innermost.place.live) = (0, 0);
+        }
+        let begins = execution.spawn(parent, stage, pass.begun, deadline);
+        execution.later(begins);
         // Let in by all: the driver has called the primary already.
         execution.out.clear();
         execution
@@ -145,12 +141,12 @@ impl Execution {
 
     /// Weighs so much at that stage: what a limit there counts beside the call itself.
     pub fn weighs(&mut self, stage: StageId, amount: u64) {
-        self.weights.push((stage, amount));
+        self.common.weights.push((stage, amount));
     }
 
     /// Brings something along for that stage, which its policy understands.
     pub fn brings(&mut self, stage: StageId, what: Arc<dyn Any + Send + Sync>) {
-        self.baggage.push((stage, what));
+        self.common.baggage.push((stage, what));
     }
 
     fn empty(plan: Arc<Plan>, seed: u64) -> Execution {
@@ -173,14 +169,21 @@ impl Execution {
                 hurries: false,
                 cap: u32::MAX,
                 inherited: Instant::NEVER,
+                weights: Vec::new(),
+                baggage: Vec::new(),
             },
-            weights: Vec::new(),
-            baggage: Vec::new(),
         }
     }
 
     /// What to do next. Repeats an unanswered [`Step::Judge`].
     pub fn step(&mut self, now: Instant) -> Step {
+        self.step_answered(now, |_| None)
+    }
+
+    /// As [`Execution::step`]; a question to which `answer` knows the verdict at once is not handed out. None is asked before what has
+    /// happened was published.
+    #[inline]
+    pub fn step_answered(&mut self, now: Instant, mut answer: impl FnMut(&Ask) -> Option<Verdict>) -> Step {
         loop {
             if let Some(step) = self.out.pop() {
                 return step;
@@ -189,16 +192,13 @@ impl Execution {
                 return Step::Judge(ask);
             }
             if let Some(next) = self.pending.pop() {
-                match next {
-                    Pending::Begin(node) => self.input(node, Input::Begin, now),
-                    Pending::Outward(child, outcome) => self.outward(child, outcome, None, now),
-                }
+                self.go_on(next, now, &mut answer);
                 continue;
             }
             match self.due(now) {
                 Some(node) => {
-                    self.nodes[node].wake = None;
-                    self.input(node, Input::Wake, now);
+                    self.nodes[node].place.wake = None;
+                    self.input(node, Input::Wake, None, now);
                 }
                 None if self.common.signal.as_ref().is_some_and(|signal| signal.take()) => self.signalled(now),
                 None => return Step::Wait { until: self.next_wake() },
@@ -206,26 +206,80 @@ impl Execution {
         }
     }
 
+    /// Hands on what follows, until something is to be done outside or nothing follows: all that an attempt costs in here.
+    #[inline]
+    fn go_on(&mut self, mut pending: Pending, now: Instant, answer: &mut impl FnMut(&Ask) -> Option<Verdict>) {
+        loop {
+            let (node, input, child) = match pending {
+                Pending::Begin(node) => (node, Input::Begin, None),
+                Pending::Outward(child, outcome) => {
+                    let Node { parent, life, .. } = self.nodes[child];
+                    if life == Life::Ended {
+                        return;
+                    }
+                    let Some(outer) = self.nodes.get(parent) else { return self.comes_outermost(child, outcome) };
+                    let verdict = match (&outer.kind, outcome) {
+                        (_, Outcome::Stream(_)) | (Kind::Call(_), _) => None,
+                        (Kind::Layer(layer), _) => match layer.asks(&outcome) {
+                            None => None,
+                            Some(attempt) => {
+                                let ask = Ask::new(outer.place.stage, outcome, attempt, outer.place.begun);
+                                let known = if self.common.events.is_empty() { answer(&ask) } else { None };
+                                if known.is_none() {
+                                    self.judging = Some((child, ask));
+                                    return;
+                                }
+                                known
+                            }
+                        },
+                    };
+                    self.comes_out(child, outcome, verdict)
+                }
+            };
+            match self.passes(node, input, child, now) {
+                Some(next) => pending = next,
+                None => return,
+            }
+        }
+    }
+
+    /// What follows at once, if nothing comes before it.
+    #[inline]
+    fn follows(&mut self, pending: Pending) -> Option<Pending> {
+        if self.pending.is_empty() && self.out.is_empty() {
+            return Some(pending);
+        }
+        self.pending.push(pending);
+        None
+    }
+
+    /// Leaves what would follow at once to the next step.
+    fn later(&mut self, next: Option<Pending>) {
+        if let Some(pending) = next {
+            self.pending.push(pending);
+        }
+    }
+
     /// The earliest time at which a layer wants to be woken.
     pub fn next_wake(&self) -> Instant {
-        self.nodes.iter().filter(|n| n.life != Life::Ended).filter_map(|n| n.wake).min().unwrap_or(Instant::NEVER)
+        self.nodes.iter().filter(|n| n.life != Life::Ended).filter_map(|n| n.place.wake).min().unwrap_or(Instant::NEVER)
     }
 
     /// What else than time and the end of a call may end a wait, if anything in here listens.
     pub fn signal(&self) -> Option<&Arc<Signal>> {
-        self.common.signal.as_ref().filter(|_| self.nodes.iter().any(|n| n.hears.signal && n.life == Life::Running))
+        self.common.signal.as_ref().filter(|_| self.nodes.iter().any(|n| n.place.hears.signal && n.life == Life::Running))
     }
 
     /// Whether it waits for time to pass, and not only for something that a limit would cut short.
     pub fn passes_time(&self) -> bool {
-        self.nodes.iter().any(|n| n.life != Life::Ended && n.wake.is_some() && !n.hears.limit)
+        self.nodes.iter().any(|n| n.life != Life::Ended && n.place.wake.is_some() && !n.place.hears.limit)
     }
 
     fn signalled(&mut self, now: Instant) {
         for node in 0..self.nodes.len() {
             // Asked at each: what one does may end others.
-            if self.nodes[node].hears.signal && self.nodes[node].life == Life::Running {
-                self.input(node, Input::Wake, now);
+            if self.nodes[node].place.hears.signal && self.nodes[node].life == Life::Running {
+                self.input(node, Input::Wake, None, now);
             }
         }
     }
@@ -233,8 +287,8 @@ impl Execution {
     /// Wakes the layers whose time has come, without asking for the next step.
     pub fn wake(&mut self, now: Instant) {
         while let Some(node) = self.due(now) {
-            self.nodes[node].wake = None;
-            self.input(node, Input::Wake, now);
+            self.nodes[node].place.wake = None;
+            self.input(node, Input::Wake, None, now);
         }
     }
 
@@ -245,12 +299,12 @@ impl Execution {
 
     /// By when a running call has to be over.
     pub fn deadline_of(&self, call: CallId) -> Instant {
-        self.running(call).map_or(Instant::NEVER, |node| self.nodes[node].deadline)
+        self.running(call).map_or(Instant::NEVER, |node| self.nodes[node].place.deadline)
     }
 
     fn due(&self, now: Instant) -> Option<NodeId> {
         let live = self.nodes.iter().enumerate().filter(|(_, n)| n.life != Life::Ended);
-        live.filter_map(|(i, n)| Some((n.wake?, i))).min().filter(|(at, _)| *at <= now).map(|(_, node)| node)
+        live.filter_map(|(i, n)| Some((n.place.wake?, i))).min().filter(|(at, _)| *at <= now).map(|(_, node)| node)
     }
 
     /// A started call, or the open stream of one, has ended. Ignored if the call was cancelled.
@@ -294,8 +348,11 @@ impl Execution {
 
     /// The answer to [`Step::Judge`].
     pub fn verdict(&mut self, verdict: Verdict, now: Instant) {
-        if let Some((child, ask)) = self.judging.take() {
-            self.outward(child, ask.outcome, Some(verdict), now);
+        if let Some((child, ask)) = self.judging.take()
+            && self.nodes[child].life != Life::Ended
+        {
+            let (parent, input, child) = self.comes_out(child, ask.outcome, Some(verdict));
+            self.input(parent, input, child, now);
         }
     }
 
@@ -333,10 +390,13 @@ impl Execution {
         self.nodes.iter().position(|n| n.life != Life::Ended && matches!(n.kind, Kind::Call(c) if c == call))
     }
 
-    fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) {
+    /// A new node, and what follows from it.
+    #[inline(always)]
+    fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) -> Option<Pending> {
         let number = self.nodes.get_mut(parent).map_or(0, |parent| {
-            let number = parent.children;
-            parent.children += 1;
+            let number = parent.place.children;
+            parent.place.children += 1;
+            parent.place.live += 1;
             number
         });
         // A node ends after all that is inside of it: an ended one is nobody's parent any more, and its place is free.
@@ -346,13 +406,19 @@ impl Execution {
         });
         // Part by part where it lies: made elsewhere it would be copied from there, and the processor would wait for the parts.
         let node = &mut self.nodes[id];
-        (node.parent, node.stage, node.life) = (parent, stage, Life::Running);
-        (node.begun, node.deadline, node.wake, node.hears) = (now, deadline, None, Hears::default());
-        (node.number, node.children) = (number, 0);
+        let was_here = node.place.stage == stage;
+        (node.parent, node.life) = (parent, Life::Running);
+        let place = &mut node.place;
+        (place.stage, place.begun, place.deadline) = (stage, now, deadline);
+        (place.wake, place.hears) = (None, Hears::default());
+        (place.number, place.children, place.live) = (number, 0, 0);
         match &self.plan.stages[stage.0 as usize] {
             Stage::Layer { policy, .. } => {
-                node.kind = Kind::Layer(policy.enter());
-                self.pending.push(Pending::Begin(id));
+                let is_renewed = was_here && if let Kind::Layer(layer) = &mut node.kind { layer.renew() } else { false };
+                if !is_renewed {
+                    node.kind = Kind::Layer(policy.enter());
+                }
+                self.follows(Pending::Begin(id))
             }
             Stage::Leaf(target, is_attempt) => {
                 let call = CallId(self.started);
@@ -360,98 +426,89 @@ impl Execution {
                 self.started += 1;
                 self.common.calls += u32::from(*is_attempt);
                 self.out.push(Step::Start { call, target: *target, deadline });
+                None
             }
         }
     }
 
-    /// Carries a child's outcome to its parent, asking for a verdict first where the parent wants one.
-    fn outward(&mut self, child: NodeId, outcome: Outcome, verdict: Option<Verdict>, now: Instant) {
-        if self.nodes[child].life == Life::Ended {
-            return;
-        }
-        let parent = self.nodes[child].parent;
-        if parent == NOBODY {
-            self.finish(child, outcome);
-            self.out.push(match outcome {
-                Outcome::Stream(ticket) => Step::Deliver(ticket),
-                done => Step::Done(done),
-            });
-            return;
-        }
-        if verdict.is_none()
-            && !matches!(outcome, Outcome::Stream(_))
-            && let Kind::Layer(layer) = &self.nodes[parent].kind
-            && let Some(attempt) = layer.asks(&outcome)
-        {
-            let ask = Ask::new(self.nodes[parent].stage, outcome, attempt, self.nodes[parent].begun);
-            self.judging = Some((child, ask));
-            return;
-        }
-        let was_open = self.nodes[child].life == Life::Delivered;
-        self.finish(child, outcome);
-        let input = if was_open { Input::Ended(outcome, verdict) } else { Input::Child(outcome, verdict) };
-        let child = Child { number: self.nodes[child].number, begun: self.nodes[child].begun };
-        self.input_of(parent, input, Some(child), now);
+    /// The outermost node has come out so.
+    fn comes_outermost(&mut self, node: NodeId, outcome: Outcome) {
+        self.comes_out(node, outcome, None);
+        self.out.push(match outcome {
+            Outcome::Stream(ticket) => Step::Deliver(ticket),
+            done => Step::Done(done),
+        });
     }
 
-    fn finish(&mut self, node: NodeId, outcome: Outcome) {
-        self.nodes[node].life = if matches!(outcome, Outcome::Stream(_)) { Life::Delivered } else { Life::Ended };
+    /// A node has come out so, if only with the beginning of a stream: what that is, and to whom.
+    #[inline]
+    fn comes_out(&mut self, node: NodeId, outcome: Outcome, verdict: Option<Verdict>) -> (NodeId, Input, Option<Child>) {
+        let Node { parent, life, place, .. } = &mut self.nodes[node];
+        let input = if *life == Life::Delivered { Input::Ended(outcome, verdict) } else { Input::Child(outcome, verdict) };
+        let (parent, child) = (*parent, Child { number: place.number, begun: place.begun });
+        if matches!(outcome, Outcome::Stream(_)) {
+            *life = Life::Delivered;
+        } else {
+            *life = Life::Ended;
+            if let Some(parent) = self.nodes.get_mut(parent) {
+                parent.place.live -= 1;
+            }
+        }
+        (parent, input, Some(child))
     }
 
-    fn input(&mut self, node: NodeId, input: Input, now: Instant) {
-        self.input_of(node, input, None, now);
+    /// Hands an input to a node's layer; what follows from it is left to the next step.
+    #[inline(never)]
+    fn input(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) {
+        let next = self.passes(node, input, child, now);
+        self.later(next);
     }
 
-    fn input_of(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) {
+    /// Hands an input to a node's layer. What follows from it at once.
+    #[inline(always)] // into the one loop that every attempt goes through
+    fn passes(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) -> Option<Pending> {
         let flow = self.on(node, input, child, now);
+        let place = &mut self.nodes[node].place;
         if flow != Flow::Hold {
-            self.nodes[node].hears.signal = false;
+            place.hears.signal = false;
         }
         match flow {
-            Flow::Hold => {}
+            Flow::Hold => None,
             Flow::Inward(branch) => {
-                let (stage, deadline) = (self.nodes[node].stage, self.nodes[node].deadline);
-                let inner = match &self.plan.stages[stage.0 as usize] {
-                    Stage::Layer { inner, .. } => inner[branch],
-                    Stage::Leaf(..) => return,
-                };
-                self.spawn(node, inner, now, deadline);
+                let (stage, deadline) = (place.stage, place.deadline);
+                match &self.plan.stages[stage.0 as usize] {
+                    Stage::Layer { inner, .. } => self.spawn(node, inner[branch], now, deadline),
+                    Stage::Leaf(..) => None,
+                }
             }
             Flow::Resolve(outcome) => {
-                let is_late = matches!(outcome, Outcome::Rejected(rejection) if rejection.refusal() == Refusal::TimedOut);
-                self.cancel_inside(node, !is_late, now);
-                self.nodes[node].wake = None;
-                self.pending.push(Pending::Outward(node, outcome));
+                place.wake = None;
+                if place.live > 0 {
+                    let is_late = matches!(outcome, Outcome::Rejected(rejection) if rejection.refusal() == Refusal::TimedOut);
+                    self.cancel_inside(node, !is_late, now);
+                }
+                self.follows(Pending::Outward(node, outcome))
             }
             Flow::PassOn(outcome) => {
                 let is_open = |n: &Node| n.parent == node && n.life == Life::Delivered;
                 if let Some(open) = self.nodes.iter().position(is_open) {
                     self.cancel_beside(open, now);
                 }
-                self.pending.push(Pending::Outward(node, outcome));
+                self.follows(Pending::Outward(node, outcome))
             }
         }
     }
 
+    #[inline(always)]
     fn on(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) -> Flow {
-        let stage = self.nodes[node].stage;
-        let branches = match &self.plan.stages[stage.0 as usize] {
-            Stage::Layer { inner, .. } => inner.len(),
-            Stage::Leaf(..) => 0,
-        };
-        // Few calls weigh anything anywhere.
-        let weight = self.weights.iter().find(|(at, _)| *at == stage).map_or(0, |(_, amount)| *amount);
-        let brought = self.baggage.iter().find(|(at, _)| *at == stage).map(|(_, what)| what);
-        // Most have had one child.
-        let running = match self.nodes[node].children {
-            0 | 1 => 0,
+        // Most have one child at a time.
+        let running = match self.nodes[node].place.live {
+            0 => 0,
             _ => self.nodes.iter().filter(|n| n.parent == node && n.life == Life::Running).count(),
         };
-        let Node { kind, begun, deadline, wake, hears, .. } = &mut self.nodes[node];
+        let Node { kind, place, .. } = &mut self.nodes[node];
         let Kind::Layer(layer) = kind else { return Flow::Hold };
-        let (begun, common) = (*begun, &mut self.common);
-        let mut cx = Cx { now, stage, begun, deadline, wake, hears, weight, brought, common, branches, child, running };
-        layer.on(input, &mut cx)
+        layer.on(input, &mut Cx { now, place, common: &mut self.common, plan: &self.plan, child, running })
     }
 
     /// Ends everything inside a node; running calls are cancelled.
@@ -505,13 +562,17 @@ impl Execution {
 
     fn end_quietly(&mut self, node: NodeId, now: Instant) {
         if self.nodes[node].life != Life::Ended {
-            self.nodes[node].wake = None;
+            self.nodes[node].place.wake = None;
             // What has not begun yet never does; whoever has its place next would hear of it otherwise.
             self.pending.retain(|p| match p {
                 Pending::Begin(n) | Pending::Outward(n, _) => *n != node,
             });
             self.on(node, Input::Abandoned, None, now);
             self.nodes[node].life = Life::Ended;
+            let parent = self.nodes[node].parent;
+            if let Some(parent) = self.nodes.get_mut(parent) {
+                parent.place.live -= 1;
+            }
         }
     }
 }

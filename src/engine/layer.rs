@@ -6,7 +6,7 @@
 //! `Abandoned`.
 
 use super::outcome::Outcome;
-use super::plan::StageId;
+use super::plan::{Plan, StageId};
 use super::random::Random;
 use super::signal::Signal;
 use super::step::Verdict;
@@ -71,6 +71,12 @@ pub trait Layer: Send {
     fn asks(&self, outcome: &Outcome) -> Option<u32> {
         let _ = outcome;
         None
+    }
+
+    /// Makes a passage that has ended a new one, as [`Policy::enter`] would; `false` if that takes a new layer. For what stands in a
+    /// retry, where each attempt is a passage.
+    fn renew(&mut self) -> bool {
+        false
     }
 }
 
@@ -148,6 +154,24 @@ pub(super) struct Hears {
     pub signal: bool,
 }
 
+/// Where a passage stands.
+#[derive(Default)]
+pub(super) struct Place {
+    pub stage: StageId,
+    pub begun: Instant,
+    /// By when everything inside has to be over.
+    pub deadline: Instant,
+    pub wake: Option<Instant>,
+    pub hears: Hears,
+    /// Which of its parent's children it is.
+    pub number: u32,
+    /// How many it has had itself.
+    pub children: u32,
+    /// How many of those have not ended. Wider than what is beside it: the two of one width are changed as one, and the processor waits
+    /// where one alone was changed before.
+    pub live: usize,
+}
+
 /// What all layers of a call share.
 pub(super) struct Common {
     /// What other calls wake this one by; made for the first layer that listens.
@@ -164,20 +188,18 @@ pub(super) struct Common {
     pub cap: u32,
     /// By when the caller has to be over.
     pub inherited: Instant,
+    /// What the call weighs at some stages.
+    pub weights: Vec<(StageId, u64)>,
+    /// What its driver has brought along for some stages.
+    pub baggage: Vec<(StageId, Arc<dyn Any + Send + Sync>)>,
 }
 
 /// What a layer may use.
 pub struct Cx<'a> {
     pub(super) now: Instant,
-    pub(super) stage: StageId,
-    pub(super) begun: Instant,
-    pub(super) deadline: &'a mut Instant,
-    pub(super) wake: &'a mut Option<Instant>,
-    pub(super) hears: &'a mut Hears,
-    pub(super) weight: u64,
-    pub(super) brought: Option<&'a Arc<dyn Any + Send + Sync>>,
+    pub(super) place: &'a mut Place,
     pub(super) common: &'a mut Common,
-    pub(super) branches: usize,
+    pub(super) plan: &'a Plan,
     pub(super) child: Option<Child>,
     pub(super) running: usize,
 }
@@ -190,56 +212,57 @@ impl Cx<'_> {
 
     /// This layer's place in the plan.
     pub fn stage(&self) -> StageId {
-        self.stage
+        self.place.stage
     }
 
     /// When this passage began.
     pub fn begun(&self) -> Instant {
-        self.begun
+        self.place.begun
     }
 
     /// By when everything inside this layer has to be over.
     pub fn deadline(&self) -> Instant {
-        *self.deadline
+        self.place.deadline
     }
 
     /// Tightens the deadline for all that is inside.
     pub fn limit(&mut self, deadline: Instant) {
-        *self.deadline = deadline.min(*self.deadline);
+        self.place.deadline = deadline.min(self.place.deadline);
     }
 
     /// Asks for [`Input::Wake`] at that time, which is waited for; replaces an earlier wish.
     pub fn wake_at(&mut self, at: Instant) {
-        *self.wake = Some(at);
-        self.hears.limit = false;
+        self.place.wake = Some(at);
+        self.place.hears.limit = false;
     }
 
     /// Asks for [`Input::Wake`] at that time, if nothing else happens before; replaces an earlier wish. A limit alone is
     /// nothing that is waited for: where time is moved by hand it is not what moves it.
     pub fn limit_at(&mut self, at: Instant) {
-        *self.wake = Some(at);
-        self.hears.limit = true;
+        self.place.wake = Some(at);
+        self.place.hears.limit = true;
     }
 
     /// Takes a wish for [`Input::Wake`] at some time back.
     pub fn no_wake(&mut self) {
-        *self.wake = None;
+        self.place.wake = None;
     }
 
     /// What another call may give to have this layer woken, until it goes inward or resolves.
     pub fn listen(&mut self) -> Arc<Signal> {
-        self.hears.signal = true;
+        self.place.hears.signal = true;
         self.common.signal.get_or_insert_with(|| Arc::new(Signal::new())).clone()
     }
 
     /// What this call weighs here, as its driver said: the tokens that it is expected to use; 0 if it said nothing.
     pub fn weight(&self) -> u64 {
-        self.weight
+        // Few calls weigh anything anywhere.
+        self.common.weights.iter().find(|(at, _)| *at == self.place.stage).map_or(0, |(_, amount)| *amount)
     }
 
     /// What its driver has brought along for this layer, and the two of them understand.
     pub fn brought(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
-        self.brought
+        self.common.baggage.iter().find(|(at, _)| *at == self.place.stage).map(|(_, what)| what)
     }
 
     /// How long this call has waited in queues of its own, all told.
@@ -294,7 +317,7 @@ impl Cx<'_> {
 
     /// How many branches are inside.
     pub fn branches(&self) -> usize {
-        self.branches
+        self.plan.branches(self.place.stage)
     }
 
     /// Attaches an outcome to the error that is about to be raised.
@@ -304,6 +327,7 @@ impl Cx<'_> {
 
     /// Reports something that happened here and now.
     pub fn emit(&mut self, name: Name, number: u32, span: Duration, outcome: Option<Outcome>, reason: &'static str) {
-        self.common.events.push(Event { at: self.now, stage: self.stage, name, number, span, begun: self.begun, outcome, reason });
+        let (stage, begun) = (self.place.stage, self.place.begun);
+        self.common.events.push(Event { at: self.now, stage, name, number, span, begun, outcome, reason });
     }
 }

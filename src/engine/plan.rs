@@ -29,6 +29,16 @@ pub struct Plan {
     pub(super) way: Option<Way>,
 }
 
+impl Plan {
+    /// How many branches are inside a stage.
+    pub(super) fn branches(&self, stage: StageId) -> usize {
+        match &self.stages[stage.0 as usize] {
+            Stage::Layer { inner, .. } => inner.len(),
+            Stage::Leaf(..) => 0,
+        }
+    }
+}
+
 /// Builds a [`Plan`] from the inside out.
 #[derive(Default)]
 pub struct PlanBuilder {

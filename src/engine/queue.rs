@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// First in, first out. The first value lies in place, so that a queue of one asks for no memory.
+/// First in, first out. The first value lies in place, so that a queue of one asks for no memory. Values are copied: one that was moved
+/// to where the rare ones wait would lie in memory on its way to the first place as well.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     /// Empty only if the queue is.
@@ -10,7 +11,7 @@ pub(super) struct Queue<T> {
     rest: VecDeque<T>,
 }
 
-impl<T> Queue<T> {
+impl<T: Copy> Queue<T> {
     pub fn new() -> Self {
         Queue { first: None, rest: VecDeque::new() }
     }
@@ -36,6 +37,11 @@ impl<T> Queue<T> {
             self.first = self.rest.pop_front();
         }
         first
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
     }
 
     pub fn len(&self) -> usize {
@@ -99,7 +105,7 @@ mod tests {
                         model.clear();
                     }
                 }
-                prop_assert_eq!(queue.len(), model.len());
+                prop_assert_eq!((queue.len(), queue.is_empty()), (model.len(), model.is_empty()));
             }
         }
     }

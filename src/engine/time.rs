@@ -12,7 +12,8 @@ impl Instant {
 
     /// This point plus `span`; saturates at [`Instant::NEVER`].
     pub fn after(self, span: Duration) -> Instant {
-        Instant(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        let nanos = span.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(span.subsec_nanos()));
+        Instant(self.0.saturating_add(nanos))
     }
 
     /// The span from `earlier` to this point; zero if `earlier` is later.

@@ -32,6 +32,9 @@ struct Track {
 
 impl Track {
     fn observe(&mut self, raw: Level, hold: Duration, clear_hold: Duration, now: Instant) {
+        if raw == self.raw && raw == self.level {
+            return;
+        }
         for (at, level) in Level::BAD.into_iter().enumerate() {
             if (raw >= level) != (self.raw >= level) {
                 self.since[at] = now;

@@ -178,6 +178,9 @@ impl Rules {
             (Level::Warning, Some(events)) if events(seen.window) <= 1 => Level::Normal,
             (level, _) => level,
         };
+        if held <= now {
+            return now;
+        }
         now.max(Rule::level(rule.eased(metric), metric, value).min(held))
     }
 }

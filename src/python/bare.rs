@@ -79,6 +79,14 @@ pub fn row(error: &Bound<'_, PyAny>) -> PyResult<Option<&'static Row>> {
     Ok(says(error.get_type())?.class.map(Class::row))
 }
 
+/// As [`row`], if that is known already: nothing is asked, and no code is run.
+pub fn known_row(error: &Bound<'_, PyAny>) -> Option<&'static Row> {
+    if ASK_ALWAYS.load(Ordering::Acquire) || !is_empty(error) {
+        return None;
+    }
+    known(TIMES.load(Ordering::Acquire), error.get_type_ptr() as usize)?.class.map(Class::row)
+}
+
 /// Whether an exception is no outcome of a call but on its way to somebody further out: an interrupt, a cancellation, a
 /// graph's command.
 pub fn is_interrupt(error: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -104,13 +112,7 @@ fn says(kind: Bound<'_, PyType>) -> PyResult<Says> {
     static CONTROL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let (py, key) = (kind.py(), kind.as_ptr() as usize);
     let time = TIMES.load(Ordering::Acquire);
-    let last = LAST.get();
-    if (last.0, last.1) == (time, key) {
-        return Ok(last.2);
-    }
-    let known = SEEN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|seen| seen.get(&key).map(|found| found.says));
-    if let Some(says) = known {
-        LAST.set((time, key, says));
+    if let Some(says) = known(time, key) {
         return Ok(says);
     }
     let name: Option<String> = ours(py, &BARE, "seawall._classify", "bare")?.call1((&kind,))?.extract()?;
@@ -129,6 +131,18 @@ fn says(kind: Bound<'_, PyType>) -> PyResult<Says> {
     // Outside the lock: letting a class go may run code.
     drop(forgotten);
     Ok(says)
+}
+
+/// What was found out before about the type at that address, the table having been renewed so many times.
+#[inline]
+fn known(time: u32, key: usize) -> Option<Says> {
+    let last = LAST.get();
+    if (last.0, last.1) == (time, key) {
+        return Some(last.2);
+    }
+    let says = SEEN.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.get(&key)?.says;
+    LAST.set((time, key, says));
+    Some(says)
 }
 
 /// Whether an exception has no attributes of its own.

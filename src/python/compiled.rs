@@ -19,7 +19,7 @@ use super::remaining;
 use super::tally::{Shares, Tally};
 use super::wrong_calls;
 use crate::drive::{clock, trial};
-use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target, Way};
+use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target, Verdict, Way};
 use crate::policies::guardrails::Guardrails as Looking;
 use crate::stats::{Source, Word};
 use crate::telemetry;
@@ -41,6 +41,14 @@ pub struct Stage {
 impl Stage {
     fn of(judge: Judge) -> Stage {
         Stage { judge, hooks: None, breaker: None, name: None }
+    }
+
+    /// Where it is a breaker's, keeps a failure that counts there.
+    #[inline]
+    pub fn remember(&self, verdict: &Verdict, error: &Bound<'_, PyAny>) {
+        if let (Verdict::Failure { .. }, Some(breaker)) = (verdict, &self.breaker) {
+            breaker.get().remember(error.clone().unbind());
+        }
     }
 }
 

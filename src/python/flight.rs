@@ -366,6 +366,16 @@ impl Flight {
         }
     }
 
+    /// Answers the machine's question at once, if it is an easy one: nobody's code is asked.
+    #[inline]
+    pub fn answer(&self, py: Python<'_>, ask: &Ask) -> Option<Verdict> {
+        let error = self.held(&ask.outcome)?.bind(py);
+        let stage = self.compiled.stage(ask.stage());
+        let verdict = stage.judge.at_once(error)?;
+        stage.remember(&verdict, error);
+        Some(verdict)
+    }
+
     /// Answers the machine's question.
     ///
     /// Where `giveup` has to be awaited first, that is left in `asked` and the verdict is none: ask again with its answer.
@@ -417,8 +427,8 @@ impl Flight {
             }
             Judge::Breaker(judge) => {
                 let verdict = judge.judge(&happened)?;
-                if let (Verdict::Failure { .. }, Happened::Error(error), Some(breaker)) = (&verdict, &happened, &stage.breaker) {
-                    breaker.get().remember((*error).clone().unbind());
+                if let Happened::Error(error) = &happened {
+                    stage.remember(&verdict, error);
                 }
                 Ok(verdict)
             }

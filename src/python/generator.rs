@@ -183,7 +183,7 @@ impl Running {
     /// One step of the machine; a turn if an item or the end comes of it.
     fn step(&mut self, py: Python<'_>, input: &mut Option<Input>) -> PyResult<Option<Turn>> {
         let Some(execution) = &mut self.execution else { return Ok(None) };
-        let step = execution.step(clock::now());
+        let step = execution.step_answered(clock::now(), |ask| self.flight.answer(py, ask));
         if execution.has_events() {
             let events = execution.take_events();
             self.flight.publish(py, events)?;

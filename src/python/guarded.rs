@@ -387,6 +387,7 @@ fn heard(compiled: &Compiled, lane: &Lane, pass: &Pass) -> Result<bool, Box<PyEr
 
 /// The machine takes over: from the beginning, from a refusal, or with what the first call gave (null: it raised).
 #[cold]
+#[inline(never)] // a call that passes needs none of its room on the stack
 fn trouble(guarded: &Guarded, handed: &Handed, pass: Option<&Pass>, first: Option<*mut ffi::PyObject>) -> *mut ffi::PyObject {
     slots::attached(|py| {
         // SAFETY: a new reference, or null with the exception set.

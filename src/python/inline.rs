@@ -27,7 +27,7 @@ impl Host for Inline<'_, '_> {
         clock::now()
     }
 
-    fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: Instant) -> Result<Called, Interrupt> {
+    fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: impl Fn() -> Instant) -> Result<Called, Interrupt> {
         if let Some(race) = &mut self.race {
             let deadline = self.flight.compiled.told(|| deadline);
             return match self.flight.start_beside(self.py, race, call, target, deadline, None).transpose() {
@@ -39,7 +39,8 @@ impl Host for Inline<'_, '_> {
         }
         let (py, flight) = (self.py, &*self.flight);
         let deadline = flight.compiled.told(|| deadline);
-        let result = if flight.compiled.threaded && limit != Instant::NEVER {
+        let limit = if flight.compiled.threaded { limit() } else { Instant::NEVER };
+        let result = if limit != Instant::NEVER {
             match flight.within(py, deadline, || flight.start_apart(py, target, limit)).transpose() {
                 Some(result) => result.map_err(|error| Raised::of(py, error)),
                 None => return Ok(Called::GivenUp),
@@ -77,6 +78,11 @@ impl Host for Inline<'_, '_> {
             race.cancel(self.py, call);
             self.flight.diary.is_left(call, beaten, clock::now());
         }
+    }
+
+    #[inline]
+    fn answer(&mut self, ask: &Ask) -> Option<Verdict> {
+        self.flight.answer(self.py, ask)
     }
 
     fn judge(&mut self, ask: Ask, now: Instant) -> Result<(Verdict, Instant), Interrupt> {

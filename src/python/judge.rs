@@ -12,6 +12,7 @@ use crate::engine::{Random, Verdict, WaitHint};
 use crate::policies::class::{Class, FallbackRule, Row};
 use crate::policies::retry::backoff::Backoff;
 use pyo3::exceptions::{PyBaseException, PyException};
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -285,6 +286,20 @@ impl RetryJudge {
         Ok(Verdict::Failure { wait, branches: u64::MAX })
     }
 
+    /// The verdict where nobody's code is asked, and nothing has to be found out about the exception's type.
+    #[inline]
+    fn at_once(&self, error: &Bound<'_, PyAny>) -> Option<Verdict> {
+        if self.needs_python() {
+            return None;
+        }
+        let retried = bare::known_row(error)?.retry;
+        match &self.listed {
+            Listed::Table => Some(if retried == Some(true) { Verdict::FAILURE } else { Verdict::Final }),
+            Listed::Types(types) => (retried != Some(false) && is_plainly(error, types.bind(error.py()))).then_some(Verdict::FAILURE),
+            Listed::Predicate(_) | Listed::Condition(_) => None,
+        }
+    }
+
     /// Whether anything but the table and exception classes decides.
     pub fn needs_python(&self) -> bool {
         self.listed.is_asked() || self.stop.is_some() || self.wait.is_some() || self.giveup.is_some()
@@ -327,6 +342,19 @@ pub struct BreakerJudge {
 }
 
 impl BreakerJudge {
+    /// As the one of [`RetryJudge`].
+    #[inline]
+    fn at_once(&self, error: &Bound<'_, PyAny>) -> Option<Verdict> {
+        if self.ignored.is_some() {
+            return None;
+        }
+        match &self.listed {
+            Listed::Table => Some(if bare::known_row(error)?.breaker { Verdict::FAILURE } else { Verdict::Ignore }),
+            Listed::Types(types) => is_plainly(error, types.bind(error.py())).then_some(Verdict::FAILURE),
+            Listed::Predicate(_) | Listed::Condition(_) => None,
+        }
+    }
+
     /// Failure, success or no evidence.
     pub fn judge(&self, happened: &Happened<'_, '_>) -> PyResult<Verdict> {
         let error = match happened {
@@ -348,10 +376,21 @@ impl BreakerJudge {
     }
 }
 
-/// Whether it is an instance of one of these classes; most are of the very class that is listed.
+/// Whether it is an instance of one of these classes.
 fn is_one_of(error: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> PyResult<bool> {
-    let class = error.get_type_ptr().cast();
-    if types.iter_borrowed().any(|listed| listed.as_ptr() == class) { Ok(true) } else { error.is_instance(types) }
+    if is_plainly(error, types) { Ok(true) } else { error.is_instance(types) }
+}
+
+/// Whether it is an instance of one of these classes, as far as that can be told with nobody's code asked: a class may say otherwise of
+/// what is none of its kind.
+#[inline]
+fn is_plainly(error: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> bool {
+    let class = error.get_type_ptr();
+    types.iter_borrowed().any(|listed| {
+        let listed = listed.as_ptr();
+        // SAFETY: both are live; where it is a plain class, what is listed is a type.
+        listed == class.cast() || unsafe { ffi::PyType_CheckExact(listed) != 0 && ffi::PyType_IsSubtype(class, listed.cast()) != 0 }
+    })
 }
 
 fn covers(listed: &Listed, two_arguments: bool, error: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -442,6 +481,16 @@ pub enum Judge {
 }
 
 impl Judge {
+    /// What it says of a failure at once: nobody's code is asked, and the exception's type is known.
+    #[inline]
+    pub fn at_once(&self, error: &Bound<'_, PyAny>) -> Option<Verdict> {
+        match self {
+            Judge::Retry(judge) => judge.at_once(error),
+            Judge::Breaker(judge) => judge.at_once(error),
+            _ => None,
+        }
+    }
+
     /// Whether it decides in no time, since nobody else's code is asked.
     pub fn asks_nobody(&self) -> bool {
         match self {

@@ -407,7 +407,7 @@ impl Running {
         let step = match self.held.take() {
             Some(step) => step,
             None => {
-                let step = execution.step(clock::now());
+                let step = execution.step_answered(clock::now(), |ask| self.flight.answer(py, ask));
                 if execution.has_events() {
                     let events = execution.take_events();
                     self.flight.publish(py, events)?;

@@ -32,6 +32,12 @@ impl<T> Latch<T> {
         Held { latch: self, value: ManuallyDrop::new(self.value.get()) }
     }
 
+    /// Takes it, if it is free just now.
+    #[inline]
+    pub fn try_hold(&self) -> Option<Held<'_, T>> {
+        self.take().then(|| Held { latch: self, value: ManuallyDrop::new(self.value.get()) })
+    }
+
     // An exchange that fails stores nothing: loom cannot tell the order of stores that no one has read.
     #[inline]
     fn take(&self) -> bool {

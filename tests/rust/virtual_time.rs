@@ -1,6 +1,9 @@
 //! The virtual driver: runs executions against a scripted callee on a clock that jumps from event to event.
 
-use seawall::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Pass, Plan, Refusal, Step, Target, Ticket, Verdict, WaitHint};
+use seawall::engine::{
+    Ask, CallId, Event, Execution, Instant, Outcome, Pass, Plan, Refusal, StageId, Step, Target, Ticket, Verdict, WaitHint,
+};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +51,10 @@ pub struct World {
     pub events: Vec<Event>,
     /// What open streams gave out is taken back when they fail.
     pub takes_back: bool,
+    /// Questions are answered from within a step.
+    pub at_once: bool,
+    /// Who asked, and of how many events it was known by then.
+    pub asked: RefCell<Vec<(StageId, usize)>>,
 }
 
 /// How a guarded call came out.
@@ -72,6 +79,8 @@ impl World {
             delivered: Vec::new(),
             events: Vec::new(),
             takes_back: false,
+            at_once: false,
+            asked: RefCell::default(),
         }
     }
 
@@ -85,6 +94,7 @@ impl World {
     }
 
     fn judge(&self, ask: Ask) -> Verdict {
+        self.asked.borrow_mut().push((ask.stage(), self.events.len()));
         match ask.outcome {
             Outcome::Value(_) | Outcome::Stream(_) => Verdict::Success,
             Outcome::Rejected(_) => Verdict::FAILURE,
@@ -167,7 +177,7 @@ impl World {
     /// Runs until the end, or until `stop`.
     pub fn drive(&mut self, execution: &mut Execution, running: &mut Vec<Running>, stop: Instant) -> Option<Outcome> {
         for _ in 0..100_000 {
-            let step = execution.step(self.now);
+            let step = execution.step_answered(self.now, |ask| self.at_once.then(|| self.judge(*ask)));
             self.events.extend(execution.take_events());
             match step {
                 Step::Start { call, target, .. } => {

@@ -24,6 +24,18 @@ impl Permit {
         Permit { generation, probe: 0, at }
     }
 
+    /// All that it is.
+    #[inline]
+    pub(super) fn words(self) -> [u64; 3] {
+        [self.generation, self.probe, self.at.0]
+    }
+
+    /// Of all that one is.
+    #[inline]
+    pub(super) fn of([generation, probe, at]: [u64; 3]) -> Permit {
+        Permit { generation, probe, at: Instant(at) }
+    }
+
     /// The era in which it was given.
     #[inline]
     pub fn generation(&self) -> u64 {

@@ -75,13 +75,20 @@ impl CircuitBreaker {
     pub fn admit(&self, now: Instant) -> Result<(Permit, Option<Transition>), Option<Duration>> {
         match self.gate().permit(now) {
             Some(permit) => Ok((permit, None)),
-            None => self.ask(now),
+            None => {
+                let mut words = [0; 3];
+                let transition = self.ask(now, &mut words)?;
+                Ok((Permit::of(words), transition))
+            }
         }
     }
 
+    /// Leaves the permit in `words`: a whole one would lie in memory on the short way as well.
     #[cold]
-    fn ask(&self, now: Instant) -> Result<(Permit, Option<Transition>), Option<Duration>> {
-        self.change(|inner| inner.circuit.admit(&inner.config, now))
+    fn ask(&self, now: Instant, words: &mut [u64; 3]) -> Result<Option<Transition>, Option<Duration>> {
+        let (permit, transition) = self.change(|inner| inner.circuit.admit(&inner.config, now))?;
+        *words = permit.words();
+        Ok(transition)
     }
 
     /// Takes a permit back; `chance` in `[0, 1)` feeds the jitter of a growing recovery time.
@@ -90,10 +97,14 @@ impl CircuitBreaker {
         if self.gate().ignores(permit, evidence) {
             return None;
         }
-        self.weigh(permit, evidence, now, chance)
+        let [generation, probe, at] = permit.words();
+        self.weigh(generation, probe, at, evidence, now, chance)
     }
 
-    fn weigh(&self, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+    /// Takes a permit word by word, in registers: as a whole it would lie in memory, on the way of those that need none as well.
+    #[inline(never)]
+    fn weigh(&self, generation: u64, probe: u64, at: u64, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+        let permit = Permit::of([generation, probe, at]);
         self.change(|inner| inner.circuit.settle(&inner.config, permit, evidence, now, chance))
     }
 
@@ -194,7 +205,8 @@ impl Policy for Guarded {
             return false;
         }
         // A success that was not slow trips nothing: there is nothing to tell.
-        self.breaker.weigh(permit, Evidence::Success, now, 0.0);
+        let [generation, probe, at] = permit.words();
+        self.breaker.weigh(generation, probe, at, Evidence::Success, now, 0.0);
         true
     }
 
@@ -215,22 +227,27 @@ struct Passage {
 impl Passage {
     fn settle(&mut self, evidence: Evidence, cx: &mut Cx<'_>) {
         let Some(mut permit) = self.permit.take() else { return };
-        // What waited for its turn further in was not slow.
-        permit.at = permit.at.after(cx.queued().saturating_sub(self.queued));
+        let queued = cx.queued();
+        if queued != self.queued {
+            // What waited for its turn further in was not slow.
+            permit.at = permit.at.after(queued.saturating_sub(self.queued));
+        }
         let chance = cx.random();
-        report(self.breaker.settle(permit, evidence, cx.now(), chance), &self.breaker, cx);
+        if let Some(transition) = self.breaker.settle(permit, evidence, cx.now(), chance) {
+            report(transition, &self.breaker, cx);
+        }
     }
 }
 
-fn report(transition: Option<Transition>, breaker: &CircuitBreaker, cx: &mut Cx<'_>) {
+#[cold]
+fn report(transition: Transition, breaker: &CircuitBreaker, cx: &mut Cx<'_>) {
     match transition {
-        Some(Transition::Opened) => {
+        Transition::Opened => {
             let outlook = breaker.outlook(cx.now());
             cx.emit(events::CIRCUIT_OPENED, outlook.consecutive_failures, outlook.opens_in.unwrap_or_default(), None, "");
         }
-        Some(Transition::HalfOpened) => cx.emit(events::CIRCUIT_HALF_OPENED, 0, Duration::ZERO, None, ""),
-        Some(Transition::Closed) => cx.emit(events::CIRCUIT_CLOSED, 0, Duration::ZERO, None, ""),
-        None => {}
+        Transition::HalfOpened => cx.emit(events::CIRCUIT_HALF_OPENED, 0, Duration::ZERO, None, ""),
+        Transition::Closed => cx.emit(events::CIRCUIT_CLOSED, 0, Duration::ZERO, None, ""),
     }
 }
 
@@ -245,6 +262,11 @@ fn evidence(outcome: &Outcome, verdict: Option<Verdict>) -> Evidence {
 }
 
 impl Layer for Passage {
+    fn renew(&mut self) -> bool {
+        (self.permit, self.queued) = (None, Duration::ZERO);
+        true
+    }
+
     fn asks(&self, outcome: &Outcome) -> Option<u32> {
         match outcome {
             Outcome::Value(_) => self.judges_values.then_some(1),
@@ -260,7 +282,9 @@ impl Layer for Passage {
             Input::Begin => match self.breaker.admit(cx.now()) {
                 Ok((permit, transition)) => {
                     (self.permit, self.queued) = (Some(permit), cx.queued());
-                    report(transition, &self.breaker, cx);
+                    if let Some(transition) = transition {
+                        report(transition, &self.breaker, cx);
+                    }
                     Flow::Inward(0)
                 }
                 Err(retry_after) => {

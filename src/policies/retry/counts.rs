@@ -7,6 +7,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Counts {
     calls: AtomicU64,
+    /// Failed attempts and the retries after them, told together: one exchange between processors where two would be most of the cost.
+    pairs: AtomicU64,
     attempts: AtomicU64,
     retries: AtomicU64,
     exhausted: AtomicU64,
@@ -42,9 +44,11 @@ impl Counts {
                 counter.fetch_add(n, Ordering::Relaxed);
             }
         };
+        let pairs = passage.attempts.min(passage.retries);
+        add(&self.pairs, pairs);
         add(&self.calls, passage.calls);
-        add(&self.attempts, passage.attempts);
-        add(&self.retries, passage.retries);
+        add(&self.attempts, passage.attempts - pairs);
+        add(&self.retries, passage.retries - pairs);
         add(&self.exhausted, passage.exhausted);
         add(&self.waited_ns, u64::try_from(passage.waited.as_nanos()).unwrap_or(u64::MAX));
     }
@@ -52,10 +56,11 @@ impl Counts {
     /// What has been counted.
     pub fn totals(&self) -> Totals {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let pairs = read(&self.pairs);
         Totals {
             calls: read(&self.calls),
-            attempts: read(&self.attempts),
-            retries: read(&self.retries),
+            attempts: pairs + read(&self.attempts),
+            retries: pairs + read(&self.retries),
             exhausted: read(&self.exhausted),
             waited: Duration::from_nanos(read(&self.waited_ns)),
         }

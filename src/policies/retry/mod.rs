@@ -98,10 +98,6 @@ impl Passage {
         self.config.counts.add(&std::mem::take(&mut self.done));
     }
 
-    fn deadline(&self, cx: &Cx<'_>) -> Instant {
-        self.config.timeout.map_or(cx.deadline(), |t| cx.deadline().min(cx.begun().after(t)))
-    }
-
     fn give_up(&mut self, outcome: Outcome, why: &'static str, cx: &mut Cx<'_>) -> Flow {
         if why != reason::FINAL {
             self.done.exhausted += 1;
@@ -110,9 +106,10 @@ impl Passage {
         Flow::Resolve(outcome)
     }
 
+    #[inline]
     fn wait(&mut self, outcome: Outcome, wait: Duration, cx: &mut Cx<'_>) -> Flow {
         let at = cx.now().after(wait);
-        if at >= self.deadline(cx) && at != cx.now() {
+        if at >= cx.deadline() && at != cx.now() {
             return self.give_up(outcome, reason::DEADLINE, cx);
         }
         if !outcome.is_refusal() {
@@ -131,11 +128,12 @@ impl Passage {
         Flow::Hold
     }
 
+    #[inline]
     fn failed(&mut self, outcome: Outcome, hint: WaitHint, cx: &mut Cx<'_>) -> Flow {
         if self.attempt >= cx.capped(self.config.attempts) {
             return self.give_up(outcome, reason::ATTEMPTS, cx);
         }
-        if cx.now() >= self.deadline(cx) {
+        if cx.now() >= cx.deadline() {
             return self.give_up(outcome, reason::DEADLINE, cx);
         }
         let wait = match hint {
@@ -157,6 +155,7 @@ impl Passage {
         }
     }
 
+    #[inline]
     fn go(&mut self, cx: &mut Cx<'_>) -> Flow {
         self.attempt += 1;
         self.calls_before = cx.calls();
@@ -196,13 +195,14 @@ impl Passage {
         match input {
             Input::Begin => {
                 self.done.calls = 1;
-                let deadline = self.deadline(cx);
-                cx.limit(deadline);
+                if let Some(timeout) = self.config.timeout {
+                    cx.limit(cx.begun().after(timeout));
+                }
                 self.go(cx)
             }
             // Woken late, as by a loop that was busy: an attempt that has no time left is not begun.
             Input::Wake => match self.last {
-                Some(last) if cx.now() >= self.deadline(cx) => self.give_up(last, reason::DEADLINE, cx),
+                Some(last) if cx.now() >= cx.deadline() => self.give_up(last, reason::DEADLINE, cx),
                 _ => self.go(cx),
             },
             Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),

@@ -1,3 +1,4 @@
+mod answered;
 mod breaker_lenient;
 mod breaker_model;
 mod breaker_tells;

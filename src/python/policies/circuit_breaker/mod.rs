@@ -17,6 +17,7 @@ use crate::python::errors::{configuration, ours, picture};
 use crate::python::judge::{BreakerJudge, Listed, answers_at_once, function, function_at_once, happens, predicate};
 use crate::python::pipeline::Pipeline;
 use crate::python::policies::fallback::Fallback;
+use crate::stats::Latch;
 use crate::telemetry::known;
 use isolation::Isolation;
 use permit::{Entrances, lock};
@@ -84,7 +85,7 @@ pub struct CircuitBreaker {
     name: known::Name,
     /// Finds it again when it is unpickled where it came from.
     identity: u64,
-    last_failure: Mutex<Option<Py<PyAny>>>,
+    last_failure: Latch<Option<Py<PyAny>>>,
     entrances: Entrances,
     listeners: Mutex<Vec<Py<PyAny>>>,
     /// The process of which a thread is telling the listeners.
@@ -206,7 +207,7 @@ impl CircuitBreaker {
             fallback_function: fallback_function.map(Bound::unbind),
             name: Arc::new(name.map_or_else(OnceLock::new, |name| OnceLock::from(name.into_boxed_str()))),
             identity: clock::seed(),
-            last_failure: Mutex::new(None),
+            last_failure: Latch::new(None),
             entrances: Entrances::default(),
             listeners: Mutex::new(heard),
             telling: AtomicU32::new(tell::NOBODY),
@@ -389,8 +390,8 @@ impl CircuitBreaker {
     /// Closes it and forgets all counts, whatever state it is in.
     fn reset(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().core.reset(slf.get().now(slf.py())?);
-        let old = lock(&slf.get().last_failure).take();
-        drop(old); // outside the lock: dropping an exception may run code
+        let old = slf.get().last_failure.hold().take();
+        drop(old); // outside the latch: dropping an exception may run code
         Self::tell(slf)
     }
 
@@ -512,8 +513,8 @@ impl CircuitBreaker {
 
     /// Keeps a failure as the one counted last, or forgets it.
     fn _remember(&self, exception: Option<Py<PyAny>>) {
-        let old = std::mem::replace(&mut *lock(&self.last_failure), exception);
-        drop(old); // outside the lock: dropping an exception may run code
+        let old = std::mem::replace(&mut *self.last_failure.hold(), exception);
+        drop(old); // outside the latch: dropping an exception may run code
     }
 
     /// It is among those that can be found: the core's own list has it too.
@@ -529,7 +530,7 @@ impl CircuitBreaker {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // Nothing waits here: what is locked just now is visited the next time.
-        if let Ok(failure) = self.last_failure.try_lock()
+        if let Some(failure) = self.last_failure.try_hold()
             && let Some(failure) = &*failure
         {
             visit.call(failure)?;
@@ -544,7 +545,7 @@ impl CircuitBreaker {
     }
 
     fn __clear__(&self) {
-        let failure = self.last_failure.try_lock().ok().and_then(|mut f| f.take());
+        let failure = self.last_failure.try_hold().and_then(|mut failure| failure.take());
         let listeners = self.listeners.try_lock().ok().map(|mut l| std::mem::take(&mut *l));
         drop((failure, listeners));
     }

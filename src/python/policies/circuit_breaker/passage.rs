@@ -1,6 +1,6 @@
 //! What a breaker does for the calls that pass it, and for the pipelines that it stands in.
 
-use super::permit::{self, lock};
+use super::permit;
 use super::{CircuitBreaker, listed};
 use crate::drive::clock;
 use crate::engine::{Instant, Random, Refusal, Rejection, StageId};
@@ -30,8 +30,8 @@ impl CircuitBreaker {
 
     /// Keeps the failure that was counted.
     pub fn remember(&self, error: Py<PyAny>) {
-        let old = lock(&self.last_failure).replace(error);
-        drop(old); // outside the lock: dropping an exception may run code
+        let old = self.last_failure.hold().replace(error);
+        drop(old); // outside the latch: dropping an exception may run code
     }
 
     /// It guards something of that name from now on: it takes the name, if it has none, and can be found by it.
@@ -102,6 +102,6 @@ impl CircuitBreaker {
     }
 
     pub fn last_failure(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        lock(&self.last_failure).as_ref().map(|e| e.clone_ref(py))
+        self.last_failure.hold().as_ref().map(|e| e.clone_ref(py))
     }
 }
