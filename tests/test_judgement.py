@@ -217,7 +217,11 @@ class MineToo(ValueError):
     pass
 
 
-@pytest.mark.parametrize(("kind", "counts"), [(Mine, True), (MineToo, True), (ValueError, False)])
+class NotTheirs(Mine):
+    pass
+
+
+@pytest.mark.parametrize(("kind", "counts"), [(Mine, True), (MineToo, True), (ValueError, False), (NotTheirs, False)])
 def test_a_class_that_decides_for_itself_is_asked_each_time(kind: type[Exception], counts: bool) -> None:
     breaker = seawall.CircuitBreaker(100, expected_exception=(KeyError, Mine))
     calls = 0
@@ -229,7 +233,7 @@ def test_a_class_that_decides_for_itself_is_asked_each_time(kind: type[Exception
         raise kind("x")
 
     for turn in range(1, 4):
-        with pytest.raises((Mine, ValueError)):
+        with pytest.raises((Mine, NotTheirs, ValueError)):
             fails()
         each = 3 if counts else 1
         assert (calls, breaker.failure_count) == (turn * each, turn * each if counts else 0)
@@ -255,6 +259,22 @@ def test_a_failure_means_the_same_the_first_time_and_later(kind: type[Exception]
         seen.append((calls - before[0], breaker.failure_count - before[1]))
     each = 2 if wants_retry(fresh()) else 1
     assert seen == [(each, each if each == 2 else 0)] * 3
+
+
+@pytest.mark.parametrize("kind", [openai.ContentFilterFinishReasonError, errors.ConfigurationError])
+def test_what_no_retry_mends_is_called_once_though_a_broad_class_is_listed(kind: type[Exception]) -> None:
+    calls = 0
+
+    @seawall.retry(3, on=Exception, wait=0)
+    def fails() -> None:
+        nonlocal calls
+        calls += 1
+        raise kind()
+
+    for turn in range(1, 4):
+        with pytest.raises(kind):
+            fails()
+        assert calls == turn
 
 
 def test_a_classifier_is_heard_of_failures_that_were_known_before(registered: list[Any]) -> None:
