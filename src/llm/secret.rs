@@ -145,17 +145,45 @@ fn without_spellings(text: &str, secret: &[u8]) -> Option<String> {
 
 /// Where the secret, spelled from `start` on, ends at the latest.
 fn end_of_spelling(text: &[u8], start: usize, secret: &[u8]) -> Option<usize> {
-    let mut ends = vec![start];
-    for &byte in secret {
-        let mut next: Vec<usize> = ends.iter().flat_map(|&at| spellings(&text[at..], byte).map(move |length| at + length)).collect();
-        next.sort_unstable();
-        next.dedup();
-        if next.is_empty() {
-            return None;
+    // For each place in the secret, where in the text that may be.
+    let mut ends: Vec<Vec<usize>> = Vec::new();
+    let mut place = 0;
+    while place < secret.len() {
+        let mut here = if place == 0 { vec![start] } else { std::mem::take(ends.get_mut(place)?) };
+        here.sort_unstable();
+        here.dedup();
+        for end in here {
+            let rest = &text[end..];
+            for (byte, length) in [Some((secret[place], 1)), read_as_json(&secret[place..])].into_iter().flatten() {
+                for spelled in spellings(rest, byte) {
+                    let next = place + length;
+                    ends.resize_with(ends.len().max(next + 1), Vec::new);
+                    ends[next].push(end + spelled);
+                }
+            }
         }
-        ends = next;
+        place += 1;
     }
-    ends.pop()
+    ends.get(secret.len())?.iter().copied().max()
+}
+
+/// What a server that puts a secret into its JSON as it is has made of the beginning of the rest of it, and of how much of that.
+fn read_as_json(secret: &[u8]) -> Option<(u8, usize)> {
+    let [b'\\', kind, rest @ ..] = secret else { return None };
+    let byte = match kind {
+        b'b' => 8,
+        b't' => b'\t',
+        b'n' => b'\n',
+        b'f' => 12,
+        b'r' => b'\r',
+        b'\\' | b'/' | b'"' => *kind,
+        b'u' => {
+            let code = std::str::from_utf8(rest.get(..4)?).ok()?;
+            return u8::from_str_radix(code, 16).ok().filter(u8::is_ascii).map(|byte| (byte, 6));
+        }
+        _ => return None,
+    };
+    Some((byte, 2))
 }
 
 /// How long the spellings of a printable ASCII character are, with which the text begins.
@@ -246,6 +274,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_secret_is_found_where_it_was_read_as_json() {
+        let mut secrets = Secrets::default();
+        secrets.add(ApiKey::new(r#"k\r0\n\t\b\f\\1\/2\"3\u00414\u5"#.into()).unwrap());
+        let read = "k\r0\n\t\u{8}\u{c}\\1/2\"3A4\\u5";
+        for spelled in [read.to_owned(), read.replace('"', "&quot;"), read.replace("\n", r"\n").replace('A', r"\u0041")] {
+            assert_eq!(secrets.scrub(&format!("wrong {spelled}.")), format!("wrong {SHOWN}."), "{spelled:?}");
+        }
+        assert_eq!(secrets.scrub("k\r0\n\t, and no more"), "k\r0\n\t, and no more");
     }
 
     #[test]

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -118,6 +118,7 @@ def seen(error: BaseException) -> list[str]:
     st.sampled_from([400, 401, 403, 404, 422, 429, 500, 503]),
     st.booleans(),
 )
+@example(key="Zq7000\\r0", way="authorization", spelling="html", place="as it is", status=400, streams=False)
 def test_no_failure_shows_a_key(server, caplog, key, way, spelling, place, status, streams) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.clear()
