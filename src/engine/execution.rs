@@ -391,7 +391,7 @@ impl Execution {
     }
 
     /// A new node, and what follows from it.
-    #[inline(always)]
+    #[inline(always)] // as `passes`
     fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) -> Option<Pending> {
         let number = self.nodes.get_mut(parent).map_or(0, |parent| {
             let number = parent.place.children;
@@ -450,11 +450,17 @@ impl Execution {
             *life = Life::Delivered;
         } else {
             *life = Life::Ended;
-            if let Some(parent) = self.nodes.get_mut(parent) {
-                parent.place.live -= 1;
-            }
+            self.has_one_less(parent);
         }
         (parent, input, Some(child))
+    }
+
+    /// One of a node's children has ended.
+    #[inline]
+    fn has_one_less(&mut self, parent: NodeId) {
+        if let Some(parent) = self.nodes.get_mut(parent) {
+            parent.place.live -= 1;
+        }
     }
 
     /// Hands an input to a node's layer; what follows from it is left to the next step.
@@ -499,7 +505,7 @@ impl Execution {
         }
     }
 
-    #[inline(always)]
+    #[inline(always)] // as `passes`
     fn on(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) -> Flow {
         // Most have one child at a time.
         let running = match self.nodes[node].place.live {
@@ -569,10 +575,7 @@ impl Execution {
             });
             self.on(node, Input::Abandoned, None, now);
             self.nodes[node].life = Life::Ended;
-            let parent = self.nodes[node].parent;
-            if let Some(parent) = self.nodes.get_mut(parent) {
-                parent.place.live -= 1;
-            }
+            self.has_one_less(self.nodes[node].parent);
         }
     }
 }
