@@ -29,11 +29,23 @@ struct State {
     window: Window,
     lifetime: Tally,
     failures_in_a_row: u64,
+    /// What the last judgement counted with.
+    judged: Option<Counted>,
     rules: Rules,
     tail: Tail,
     incident: Incident,
     silences: Silences,
     alerts: VecDeque<Alert>,
+}
+
+/// All that rules about rates and outages are worked out from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Counted {
+    total: u64,
+    errors: u64,
+    retried: u64,
+    fallbacks: u64,
+    failures_in_a_row: u64,
 }
 
 /// The numbers at one moment. Rates are shares from 0 to 1, times are seconds; `None` while the window is empty.
@@ -57,6 +69,7 @@ impl State {
             window: Window::new(span),
             lifetime: Tally::default(),
             failures_in_a_row: 0,
+            judged: None,
             rules,
             tail: Tail::default(),
             incident: Incident::default(),
@@ -82,6 +95,22 @@ impl State {
         let (window_size, moves) = (self.window.most(), self.window.moves());
         let moment = Moment { rules: &self.rules, seen, window_size, moves, now, at_ns };
         (&mut self.incident, moment)
+    }
+
+    fn counted(&self) -> Counted {
+        let Tally { total, errors, retried, fallbacks, .. } = *self.window.tally();
+        Counted { total, errors, retried, fallbacks, failures_in_a_row: self.failures_in_a_row }
+    }
+
+    /// Whether the last judgement still holds: what it counted with has not changed, and the rest is as it should be. So it is where
+    /// one trouble lasts, and every call is like the one that leaves the window for it.
+    #[inline]
+    fn is_as_judged(&self, counted: Counted) -> bool {
+        self.judged == Some(counted)
+            && self.incident.is_settled(&self.rules)
+            && self.window.moves().is_none()
+            && !self.rules.needs_tail()
+            && self.rules.is_fast(self.window.tally())
     }
 
     fn due(&self, now: Instant) -> Instant {
@@ -185,6 +214,11 @@ impl Monitor {
     /// Judges the newest record.
     #[inline(never)]
     fn judge(&self, state: &mut State, now: Instant, at_ns: u64) -> Option<Alert> {
+        let counted = state.counted();
+        if state.is_as_judged(counted) {
+            return None;
+        }
+        state.judged = Some(counted);
         let was_busy = state.incident.is_busy();
         let (incident, moment) = state.look(now, at_ns);
         let mut alert = incident.observe(&moment);
@@ -297,12 +331,15 @@ impl Monitor {
 
     /// Puts other rules in place of all; the next record is judged by them.
     pub fn set_rules(&self, rules: Rules) {
-        self.state().rules = rules;
+        let mut state = self.state();
+        (state.rules, state.judged) = (rules, None);
     }
 
     /// Moves a limit, as [`Rules::set_limit`] says; the next record is judged by it.
     pub fn set_limit(&self, metric: Metric, critical: f64) {
-        self.state().rules.set_limit(metric, critical);
+        let mut state = self.state();
+        state.rules.set_limit(metric, critical);
+        state.judged = None;
     }
 
     /// Forgets everything but rules and silences and begins again with such a window.

@@ -205,6 +205,12 @@ impl Incident {
         self.busy != 0
     }
 
+    /// Whether an incident is open that is what was told of it, latencies are no part of it, and time alone changes nothing.
+    #[inline]
+    pub fn is_settled(&self, rules: &Rules) -> bool {
+        self.level > Level::Normal && self.level == self.told && self.busy & 1 << Metric::AvgLatency as u32 == 0 && !rules.has_holds()
+    }
+
     /// When a level changes next without a call; [`Instant::NEVER`]: none does.
     pub fn turns_at(&self, rules: &Rules) -> Instant {
         if !rules.has_holds() {

@@ -40,7 +40,13 @@ impl Rule {
             Unit::Calls => value >= limit,
             _ => value > limit,
         };
-        Level::BAD.into_iter().zip(limits).rev().find(|(_, limit)| is_over(*limit)).map_or(Level::Normal, |(level, _)| level)
+        // One by one: this is most of what a call costs while an incident lasts.
+        match limits {
+            [.., emergency] if is_over(emergency) => Level::Emergency,
+            [_, critical, _] if is_over(critical) => Level::Critical,
+            [warning, ..] if is_over(warning) => Level::Warning,
+            _ => Level::Normal,
+        }
     }
 
     /// The limits that a level, once reached, is kept by.
@@ -150,10 +156,15 @@ impl Rules {
     /// the common case, told without a division.
     #[inline]
     pub(super) fn is_calm(&self, window: &Tally) -> bool {
-        let Some(calm_ns) = self.calm_ns else { return false };
         // All at once: three branches that are never taken cost as much as those that are.
         let troubled = window.errors | window.retried | window.fallbacks;
-        troubled == 0 && window.latency_ns <= u128::from(calm_ns) * u128::from(window.total)
+        troubled == 0 && self.is_fast(window)
+    }
+
+    /// Whether no rule can find fault with what is no rate, no percentile and no outage.
+    #[inline]
+    pub(super) fn is_fast(&self, window: &Tally) -> bool {
+        self.calm_ns.is_some_and(|calm_ns| window.latency_ns <= u128::from(calm_ns) * u128::from(window.total))
     }
 
     /// The level of a metric that is at `held` now. `is_open` says whether there is an incident.

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use seawall::monitor::{Alert, Kind, Language, Level, Metric, Monitor, Record, Rules, Span};
+use seawall::monitor::{Alert, Kind, Language, Level, Metric, Monitor, Record, Rule, Rules, Span};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -298,4 +299,69 @@ fn eight_threads_lose_nothing() {
     let kept = monitor.entries();
     assert_eq!(now.window.errors as usize, kept.iter().filter(|entry| !entry.record.ok).count());
     assert_eq!(now.window.latency_ns, kept.iter().map(|entry| u128::from(entry.record.latency_ns)).sum::<u128>());
+}
+
+fn rule(metric: Metric, emergencies: f64) -> impl Strategy<Value = (Metric, Rule)> {
+    let limit = |often: f64| {
+        let limit = (1..60_u32).prop_map(|percent| f64::from(percent) / 100.0);
+        prop::option::weighted(often, limit).prop_map(|limit| limit.unwrap_or(f64::INFINITY))
+    };
+    let hold = prop_oneof![4 => Just(0_u64), 1 => 1..40_u64].prop_map(Duration::from_secs);
+    (limit(0.6), limit(0.6), limit(emergencies), 0..30_u64, hold.clone(), hold).prop_map(
+        move |(warning, critical, emergency, minimum, hold, clear_hold)| {
+            (metric, Rule { limits: [warning, critical, emergency], minimum, hold, clear_hold, ..Rule::usual(metric) })
+        },
+    )
+}
+
+/// What is slow may be worse than what fails.
+fn rules() -> impl Strategy<Value = Vec<(Metric, Rule)>> {
+    let rate = |metric| rule(metric, 0.1);
+    (rate(Metric::ErrorRate), rate(Metric::RetryRate), rate(Metric::FallbackRate), rule(Metric::AvgLatency, 0.6))
+        .prop_map(|(errors, retries, fallbacks, latency)| vec![errors, retries, fallbacks, latency])
+}
+
+/// The same calls time and again, as where one trouble lasts, and some of them slow.
+fn lasting() -> impl Strategy<Value = Vec<Record>> {
+    let ms = || prop_oneof![3 => Just(50_u64), 1 => Just(500), 1 => Just(5_000)];
+    let kind = (any::<bool>(), any::<bool>(), any::<bool>(), vec((ms(), 1..30_usize), 1..4));
+    let calls = kind.prop_map(|(ok, retried, fallback, parts)| {
+        let call = |ms: u64| Record { ok, retries: retried.into(), fallback, latency_ns: ms * 1_000_000, ..Record::default() };
+        parts.into_iter().flat_map(|(ms, times)| std::iter::repeat_n(call(ms), times)).collect::<Vec<_>>()
+    });
+    vec(calls, 1..6).prop_map(|calls| calls.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    /// What has not changed is not judged again: nobody can tell. A rule about tokens, and one with a hold, have every call judged.
+    #[test]
+    fn a_judgement_that_still_holds_is_the_one_that_would_be_made(
+        first in rules(),
+        then in rules(),
+        tail in prop::option::weighted(0.3, rule(Metric::P95, 0.6)),
+        calls in (lasting(), lasting()),
+        span in prop_oneof![3 => (3..15_usize).prop_map(Span::Calls), 1 => (5..40_u64).prop_map(|seconds| Span::Time(seconds * SECOND))],
+    ) {
+        // Percentiles are looked at once in a while: what changes between two looks is judged at the next.
+        let tail = tail.map(|(metric, rule)| (metric, Rule { minimum: 1, ..rule }));
+        let hold = Duration::from_secs(1);
+        let watching = Rule { limits: [f64::INFINITY, 1e18, f64::INFINITY], hold, ..Rule::usual(Metric::Tokens) };
+        let with = |rules: &[(Metric, Rule)], extra: Option<Rule>| {
+            let mut made = Rules::default();
+            rules.iter().copied().chain(tail).chain(extra.map(|rule| (Metric::Tokens, rule))).for_each(|(metric, rule)| made.set(metric, rule));
+            made
+        };
+        let (monitor, other) = (Monitor::with_rules(span, with(&first, None)), Monitor::with_rules(span, with(&first, Some(watching))));
+        for (at, record) in calls.0.iter().chain(&calls.1).enumerate() {
+            if at == calls.0.len() {
+                monitor.set_rules(with(&then, None));
+                other.set_rules(with(&then, Some(watching)));
+            }
+            let now = at as u64 * SECOND;
+            prop_assert_eq!(monitor.record(now, *record), other.record(now, *record), "at call {}", at);
+            prop_assert_eq!((monitor.level(), monitor.due()), (other.level(), other.due()), "after call {}", at);
+        }
+    }
 }
