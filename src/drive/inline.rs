@@ -85,8 +85,12 @@ pub fn run<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::I
 
 fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Interrupt> {
     let mut now = host.now();
+    let mut ended = None;
     loop {
-        let step = execution.step_answered(now, |ask| host.answer(ask));
+        let step = match ended.take() {
+            Some((call, outcome)) => execution.ended_answered(call, outcome, now, |ask| host.answer(ask)),
+            None => execution.step_answered(now, |ask| host.answer(ask)),
+        };
         if execution.has_events() {
             host.publish(execution.take_events())?;
         }
@@ -96,7 +100,7 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Int
                 match host.call(call, target, deadline, limit)? {
                     Called::Ended(outcome, at) => {
                         now = at;
-                        execution.ended(call, outcome);
+                        ended = Some((call, outcome));
                     }
                     Called::Apart => {}
                     Called::GivenUp => now = host.now().max(execution.next_wake()),

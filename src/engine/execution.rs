@@ -1,5 +1,7 @@
 //! One guarded call: a small tree of passages, driven from outside.
 
+mod given_up;
+
 use super::lane::Pass;
 use super::layer::{Child, Common, Cx, Event, Flow, Hears, Input, Layer, Place};
 use super::outcome::{Outcome, Refusal, Ticket};
@@ -43,7 +45,7 @@ enum Life {
 
 #[derive(Default)]
 struct Node {
-    /// [`NOBODY`] of the outermost one.
+    /// [`NOBODY`] of the outermost one. Of one that has ended: the next place that is free.
     parent: NodeId,
     kind: Kind,
     life: Life,
@@ -58,6 +60,13 @@ enum Pending {
     Outward(NodeId, Outcome),
 }
 
+/// What follows from an input.
+enum Next {
+    Nothing,
+    Pending(Pending),
+    Step(Step),
+}
+
 thread_local! {
     static SPARE: (Spare<Node>, Spare<Event>) = const { (Spare::none(), Spare::none()) };
 }
@@ -66,6 +75,10 @@ thread_local! {
 pub struct Execution {
     plan: Arc<Plan>,
     nodes: Vec<Node>,
+    /// The place of the node that ended last, whose own parent is the place of the one before it.
+    free: NodeId,
+    /// The node of the call that was started last.
+    latest: NodeId,
     pending: Queue<Pending>,
     out: Queue<Step>,
     /// The child whose outcome is being judged, and the question.
@@ -134,6 +147,11 @@ impl Execution {
         self.common.hurries = true;
     }
 
+    /// Whoever drives it holds a lock while it does, as all do who say so: one and the same.
+    pub fn in_turn(&mut self) {
+        self.common.is_in_turn = true;
+    }
+
     /// Makes at most so many attempts in each retry.
     pub fn cap(&mut self, attempts: u32) {
         self.common.cap = attempts;
@@ -154,6 +172,8 @@ impl Execution {
         Execution {
             plan,
             nodes,
+            free: NOBODY,
+            latest: NOBODY,
             pending: Queue::new(),
             out: Queue::new(),
             judging: None,
@@ -167,6 +187,7 @@ impl Execution {
                 calls: 0,
                 announces: false,
                 hurries: false,
+                is_in_turn: false,
                 cap: u32::MAX,
                 inherited: Instant::NEVER,
                 weights: Vec::new(),
@@ -182,7 +203,7 @@ impl Execution {
 
     /// As [`Execution::step`]; a question to which `answer` knows the verdict at once is not handed out. None is asked before what has
     /// happened was published.
-    #[inline]
+    #[inline(never)] // apart from the one that begins with an end
     pub fn step_answered(&mut self, now: Instant, mut answer: impl FnMut(&Ask) -> Option<Verdict>) -> Step {
         loop {
             if let Some(step) = self.out.pop() {
@@ -191,9 +212,11 @@ impl Execution {
             if let Some((_, ask)) = self.judging {
                 return Step::Judge(ask);
             }
-            if let Some(next) = self.pending.pop() {
-                self.go_on(next, now, &mut answer);
-                continue;
+            if let Some(pending) = self.pending.pop() {
+                match self.go_on(pending, now, &mut answer) {
+                    Some(step) => return step,
+                    None => continue,
+                }
             }
             match self.due(now) {
                 Some(node) => {
@@ -206,16 +229,38 @@ impl Execution {
         }
     }
 
-    /// Hands on what follows, until something is to be done outside or nothing follows: all that an attempt costs in here.
+    /// As [`Execution::ended`] and [`Execution::step_answered`] after it, by the shortest way there is.
     #[inline]
-    fn go_on(&mut self, mut pending: Pending, now: Instant, answer: &mut impl FnMut(&Ask) -> Option<Verdict>) {
+    pub fn ended_answered(
+        &mut self,
+        call: CallId,
+        outcome: Outcome,
+        now: Instant,
+        mut answer: impl FnMut(&Ask) -> Option<Verdict>,
+    ) -> Step {
+        let is_next = self.pending.is_empty() && self.out.is_empty() && self.judging.is_none();
+        match self.running(call).map(|node| Pending::Outward(node, outcome)) {
+            Some(pending) if is_next => {
+                if let Some(step) = self.go_on(pending, now, &mut answer) {
+                    return step;
+                }
+            }
+            Some(pending) => self.pending.push(pending),
+            None => {}
+        }
+        self.step_answered(now, answer)
+    }
+
+    /// Hands on what follows, until something is to be done outside, which is given, or nothing follows: all that an attempt costs in here.
+    #[inline(always)] // twice in each driver that answers
+    fn go_on(&mut self, mut pending: Pending, now: Instant, answer: &mut impl FnMut(&Ask) -> Option<Verdict>) -> Option<Step> {
         loop {
             let (node, input, child) = match pending {
                 Pending::Begin(node) => (node, Input::Begin, None),
                 Pending::Outward(child, outcome) => {
                     let Node { parent, life, .. } = self.nodes[child];
                     if life == Life::Ended {
-                        return;
+                        return None;
                     }
                     let Some(outer) = self.nodes.get(parent) else { return self.comes_outermost(child, outcome) };
                     let verdict = match (&outer.kind, outcome) {
@@ -227,7 +272,7 @@ impl Execution {
                                 let known = if self.common.events.is_empty() { answer(&ask) } else { None };
                                 if known.is_none() {
                                     self.judging = Some((child, ask));
-                                    return;
+                                    return None;
                                 }
                                 known
                             }
@@ -237,26 +282,39 @@ impl Execution {
                 }
             };
             match self.passes(node, input, child, now) {
-                Some(next) => pending = next,
-                None => return,
+                Next::Pending(next) => pending = next,
+                Next::Step(step) => return Some(step),
+                Next::Nothing => return None,
             }
         }
     }
 
     /// What follows at once, if nothing comes before it.
     #[inline]
-    fn follows(&mut self, pending: Pending) -> Option<Pending> {
+    fn follows(&mut self, pending: Pending) -> Next {
         if self.pending.is_empty() && self.out.is_empty() {
-            return Some(pending);
+            return Next::Pending(pending);
         }
         self.pending.push(pending);
+        Next::Nothing
+    }
+
+    /// What is to be done outside, if nothing comes before it.
+    #[inline]
+    fn hands_out(&mut self, step: Step) -> Option<Step> {
+        if self.out.is_empty() {
+            return Some(step);
+        }
+        self.out.push(step);
         None
     }
 
     /// Leaves what would follow at once to the next step.
-    fn later(&mut self, next: Option<Pending>) {
-        if let Some(pending) = next {
-            self.pending.push(pending);
+    fn later(&mut self, next: Next) {
+        match next {
+            Next::Pending(pending) => self.pending.push(pending),
+            Next::Step(step) => self.out.push(step),
+            Next::Nothing => {}
         }
     }
 
@@ -356,16 +414,6 @@ impl Execution {
         }
     }
 
-    /// The caller went away: every layer gives back what it holds and nothing counts.
-    pub fn abandon(&mut self, now: Instant) {
-        self.judging = None;
-        self.pending.clear();
-        self.out.clear();
-        for node in (0..self.nodes.len()).rev() {
-            self.end_quietly(node, now);
-        }
-    }
-
     /// What has happened since this was last asked.
     pub fn take_events(&mut self) -> Drain<'_, Event> {
         self.common.events.drain(..)
@@ -386,27 +434,27 @@ impl Execution {
         self.common.calls
     }
 
+    #[inline]
     fn running(&self, call: CallId) -> Option<NodeId> {
-        self.nodes.iter().position(|n| n.life != Life::Ended && matches!(n.kind, Kind::Call(c) if c == call))
+        let is_it = |n: &Node| n.life != Life::Ended && matches!(n.kind, Kind::Call(c) if c == call);
+        // Most calls have one under way.
+        if self.nodes.get(self.latest).is_some_and(is_it) { Some(self.latest) } else { self.nodes.iter().position(is_it) }
     }
 
     /// A new node, and what follows from it.
     #[inline(always)] // as `passes`
-    fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) -> Option<Pending> {
+    fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) -> Next {
         let number = self.nodes.get_mut(parent).map_or(0, |parent| {
             let number = parent.place.children;
             parent.place.children += 1;
             parent.place.live += 1;
             number
         });
-        // A node ends after all that is inside of it: an ended one is nobody's parent any more, and its place is free.
-        let id = self.nodes.iter().position(|n| n.life == Life::Ended).unwrap_or_else(|| {
-            self.nodes.push(Node::default());
-            self.nodes.len() - 1
-        });
+        let id = if self.free == NOBODY { self.grow() } else { self.free };
         // Part by part where it lies: made elsewhere it would be copied from there, and the processor would wait for the parts.
         let node = &mut self.nodes[id];
         let was_here = node.place.stage == stage;
+        self.free = node.parent;
         (node.parent, node.life) = (parent, Life::Running);
         let place = &mut node.place;
         (place.stage, place.begun, place.deadline) = (stage, now, deadline);
@@ -425,19 +473,26 @@ impl Execution {
                 node.kind = Kind::Call(call);
                 self.started += 1;
                 self.common.calls += u32::from(*is_attempt);
-                self.out.push(Step::Start { call, target: *target, deadline });
-                None
+                self.latest = id;
+                self.hands_out(Step::Start { call, target: *target, deadline }).map_or(Next::Nothing, Next::Step)
             }
         }
     }
 
+    /// Room for one more node, as if one had ended there.
+    #[cold]
+    fn grow(&mut self) -> NodeId {
+        self.nodes.push(Node { parent: NOBODY, life: Life::Ended, ..Node::default() });
+        self.nodes.len() - 1
+    }
+
     /// The outermost node has come out so.
-    fn comes_outermost(&mut self, node: NodeId, outcome: Outcome) {
+    fn comes_outermost(&mut self, node: NodeId, outcome: Outcome) -> Option<Step> {
         self.comes_out(node, outcome, None);
-        self.out.push(match outcome {
+        self.hands_out(match outcome {
             Outcome::Stream(ticket) => Step::Deliver(ticket),
             done => Step::Done(done),
-        });
+        })
     }
 
     /// A node has come out so, if only with the beginning of a stream: what that is, and to whom.
@@ -449,15 +504,18 @@ impl Execution {
         if matches!(outcome, Outcome::Stream(_)) {
             *life = Life::Delivered;
         } else {
-            *life = Life::Ended;
-            self.has_one_less(parent);
+            self.ends(node);
         }
         (parent, input, Some(child))
     }
 
-    /// One of a node's children has ended.
+    /// A node ends, after all that is inside of it: it is nobody's parent any more, and its place is free.
     #[inline]
-    fn has_one_less(&mut self, parent: NodeId) {
+    fn ends(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id];
+        node.life = Life::Ended;
+        let parent = std::mem::replace(&mut node.parent, self.free);
+        self.free = id;
         if let Some(parent) = self.nodes.get_mut(parent) {
             parent.place.live -= 1;
         }
@@ -472,19 +530,19 @@ impl Execution {
 
     /// Hands an input to a node's layer. What follows from it at once.
     #[inline(always)] // into the one loop that every attempt goes through
-    fn passes(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) -> Option<Pending> {
+    fn passes(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) -> Next {
         let flow = self.on(node, input, child, now);
         let place = &mut self.nodes[node].place;
         if flow != Flow::Hold {
             place.hears.signal = false;
         }
         match flow {
-            Flow::Hold => None,
+            Flow::Hold => Next::Nothing,
             Flow::Inward(branch) => {
                 let (stage, deadline) = (place.stage, place.deadline);
                 match &self.plan.stages[stage.0 as usize] {
                     Stage::Layer { inner, .. } => self.spawn(node, inner[branch], now, deadline),
-                    Stage::Leaf(..) => None,
+                    Stage::Leaf(..) => Next::Nothing,
                 }
             }
             Flow::Resolve(outcome) => {
@@ -515,68 +573,6 @@ impl Execution {
         let Node { kind, place, .. } = &mut self.nodes[node];
         let Kind::Layer(layer) = kind else { return Flow::Hold };
         layer.on(input, &mut Cx { now, place, common: &mut self.common, plan: &self.plan, child, running })
-    }
-
-    /// Ends everything inside a node; running calls are cancelled.
-    fn cancel_inside(&mut self, node: NodeId, beaten: bool, now: Instant) {
-        for inside in (0..self.nodes.len()).rev() {
-            if inside != node && self.is_inside(inside, node) {
-                self.cancel(inside, beaten, now);
-            }
-        }
-    }
-
-    /// Ends what runs beside a node, and all that is inside of that.
-    fn cancel_beside(&mut self, node: NodeId, now: Instant) {
-        let parent = self.nodes[node].parent;
-        if parent == NOBODY {
-            return;
-        }
-        for other in (0..self.nodes.len()).rev() {
-            if other != node && self.nodes[other].parent == parent && self.nodes[other].life != Life::Ended {
-                self.cancel_inside(other, true, now);
-                self.cancel(other, true, now);
-            }
-        }
-    }
-
-    fn cancel(&mut self, node: NodeId, beaten: bool, now: Instant) {
-        if let (Kind::Call(call), true) = (&self.nodes[node].kind, self.nodes[node].life != Life::Ended) {
-            let call = *call;
-            // A call that was asked for but not yet handed out is simply not begun.
-            let before = self.out.len();
-            self.out.retain(|s| !matches!(s, Step::Start { call: c, .. } if *c == call));
-            if self.out.len() == before {
-                self.out.push(Step::Cancel { call, beaten });
-            }
-        }
-        self.end_quietly(node, now);
-    }
-
-    fn is_inside(&self, mut node: NodeId, outer: NodeId) -> bool {
-        if self.nodes[node].life == Life::Ended {
-            return false;
-        }
-        while node != NOBODY {
-            node = self.nodes[node].parent;
-            if node == outer {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn end_quietly(&mut self, node: NodeId, now: Instant) {
-        if self.nodes[node].life != Life::Ended {
-            self.nodes[node].place.wake = None;
-            // What has not begun yet never does; whoever has its place next would hear of it otherwise.
-            self.pending.retain(|p| match p {
-                Pending::Begin(n) | Pending::Outward(n, _) => *n != node,
-            });
-            self.on(node, Input::Abandoned, None, now);
-            self.nodes[node].life = Life::Ended;
-            self.has_one_less(self.nodes[node].parent);
-        }
     }
 }
 

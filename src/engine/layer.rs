@@ -185,6 +185,7 @@ pub(super) struct Common {
     pub calls: u32,
     pub announces: bool,
     pub hurries: bool,
+    pub is_in_turn: bool,
     pub cap: u32,
     /// By when the caller has to be over.
     pub inherited: Instant,
@@ -288,6 +289,11 @@ impl Cx<'_> {
     /// Whether waits between attempts are left out.
     pub fn hurries(&self) -> bool {
         self.common.hurries
+    }
+
+    /// Whether all who drive such calls hold one lock while they do: what they count together takes no exchange.
+    pub fn is_in_turn(&self) -> bool {
+        self.common.is_in_turn
     }
 
     /// So many attempts, or fewer where this call may make fewer.

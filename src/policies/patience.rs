@@ -294,7 +294,7 @@ impl Passage {
                 cx.no_wake();
                 self.at = At::Gone(pass);
                 self.attempt += 1;
-                self.count(|done| done.attempts = 1);
+                self.count(cx, |done| done.attempts = 1);
                 if cx.announces() {
                     cx.emit(events::ATTEMPT_STARTED, self.attempt, cx.now().since(cx.begun()), None, "");
                 }
@@ -329,15 +329,15 @@ impl Passage {
         self.turn(turn, cx)
     }
 
-    fn count(&self, what: impl FnOnce(&mut Totals)) {
+    fn count(&self, cx: &Cx<'_>, what: impl FnOnce(&mut Totals)) {
         let mut done = Totals::default();
         what(&mut done);
-        self.policy.retry.counts.add(&done);
+        self.policy.retry.counts.add(&done, cx.is_in_turn());
     }
 
     fn give_up(&mut self, outcome: Outcome, why: &'static str, cx: &mut Cx<'_>) -> Flow {
         if why != reason::FINAL {
-            self.count(|done| done.exhausted = 1);
+            self.count(cx, |done| done.exhausted = 1);
         }
         cx.emit(events::RETRY_EXHAUSTED, self.attempt, cx.now().since(cx.begun()), Some(outcome), why);
         Flow::Resolve(outcome)
@@ -376,7 +376,7 @@ impl Passage {
 
     fn scheduled(&self, wait: Duration, outcome: Outcome, cx: &mut Cx<'_>) {
         if !outcome.is_refusal() {
-            self.count(|done| (done.retries, done.waited) = (1, wait));
+            self.count(cx, |done| (done.retries, done.waited) = (1, wait));
         }
         cx.emit(events::RETRY_SCHEDULED, self.attempt, wait, Some(outcome), "");
     }
@@ -403,7 +403,7 @@ impl Layer for Passage {
     fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
         match (input, self.at) {
             (Input::Begin, _) => {
-                self.count(|done| done.calls = 1);
+                self.count(cx, |done| done.calls = 1);
                 self.ask(cx)
             }
             (Input::Wake, At::Waits) => self.ask(cx),

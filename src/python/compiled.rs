@@ -47,7 +47,7 @@ impl Stage {
     #[inline]
     pub fn remember(&self, verdict: &Verdict, error: &Bound<'_, PyAny>) {
         if let (Verdict::Failure { .. }, Some(breaker)) = (verdict, &self.breaker) {
-            breaker.get().remember(error.clone().unbind());
+            breaker.get().remember(error.py(), error.clone().unbind());
         }
     }
 }

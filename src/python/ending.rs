@@ -6,7 +6,8 @@ use super::flight::{Flight, Interrupt};
 use super::log;
 use super::monitor;
 use super::policies::circuit_breaker::short_repr;
-use super::story::Story;
+use super::story::{Story, Tale};
+use super::tally::Last;
 use crate::drive::clock;
 use crate::engine::{Execution, Instant, Outcome};
 use crate::stats::{Record, Source, Word};
@@ -19,13 +20,12 @@ use std::sync::Arc;
 
 impl Flight {
     /// What the monitor, and whoever hears of all calls, are told of the call; nothing where nobody is.
-    fn told(&self, py: Python<'_>, attempts: u32, error: Option<&str>, now: Instant) -> Option<Call> {
+    fn told(&self, py: Python<'_>, attempts: u32, error: Option<&str>, now: Instant) -> (Option<Record>, Option<Box<Call>>) {
         // What seawall does for itself is no call of the program's.
         let is_heard = (telemetry::is_on() || self.trace.is_some()) && !log::is_our_own(&self.name(py));
         if self.compiled.monitor.is_none() && !is_heard {
-            return None;
+            return (None, None);
         }
-        let source = self.source(py);
         let record = Record {
             ok: error.is_none(),
             attempts,
@@ -34,27 +34,36 @@ impl Flight {
             latency_ns: now.0.saturating_sub(self.course().begun.0),
             first_token_ns: self.diary.first_item_ns(),
             error: error.map_or(Word::NONE, Word::of),
-            source,
+            source: self.source(py),
             ..Record::default()
         };
-        let mut call = Call { operation: "call", is_stream: record.first_token_ns > 0, record, ..Call::default() };
-        if is_heard {
-            call.begun_ns = clock::unix(self.course().begun);
-            call.requests = self.diary.requests(py, source);
-            call.notes = self.diary.notes(py, &self.labels(py).places);
-        }
-        Some(call)
+        (Some(record), is_heard.then(|| self.heard_call(py, record)))
+    }
+
+    #[cold]
+    fn heard_call(&self, py: Python<'_>, record: Record) -> Box<Call> {
+        Box::new(Call {
+            operation: "call",
+            is_stream: record.first_token_ns > 0,
+            record,
+            begun_ns: clock::unix(self.course().begun),
+            requests: self.diary.requests(py, record.source),
+            notes: self.diary.notes(py, &self.labels(py).places),
+            ..Call::default()
+        })
     }
 
     /// Tells them.
-    fn tell(&self, call: &Call, now: Instant) -> Result<(), Interrupt> {
-        telemetry::ended(call);
-        if let Some(trace) = &self.trace {
-            trace.ended(call);
+    fn tell(&self, record: Option<Record>, call: Option<Box<Call>>, now: Instant) -> Result<(), Interrupt> {
+        if let Some(call) = call {
+            telemetry::ended(&call);
+            if let Some(trace) = &self.trace {
+                trace.ended(&call);
+            }
         }
-        match &self.compiled.monitor {
-            Some(monitor) => monitor::record(monitor, call.record, now).map_err(|interrupt| *interrupt),
-            None => Ok(()),
+        match (&self.compiled.monitor, record) {
+            (Some(monitor), Some(record)) => monitor::record(monitor, record, now).map_err(|interrupt| *interrupt),
+            _ => Ok(()),
         }
     }
 
@@ -72,10 +81,14 @@ impl Flight {
         let now = clock::now();
         self.diary.cut(now);
         self.is_told = true;
-        let call = self.told(py, execution.calls(), kind.as_deref(), now);
-        let story = self.story_told(py)?;
-        self.compiled.tally.end(self, execution, now, kind, story.as_ref().map(|story| story.clone_ref(py)));
-        call.map_or(Ok(()), |call| self.tell(&call, now))?;
+        let (record, call) = self.told(py, execution.calls(), kind.as_deref(), now);
+        let tale = self.tale(py);
+        // Who gets the value may never ask for it.
+        let story = tale.as_ref().filter(|_| error.is_some()).map(|tale| Py::new(py, Story::of(tale.clone()))).transpose()?;
+        let kept = story.as_ref().map(|story| story.clone_ref(py));
+        let last = Last { attempts: execution.calls(), took: now.since(self.course().begun), error: kind, tale, story: kept };
+        self.compiled.tally.end(py, self.course(), last);
+        self.tell(record, call, now)?;
         let error = match (outcome, error) {
             (Outcome::Value(ticket) | Outcome::Stream(ticket), _) => return self.restored(self.value(py, ticket)),
             (_, Some(error)) => error,
@@ -114,13 +127,12 @@ impl Flight {
         Err(PyErr::from_value(error))
     }
 
-    /// Its story, where there is one.
-    fn story_told(&mut self, py: Python<'_>) -> PyResult<Option<Py<Story>>> {
-        if !self.diary.is_worth_telling() {
-            return Ok(None);
-        }
-        let labels = self.labels(py);
-        Py::new(py, Story::new(std::mem::take(&mut self.diary), labels)).map(Some)
+    /// What its story will be made of, where there is one.
+    fn tale(&mut self, py: Python<'_>) -> Option<Arc<Tale>> {
+        self.diary.is_worth_telling().then(|| {
+            let labels = self.labels(py);
+            Arc::new(Tale { diary: std::mem::take(&mut self.diary), labels })
+        })
     }
 
     /// What its targets and stages are called.

@@ -17,6 +17,7 @@ use super::remaining;
 use super::slots;
 use super::state::{Told, retry_state};
 use super::story::{Diary, FEW};
+use super::threads;
 use super::trace::{self, Traced};
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, Execution, Instant, Outcome, Pass, Rejection, Spare, StageId, Target, Ticket, Verdict};
@@ -122,6 +123,14 @@ pub type Interrupt = PyErr;
 
 thread_local! {
     static SPARE: (Spare<Kept>, Spare<(StageId, Ticket)>) = const { (Spare::none(), Spare::none()) };
+}
+
+/// Puts an execution under the rules that all of this process are under.
+fn dress(execution: &mut Execution) {
+    if !threads::are_free() {
+        execution.in_turn();
+    }
+    trial::dress(execution);
 }
 
 impl Flight {
@@ -493,7 +502,7 @@ impl Flight {
         if self.compiled.announces {
             execution.announce();
         }
-        trial::dress(&mut execution);
+        dress(&mut execution);
         Ok(execution)
     }
 
@@ -503,7 +512,7 @@ impl Flight {
         self.diary.begin(pass.begun());
         self.compiled.tally.begin();
         let mut execution = Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, remaining::inherited(py));
-        trial::dress(&mut execution);
+        dress(&mut execution);
         execution
     }
 

@@ -115,7 +115,7 @@ impl Guarded {
 
     /// The story of its last call that did not simply pass: the steps of its policies, and `attempts`; `None` if all did.
     #[getter]
-    fn story(&self, py: Python<'_>) -> Option<Py<Story>> {
+    fn story(&self, py: Python<'_>) -> PyResult<Option<Py<Story>>> {
         self.compiled.tally.story(py)
     }
 

@@ -388,8 +388,11 @@ fn is_plainly(error: &Bound<'_, PyAny>, types: &Bound<'_, PyTuple>) -> bool {
     let class = error.get_type_ptr();
     types.iter_borrowed().any(|listed| {
         let listed = listed.as_ptr();
+        // What a call came out with is an `Exception`: all else goes past the judges.
         // SAFETY: both are live; where it is a plain class, what is listed is a type.
-        listed == class.cast() || unsafe { ffi::PyType_CheckExact(listed) != 0 && ffi::PyType_IsSubtype(class, listed.cast()) != 0 }
+        listed == class.cast()
+            || listed == unsafe { ffi::PyExc_Exception }
+            || unsafe { ffi::PyType_CheckExact(listed) != 0 && ffi::PyType_IsSubtype(class, listed.cast()) != 0 }
     })
 }
 

@@ -279,21 +279,27 @@ impl Drop for Diary {
     }
 }
 
+/// What a call that is over has left to tell, and what things in it are called.
+pub struct Tale {
+    pub diary: Diary,
+    pub labels: Arc<Labels>,
+}
+
 /// The story of a guarded call that is over: a sequence of its steps, made when somebody asks.
 #[pyclass(frozen, sequence, module = "seawall")]
 pub struct Story {
-    diary: Diary,
-    labels: Arc<Labels>,
+    tale: Arc<Tale>,
     steps: PyOnceLock<Py<PyAny>>,
 }
 
 impl Story {
-    pub fn new(diary: Diary, labels: Arc<Labels>) -> Story {
-        Story { diary, labels, steps: PyOnceLock::new() }
+    pub fn of(tale: Arc<Tale>) -> Story {
+        Story { tale, steps: PyOnceLock::new() }
     }
 
     fn told(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
-        self.steps.get_or_try_init(py, || steps(py, &self.diary.notes(py, &self.labels.places)).map(Bound::unbind))
+        let Tale { diary, labels } = &*self.tale;
+        self.steps.get_or_try_init(py, || steps(py, &diary.notes(py, &labels.places)).map(Bound::unbind))
     }
 }
 
@@ -302,7 +308,7 @@ impl Story {
     /// The attempts made, in order; compares with a number as their count.
     #[getter]
     fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.diary.rows(py, &self.labels.targets)
+        self.tale.diary.rows(py, &self.tale.labels.targets)
     }
 
     /// What policies did, in order.

@@ -1,9 +1,8 @@
 //! What has become of a guarded function's calls: `statistics`.
 
-use super::flight::Flight;
-use super::story::Story;
-use super::threads;
-use crate::engine::{Execution, Instant};
+use super::flight::Course;
+use super::story::{Story, Tale};
+use super::threads::{self, Shared};
 use crate::policies::retry::{Counts, Totals};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -58,11 +57,14 @@ impl Shares {
 }
 
 /// How the last call went that did not simply pass.
-struct Last {
-    attempts: u32,
-    took: Duration,
-    error: Option<String>,
-    story: Option<Py<Story>>,
+pub struct Last {
+    pub attempts: u32,
+    pub took: Duration,
+    /// The class of its error.
+    pub error: Option<String>,
+    pub tale: Option<Arc<Tale>>,
+    /// Made of it, once somebody has asked: the same each time.
+    pub story: Option<Py<Story>>,
 }
 
 /// One function's calls.
@@ -76,7 +78,7 @@ pub struct Tally {
     retries: AtomicU64,
     fallbacks: AtomicU64,
     waited_ns: AtomicU64,
-    last: Mutex<Option<Last>>,
+    last: Shared<Option<Last>>,
 }
 
 impl Tally {
@@ -99,23 +101,37 @@ impl Tally {
     }
 
     /// It has ended.
-    pub fn end(&self, flight: &Flight, execution: &Execution, now: Instant, error: Option<String>, story: Option<Py<Story>>) {
-        let (attempts, gone) = (execution.calls(), flight.course());
-        let begun = gone.begun;
+    pub fn end(&self, py: Python<'_>, gone: Course, last: Last) {
+        let is_failed = last.error.is_some();
         threads::add(&self.ended, 1);
-        threads::add(&self.failed, u64::from(error.is_some()));
-        threads::add(&self.attempts, u64::from(attempts));
+        threads::add(&self.failed, u64::from(is_failed));
+        threads::add(&self.attempts, u64::from(last.attempts));
         threads::add(&self.retries, u64::from(gone.retries));
-        threads::add(&self.fallbacks, u64::from(error.is_none() && gone.fell_back));
+        threads::add(&self.fallbacks, u64::from(!is_failed && gone.fell_back));
         threads::add(&self.waited_ns, u64::try_from(gone.waited.as_nanos()).unwrap_or(u64::MAX));
-        let last = Last { attempts, took: now.since(begun), error, story };
-        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(last);
-        drop(before);
+        let before = self.last.with(py, |held| held.replace(last));
+        drop(before); // after the look at it: a story holds classes
     }
 
     /// The story of the last call that did not simply pass.
-    pub fn story(&self, py: Python<'_>) -> Option<Py<Story>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.story.as_ref().map(|story| story.clone_ref(py))
+    pub fn story(&self, py: Python<'_>) -> PyResult<Option<Py<Story>>> {
+        let held = |last: &mut Option<Last>| {
+            let last = last.as_ref()?;
+            Some((last.tale.clone()?, last.story.as_ref().map(|story| story.clone_ref(py))))
+        };
+        match self.last.with(py, held) {
+            None => Ok(None),
+            Some((_, Some(story))) => Ok(Some(story)),
+            Some((tale, None)) => {
+                let made = Py::new(py, Story::of(tale.clone()))?;
+                // Another call may have ended since, or somebody else asked.
+                let kept = self.last.with(py, |last| {
+                    let last = last.as_mut().filter(|last| last.tale.as_ref().is_some_and(|held| Arc::ptr_eq(held, &tale)))?;
+                    Some(last.story.get_or_insert_with(|| made.clone_ref(py)).clone_ref(py))
+                });
+                Ok(Some(kept.unwrap_or(made)))
+            }
+        }
     }
 
     /// As a dict.
@@ -131,10 +147,10 @@ impl Tally {
         told.set_item("retries", read(&self.retries))?;
         told.set_item("fallbacks", read(&self.fallbacks))?;
         told.set_item("waited", Duration::from_nanos(read(&self.waited_ns)).as_secs_f64())?;
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        told.set_item("last_attempts", last.as_ref().map(|l| l.attempts))?;
-        told.set_item("last_seconds", last.as_ref().map(|l| l.took.as_secs_f64()))?;
-        told.set_item("last_error", last.as_ref().and_then(|l| l.error.as_deref()))?;
+        let last = self.last.with(py, |last| last.as_ref().map(|last| (last.attempts, last.took, last.error.clone())));
+        told.set_item("last_attempts", last.as_ref().map(|(attempts, ..)| attempts))?;
+        told.set_item("last_seconds", last.as_ref().map(|(_, took, _)| took.as_secs_f64()))?;
+        told.set_item("last_error", last.and_then(|(.., error)| error))?;
         Ok(told)
     }
 }

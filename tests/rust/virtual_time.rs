@@ -51,8 +51,10 @@ pub struct World {
     pub events: Vec<Event>,
     /// What open streams gave out is taken back when they fail.
     pub takes_back: bool,
-    /// Questions are answered from within a step.
+    /// Its driver is the one of a plain call of Python's: it answers questions from within a step, hands an end in with it, and counts in turn.
     pub at_once: bool,
+    /// An end that is still to be handed in.
+    ended: Option<(CallId, Outcome)>,
     /// Who asked, and of how many events it was known by then.
     pub asked: RefCell<Vec<(StageId, usize)>>,
 }
@@ -80,6 +82,7 @@ impl World {
             events: Vec::new(),
             takes_back: false,
             at_once: false,
+            ended: None,
             asked: RefCell::default(),
         }
     }
@@ -123,6 +126,9 @@ impl World {
     /// Runs one call to its end.
     pub fn run(&mut self, plan: &Arc<Plan>) -> (End, Execution) {
         let mut execution = Execution::new(plan.clone(), 7, self.now);
+        if self.at_once {
+            execution.in_turn();
+        }
         let mut running = Vec::new();
         let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
         (self.end(outcome), execution)
@@ -177,7 +183,12 @@ impl World {
     /// Runs until the end, or until `stop`.
     pub fn drive(&mut self, execution: &mut Execution, running: &mut Vec<Running>, stop: Instant) -> Option<Outcome> {
         for _ in 0..100_000 {
-            let step = execution.step_answered(self.now, |ask| self.at_once.then(|| self.judge(*ask)));
+            let ended = self.ended.take();
+            let answer = |ask: &Ask| self.at_once.then(|| self.judge(*ask));
+            let step = match ended {
+                Some((call, outcome)) => execution.ended_answered(call, outcome, self.now, answer),
+                None => execution.step_answered(self.now, answer),
+            };
             self.events.extend(execution.take_events());
             match step {
                 Step::Start { call, target, .. } => {
@@ -235,7 +246,10 @@ impl World {
                 if open && self.takes_back {
                     execution.taken_back(call);
                 }
-                execution.ended(call, outcome);
+                match self.at_once {
+                    true => self.ended = Some((call, outcome)),
+                    false => execution.ended(call, outcome),
+                }
             }
         }
     }

@@ -94,8 +94,8 @@ impl Passage {
         Passage { config, attempt: 0, calls_before: 0, done: Totals::default(), deposited, waited: None, last: None }
     }
 
-    fn tell(&mut self) {
-        self.config.counts.add(&std::mem::take(&mut self.done));
+    fn tell(&mut self, cx: &Cx<'_>) {
+        self.config.counts.add(&std::mem::take(&mut self.done), cx.is_in_turn());
     }
 
     fn give_up(&mut self, outcome: Outcome, why: &'static str, cx: &mut Cx<'_>) -> Flow {
@@ -114,14 +114,16 @@ impl Passage {
         }
         if !outcome.is_refusal() {
             self.done.retries += 1;
-            self.done.waited = self.done.waited.saturating_add(wait);
+            if !wait.is_zero() {
+                self.done.waited = self.done.waited.saturating_add(wait);
+            }
         }
         self.waited = Some(wait);
         self.last = Some(outcome);
         cx.emit(events::RETRY_SCHEDULED, self.attempt, wait, Some(outcome), "");
         // A limit that is full stays so until its time comes.
         if !outcome.is_refusal() && (cx.hurries() || at == cx.now()) {
-            self.tell();
+            self.tell(cx);
             return self.go(cx);
         }
         cx.wake_at(at);
@@ -184,7 +186,7 @@ impl Layer for Passage {
     fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
         let flow = self.react(input, cx);
         if !matches!(flow, Flow::Inward(_)) {
-            self.tell();
+            self.tell(cx);
         }
         flow
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use seawall::engine::{Event, Plan, PlanBuilder, Policy, StageId, Target};
 use seawall::policies::circuit_breaker::CircuitBreaker;
 use seawall::policies::fallback::Fallback;
+use seawall::policies::retry::{Counts, Retry, Totals};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 
@@ -16,20 +17,20 @@ enum Kind {
     Timeout { tenths: u64 },
 }
 
-fn policy(kind: Kind) -> Arc<dyn Policy> {
+fn policy(kind: Kind, counts: &Arc<Counts>) -> Arc<dyn Policy> {
     match kind {
-        Kind::Retry { attempts, wait } => Arc::new(retry(attempts, wait as f64 / 10.0)),
+        Kind::Retry { attempts, wait } => Arc::new(Retry { counts: counts.clone(), ..retry(attempts, wait as f64 / 10.0) }),
         Kind::Breaker { failures } => guarded(&Arc::new(CircuitBreaker::new(config(failures, 0.5)))),
         Kind::Timeout { tenths } => Arc::new(Timeout { limit: s(tenths as f64 / 10.0) }),
     }
 }
 
 /// Policies around a primary, outermost first, and an alternative where there is to be one.
-fn build(kinds: &[Kind], alternative: bool) -> Arc<Plan> {
+fn build(kinds: &[Kind], alternative: bool, counts: &Arc<Counts>) -> Arc<Plan> {
     let mut builder = PlanBuilder::default();
     let mut root = builder.leaf(Target(0));
     for kind in kinds.iter().rev() {
-        root = builder.layer(policy(*kind), vec![root]);
+        root = builder.layer(policy(*kind, counts), vec![root]);
     }
     if alternative {
         let other = builder.leaf(Target(1));
@@ -38,16 +39,17 @@ fn build(kinds: &[Kind], alternative: bool) -> Arc<Plan> {
     builder.build(root)
 }
 
-type Told = (Vec<End>, Vec<(usize, f64)>, Vec<Event>, Vec<(StageId, usize)>, usize, f64);
+type Told = (Vec<End>, Vec<(usize, f64)>, Vec<Event>, Vec<(StageId, usize)>, usize, f64, Totals);
 
 /// A few calls after each other, and all that can be told of them.
 fn told(kinds: &[Kind], alternative: bool, script: &[(f64, Answer)], at_once: bool) -> Told {
-    let plan = build(kinds, alternative);
+    let counts = Arc::default();
+    let plan = build(kinds, alternative, &counts);
     let mut world = World::new(&[script, &[(0.1, FAIL), (0.0, Answer::Value(2))]]);
     world.at_once = at_once;
     let ends = (0..3).map(|_| world.run(&plan).0).collect();
     let elapsed = world.elapsed();
-    (ends, world.calls, world.events, world.asked.into_inner(), world.cancelled, elapsed)
+    (ends, world.calls, world.events, world.asked.into_inner(), world.cancelled, elapsed, counts.totals())
 }
 
 fn kinds() -> impl Strategy<Value = Vec<Kind>> {

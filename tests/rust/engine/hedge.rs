@@ -388,3 +388,20 @@ proptest! {
         prop_assert_eq!(execution.next_wake(), Instant::NEVER);
     }
 }
+
+#[test]
+fn of_two_ends_the_one_that_was_told_first_decides() {
+    let hedge = hedge(1.0, 1, 1.0);
+    let mut execution = Execution::new(around(&hedge, vec![]), 7, at(1.0));
+    let started = |step| match step {
+        Step::Start { call, .. } => call,
+        other => panic!("{other:?}"),
+    };
+    let first = started(execution.step(at(1.0)));
+    assert_eq!(execution.step(at(1.0)), Step::Wait { until: at(2.0) });
+    let second = started(execution.step(at(2.0)));
+    let (one, other) = (seawall::engine::Outcome::Value(Ticket(1)), seawall::engine::Outcome::Value(Ticket(2)));
+    execution.ended(first, one);
+    assert_eq!(execution.ended_answered(second, other, at(2.5), |_| None), Step::Cancel { call: second, beaten: true });
+    assert_eq!(execution.step(at(2.5)), Step::Done(one));
+}

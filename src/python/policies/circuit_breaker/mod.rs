@@ -17,7 +17,7 @@ use crate::python::errors::{configuration, ours, picture};
 use crate::python::judge::{BreakerJudge, Listed, answers_at_once, function, function_at_once, happens, predicate};
 use crate::python::pipeline::Pipeline;
 use crate::python::policies::fallback::Fallback;
-use crate::stats::Latch;
+use crate::python::threads::Shared;
 use crate::telemetry::known;
 use isolation::Isolation;
 use permit::{Entrances, lock};
@@ -85,7 +85,7 @@ pub struct CircuitBreaker {
     name: known::Name,
     /// Finds it again when it is unpickled where it came from.
     identity: u64,
-    last_failure: Latch<Option<Py<PyAny>>>,
+    last_failure: Shared<Option<Py<PyAny>>>,
     entrances: Entrances,
     listeners: Mutex<Vec<Py<PyAny>>>,
     /// The process of which a thread is telling the listeners.
@@ -207,7 +207,7 @@ impl CircuitBreaker {
             fallback_function: fallback_function.map(Bound::unbind),
             name: Arc::new(name.map_or_else(OnceLock::new, |name| OnceLock::from(name.into_boxed_str()))),
             identity: clock::seed(),
-            last_failure: Latch::new(None),
+            last_failure: Shared::new(None),
             entrances: Entrances::default(),
             listeners: Mutex::new(heard),
             telling: AtomicU32::new(tell::NOBODY),
@@ -373,7 +373,7 @@ impl CircuitBreaker {
     fn record_failure(slf: &Bound<'_, Self>, exception: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         if let Some(error) = exception.filter(|e| !e.is_none()) {
             convert::exception("exception", &error)?;
-            slf.get().remember(error.unbind());
+            slf.get().remember(slf.py(), error.unbind());
         }
         let told = slf.get().core.record(Evidence::Failure, slf.get().now(slf.py())?, passage::chance());
         if told.is_some() { Self::tell(slf) } else { Ok(()) }
@@ -390,8 +390,7 @@ impl CircuitBreaker {
     /// Closes it and forgets all counts, whatever state it is in.
     fn reset(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().core.reset(slf.get().now(slf.py())?);
-        let old = slf.get().last_failure.hold().take();
-        drop(old); // outside the latch: dropping an exception may run code
+        slf.get().forget(slf.py());
         Self::tell(slf)
     }
 
@@ -512,9 +511,11 @@ impl CircuitBreaker {
     }
 
     /// Keeps a failure as the one counted last, or forgets it.
-    fn _remember(&self, exception: Option<Py<PyAny>>) {
-        let old = std::mem::replace(&mut *self.last_failure.hold(), exception);
-        drop(old); // outside the latch: dropping an exception may run code
+    fn _remember(&self, py: Python<'_>, exception: Option<Py<PyAny>>) {
+        match exception {
+            Some(error) => self.remember(py, error),
+            None => self.forget(py),
+        }
     }
 
     /// It is among those that can be found: the core's own list has it too.
@@ -530,11 +531,7 @@ impl CircuitBreaker {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // Nothing waits here: what is locked just now is visited the next time.
-        if let Some(failure) = self.last_failure.try_hold()
-            && let Some(failure) = &*failure
-        {
-            visit.call(failure)?;
-        }
+        self.last_failure.collected(|failure| visit.call(&*failure)).unwrap_or(Ok(()))?;
         visit.call(&self.clock)?;
         if let Ok(listeners) = self.listeners.try_lock() {
             for listener in &*listeners {
@@ -545,7 +542,7 @@ impl CircuitBreaker {
     }
 
     fn __clear__(&self) {
-        let failure = self.last_failure.try_hold().and_then(|mut failure| failure.take());
+        let failure = self.last_failure.collected(Option::take).flatten();
         let listeners = self.listeners.try_lock().ok().map(|mut l| std::mem::take(&mut *l));
         drop((failure, listeners));
     }

@@ -29,9 +29,16 @@ impl CircuitBreaker {
     }
 
     /// Keeps the failure that was counted.
-    pub fn remember(&self, error: Py<PyAny>) {
-        let old = self.last_failure.hold().replace(error);
-        drop(old); // outside the latch: dropping an exception may run code
+    #[inline]
+    pub fn remember(&self, py: Python<'_>, error: Py<PyAny>) {
+        let old = self.last_failure.with(py, |last| last.replace(error));
+        drop(old); // after the look at it: dropping an exception may run code
+    }
+
+    /// Lets it go.
+    pub fn forget(&self, py: Python<'_>) {
+        let old = self.last_failure.with(py, Option::take);
+        drop(old); // as above
     }
 
     /// It guards something of that name from now on: it takes the name, if it has none, and can be found by it.
@@ -102,6 +109,6 @@ impl CircuitBreaker {
     }
 
     pub fn last_failure(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.last_failure.hold().as_ref().map(|e| e.clone_ref(py))
+        self.last_failure.with(py, |last| last.as_ref().map(|e| e.clone_ref(py)))
     }
 }

@@ -71,7 +71,7 @@ impl Permit {
         exception.as_ref().map(|error| convert::exception("exception", error)).transpose()?;
         let Some(permit) = lock(&self.permit).take() else { return Ok(()) };
         if let Some(error) = exception {
-            self.breaker.get().remember(error.unbind());
+            self.breaker.get().remember(py, error.unbind());
         }
         CircuitBreaker::settle(self.breaker.bind(py), permit, Evidence::Failure)
     }
@@ -260,7 +260,7 @@ pub fn evidence(breaker: &Bound<'_, CircuitBreaker>, value: Option<&Bound<'_, Py
         Some(error) if bare::is_interrupt(error)? => Ok(Evidence::None),
         Some(error) => match this.rules.judge(&Happened::Error(error))? {
             Verdict::Failure { .. } => {
-                this.remember(error.clone().unbind());
+                this.remember(error.py(), error.clone().unbind());
                 Ok(Evidence::Failure)
             }
             _ => Ok(Evidence::None),
