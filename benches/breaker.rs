@@ -135,9 +135,9 @@ impl Host for Fails {
         Ok(Called::Ended(outcome, Instant(1)))
     }
 
-    fn answer(&mut self, ask: &Ask) -> Option<Verdict> {
+    fn answer(&mut self, ask: &Ask) -> Option<&'static Verdict> {
         black_box(ask.attempt());
-        Some(Verdict::FAILURE)
+        Some(&Verdict::FAILURE)
     }
 
     fn judge(&mut self, _: Ask, now: Instant) -> Result<(Verdict, Instant), Infallible> {
@@ -160,7 +160,7 @@ const FAILS: u32 = 200;
 fn failing(turns: u64, plan: &Arc<Plan>) -> f64 {
     let whole = once(turns / u64::from(FAILS), |_| {
         let mut execution = Execution::new(plan.clone(), 7, Instant(1));
-        let Ok(outcome) = inline::run(&mut execution, &mut Fails(FAILS));
+        let Ok(outcome) = inline::run(&mut execution, &mut Fails(FAILS), None);
         black_box(outcome);
     });
     whole / f64::from(FAILS)
@@ -192,7 +192,7 @@ fn plan(retry: bool, guarded: bool) -> Arc<Plan> {
 fn whole(turns: u64, plan: &Arc<Plan>) -> f64 {
     once(turns, |_| {
         let mut execution = Execution::new(plan.clone(), clock::seed(), clock::now());
-        let Ok(outcome) = inline::run(&mut execution, &mut Answers);
+        let Ok(outcome) = inline::run(&mut execution, &mut Answers, None);
         black_box(outcome);
     })
 }

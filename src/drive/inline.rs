@@ -22,7 +22,7 @@ pub trait Host {
         let _ = (call, beaten);
     }
     /// Says what an outcome is to a stage, where that is known at once and nobody's code is asked.
-    fn answer(&mut self, ask: &Ask) -> Option<Verdict> {
+    fn answer(&mut self, ask: &Ask) -> Option<&'static Verdict> {
         let _ = ask;
         None
     }
@@ -73,9 +73,10 @@ pub enum End {
     Given(CallId),
 }
 
-/// Runs `execution` to its end. An interrupt abandons it: permits go back, nothing counts.
-pub fn run<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Interrupt> {
-    let result = drive(execution, host);
+/// Runs `execution` to its end; from how its first call ended, and when, if that was made already. An interrupt abandons it: permits go
+/// back, nothing counts.
+pub fn run<H: Host>(execution: &mut Execution, host: &mut H, first: Option<(Outcome, Instant)>) -> Result<End, H::Interrupt> {
+    let result = drive(execution, host, first);
     if result.is_err() {
         let now = host.now();
         execution.abandon(now);
@@ -83,9 +84,9 @@ pub fn run<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::I
     result
 }
 
-fn drive<H: Host>(execution: &mut Execution, host: &mut H) -> Result<End, H::Interrupt> {
-    let mut now = host.now();
-    let mut ended = None;
+fn drive<H: Host>(execution: &mut Execution, host: &mut H, first: Option<(Outcome, Instant)>) -> Result<End, H::Interrupt> {
+    let mut now = first.map_or_else(|| host.now(), |(_, at)| at);
+    let mut ended = first.map(|(outcome, _)| (CallId::FIRST, outcome));
     loop {
         let step = match ended.take() {
             Some((call, outcome)) => execution.ended_answered(call, outcome, now, |ask| host.answer(ask)),

@@ -1,11 +1,11 @@
 //! One guarded call: a small tree of passages, driven from outside.
 
 mod given_up;
+mod resumed;
 
-use super::lane::Pass;
 use super::layer::{Child, Common, Cx, Event, Flow, Hears, Input, Layer, Place};
 use super::outcome::{Outcome, Refusal, Ticket};
-use super::plan::{Plan, Stage, StageId};
+use super::plan::{Plan, Stage, StageId, Target};
 use super::queue::Queue;
 use super::random::Random;
 use super::signal::Signal;
@@ -15,7 +15,6 @@ use super::time::Instant;
 use std::any::Any;
 use std::mem::take;
 use std::sync::Arc;
-use std::time::Duration;
 use std::vec::Drain;
 
 type NodeId = usize;
@@ -31,6 +30,14 @@ enum Kind {
 impl Default for Kind {
     fn default() -> Kind {
         Kind::Call(CallId::FIRST)
+    }
+}
+
+impl Kind {
+    /// Whether a layer was left here that stands in for a new one.
+    #[inline]
+    fn renew(&mut self, renews: impl FnOnce(&mut dyn Layer) -> bool) -> bool {
+        if let Kind::Layer(layer) = self { renews(&mut **layer) } else { false }
     }
 }
 
@@ -103,40 +110,6 @@ impl Execution {
         execution
     }
 
-    /// A call that began on the fast lane and has met trouble there. Where every policy let it in, its call of the
-    /// primary is [`CallId::FIRST`] and has been started already.
-    pub fn resumed(plan: Arc<Plan>, seed: u64, pass: &Pass, deadline: Instant) -> Execution {
-        let mut execution = Execution::empty(plan, seed);
-        execution.common.inherited = deadline;
-        let mut permits = pass.permits().iter();
-        let (mut parent, mut stage, mut deadline) = (NOBODY, execution.plan.root, deadline);
-        loop {
-            let (layer, inner) = match &execution.plan.stages[stage.0 as usize] {
-                Stage::Layer { policy, inner } if execution.plan.watches(stage) => match permits.next() {
-                    Some(permit) => (policy.enter_with(*permit, pass.begun), inner[0]),
-                    None => break,
-                },
-                Stage::Layer { policy, inner } => (policy.enter(), inner[0]),
-                Stage::Leaf(..) => break,
-            };
-            let place = Place { stage, begun: pass.begun, deadline, children: 1, live: 1, ..Place::default() };
-            execution.nodes.push(Node { parent, kind: Kind::Layer(layer), life: Life::Running, place });
-            let node = execution.nodes.len() - 1;
-            let flow = execution.on(node, Input::Begin, None, pass.begun);
-            debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
-            (parent, stage, deadline) = (node, inner, execution.nodes[node].place.deadline);
-        }
-        if let Some(innermost) = execution.nodes.get_mut(parent) {
-            // It is counted when it is spawned.
-            (innermost.place.children, innermost.place.live) = (0, 0);
-        }
-        let begins = execution.spawn(parent, stage, pass.begun, deadline);
-        execution.later(begins);
-        // Let in by all: the driver has called the primary already.
-        execution.out.clear();
-        execution
-    }
-
     /// Tells of each attempt as well.
     pub fn announce(&mut self) {
         self.common.announces = true;
@@ -178,21 +151,7 @@ impl Execution {
             out: Queue::new(),
             judging: None,
             started: 0,
-            common: Common {
-                signal: None,
-                queued: Duration::ZERO,
-                random: Random::seeded(seed),
-                events,
-                attached: Vec::new(),
-                calls: 0,
-                announces: false,
-                hurries: false,
-                is_in_turn: false,
-                cap: u32::MAX,
-                inherited: Instant::NEVER,
-                weights: Vec::new(),
-                baggage: Vec::new(),
-            },
+            common: Common::new(Random::seeded(seed), events),
         }
     }
 
@@ -202,9 +161,9 @@ impl Execution {
     }
 
     /// As [`Execution::step`]; a question to which `answer` knows the verdict at once is not handed out. None is asked before what has
-    /// happened was published.
+    /// happened was published. Such verdicts are few and lie ready: one that is made would be copied from hand to hand.
     #[inline(never)] // apart from the one that begins with an end
-    pub fn step_answered(&mut self, now: Instant, mut answer: impl FnMut(&Ask) -> Option<Verdict>) -> Step {
+    pub fn step_answered(&mut self, now: Instant, mut answer: impl FnMut(&Ask) -> Option<&'static Verdict>) -> Step {
         loop {
             if let Some(step) = self.out.pop() {
                 return step;
@@ -236,7 +195,7 @@ impl Execution {
         call: CallId,
         outcome: Outcome,
         now: Instant,
-        mut answer: impl FnMut(&Ask) -> Option<Verdict>,
+        mut answer: impl FnMut(&Ask) -> Option<&'static Verdict>,
     ) -> Step {
         let is_next = self.pending.is_empty() && self.out.is_empty() && self.judging.is_none();
         match self.running(call).map(|node| Pending::Outward(node, outcome)) {
@@ -253,7 +212,7 @@ impl Execution {
 
     /// Hands on what follows, until something is to be done outside, which is given, or nothing follows: all that an attempt costs in here.
     #[inline(always)] // twice in each driver that answers
-    fn go_on(&mut self, mut pending: Pending, now: Instant, answer: &mut impl FnMut(&Ask) -> Option<Verdict>) -> Option<Step> {
+    fn go_on(&mut self, mut pending: Pending, now: Instant, answer: &mut impl FnMut(&Ask) -> Option<&'static Verdict>) -> Option<Step> {
         loop {
             let (node, input, child) = match pending {
                 Pending::Begin(node) => (node, Input::Begin, None),
@@ -409,7 +368,7 @@ impl Execution {
         if let Some((child, ask)) = self.judging.take()
             && self.nodes[child].life != Life::Ended
         {
-            let (parent, input, child) = self.comes_out(child, ask.outcome, Some(verdict));
+            let (parent, input, child) = self.comes_out(child, ask.outcome, Some(&verdict));
             self.input(parent, input, child, now);
         }
     }
@@ -444,6 +403,30 @@ impl Execution {
     /// A new node, and what follows from it.
     #[inline(always)] // as `passes`
     fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) -> Next {
+        let (id, leaf) = self.enters(parent, stage, now, deadline, None);
+        match leaf {
+            None => self.follows(Pending::Begin(id)),
+            Some((target, is_attempt)) => {
+                let call = CallId(self.started);
+                self.nodes[id].kind = Kind::Call(call);
+                self.started += 1;
+                self.common.calls += u32::from(is_attempt);
+                self.latest = id;
+                self.hands_out(Step::Start { call, target, deadline }).map_or(Next::Nothing, Next::Step)
+            }
+        }
+    }
+
+    /// A new node, with its layer; of a leaf, what that is. With the permit of a call that was admitted.
+    #[inline(always)] // as `passes`
+    fn enters(
+        &mut self,
+        parent: NodeId,
+        stage: StageId,
+        now: Instant,
+        deadline: Instant,
+        permit: Option<u64>,
+    ) -> (NodeId, Option<(Target, bool)>) {
         let number = self.nodes.get_mut(parent).map_or(0, |parent| {
             let number = parent.place.children;
             parent.place.children += 1;
@@ -460,21 +443,19 @@ impl Execution {
         (place.stage, place.begun, place.deadline) = (stage, now, deadline);
         (place.wake, place.hears) = (None, Hears::default());
         (place.number, place.children, place.live) = (number, 0, 0);
-        match &self.plan.stages[stage.0 as usize] {
-            Stage::Layer { policy, .. } => {
-                let is_renewed = was_here && if let Kind::Layer(layer) = &mut node.kind { layer.renew() } else { false };
-                if !is_renewed {
+        match (&self.plan.stages[stage.0 as usize], permit) {
+            (Stage::Leaf(target, is_attempt), _) => (id, Some((*target, *is_attempt))),
+            (Stage::Layer { policy, .. }, None) => {
+                if !(was_here && node.kind.renew(|layer| layer.renew())) {
                     node.kind = Kind::Layer(policy.enter());
                 }
-                self.follows(Pending::Begin(id))
+                (id, None)
             }
-            Stage::Leaf(target, is_attempt) => {
-                let call = CallId(self.started);
-                node.kind = Kind::Call(call);
-                self.started += 1;
-                self.common.calls += u32::from(*is_attempt);
-                self.latest = id;
-                self.hands_out(Step::Start { call, target: *target, deadline }).map_or(Next::Nothing, Next::Step)
+            (Stage::Layer { policy, .. }, Some(permit)) => {
+                if !(was_here && node.kind.renew(|layer| layer.renew_with(permit, now))) {
+                    node.kind = Kind::Layer(policy.enter_with(permit, now));
+                }
+                (id, None)
             }
         }
     }
@@ -497,8 +478,9 @@ impl Execution {
 
     /// A node has come out so, if only with the beginning of a stream: what that is, and to whom.
     #[inline]
-    fn comes_out(&mut self, node: NodeId, outcome: Outcome, verdict: Option<Verdict>) -> (NodeId, Input, Option<Child>) {
+    fn comes_out(&mut self, node: NodeId, outcome: Outcome, verdict: Option<&Verdict>) -> (NodeId, Input, Option<Child>) {
         let Node { parent, life, place, .. } = &mut self.nodes[node];
+        let verdict = verdict.copied();
         let input = if *life == Life::Delivered { Input::Ended(outcome, verdict) } else { Input::Child(outcome, verdict) };
         let (parent, child) = (*parent, Child { number: place.number, begun: place.begun });
         if matches!(outcome, Outcome::Stream(_)) {

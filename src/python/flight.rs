@@ -217,7 +217,16 @@ impl Flight {
     }
 
     /// Runs a frame of the user's within a deadline, and in the call's span.
+    #[inline]
     pub fn within<T>(&self, py: Python<'_>, deadline: Instant, body: impl FnOnce() -> T) -> T {
+        if deadline == Instant::NEVER && self.trace.is_none() && self.asking.is_empty() {
+            return body();
+        }
+        self.within_more(py, deadline, body)
+    }
+
+    #[cold]
+    fn within_more<T>(&self, py: Python<'_>, deadline: Instant, body: impl FnOnce() -> T) -> T {
         let body = || if self.asking.is_empty() { body() } else { cached::around(py, &self.asking, body) };
         match &self.trace {
             None => remaining::within(py, deadline, body),
@@ -377,11 +386,11 @@ impl Flight {
 
     /// Answers the machine's question at once, if it is an easy one: nobody's code is asked.
     #[inline]
-    pub fn answer(&self, py: Python<'_>, ask: &Ask) -> Option<Verdict> {
+    pub fn answer(&self, py: Python<'_>, ask: &Ask) -> Option<&'static Verdict> {
         let error = self.held(&ask.outcome)?.bind(py);
         let stage = self.compiled.stage(ask.stage());
         let verdict = stage.judge.at_once(error)?;
-        stage.remember(&verdict, error);
+        stage.remember(verdict, error);
         Some(verdict)
     }
 
@@ -507,11 +516,11 @@ impl Flight {
     }
 
     /// The execution of a call that met trouble on the fast lane.
-    pub fn resume(&mut self, py: Python<'_>, pass: &Pass) -> Execution {
+    pub fn resume(&mut self, py: Python<'_>, pass: &Pass) -> Box<Execution> {
         self.course.begun = pass.begun();
         self.diary.begin(pass.begun());
         self.compiled.tally.begin();
-        let mut execution = Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, remaining::inherited(py));
+        let mut execution = self.compiled.resumed(py, pass, remaining::inherited(py));
         dress(&mut execution);
         execution
     }

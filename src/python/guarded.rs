@@ -25,7 +25,7 @@ use super::story::Story;
 use super::trace;
 use crate::drive::clock;
 use crate::drive::inline::{self, End};
-use crate::engine::{CallId, Execution, Pass, Target, Way as Lane};
+use crate::engine::{CallId, Execution, Instant, Outcome, Pass, Target, Way as Lane};
 use crate::telemetry;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
@@ -421,28 +421,33 @@ fn taken_over(
     if first.is_some() {
         flight.diary.started(Target::default());
     }
-    match first {
+    let first = match first {
         Some(Ok(value)) if has_to_run(&value).is_some() => {
             flight.given = Some(value.unbind());
-            return hand_over(py, flight, execution, CallId::FIRST).map(Bound::unbind);
+            return hand_over(py, flight, *execution, CallId::FIRST).map(Bound::unbind);
         }
-        Some(result) => {
-            let (outcome, _) = flight.keep(result.map(Bound::unbind))?;
-            execution.ended(CallId::FIRST, outcome);
-        }
-        None => {}
-    }
-    match go_on(py, &mut flight, &mut execution)? {
-        Ok(value) => Ok(value),
-        Err(call) => hand_over(py, flight, execution, call).map(Bound::unbind),
-    }
+        Some(result) => Some(flight.keep(result.map(Bound::unbind))?),
+        None => None,
+    };
+    let value = match go_on(py, &mut flight, &mut execution, first) {
+        Ok(Err(call)) => return hand_over(py, flight, *execution, call).map(Bound::unbind),
+        Ok(Ok(value)) => Ok(value),
+        Err(error) => Err(error),
+    };
+    flight.compiled.keep(py, execution);
+    value
 }
 
-/// Runs the machine on this thread, to the end or until that call has given something that has still to be run. Both stay where they
-/// are: they are large.
-fn go_on(py: Python<'_>, flight: &mut Flight, execution: &mut Execution) -> PyResult<Result<Py<PyAny>, CallId>> {
+/// Runs the machine on this thread, to the end or until that call has given something that has still to be run; from its beginning, or
+/// from how the first call ended. Both stay where they are: they are large.
+fn go_on(
+    py: Python<'_>,
+    flight: &mut Flight,
+    execution: &mut Execution,
+    first: Option<(Outcome, Instant)>,
+) -> PyResult<Result<Py<PyAny>, CallId>> {
     let race = flight.compiled.hedged.then(|| Race::new(execution.bell()));
-    match inline::run(execution, &mut Inline { py, flight, race })? {
+    match inline::run(execution, &mut Inline { py, flight, race }, first)? {
         End::Done(outcome) => flight.finish(py, outcome, execution).map(Ok),
         End::Given(call) => Ok(Err(call)),
     }
@@ -515,7 +520,7 @@ pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
         return Err(stack::used_up());
     }
     let mut execution = flight.execution(py, Way::Sync, clock::now())?;
-    match go_on(py, &mut flight, &mut execution)? {
+    match go_on(py, &mut flight, &mut execution, None)? {
         Ok(value) => Ok(value.into_bound(py)),
         Err(call) => hand_over(py, flight, execution, call),
     }

@@ -6,7 +6,7 @@ use super::log;
 use super::policies::circuit_breaker::{CircuitBreaker, is_change};
 use super::virtual_time;
 use crate::drive::trial;
-use crate::engine::{Event, Outcome};
+use crate::engine::{Event, Outcome, Ticket};
 use crate::events::{self, Severity};
 use pyo3::prelude::*;
 use std::vec::Drain;
@@ -18,15 +18,14 @@ impl Flight {
         for event in happened.as_slice() {
             let error = event.outcome.as_ref().and_then(|outcome| self.held(outcome)).map(|error| error.bind(py).get_type().unbind());
             self.diary.note(event, error);
+            if event.name == events::RETRY_SCHEDULED && self.is_unheard() {
+                self.will_retry(event);
+                self.course.waited += event.span;
+                continue;
+            }
             match event.name {
                 events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
-                events::RETRY_SCHEDULED => {
-                    self.diary.waits(event.at, event.span);
-                    // Who was turned away is to wait, and has not been called yet.
-                    self.course.retries += u32::from(!event.outcome.is_some_and(|outcome| outcome.is_refusal()));
-                    self.course.last_wait = Some(event.span);
-                    self.replace(event);
-                }
+                events::RETRY_SCHEDULED => self.will_retry(event),
                 events::FALLBACK_USED => self.course.fell_back = true,
                 events::CHAOS_INJECTED => self.course.is_injected = true,
                 events::CACHE_MISS | events::RATE_LIMIT_WAITED | events::BULKHEAD_WAITED => self.diary.begins(event.at),
@@ -51,18 +50,50 @@ impl Flight {
         Ok(())
     }
 
+    /// Whether nobody is there who would hear of what is said at the level of a retry: neither the log, once it was asked, nor a
+    /// recorder or a hook.
+    #[inline]
+    fn is_unheard(&self) -> bool {
+        self.heard == Some(false) && !self.compiled.has_hooks && !trial::is_recorded()
+    }
+
+    /// Another attempt follows.
+    #[inline]
+    fn will_retry(&mut self, event: &Event) {
+        self.diary.waits(event.at, event.span);
+        // Who was turned away is to wait, and has not been called yet.
+        self.course.retries += u32::from(!event.outcome.is_some_and(|outcome| outcome.is_refusal()));
+        self.course.last_wait = Some(event.span);
+        self.replace(event);
+    }
+
     /// Lets the failure go that was the last before this one in the same retry: nobody asks for it any more, and a call
     /// that goes on for long must not keep all of its failures. One that another retry came to is that one's last, too.
     fn replace(&mut self, event: &Event) {
         let Some(Outcome::Error(ticket)) = event.outcome else { return };
+        // Most calls pass one retry.
+        if let [(stage, last)] = &mut self.scheduled[..]
+            && *stage == event.stage
+        {
+            let earlier = std::mem::replace(last, ticket);
+            if earlier != ticket {
+                self.let_go(earlier);
+            }
+            return;
+        }
         let Some(at) = self.scheduled.iter().position(|(stage, _)| *stage == event.stage) else {
             self.scheduled.push((event.stage, ticket));
             return;
         };
         let (_, earlier) = std::mem::replace(&mut self.scheduled[at], (event.stage, ticket));
-        if !self.scheduled.iter().any(|(_, kept)| *kept == earlier)
-            && let Some(kept @ Kept::Error(_)) = self.values.get_mut(earlier.0 as usize)
-        {
+        if !self.scheduled.iter().any(|(_, kept)| *kept == earlier) {
+            self.let_go(earlier);
+        }
+    }
+
+    #[inline]
+    fn let_go(&mut self, failure: Ticket) {
+        if let Some(kept @ Kept::Error(_)) = self.values.get_mut(failure.0 as usize) {
             *kept = Kept::Gone;
         }
     }

@@ -81,7 +81,7 @@ impl Host for Inline<'_, '_> {
     }
 
     #[inline]
-    fn answer(&mut self, ask: &Ask) -> Option<Verdict> {
+    fn answer(&mut self, ask: &Ask) -> Option<&'static Verdict> {
         self.flight.answer(self.py, ask)
     }
 

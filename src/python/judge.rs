@@ -165,7 +165,7 @@ impl Listed {
     }
 
     /// Whether somebody else's code decides.
-    fn is_asked(&self) -> bool {
+    pub fn is_asked(&self) -> bool {
         matches!(self, Listed::Predicate(_) | Listed::Condition(_))
     }
 
@@ -190,6 +190,8 @@ pub struct RetryJudge {
     pub on_result: Option<Py<PyAny>>,
     /// `giveup(exception) -> bool`: stop although it is retryable.
     pub giveup: Option<Py<PyAny>>,
+    /// Nothing but the table and exception classes decides about a failure.
+    pub is_plain: bool,
 }
 
 /// What a retry's judge may want to know beside what happened.
@@ -288,21 +290,16 @@ impl RetryJudge {
 
     /// The verdict where nobody's code is asked, and nothing has to be found out about the exception's type.
     #[inline]
-    fn at_once(&self, error: &Bound<'_, PyAny>) -> Option<Verdict> {
-        if self.needs_python() {
+    fn at_once(&self, error: &Bound<'_, PyAny>) -> Option<&'static Verdict> {
+        if !self.is_plain {
             return None;
         }
         let retried = bare::known_row(error)?.retry;
         match &self.listed {
-            Listed::Table => Some(if retried == Some(true) { Verdict::FAILURE } else { Verdict::Final }),
-            Listed::Types(types) => (retried != Some(false) && is_plainly(error, types.bind(error.py()))).then_some(Verdict::FAILURE),
+            Listed::Table => Some(if retried == Some(true) { &Verdict::FAILURE } else { &Verdict::Final }),
+            Listed::Types(types) => (retried != Some(false) && is_plainly(error, types.bind(error.py()))).then_some(&Verdict::FAILURE),
             Listed::Predicate(_) | Listed::Condition(_) => None,
         }
-    }
-
-    /// Whether anything but the table and exception classes decides.
-    pub fn needs_python(&self) -> bool {
-        self.listed.is_asked() || self.stop.is_some() || self.wait.is_some() || self.giveup.is_some()
     }
 
     fn wants<'py>(
@@ -344,13 +341,13 @@ pub struct BreakerJudge {
 impl BreakerJudge {
     /// As the one of [`RetryJudge`].
     #[inline]
-    fn at_once(&self, error: &Bound<'_, PyAny>) -> Option<Verdict> {
+    fn at_once(&self, error: &Bound<'_, PyAny>) -> Option<&'static Verdict> {
         if self.ignored.is_some() {
             return None;
         }
         match &self.listed {
-            Listed::Table => Some(if bare::known_row(error)?.breaker { Verdict::FAILURE } else { Verdict::Ignore }),
-            Listed::Types(types) => is_plainly(error, types.bind(error.py())).then_some(Verdict::FAILURE),
+            Listed::Table => Some(if bare::known_row(error)?.breaker { &Verdict::FAILURE } else { &Verdict::Ignore }),
+            Listed::Types(types) => is_plainly(error, types.bind(error.py())).then_some(&Verdict::FAILURE),
             Listed::Predicate(_) | Listed::Condition(_) => None,
         }
     }
@@ -486,7 +483,7 @@ pub enum Judge {
 impl Judge {
     /// What it says of a failure at once: nobody's code is asked, and the exception's type is known.
     #[inline]
-    pub fn at_once(&self, error: &Bound<'_, PyAny>) -> Option<Verdict> {
+    pub fn at_once(&self, error: &Bound<'_, PyAny>) -> Option<&'static Verdict> {
         match self {
             Judge::Retry(judge) => judge.at_once(error),
             Judge::Breaker(judge) => judge.at_once(error),
@@ -497,7 +494,7 @@ impl Judge {
     /// Whether it decides in no time, since nobody else's code is asked.
     pub fn asks_nobody(&self) -> bool {
         match self {
-            Judge::Retry(judge) => !judge.needs_python() && judge.on_result.is_none(),
+            Judge::Retry(judge) => judge.is_plain && judge.on_result.is_none(),
             Judge::Breaker(judge) => {
                 let ignored = judge.ignored.as_ref().is_some_and(|(ignored, _)| ignored.is_asked());
                 !judge.listed.is_asked() && !ignored && judge.on_result.is_none()

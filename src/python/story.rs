@@ -181,9 +181,9 @@ impl Diary {
     /// The wait that was scheduled at that time follows the last attempt; so may another one, where a limit turned the call away.
     pub fn waits(&mut self, at: Instant, wait: Duration) {
         if let Some(last) = self.tried.last_mut() {
-            last.waited = Some(last.waited.unwrap_or_default().saturating_add(wait));
+            last.waited = Some(last.waited.map_or(wait, |before| before.saturating_add(wait)));
         }
-        self.mark = at.after(wait);
+        self.mark = if wait.is_zero() { at } else { at.after(wait) };
     }
 
     /// The next attempt begins at that time, after a wait for another call or for its turn.

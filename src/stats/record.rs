@@ -40,11 +40,22 @@ impl Record {
     /// A success at once, with nothing else to tell: what most calls are.
     #[inline]
     fn is_plain(&self) -> bool {
-        // Two fields that lie beside each other are looked at together.
-        let both = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        let differs = u16::from(self.ok) | u16::from(self.fallback) << 8;
-        let more = self.first_token_ns | self.cost_nano | both(self.tokens, self.prompt_tokens);
-        more | (both(self.attempts, self.retries) ^ 1) | u64::from(differs ^ 1) == 0
+        self.is_like(&Record::passed(0, Source::NONE))
+    }
+
+    /// Whether sums tell the two apart by nothing but their latencies.
+    #[inline]
+    fn is_like(&self, other: &Record) -> bool {
+        let words = |record: &Record| {
+            // Two fields that lie beside each other are looked at together.
+            let both = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+            let told = u16::from(record.ok) | u16::from(record.fallback) << 8;
+            let (tokens, attempts) = (both(record.tokens, record.prompt_tokens), both(record.attempts, record.retries));
+            [record.first_token_ns, record.cost_nano, tokens, attempts, u64::from(told)]
+        };
+        let (one, other) = (words(self), words(other));
+        // All at once: branches that are never taken cost as much as those that are.
+        one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
     }
 }
 
@@ -106,7 +117,7 @@ impl Tally {
     /// Counts one call in, which is made in pieces as they are asked for, and another one out.
     #[inline]
     pub fn exchange(&mut self, made: impl Fn() -> Record, left: &Record) {
-        if made().is_plain() && left.is_plain() {
+        if made().is_like(left) {
             self.latency_ns = self.latency_ns + u128::from(made().latency_ns) - u128::from(left.latency_ns);
         } else {
             self.exchange_whole(&made(), left);

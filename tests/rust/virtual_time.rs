@@ -55,6 +55,12 @@ pub struct World {
     pub at_once: bool,
     /// An end that is still to be handed in.
     ended: Option<(CallId, Outcome)>,
+    /// The machine of the last call that met trouble on the lane.
+    used: Option<(Arc<Plan>, Execution)>,
+    /// Each such call has a machine of its own.
+    pub anew: bool,
+    /// Decides what is left to chance.
+    pub seed: u64,
     /// Who asked, and of how many events it was known by then.
     pub asked: RefCell<Vec<(StageId, usize)>>,
 }
@@ -83,6 +89,9 @@ impl World {
             takes_back: false,
             at_once: false,
             ended: None,
+            used: None,
+            anew: false,
+            seed: 7,
             asked: RefCell::default(),
         }
     }
@@ -125,7 +134,7 @@ impl World {
 
     /// Runs one call to its end.
     pub fn run(&mut self, plan: &Arc<Plan>) -> (End, Execution) {
-        let mut execution = Execution::new(plan.clone(), 7, self.now);
+        let mut execution = Execution::new(plan.clone(), self.seed, self.now);
         if self.at_once {
             execution.in_turn();
         }
@@ -153,15 +162,32 @@ impl World {
                 if matches!(outcome, Outcome::Value(_)) && way.settle(&pass, &|| now) {
                     return (self.end(outcome), true);
                 }
-                let mut execution = Execution::resumed(plan.clone(), 7, &pass, Instant::NEVER);
+                let mut execution = self.resumed(plan, &pass);
                 execution.ended(CallId::FIRST, outcome);
                 let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
-                return (self.end(outcome), false);
+                return (self.kept(plan, execution, outcome), false);
             }
         }
-        let mut execution = Execution::resumed(plan.clone(), 7, &pass, Instant::NEVER);
+        let mut execution = self.resumed(plan, &pass);
         let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
-        (self.end(outcome), false)
+        (self.kept(plan, execution, outcome), false)
+    }
+
+    /// A machine for a call that met trouble on the lane: the last such call's, if it was of the same plan.
+    fn resumed(&mut self, plan: &Arc<Plan>, pass: &Pass) -> Execution {
+        match self.used.take() {
+            Some((of, mut used)) if !self.anew && Arc::ptr_eq(&of, plan) => {
+                used.resumes(self.seed, pass, Instant::NEVER);
+                used
+            }
+            _ => Execution::resumed(plan.clone(), self.seed, pass, Instant::NEVER),
+        }
+    }
+
+    fn kept(&mut self, plan: &Arc<Plan>, mut execution: Execution, outcome: Outcome) -> End {
+        assert!(execution.clear(), "a call that is over leaves nothing that lives");
+        self.used = Some((plan.clone(), execution));
+        self.end(outcome)
     }
 
     /// The first call, begun on the fast lane, has failed: runs on to the end.
@@ -184,7 +210,7 @@ impl World {
     pub fn drive(&mut self, execution: &mut Execution, running: &mut Vec<Running>, stop: Instant) -> Option<Outcome> {
         for _ in 0..100_000 {
             let ended = self.ended.take();
-            let answer = |ask: &Ask| self.at_once.then(|| self.judge(*ask));
+            let answer = |ask: &Ask| self.at_once.then(|| &*Box::leak(Box::new(self.judge(*ask))));
             let step = match ended {
                 Some((call, outcome)) => execution.ended_answered(call, outcome, self.now, answer),
                 None => execution.step_answered(self.now, answer),

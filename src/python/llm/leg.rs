@@ -309,7 +309,7 @@ impl Builder {
             Listed::Types(types) => Some(kinds(table, types.bind(py))?),
             _ => None,
         };
-        let foreign = judge.needs_python();
+        let foreign = !judge.is_plain;
         let stage = Stage { judge: foreign.then_some(Judge::Retry(judge)), hooks: retry.hooks(py), ..Stage::default() };
         Ok(self.layer(policy, vec![inner], rule(listed), Some(stage), name))
     }

@@ -214,8 +214,10 @@ impl Retry {
 
     pub fn judge(&self, py: Python<'_>) -> PyResult<RetryJudge> {
         let foreign_wait = self.wait.as_ref().filter(|w| w.bind(py).cast::<Wait>().is_err());
+        let listed = Listed::parse("on", self.on.as_ref().map(|o| o.bind(py)))?;
         Ok(RetryJudge {
-            listed: Listed::parse("on", self.on.as_ref().map(|o| o.bind(py)))?,
+            is_plain: !listed.is_asked() && self.stop.is_none() && foreign_wait.is_none() && self.giveup.is_none(),
+            listed,
             stop: self.stop.as_ref().map(|s| s.clone_ref(py)),
             wait: foreign_wait.map(|w| w.clone_ref(py)),
             backoff: self.backoff(py),

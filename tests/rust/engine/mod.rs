@@ -21,5 +21,6 @@ mod pipeline_model;
 mod policies;
 mod random;
 mod trial;
+mod used_again;
 mod waits;
 mod watched;
