@@ -1,11 +1,11 @@
 //! One guarded call: a small tree of passages, driven from outside.
 
 mod given_up;
-mod resumed;
 
+use super::lane::Pass;
 use super::layer::{Child, Common, Cx, Event, Flow, Hears, Input, Layer, Place};
 use super::outcome::{Outcome, Refusal, Ticket};
-use super::plan::{Plan, Stage, StageId, Target};
+use super::plan::{Plan, Stage, StageId};
 use super::queue::Queue;
 use super::random::Random;
 use super::signal::Signal;
@@ -15,6 +15,7 @@ use super::time::Instant;
 use std::any::Any;
 use std::mem::take;
 use std::sync::Arc;
+use std::time::Duration;
 use std::vec::Drain;
 
 type NodeId = usize;
@@ -30,14 +31,6 @@ enum Kind {
 impl Default for Kind {
     fn default() -> Kind {
         Kind::Call(CallId::FIRST)
-    }
-}
-
-impl Kind {
-    /// Whether a layer was left here that stands in for a new one.
-    #[inline]
-    fn renew(&mut self, renews: impl FnOnce(&mut dyn Layer) -> bool) -> bool {
-        if let Kind::Layer(layer) = self { renews(&mut **layer) } else { false }
     }
 }
 
@@ -110,6 +103,40 @@ impl Execution {
         execution
     }
 
+    /// A call that began on the fast lane and has met trouble there. Where every policy let it in, its call of the
+    /// primary is [`CallId::FIRST`] and has been started already.
+    pub fn resumed(plan: Arc<Plan>, seed: u64, pass: &Pass, deadline: Instant) -> Execution {
+        let mut execution = Execution::empty(plan, seed);
+        execution.common.inherited = deadline;
+        let mut permits = pass.permits().iter();
+        let (mut parent, mut stage, mut deadline) = (NOBODY, execution.plan.root, deadline);
+        loop {
+            let (layer, inner) = match &execution.plan.stages[stage.0 as usize] {
+                Stage::Layer { policy, inner } if execution.plan.watches(stage) => match permits.next() {
+                    Some(permit) => (policy.enter_with(*permit, pass.begun), inner[0]),
+                    None => break,
+                },
+                Stage::Layer { policy, inner } => (policy.enter(), inner[0]),
+                Stage::Leaf(..) => break,
+            };
+            let place = Place { stage, begun: pass.begun, deadline, children: 1, live: 1, ..Place::default() };
+            execution.nodes.push(Node { parent, kind: Kind::Layer(layer), life: Life::Running, place });
+            let node = execution.nodes.len() - 1;
+            let flow = execution.on(node, Input::Begin, None, pass.begun);
+            debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
+            (parent, stage, deadline) = (node, inner, execution.nodes[node].place.deadline);
+        }
+        if let Some(innermost) = execution.nodes.get_mut(parent) {
+            // It is counted when it is spawned.
+            (innermost.place.children, innermost.place.live) = (0, 0);
+        }
+        let begins = execution.spawn(parent, stage, pass.begun, deadline);
+        execution.later(begins);
+        // Let in by all: the driver has called the primary already.
+        execution.out.clear();
+        execution
+    }
+
     /// Tells of each attempt as well.
     pub fn announce(&mut self) {
         self.common.announces = true;
@@ -151,7 +178,21 @@ impl Execution {
             out: Queue::new(),
             judging: None,
             started: 0,
-            common: Common::new(Random::seeded(seed), events),
+            common: Common {
+                signal: None,
+                queued: Duration::ZERO,
+                random: Random::seeded(seed),
+                events,
+                attached: Vec::new(),
+                calls: 0,
+                announces: false,
+                hurries: false,
+                is_in_turn: false,
+                cap: u32::MAX,
+                inherited: Instant::NEVER,
+                weights: Vec::new(),
+                baggage: Vec::new(),
+            },
         }
     }
 
@@ -403,30 +444,6 @@ impl Execution {
     /// A new node, and what follows from it.
     #[inline(always)] // as `passes`
     fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) -> Next {
-        let (id, leaf) = self.enters(parent, stage, now, deadline, None);
-        match leaf {
-            None => self.follows(Pending::Begin(id)),
-            Some((target, is_attempt)) => {
-                let call = CallId(self.started);
-                self.nodes[id].kind = Kind::Call(call);
-                self.started += 1;
-                self.common.calls += u32::from(is_attempt);
-                self.latest = id;
-                self.hands_out(Step::Start { call, target, deadline }).map_or(Next::Nothing, Next::Step)
-            }
-        }
-    }
-
-    /// A new node, with its layer; of a leaf, what that is. With the permit of a call that was admitted.
-    #[inline(always)] // as `passes`
-    fn enters(
-        &mut self,
-        parent: NodeId,
-        stage: StageId,
-        now: Instant,
-        deadline: Instant,
-        permit: Option<u64>,
-    ) -> (NodeId, Option<(Target, bool)>) {
         let number = self.nodes.get_mut(parent).map_or(0, |parent| {
             let number = parent.place.children;
             parent.place.children += 1;
@@ -443,19 +460,21 @@ impl Execution {
         (place.stage, place.begun, place.deadline) = (stage, now, deadline);
         (place.wake, place.hears) = (None, Hears::default());
         (place.number, place.children, place.live) = (number, 0, 0);
-        match (&self.plan.stages[stage.0 as usize], permit) {
-            (Stage::Leaf(target, is_attempt), _) => (id, Some((*target, *is_attempt))),
-            (Stage::Layer { policy, .. }, None) => {
-                if !(was_here && node.kind.renew(|layer| layer.renew())) {
+        match &self.plan.stages[stage.0 as usize] {
+            Stage::Layer { policy, .. } => {
+                let is_renewed = was_here && if let Kind::Layer(layer) = &mut node.kind { layer.renew() } else { false };
+                if !is_renewed {
                     node.kind = Kind::Layer(policy.enter());
                 }
-                (id, None)
+                self.follows(Pending::Begin(id))
             }
-            (Stage::Layer { policy, .. }, Some(permit)) => {
-                if !(was_here && node.kind.renew(|layer| layer.renew_with(permit, now))) {
-                    node.kind = Kind::Layer(policy.enter_with(permit, now));
-                }
-                (id, None)
+            Stage::Leaf(target, is_attempt) => {
+                let call = CallId(self.started);
+                node.kind = Kind::Call(call);
+                self.started += 1;
+                self.common.calls += u32::from(*is_attempt);
+                self.latest = id;
+                self.hands_out(Step::Start { call, target: *target, deadline }).map_or(Next::Nothing, Next::Step)
             }
         }
     }

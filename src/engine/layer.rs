@@ -78,12 +78,6 @@ pub trait Layer: Send {
     fn renew(&mut self) -> bool {
         false
     }
-
-    /// As [`Layer::renew`], for a call that was admitted at `begun`: as [`Policy::enter_with`] would.
-    fn renew_with(&mut self, permit: u64, begun: Instant) -> bool {
-        let _ = (permit, begun);
-        false
-    }
 }
 
 /// What happened.
@@ -199,34 +193,6 @@ pub(super) struct Common {
     pub weights: Vec<(StageId, u64)>,
     /// What its driver has brought along for some stages.
     pub baggage: Vec<(StageId, Arc<dyn Any + Send + Sync>)>,
-}
-
-impl Common {
-    /// Of a call that has not begun.
-    pub fn new(random: Random, events: Vec<Event>) -> Common {
-        Common {
-            signal: None,
-            queued: Duration::ZERO,
-            random,
-            events,
-            attached: Vec::new(),
-            calls: 0,
-            announces: false,
-            hurries: false,
-            is_in_turn: false,
-            cap: u32::MAX,
-            inherited: Instant::NEVER,
-            weights: Vec::new(),
-            baggage: Vec::new(),
-        }
-    }
-
-    /// As new, but for the memory of lists.
-    pub fn clear(&mut self) {
-        self.events.clear();
-        let fresh = Common::new(Random::seeded(0), std::mem::take(&mut self.events));
-        drop(std::mem::replace(self, fresh));
-    }
 }
 
 /// What a layer may use.

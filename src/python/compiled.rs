@@ -17,10 +17,9 @@ use super::policies::retry::Retry;
 use super::policies::timeout::Timeout;
 use super::remaining;
 use super::tally::{Shares, Tally};
-use super::threads::Shared;
 use super::wrong_calls;
 use crate::drive::{clock, trial};
-use crate::engine::{Execution, Instant, Pass, Plan, PlanBuilder, StageId, Target, Verdict, Way};
+use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target, Verdict, Way};
 use crate::policies::guardrails::Guardrails as Looking;
 use crate::stats::{Source, Word};
 use crate::telemetry;
@@ -97,8 +96,6 @@ pub struct Compiled {
     pub tally: Tally,
     /// Where there is one function: what that and the stages are called, once somebody had to know.
     labels: Option<OnceLock<Arc<Labels>>>,
-    /// The machine of a call that is over, for the next one: what it would take to make one is most of what a call in trouble costs once.
-    spare: Shared<Option<Box<Execution>>>,
     parts: Arc<Parts>,
 }
 
@@ -308,7 +305,7 @@ impl Compiled {
             shares: builder.shares,
         });
         let source = Source::of(parts.name.as_deref().unwrap_or_default(), "", "");
-        Ok(Compiled { plan, announces, has_limits, tightest, monitor, source, tally, labels: None, spare: Shared::default(), parts })
+        Ok(Compiled { plan, announces, has_limits, tightest, monitor, source, tally, labels: None, parts })
     }
 
     /// The same with counts of its own, for a function that it guards.
@@ -322,28 +319,7 @@ impl Compiled {
             monitor: self.monitor.as_ref().map(|m| m.clone_ref(py)),
             tally: Tally::of(&self.shares),
             labels: Some(OnceLock::new()),
-            spare: Shared::default(),
             parts: self.parts.clone(),
-        }
-    }
-
-    /// A machine for a call that met trouble on the fast lane.
-    pub fn resumed(&self, py: Python<'_>, pass: &Pass, deadline: Instant) -> Box<Execution> {
-        let seed = clock::seed();
-        match self.spare.with(py, Option::take) {
-            Some(mut used) => {
-                used.resumes(seed, pass, deadline);
-                used
-            }
-            None => Box::new(Execution::resumed(self.plan.clone(), seed, pass, deadline)),
-        }
-    }
-
-    /// Takes one back whose call is over.
-    pub fn keep(&self, py: Python<'_>, mut used: Box<Execution>) {
-        if used.clear() {
-            let other = self.spare.with(py, |spare| spare.replace(used));
-            drop(other); // of a call beside this one
         }
     }
 

@@ -516,11 +516,11 @@ impl Flight {
     }
 
     /// The execution of a call that met trouble on the fast lane.
-    pub fn resume(&mut self, py: Python<'_>, pass: &Pass) -> Box<Execution> {
+    pub fn resume(&mut self, py: Python<'_>, pass: &Pass) -> Execution {
         self.course.begun = pass.begun();
         self.diary.begin(pass.begun());
         self.compiled.tally.begin();
-        let mut execution = self.compiled.resumed(py, pass, remaining::inherited(py));
+        let mut execution = Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, remaining::inherited(py));
         dress(&mut execution);
         execution
     }

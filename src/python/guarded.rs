@@ -424,18 +424,15 @@ fn taken_over(
     let first = match first {
         Some(Ok(value)) if has_to_run(&value).is_some() => {
             flight.given = Some(value.unbind());
-            return hand_over(py, flight, *execution, CallId::FIRST).map(Bound::unbind);
+            return hand_over(py, flight, execution, CallId::FIRST).map(Bound::unbind);
         }
         Some(result) => Some(flight.keep(result.map(Bound::unbind))?),
         None => None,
     };
-    let value = match go_on(py, &mut flight, &mut execution, first) {
-        Ok(Err(call)) => return hand_over(py, flight, *execution, call).map(Bound::unbind),
-        Ok(Ok(value)) => Ok(value),
-        Err(error) => Err(error),
-    };
-    flight.compiled.keep(py, execution);
-    value
+    match go_on(py, &mut flight, &mut execution, first)? {
+        Ok(value) => Ok(value),
+        Err(call) => hand_over(py, flight, execution, call).map(Bound::unbind),
+    }
 }
 
 /// Runs the machine on this thread, to the end or until that call has given something that has still to be run; from its beginning, or

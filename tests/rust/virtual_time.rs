@@ -55,12 +55,6 @@ pub struct World {
     pub at_once: bool,
     /// An end that is still to be handed in.
     ended: Option<(CallId, Outcome)>,
-    /// The machine of the last call that met trouble on the lane.
-    used: Option<(Arc<Plan>, Execution)>,
-    /// Each such call has a machine of its own.
-    pub anew: bool,
-    /// Decides what is left to chance.
-    pub seed: u64,
     /// Who asked, and of how many events it was known by then.
     pub asked: RefCell<Vec<(StageId, usize)>>,
 }
@@ -89,9 +83,6 @@ impl World {
             takes_back: false,
             at_once: false,
             ended: None,
-            used: None,
-            anew: false,
-            seed: 7,
             asked: RefCell::default(),
         }
     }
@@ -134,7 +125,7 @@ impl World {
 
     /// Runs one call to its end.
     pub fn run(&mut self, plan: &Arc<Plan>) -> (End, Execution) {
-        let mut execution = Execution::new(plan.clone(), self.seed, self.now);
+        let mut execution = Execution::new(plan.clone(), 7, self.now);
         if self.at_once {
             execution.in_turn();
         }
@@ -162,32 +153,15 @@ impl World {
                 if matches!(outcome, Outcome::Value(_)) && way.settle(&pass, &|| now) {
                     return (self.end(outcome), true);
                 }
-                let mut execution = self.resumed(plan, &pass);
+                let mut execution = Execution::resumed(plan.clone(), 7, &pass, Instant::NEVER);
                 execution.ended(CallId::FIRST, outcome);
                 let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
-                return (self.kept(plan, execution, outcome), false);
+                return (self.end(outcome), false);
             }
         }
-        let mut execution = self.resumed(plan, &pass);
+        let mut execution = Execution::resumed(plan.clone(), 7, &pass, Instant::NEVER);
         let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
-        (self.kept(plan, execution, outcome), false)
-    }
-
-    /// A machine for a call that met trouble on the lane: the last such call's, if it was of the same plan.
-    fn resumed(&mut self, plan: &Arc<Plan>, pass: &Pass) -> Execution {
-        match self.used.take() {
-            Some((of, mut used)) if !self.anew && Arc::ptr_eq(&of, plan) => {
-                used.resumes(self.seed, pass, Instant::NEVER);
-                used
-            }
-            _ => Execution::resumed(plan.clone(), self.seed, pass, Instant::NEVER),
-        }
-    }
-
-    fn kept(&mut self, plan: &Arc<Plan>, mut execution: Execution, outcome: Outcome) -> End {
-        assert!(execution.clear(), "a call that is over leaves nothing that lives");
-        self.used = Some((plan.clone(), execution));
-        self.end(outcome)
+        (self.end(outcome), false)
     }
 
     /// The first call, begun on the fast lane, has failed: runs on to the end.

@@ -267,11 +267,6 @@ impl Layer for Passage {
         true
     }
 
-    fn renew_with(&mut self, permit: u64, begun: Instant) -> bool {
-        (self.permit, self.queued) = (Some(Permit::passed(permit, begun)), Duration::ZERO);
-        true
-    }
-
     fn asks(&self, outcome: &Outcome) -> Option<u32> {
         match outcome {
             Outcome::Value(_) => self.judges_values.then_some(1),

@@ -94,12 +94,6 @@ impl Passage {
         Passage { config, attempt: 0, calls_before: 0, done: Totals::default(), deposited, waited: None, last: None }
     }
 
-    fn begin_anew(&mut self, deposited: bool) -> bool {
-        (self.attempt, self.calls_before, self.done) = (0, 0, Totals::default());
-        (self.deposited, self.waited, self.last) = (deposited, None, None);
-        true
-    }
-
     fn tell(&mut self, cx: &Cx<'_>) {
         self.config.counts.add(&std::mem::take(&mut self.done), cx.is_in_turn());
     }
@@ -180,14 +174,6 @@ impl Passage {
 }
 
 impl Layer for Passage {
-    fn renew(&mut self) -> bool {
-        self.begin_anew(false)
-    }
-
-    fn renew_with(&mut self, _permit: u64, _begun: Instant) -> bool {
-        self.begin_anew(true)
-    }
-
     fn asks(&self, outcome: &Outcome) -> Option<u32> {
         match outcome {
             Outcome::Value(_) => self.config.judges_values.then_some(self.attempt),

@@ -21,6 +21,5 @@ mod pipeline_model;
 mod policies;
 mod random;
 mod trial;
-mod used_again;
 mod waits;
 mod watched;
