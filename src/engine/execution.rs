@@ -45,8 +45,10 @@ enum Life {
 
 #[derive(Default)]
 struct Node {
-    /// [`NOBODY`] of the outermost one. Of one that has ended: the next place that is free.
+    /// [`NOBODY`] of the outermost one. Stays when the node ends, until its place is taken: who gives up a tree goes up by it.
     parent: NodeId,
+    /// Of one that has ended: the next place that is free.
+    next: NodeId,
     kind: Kind,
     life: Life,
     place: Place,
@@ -75,7 +77,7 @@ thread_local! {
 pub struct Execution {
     plan: Arc<Plan>,
     nodes: Vec<Node>,
-    /// The place of the node that ended last, whose own parent is the place of the one before it.
+    /// The place of the node that ended last; its `next` is the one before it.
     free: NodeId,
     /// The node of the call that was started last.
     latest: NodeId,
@@ -120,7 +122,7 @@ impl Execution {
                 Stage::Leaf(..) => break,
             };
             let place = Place { stage, begun: pass.begun, deadline, children: 1, live: 1, ..Place::default() };
-            execution.nodes.push(Node { parent, kind: Kind::Layer(layer), life: Life::Running, place });
+            execution.nodes.push(Node { parent, kind: Kind::Layer(layer), life: Life::Running, next: NOBODY, place });
             let node = execution.nodes.len() - 1;
             let flow = execution.on(node, Input::Begin, None, pass.begun);
             debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
@@ -454,7 +456,7 @@ impl Execution {
         // Part by part where it lies: made elsewhere it would be copied from there, and the processor would wait for the parts.
         let node = &mut self.nodes[id];
         let was_here = node.place.stage == stage;
-        self.free = node.parent;
+        self.free = node.next;
         (node.parent, node.life) = (parent, Life::Running);
         let place = &mut node.place;
         (place.stage, place.begun, place.deadline) = (stage, now, deadline);
@@ -482,7 +484,7 @@ impl Execution {
     /// Room for one more node, as if one had ended there.
     #[cold]
     fn grow(&mut self) -> NodeId {
-        self.nodes.push(Node { parent: NOBODY, life: Life::Ended, ..Node::default() });
+        self.nodes.push(Node { next: NOBODY, life: Life::Ended, ..Node::default() });
         self.nodes.len() - 1
     }
 
@@ -514,9 +516,9 @@ impl Execution {
     #[inline]
     fn ends(&mut self, id: NodeId) {
         let node = &mut self.nodes[id];
-        node.life = Life::Ended;
-        let parent = std::mem::replace(&mut node.parent, self.free);
+        (node.life, node.next) = (Life::Ended, self.free);
         self.free = id;
+        let parent = node.parent;
         if let Some(parent) = self.nodes.get_mut(parent) {
             parent.place.live -= 1;
         }

@@ -227,7 +227,11 @@ impl World {
                         running.iter().filter(|r| r.open).for_each(|r| execution.taken_back(r.call));
                     }
                 }
-                Step::Done(outcome) => return Some(outcome),
+                Step::Done(outcome) => {
+                    assert!(running.iter().all(|r| execution.is_over(r.call)), "what is over leaves no call behind");
+                    assert!(running.is_empty(), "a call that is given up is cancelled");
+                    return Some(outcome);
+                }
             }
         }
         panic!("the machine does not come to an end");

@@ -405,3 +405,12 @@ fn of_two_ends_the_one_that_was_told_first_decides() {
     assert_eq!(execution.ended_answered(second, other, at(2.5), |_| None), Step::Cancel { call: second, beaten: true });
     assert_eq!(execution.step(at(2.5)), Step::Done(one));
 }
+
+#[test]
+fn a_loser_that_was_tried_again_meanwhile_is_cancelled_all_the_same() {
+    // Both fail and wait; when they go on, each takes the other one's place.
+    let script = [(1.5, Answer::Error("down")), (0.6, Answer::Error("down")), (0.5, Answer::Value(1)), SLOW];
+    let mut world = World::new(&[&script]);
+    let (end, execution) = world.run(&around(&hedge(1.0, 1, 1.0), vec![Arc::new(retry(2, 2.0))]));
+    assert_eq!((end, world.calls.len(), world.cancelled, execution.calls()), (End::Value(1), 4, 1, 4));
+}
