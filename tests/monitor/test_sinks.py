@@ -436,8 +436,7 @@ def test_a_sink_that_nobody_uses_any_more_is_let_go(is_broken):
         thread.join(0.05)
         if not thread.is_alive():
             break
-    assert not thread.is_alive()
-    assert gone() is None
+    assert not thread.is_alive() and gone() is None
 
 
 def test_a_copied_monitor_tells_the_same_functions():

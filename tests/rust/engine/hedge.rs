@@ -54,10 +54,9 @@ fn an_answer_in_time_and_one_that_comes_first_all_the_same_win_nothing() {
     assert_eq!(hedge.totals().wins, 0);
 }
 
-#[test]
-fn losers_are_cancelled_as_beaten_and_those_that_are_late_are_not() {
-    let hedge = hedge(1.0, 1, 1.0);
-    let mut execution = Execution::new(around(&hedge, vec![]), 7, at(1.0));
+/// A call that is hedged, and both of its attempts.
+fn two_under_way() -> (Execution, CallId, CallId) {
+    let mut execution = Execution::new(around(&hedge(1.0, 1, 1.0), vec![]), 7, at(1.0));
     let started = |step| match step {
         Step::Start { call, .. } => call,
         other => panic!("{other:?}"),
@@ -66,11 +65,17 @@ fn losers_are_cancelled_as_beaten_and_those_that_are_late_are_not() {
     assert_eq!(execution.step(at(1.0)), Step::Wait { until: at(2.0) });
     assert!(!execution.passes_time(), "nobody waits for a hedge's time: it cuts in");
     let second = started(execution.step(at(2.0)));
+    (execution, first, second)
+}
+
+#[test]
+fn losers_are_cancelled_as_beaten_and_those_that_are_late_are_not() {
+    let (mut execution, first, second) = two_under_way();
     execution.ended(second, seawall::engine::Outcome::Value(Ticket(0)));
     assert_eq!(execution.step(at(2.5)), Step::Cancel { call: first, beaten: true });
     assert!(matches!(execution.step(at(2.5)), Step::Done(_)));
 
-    let limit: Vec<Arc<dyn Policy>> = vec![Arc::new(Timeout { limit: s(3.0) }), Arc::new(Hedged(hedge))];
+    let limit: Vec<Arc<dyn Policy>> = vec![Arc::new(Timeout { limit: s(3.0) }), Arc::new(Hedged(hedge(1.0, 1, 1.0)))];
     let mut world = World::new(&[&[(0.0, Answer::Hang)]]);
     assert_eq!(world.run(&plan(limit)).0, End::Refused(Refusal::TimedOut));
     assert_eq!((world.calls.len(), world.cancelled, world.elapsed()), (2, 2, 3.0));
@@ -391,15 +396,7 @@ proptest! {
 
 #[test]
 fn of_two_ends_the_one_that_was_told_first_decides() {
-    let hedge = hedge(1.0, 1, 1.0);
-    let mut execution = Execution::new(around(&hedge, vec![]), 7, at(1.0));
-    let started = |step| match step {
-        Step::Start { call, .. } => call,
-        other => panic!("{other:?}"),
-    };
-    let first = started(execution.step(at(1.0)));
-    assert_eq!(execution.step(at(1.0)), Step::Wait { until: at(2.0) });
-    let second = started(execution.step(at(2.0)));
+    let (mut execution, first, second) = two_under_way();
     let (one, other) = (seawall::engine::Outcome::Value(Ticket(1)), seawall::engine::Outcome::Value(Ticket(2)));
     execution.ended(first, one);
     assert_eq!(execution.ended_answered(second, other, at(2.5), |_| None), Step::Cancel { call: second, beaten: true });
