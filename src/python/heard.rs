@@ -19,13 +19,13 @@ impl Flight {
             let error = event.outcome.as_ref().and_then(|outcome| self.held(outcome)).map(|error| error.bind(py).get_type().unbind());
             self.diary.note(event, error);
             if event.name == events::RETRY_SCHEDULED && self.is_unheard() {
-                self.will_retry(event);
+                self.will_retry(py, event);
                 self.course.waited += event.span;
                 continue;
             }
             match event.name {
                 events::RETRY_EXHAUSTED => self.exhausted = Some((event.number, event.span, event.reason)),
-                events::RETRY_SCHEDULED => self.will_retry(event),
+                events::RETRY_SCHEDULED => self.will_retry(py, event),
                 events::FALLBACK_USED => self.course.fell_back = true,
                 events::CHAOS_INJECTED => self.course.is_injected = true,
                 events::CACHE_MISS | events::RATE_LIMIT_WAITED | events::BULKHEAD_WAITED => self.diary.begins(event.at),
@@ -59,17 +59,17 @@ impl Flight {
 
     /// Another attempt follows.
     #[inline]
-    fn will_retry(&mut self, event: &Event) {
+    fn will_retry(&mut self, py: Python<'_>, event: &Event) {
         self.diary.waits(event.at, event.span);
         // Who was turned away is to wait, and has not been called yet.
         self.course.retries += u32::from(!event.outcome.is_some_and(|outcome| outcome.is_refusal()));
         self.course.last_wait = Some(event.span);
-        self.replace(event);
+        self.replace(py, event);
     }
 
     /// Lets the failure go that was the last before this one in the same retry: nobody asks for it any more, and a call
     /// that goes on for long must not keep all of its failures. One that another retry came to is that one's last, too.
-    fn replace(&mut self, event: &Event) {
+    fn replace(&mut self, py: Python<'_>, event: &Event) {
         let Some(Outcome::Error(ticket)) = event.outcome else { return };
         // Most calls pass one retry.
         if let [(stage, last)] = &mut self.scheduled[..]
@@ -77,7 +77,7 @@ impl Flight {
         {
             let earlier = std::mem::replace(last, ticket);
             if earlier != ticket {
-                self.let_go(earlier);
+                self.let_go(py, earlier);
             }
             return;
         }
@@ -87,14 +87,16 @@ impl Flight {
         };
         let (_, earlier) = std::mem::replace(&mut self.scheduled[at], (event.stage, ticket));
         if !self.scheduled.iter().any(|(_, kept)| *kept == earlier) {
-            self.let_go(earlier);
+            self.let_go(py, earlier);
         }
     }
 
     #[inline]
-    fn let_go(&mut self, failure: Ticket) {
-        if let Some(kept @ Kept::Error(_)) = self.values.get_mut(failure.0 as usize) {
-            *kept = Kept::Gone;
+    fn let_go(&mut self, py: Python<'_>, failure: Ticket) {
+        if let Some(kept @ Kept::Error(_)) = self.values.get_mut(failure.0 as usize)
+            && let Kept::Error(error) = std::mem::replace(kept, Kept::Gone)
+        {
+            error.drop_ref(py);
         }
     }
 

@@ -285,6 +285,15 @@ pub struct Tale {
     pub labels: Arc<Labels>,
 }
 
+impl Tale {
+    /// Lets it go, for who is the last to hold it, in the interpreter: nobody has to find out first whether we are.
+    pub fn let_go(tale: Arc<Tale>, py: Python<'_>) {
+        let Some(mut tale) = Arc::into_inner(tale) else { return };
+        let classes = tale.diary.tried.drain(..).filter_map(|tried| tried.error);
+        classes.chain(tale.diary.noted.drain(..).filter_map(|noted| noted.error)).for_each(|class| class.drop_ref(py));
+    }
+}
+
 /// The story of a guarded call that is over: a sequence of its steps, made when somebody asks.
 #[pyclass(frozen, sequence, module = "seawall")]
 pub struct Story {
