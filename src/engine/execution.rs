@@ -100,7 +100,7 @@ impl Execution {
     pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
         let mut execution = Execution::empty(plan, seed);
         execution.common.inherited = deadline;
-        let begins = execution.spawn(NOBODY, execution.plan.root, now, deadline);
+        let begins = execution.spawn(NOBODY, 0, execution.plan.root, now, deadline);
         execution.later(begins);
         execution
     }
@@ -128,11 +128,7 @@ impl Execution {
             debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
             (parent, stage, deadline) = (node, inner, execution.nodes[node].place.deadline);
         }
-        if let Some(innermost) = execution.nodes.get_mut(parent) {
-            // It is counted when it is spawned.
-            (innermost.place.children, innermost.place.live) = (0, 0);
-        }
-        let begins = execution.spawn(parent, stage, pass.begun, deadline);
+        let begins = execution.spawn(parent, 0, stage, pass.begun, deadline);
         execution.later(begins);
         // Let in by all: the driver has called the primary already.
         execution.out.clear();
@@ -223,7 +219,7 @@ impl Execution {
             match self.due(now) {
                 Some(node) => {
                     self.nodes[node].place.wake = None;
-                    self.input(node, Input::Wake, None, now);
+                    self.wakes(node, now);
                 }
                 None if self.common.signal.as_ref().is_some_and(|signal| signal.take()) => self.signalled(now),
                 None => return Step::Wait { until: self.next_wake() },
@@ -257,8 +253,9 @@ impl Execution {
     #[inline(always)] // twice in each driver that answers
     fn go_on(&mut self, mut pending: Pending, now: Instant, answer: &mut impl FnMut(&Ask) -> Option<&'static Verdict>) -> Option<Step> {
         loop {
-            let (node, input, child) = match pending {
-                Pending::Begin(node) => (node, Input::Begin, None),
+            // Handed in where it is known what: an input that went through one place would be copied there.
+            let (node, flow) = match pending {
+                Pending::Begin(node) => (node, self.on(node, Input::Begin, None, now)),
                 Pending::Outward(child, outcome) => {
                     let Node { parent, life, .. } = self.nodes[child];
                     if life == Life::Ended {
@@ -280,10 +277,10 @@ impl Execution {
                             }
                         },
                     };
-                    self.comes_out(child, outcome, verdict)
+                    (parent, self.comes_out(child, parent, outcome, verdict, now))
                 }
             };
-            match self.passes(node, input, child, now) {
+            match self.follow(node, flow, now) {
                 Next::Pending(next) => pending = next,
                 Next::Step(step) => return Some(step),
                 Next::Nothing => return None,
@@ -339,7 +336,7 @@ impl Execution {
         for node in 0..self.nodes.len() {
             // Asked at each: what one does may end others.
             if self.nodes[node].place.hears.signal && self.nodes[node].life == Life::Running {
-                self.input(node, Input::Wake, None, now);
+                self.wakes(node, now);
             }
         }
     }
@@ -348,7 +345,7 @@ impl Execution {
     pub fn wake(&mut self, now: Instant) {
         while let Some(node) = self.due(now) {
             self.nodes[node].place.wake = None;
-            self.input(node, Input::Wake, None, now);
+            self.wakes(node, now);
         }
     }
 
@@ -411,8 +408,10 @@ impl Execution {
         if let Some((child, ask)) = self.judging.take()
             && self.nodes[child].life != Life::Ended
         {
-            let (parent, input, child) = self.comes_out(child, ask.outcome, Some(&verdict));
-            self.input(parent, input, child, now);
+            let parent = self.nodes[child].parent;
+            let flow = self.comes_out(child, parent, ask.outcome, Some(&verdict), now);
+            let next = self.follow(parent, flow, now);
+            self.later(next);
         }
     }
 
@@ -443,15 +442,9 @@ impl Execution {
         if self.nodes.get(self.latest).is_some_and(is_it) { Some(self.latest) } else { self.nodes.iter().position(is_it) }
     }
 
-    /// A new node, and what follows from it.
-    #[inline(always)] // as `passes`
-    fn spawn(&mut self, parent: NodeId, stage: StageId, now: Instant, deadline: Instant) -> Next {
-        let number = self.nodes.get_mut(parent).map_or(0, |parent| {
-            let number = parent.place.children;
-            parent.place.children += 1;
-            parent.place.live += 1;
-            number
-        });
+    /// A new node, which its parent has counted already, and what follows from it.
+    #[inline(always)] // as `follow`
+    fn spawn(&mut self, parent: NodeId, number: u32, stage: StageId, now: Instant, deadline: Instant) -> Next {
         let id = if self.free == NOBODY { self.grow() } else { self.free };
         // Part by part where it lies: made elsewhere it would be copied from there, and the processor would wait for the parts.
         let node = &mut self.nodes[id];
@@ -490,26 +483,32 @@ impl Execution {
 
     /// The outermost node has come out so.
     fn comes_outermost(&mut self, node: NodeId, outcome: Outcome) -> Option<Step> {
-        self.comes_out(node, outcome, None);
+        self.leaves(node, outcome);
         self.hands_out(match outcome {
             Outcome::Stream(ticket) => Step::Deliver(ticket),
             done => Step::Done(done),
         })
     }
 
-    /// A node has come out so, if only with the beginning of a stream: what that is, and to whom.
-    #[inline]
-    fn comes_out(&mut self, node: NodeId, outcome: Outcome, verdict: Option<&Verdict>) -> (NodeId, Input, Option<Child>) {
-        let Node { parent, life, place, .. } = &mut self.nodes[node];
-        let verdict = verdict.copied();
-        let input = if *life == Life::Delivered { Input::Ended(outcome, verdict) } else { Input::Child(outcome, verdict) };
-        let (parent, child) = (*parent, Child { number: place.number, begun: place.begun });
+    /// A node has come out so, if only with the beginning of a stream. Who it was, and whether its stream was open before.
+    #[inline(always)] // as `follow`
+    fn leaves(&mut self, id: NodeId, outcome: Outcome) -> (Child, bool) {
+        let Node { life, place, .. } = &mut self.nodes[id];
+        let (child, was_open) = (Child { number: place.number, begun: place.begun }, *life == Life::Delivered);
         if matches!(outcome, Outcome::Stream(_)) {
             *life = Life::Delivered;
         } else {
-            self.ends(node);
+            self.ends(id);
         }
-        (parent, input, Some(child))
+        (child, was_open)
+    }
+
+    /// A node has come out so: what its parent makes of that.
+    #[inline(always)] // as `follow`
+    fn comes_out(&mut self, id: NodeId, parent: NodeId, outcome: Outcome, verdict: Option<&Verdict>, now: Instant) -> Flow {
+        let (child, was_open) = self.leaves(id, outcome);
+        let input = if was_open { Input::Ended(outcome, verdict) } else { Input::Child(outcome, verdict) };
+        self.on(parent, input, Some(child), now)
     }
 
     /// A node ends, after all that is inside of it: it is nobody's parent any more, and its place is free.
@@ -524,17 +523,17 @@ impl Execution {
         }
     }
 
-    /// Hands an input to a node's layer; what follows from it is left to the next step.
+    /// Wakes a node's layer; what follows from it is left to the next step.
     #[inline(never)]
-    fn input(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) {
-        let next = self.passes(node, input, child, now);
+    fn wakes(&mut self, node: NodeId, now: Instant) {
+        let flow = self.on(node, Input::Wake, None, now);
+        let next = self.follow(node, flow, now);
         self.later(next);
     }
 
-    /// Hands an input to a node's layer. What follows from it at once.
+    /// What follows at once from what a node's layer does.
     #[inline(always)] // into the one loop that every attempt goes through
-    fn passes(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) -> Next {
-        let flow = self.on(node, input, child, now);
+    fn follow(&mut self, node: NodeId, flow: Flow, now: Instant) -> Next {
         let place = &mut self.nodes[node].place;
         if flow != Flow::Hold {
             place.hears.signal = false;
@@ -542,9 +541,12 @@ impl Execution {
         match flow {
             Flow::Hold => Next::Nothing,
             Flow::Inward(branch) => {
-                let (stage, deadline) = (place.stage, place.deadline);
+                let (stage, deadline, number) = (place.stage, place.deadline, place.children);
                 match &self.plan.stages[stage.0 as usize] {
-                    Stage::Layer { inner, .. } => self.spawn(node, inner[branch], now, deadline),
+                    Stage::Layer { inner, .. } => {
+                        (place.children, place.live) = (number + 1, place.live + 1);
+                        self.spawn(node, number, inner[branch], now, deadline)
+                    }
                     Stage::Leaf(..) => Next::Nothing,
                 }
             }
@@ -566,8 +568,9 @@ impl Execution {
         }
     }
 
-    #[inline(always)] // as `passes`
-    fn on(&mut self, node: NodeId, input: Input, child: Option<Child>, now: Instant) -> Flow {
+    /// Hands an input to a node's layer.
+    #[inline(always)] // as `follow`
+    fn on(&mut self, node: NodeId, input: Input<'_>, child: Option<Child>, now: Instant) -> Flow {
         // Most have one child at a time.
         let running = match self.nodes[node].place.live {
             0 => 0,

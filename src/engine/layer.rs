@@ -65,7 +65,7 @@ pub enum Lane {
 /// One call's passage through a policy.
 pub trait Layer: Send {
     /// Reacts to an input.
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow;
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow;
 
     /// The attempt number, if this outcome must be judged before it is handed in; `None` if not.
     fn asks(&self, outcome: &Outcome) -> Option<u32> {
@@ -82,15 +82,15 @@ pub trait Layer: Send {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Input {
+pub enum Input<'a> {
     /// The call has reached this layer.
     Begin,
     /// What is inside came out so; with a verdict if the layer asked.
-    Child(Outcome, Option<Verdict>),
+    Child(Outcome, Option<&'a Verdict>),
     /// The time that the layer set has come, or the signal that it listens to was given.
     Wake,
     /// A stream that the layer passed on has ended; with a verdict if the layer asked.
-    Ended(Outcome, Option<Verdict>),
+    Ended(Outcome, Option<&'a Verdict>),
     /// The caller went away, or an outer layer gave up: no evidence, permits back.
     Abandoned,
 }

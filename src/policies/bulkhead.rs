@@ -269,7 +269,7 @@ impl Passage {
 }
 
 impl Layer for Passage {
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match (input, self.at) {
             (Input::Begin, At::Inside(_)) => Flow::Inward(0),
             (Input::Begin, _) => self.arrive(cx),

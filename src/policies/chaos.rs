@@ -170,7 +170,7 @@ impl Passage {
 }
 
 impl Layer for Passage {
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => {
                 let Some(dose) = self.chaos.dose(cx.now()) else { return Flow::Inward(CALL) };
@@ -191,7 +191,7 @@ impl Layer for Passage {
 struct Spared;
 
 impl Layer for Spared {
-    fn on(&mut self, input: Input, _cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, _cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => Flow::Inward(CALL),
             other => outward(other),

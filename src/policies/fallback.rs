@@ -36,11 +36,11 @@ impl Layer for Passage {
         }
     }
 
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => Flow::Inward(0),
             Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),
-            Input::Child(outcome, Some(Verdict::Failure { branches, .. })) => {
+            Input::Child(outcome, Some(&Verdict::Failure { branches, .. })) => {
                 let next = (self.branch + 1..cx.branches()).find(|b| branches.checked_shr(*b as u32).is_none_or(|bits| bits & 1 == 1));
                 let Some(next) = next else { return self.resolve(outcome, cx) };
                 cx.emit(events::FALLBACK_USED, next as u32, Duration::ZERO, Some(outcome), "");

@@ -29,7 +29,7 @@ impl Layer for Passage {
         matches!(outcome, Outcome::Value(_) | Outcome::Error(_)).then_some(1)
     }
 
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => Flow::Inward(0),
             Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),
@@ -39,7 +39,7 @@ impl Layer for Passage {
     }
 }
 
-fn seen(outcome: Outcome, verdict: Option<Verdict>, cx: &mut Cx<'_>) -> Outcome {
+fn seen(outcome: Outcome, verdict: Option<&Verdict>, cx: &mut Cx<'_>) -> Outcome {
     match verdict {
         Some(Verdict::Final) => {
             let outcome = match outcome {

@@ -233,7 +233,7 @@ impl Passage {
         }
     }
 
-    fn failed(&mut self, outcome: Outcome, verdict: Option<Verdict>, cx: &mut Cx<'_>) -> Flow {
+    fn failed(&mut self, outcome: Outcome, verdict: Option<&Verdict>, cx: &mut Cx<'_>) -> Flow {
         // A stream that was handed out and then taken back is the only one left.
         if self.is_open || matches!(verdict, Some(Verdict::Final | Verdict::Stop)) {
             return Flow::Resolve(outcome);
@@ -262,7 +262,7 @@ impl Layer for Passage {
         (failed && self.tries.len() > 1 && !self.is_open).then_some(self.tries.len() as u32)
     }
 
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => {
                 self.delay = self.hedge.began(cx.now());

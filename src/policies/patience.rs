@@ -400,7 +400,7 @@ impl Layer for Passage {
         }
     }
 
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match (input, self.at) {
             (Input::Begin, _) => {
                 self.count(cx, |done| done.calls = 1);
@@ -412,7 +412,7 @@ impl Layer for Passage {
                 let turn = self.policy.gate.look(self.call, cx.now());
                 self.turn(turn, cx)
             }
-            (Input::Child(outcome, Some(Verdict::Failure { wait, branches })), At::Gone(pass)) => {
+            (Input::Child(outcome, Some(&Verdict::Failure { wait, branches })), At::Gone(pass)) => {
                 self.at = At::Outside;
                 // A judge that knows no better says all.
                 let whose = if branches == u64::MAX { whose::CALL } else { branches };

@@ -31,7 +31,7 @@ impl Policy for Threaded {
 }
 
 impl Layer for Timeout {
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => {
                 let end = cx.now().after(self.limit);

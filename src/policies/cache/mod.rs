@@ -265,7 +265,7 @@ impl Passage {
     }
 
     /// The call has come out.
-    fn end(&mut self, outcome: Outcome, verdict: Option<Verdict>, is_over: bool, cx: &mut Cx<'_>) -> Flow {
+    fn end(&mut self, outcome: Outcome, verdict: Option<&Verdict>, is_over: bool, cx: &mut Cx<'_>) -> Flow {
         let At::Asking(lead) = std::mem::replace(&mut self.at, At::Outside) else { return Flow::Resolve(outcome) };
         let offer = match (outcome, verdict) {
             (Outcome::Value(_), Some(Verdict::Success)) => self.request.as_ref().and_then(|request| request.offered()),
@@ -306,7 +306,7 @@ impl Layer for Passage {
         is_asked.then_some(1)
     }
 
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => self.arrive(cx),
             Input::Wake => self.wake(cx),

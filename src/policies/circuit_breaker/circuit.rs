@@ -48,6 +48,9 @@ impl Permit {
     }
 }
 
+/// Gives a number in `[0, 1)`.
+pub type Draw<'a> = &'a mut dyn FnMut() -> f64;
+
 /// What a call told about the callee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
@@ -220,7 +223,7 @@ impl Circuit {
     }
 
     /// Takes a permit back with what the call told. Evidence from an earlier generation changes nothing.
-    pub fn settle(&mut self, config: &Config, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+    pub fn settle(&mut self, config: &Config, permit: Permit, evidence: Evidence, now: Instant, chance: Draw<'_>) -> Option<Transition> {
         if self.lenient {
             let slow = config.slow.is_some_and(|s| now.since(permit.at) >= s.duration);
             return self.take(config, evidence, slow, now, chance);
@@ -251,7 +254,7 @@ impl Circuit {
 
     /// Evidence about a call that took no permit. It counts in whatever state the circuit is: a success brings an open
     /// circuit nearer to closing, a failure begins its recovery time anew.
-    pub fn record(&mut self, config: &Config, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+    pub fn record(&mut self, config: &Config, evidence: Evidence, now: Instant, chance: Draw<'_>) -> Option<Transition> {
         if self.lenient {
             return self.take(config, evidence, false, now, chance);
         }
@@ -267,7 +270,7 @@ impl Circuit {
     }
 
     /// Evidence where nobody asks when its call began.
-    fn take(&mut self, config: &Config, evidence: Evidence, slow: bool, now: Instant, chance: f64) -> Option<Transition> {
+    fn take(&mut self, config: &Config, evidence: Evidence, slow: bool, now: Instant, chance: Draw<'_>) -> Option<Transition> {
         match (self.mode, evidence) {
             (_, Evidence::None) | (State::Disabled | State::ForcedOpen, _) => None,
             (State::Open | State::HalfOpen, Evidence::Success) => Some(self.close(Cause::Recovered(1), now)),
@@ -286,7 +289,7 @@ impl Circuit {
         enough.then(|| self.close(Cause::Recovered(self.probe_successes), now))
     }
 
-    fn count(&mut self, config: &Config, failed: bool, slow: bool, now: Instant, chance: f64) -> Option<Transition> {
+    fn count(&mut self, config: &Config, failed: bool, slow: bool, now: Instant, chance: Draw<'_>) -> Option<Transition> {
         self.consecutive = if failed { self.consecutive.saturating_add(1) } else { 0 };
         if let Some(window) = &mut self.window {
             window.add(now, failed, slow);
@@ -315,11 +318,11 @@ impl Circuit {
     }
 
     /// Opens for the recovery time.
-    fn open(&mut self, config: &Config, now: Instant, chance: f64, cause: Cause) -> Transition {
+    fn open(&mut self, config: &Config, now: Instant, chance: Draw<'_>, cause: Cause) -> Transition {
         self.openings_in_a_row = self.openings_in_a_row.saturating_add(1);
         self.openings += 1;
         let recovery = match &config.recovery_backoff {
-            Some(backoff) => backoff.wait(self.openings_in_a_row, self.last_recovery, &mut || chance),
+            Some(backoff) => backoff.wait(self.openings_in_a_row, self.last_recovery, chance),
             None => config.recovery,
         };
         self.last_recovery = Some(recovery);
@@ -342,7 +345,7 @@ impl Circuit {
     }
 
     /// Puts the circuit into a state by hand, whoever isolates it.
-    pub fn force(&mut self, config: &Config, mode: State, now: Instant, chance: f64) {
+    pub fn force(&mut self, config: &Config, mode: State, now: Instant, chance: Draw<'_>) {
         self.isolations.clear();
         match mode {
             State::Open => drop(self.open(config, now, chance, Cause::Hand)),

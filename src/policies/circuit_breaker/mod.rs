@@ -13,7 +13,7 @@ use crate::engine::sync::AtomicU64;
 use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
 use crate::events;
 use crate::stats::Latch;
-use circuit::{Circuit, Gate};
+use circuit::{Circuit, Draw, Gate};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -91,19 +91,19 @@ impl CircuitBreaker {
         Ok(transition)
     }
 
-    /// Takes a permit back; `chance` in `[0, 1)` feeds the jitter of a growing recovery time.
+    /// Takes a permit back; `chance` gives a number in `[0, 1)` for the jitter of a growing recovery time, should it open.
     #[inline]
-    pub fn settle(&self, permit: Permit, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+    pub fn settle(&self, permit: Permit, evidence: Evidence, now: Instant, mut chance: impl FnMut() -> f64) -> Option<Transition> {
         if self.gate().ignores(permit, evidence) {
             return None;
         }
         let [generation, probe, at] = permit.words();
-        self.weigh(generation, probe, at, evidence, now, chance)
+        self.weigh(generation, probe, at, evidence, now, &mut chance)
     }
 
     /// Takes a permit word by word, in registers: as a whole it would lie in memory, on the way of those that need none as well.
     #[inline(never)]
-    fn weigh(&self, generation: u64, probe: u64, at: u64, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
+    fn weigh(&self, generation: u64, probe: u64, at: u64, evidence: Evidence, now: Instant, chance: Draw<'_>) -> Option<Transition> {
         let permit = Permit::of([generation, probe, at]);
         self.change(|inner| inner.circuit.settle(&inner.config, permit, evidence, now, chance))
     }
@@ -120,8 +120,8 @@ impl CircuitBreaker {
 
     /// Evidence about a call that took no permit: a health check, a result seen elsewhere. It counts in whatever state the
     /// circuit is, so a success may close an open one.
-    pub fn record(&self, evidence: Evidence, now: Instant, chance: f64) -> Option<Transition> {
-        self.change(|inner| inner.circuit.record(&inner.config, evidence, now, chance))
+    pub fn record(&self, evidence: Evidence, now: Instant, mut chance: impl FnMut() -> f64) -> Option<Transition> {
+        self.change(|inner| inner.circuit.record(&inner.config, evidence, now, &mut chance))
     }
 
     /// Closes and forgets. Calls in flight tell nothing any more.
@@ -131,7 +131,7 @@ impl CircuitBreaker {
 
     /// Puts it into a state by hand; calls in flight tell nothing any more.
     pub fn force(&self, state: State, now: Instant) {
-        self.change(|inner| inner.circuit.force(&inner.config, state, now, 0.5));
+        self.change(|inner| inner.circuit.force(&inner.config, state, now, &mut || 0.5));
     }
 
     /// Turns all calls away until [`CircuitBreaker::end_isolation`] with the number given, or a state set by hand.
@@ -206,7 +206,7 @@ impl Policy for Guarded {
         }
         // A success that was not slow trips nothing: there is nothing to tell.
         let [generation, probe, at] = permit.words();
-        self.breaker.weigh(generation, probe, at, Evidence::Success, now, 0.0);
+        self.breaker.weigh(generation, probe, at, Evidence::Success, now, &mut || 0.0);
         true
     }
 
@@ -232,8 +232,8 @@ impl Passage {
             // What waited for its turn further in was not slow.
             permit.at = permit.at.after(queued.saturating_sub(self.queued));
         }
-        let chance = cx.random();
-        if let Some(transition) = self.breaker.settle(permit, evidence, cx.now(), chance) {
+        let now = cx.now();
+        if let Some(transition) = self.breaker.settle(permit, evidence, now, || cx.random()) {
             report(transition, &self.breaker, cx);
         }
     }
@@ -251,7 +251,7 @@ fn report(transition: Transition, breaker: &CircuitBreaker, cx: &mut Cx<'_>) {
     }
 }
 
-fn evidence(outcome: &Outcome, verdict: Option<Verdict>) -> Evidence {
+fn evidence(outcome: &Outcome, verdict: Option<&Verdict>) -> Evidence {
     match verdict {
         Some(Verdict::Success | Verdict::Counted(_)) => Evidence::Success,
         Some(Verdict::Failure { .. } | Verdict::Final | Verdict::Stop) => Evidence::Failure,
@@ -276,7 +276,7 @@ impl Layer for Passage {
         }
     }
 
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin if self.permit.is_some() => Flow::Inward(0),
             Input::Begin => match self.breaker.admit(cx.now()) {

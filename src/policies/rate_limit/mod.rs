@@ -115,9 +115,9 @@ impl Passage {
         }
     }
 
-    fn ended(&mut self, outcome: &Outcome, verdict: Option<Verdict>, cx: &mut Cx<'_>) {
+    fn ended(&mut self, outcome: &Outcome, verdict: Option<&Verdict>, cx: &mut Cx<'_>) {
         match verdict {
-            Some(Verdict::Counted(Count { used, left })) => {
+            Some(&Verdict::Counted(Count { used, left })) => {
                 if let Some(used) = used {
                     self.limit.settle(self.tokens, used, cx.now());
                 }
@@ -125,7 +125,7 @@ impl Passage {
                     self.limit.left(mark, left, cx.now());
                 }
             }
-            Some(Verdict::Failure { wait, .. }) => {
+            Some(&Verdict::Failure { wait, .. }) => {
                 let span = match wait {
                     WaitHint::RetryAfter(span) | WaitHint::Exactly(span) => span,
                     WaitHint::None => Duration::ZERO,
@@ -148,7 +148,7 @@ impl Layer for Passage {
         }
     }
 
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match (input, self.at) {
             (Input::Begin, At::Gone) => self.go(cx),
             (Input::Begin, _) => {

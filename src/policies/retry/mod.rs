@@ -183,7 +183,7 @@ impl Layer for Passage {
         }
     }
 
-    fn on(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         let flow = self.react(input, cx);
         if !matches!(flow, Flow::Inward(_)) {
             self.tell(cx);
@@ -193,7 +193,7 @@ impl Layer for Passage {
 }
 
 impl Passage {
-    fn react(&mut self, input: Input, cx: &mut Cx<'_>) -> Flow {
+    fn react(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match input {
             Input::Begin => {
                 self.done.calls = 1;
@@ -208,7 +208,7 @@ impl Passage {
                 _ => self.go(cx),
             },
             Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),
-            Input::Child(outcome, Some(Verdict::Failure { wait, .. })) => self.failed(outcome, wait, cx),
+            Input::Child(outcome, Some(&Verdict::Failure { wait, .. })) => self.failed(outcome, wait, cx),
             Input::Child(outcome, Some(Verdict::Final)) => self.give_up(outcome, reason::FINAL, cx),
             Input::Child(outcome, Some(Verdict::Stop)) => self.give_up(outcome, reason::STOPPED, cx),
             Input::Child(outcome @ Outcome::Rejected(rejection), None) => match (rejection.refusal(), self.last) {

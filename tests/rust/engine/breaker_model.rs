@@ -3,7 +3,7 @@
 use crate::virtual_time::s;
 use proptest::prelude::*;
 use seawall::engine::Instant;
-use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Permit, Slow, Span, State};
+use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Permit, Slow, Span, State, Transition};
 use seawall::policies::retry::backoff::Backoff;
 use std::sync::Arc;
 use std::time::Duration;
@@ -336,12 +336,12 @@ proptest! {
                 Deed::Settle(back, evidence) if back < permits.len() => {
                     // Settled more than once, some of them: a plain permit is a value, and counts each time.
                     let which = permits.len() - 1 - back;
-                    breaker.settle(permits[which], evidence, at, 0.5);
+                    breaker.settle(permits[which], evidence, at, || 0.5);
                     model.settle(which, evidence, now);
                 }
                 Deed::Settle(..) => {}
                 Deed::Record(evidence) => {
-                    breaker.record(evidence, at, 0.5);
+                    breaker.record(evidence, at, || 0.5);
                     model.record(evidence, now);
                 }
                 Deed::Force(state) => {
@@ -395,11 +395,30 @@ proptest! {
         let (mut now, mut before) = (Instant(0), s(1.0));
         for chance in chances {
             let (permit, _) = breaker.admit(now).expect("let through");
-            breaker.settle(permit, Evidence::Failure, now, chance);
+            breaker.settle(permit, Evidence::Failure, now, || chance);
             let recovery = breaker.admit(now).expect_err("open").expect("for a time");
             let slack = Duration::from_micros(1);
             prop_assert!(recovery + slack >= s(1.0) && recovery <= (before * 3).min(s(20.0)) + slack, "{recovery:?} after {before:?}");
             (now, before) = (now.after(recovery), recovery);
         }
     }
+}
+
+#[test]
+fn a_number_is_drawn_only_where_the_circuit_opens() {
+    let rule = Backoff::DecorrelatedJitter { initial: 1.0, max: 20.0 };
+    let config = Config { recovery_backoff: Some(Arc::new(rule)), ..super::policies::config(2, 1.0) };
+    let breaker = CircuitBreaker::new(config);
+    let drawn = std::cell::Cell::new(0);
+    let settle = |evidence| {
+        let (permit, _) = breaker.admit(Instant(0)).expect("let through");
+        breaker.settle(permit, evidence, Instant(0), || {
+            drawn.set(drawn.get() + 1);
+            0.5
+        })
+    };
+    for evidence in [Evidence::Success, Evidence::Failure, Evidence::None, Evidence::Success, Evidence::Failure] {
+        assert_eq!((settle(evidence), drawn.get()), (None, 0));
+    }
+    assert_eq!((settle(Evidence::Failure), drawn.get()), (Some(Transition::Opened), 1));
 }

@@ -32,7 +32,10 @@ impl CircuitBreaker {
     #[inline]
     pub fn remember(&self, py: Python<'_>, error: Py<PyAny>) {
         let old = self.last_failure.with(py, |last| last.replace(error));
-        drop(old); // after the look at it: dropping an exception may run code
+        // After the look at it: dropping an exception may run code.
+        if let Some(old) = old {
+            old.drop_ref(py);
+        }
     }
 
     /// Lets it go.
@@ -77,7 +80,7 @@ impl CircuitBreaker {
             Ok((permit, Some(_))) => match Self::tell(slf) {
                 Ok(()) => Ok(permit),
                 Err(interrupt) => {
-                    this.core.settle(permit, Evidence::None, clock::now(), 0.0);
+                    this.core.settle(permit, Evidence::None, clock::now(), || 0.0);
                     Err(interrupt)
                 }
             },
@@ -87,7 +90,7 @@ impl CircuitBreaker {
 
     /// Takes a permit back and tells of what that changed.
     pub fn settle(slf: &Bound<'_, Self>, permit: core::Permit, evidence: Evidence) -> PyResult<()> {
-        let changed = slf.get().core.settle(permit, evidence, slf.get().now(slf.py())?, chance());
+        let changed = slf.get().core.settle(permit, evidence, slf.get().now(slf.py())?, chance);
         if changed.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 
