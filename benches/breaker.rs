@@ -68,7 +68,7 @@ fn pass(breaker: &CircuitBreaker, turn: u64, fails: bool, step: u64) {
     let now = Instant(1 + turn * step);
     if let Ok((permit, _)) = breaker.admit(black_box(now)) {
         let evidence = if fails && turn % 10 == 9 { Evidence::Failure } else { Evidence::Success };
-        black_box(breaker.settle(permit, evidence, now, || 0.5));
+        black_box(breaker.settle(permit, evidence, now, &mut || 0.5));
     }
 }
 

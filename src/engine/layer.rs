@@ -7,7 +7,7 @@
 
 use super::outcome::Outcome;
 use super::plan::{Plan, StageId};
-use super::random::Random;
+use super::random::{Chance, Random};
 use super::signal::Signal;
 use super::step::Verdict;
 use super::time::Instant;
@@ -279,6 +279,11 @@ impl Cx<'_> {
     /// A number in `[0, 1)`.
     pub fn random(&mut self) -> f64 {
         self.common.random.unit()
+    }
+
+    /// Where such numbers come from, for who may need none.
+    pub fn chance(&mut self) -> &mut dyn Chance {
+        &mut self.common.random
     }
 
     /// Whether somebody wants to be told of each attempt.

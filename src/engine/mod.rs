@@ -28,7 +28,7 @@ pub use lane::{Pass, Way};
 pub use layer::{Child, Cx, Event, Flow, Input, Lane, Layer, Policy};
 pub use outcome::{Outcome, Refusal, Rejection, Ticket};
 pub use plan::{Plan, PlanBuilder, StageId, Target};
-pub use random::Random;
+pub use random::{Chance, Random};
 pub use signal::Signal;
 pub use spare::Spare;
 pub use step::{Ask, CallId, Count, Step, Verdict, WaitHint};

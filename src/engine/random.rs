@@ -25,6 +25,24 @@ impl Random {
     }
 }
 
+/// Where a number in `[0, 1)` is drawn from, should one be needed.
+pub trait Chance {
+    /// The next one.
+    fn draw(&mut self) -> f64;
+}
+
+impl Chance for Random {
+    fn draw(&mut self) -> f64 {
+        self.unit()
+    }
+}
+
+impl<F: FnMut() -> f64> Chance for F {
+    fn draw(&mut self) -> f64 {
+        self()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -79,31 +79,42 @@ pub fn row(error: &Bound<'_, PyAny>) -> PyResult<Option<&'static Row>> {
     Ok(says(error.get_type())?.class.map(Class::row))
 }
 
-/// As [`row`], if that is known already: nothing is asked, and no code is run.
-pub fn known_row(error: &Bound<'_, PyAny>) -> Option<&'static Row> {
-    if ASK_ALWAYS.load(Ordering::Acquire) || !is_empty(error) {
-        return None;
-    }
-    known(TIMES.load(Ordering::Acquire), error.get_type_ptr() as usize)?.class.map(Class::row)
+/// As [`row`], where the row of its type is known already: nothing is asked, and no code is run.
+#[inline]
+pub fn known_row(error: &Bound<'_, PyAny>, of_type: Option<&'static Row>) -> Option<&'static Row> {
+    of_type.filter(|_| !ASK_ALWAYS.load(Ordering::Acquire) && is_empty(error))
 }
 
 /// Whether an exception is no outcome of a call but on its way to somebody further out: an interrupt, a cancellation, a
 /// graph's command.
 pub fn is_interrupt(error: &Bound<'_, PyAny>) -> PyResult<bool> {
-    match says(error.get_type()) {
-        Ok(says) => Ok(says.is_interrupt),
-        // A type that cannot be looked at, or no stack left to do it: it is what it looks like.
-        Err(failed) if failed.is_instance_of::<PyException>(error.py()) => Ok(!error.is_instance_of::<PyException>()),
-        Err(interrupt) => Err(interrupt),
+    look(error).map(|says| says.is_interrupt)
+}
+
+/// The exception, if it is an outcome, with the row of its type; else what goes on its way: itself, or an interrupt that came just then.
+pub fn outcome(error: Raised<'_>) -> Result<(Raised<'_>, Option<&'static Row>), PyErr> {
+    match look(error.value())? {
+        Says { is_interrupt: true, .. } => Err(error.into()),
+        Says { class, .. } => Ok((error, class.map(Class::row))),
     }
 }
 
-/// The exception, if it is an outcome; else what goes on its way: itself, or an interrupt that came just then.
-pub fn outcome(error: Raised<'_>) -> Result<Raised<'_>, PyErr> {
-    match is_interrupt(error.value()) {
-        Ok(false) => Ok(error),
-        Ok(true) => Err(error.into()),
-        Err(interrupt) => Err(interrupt),
+#[inline]
+fn look(error: &Bound<'_, PyAny>) -> PyResult<Says> {
+    match known(TIMES.load(Ordering::Acquire), error.get_type_ptr() as usize) {
+        Some(says) => Ok(says),
+        None => look_closer(error),
+    }
+}
+
+#[cold]
+fn look_closer(error: &Bound<'_, PyAny>) -> PyResult<Says> {
+    match says(error.get_type()) {
+        // A type that cannot be looked at, or no stack left to do it: it is what it looks like.
+        Err(failed) if failed.is_instance_of::<PyException>(error.py()) => {
+            Ok(Says { class: None, is_interrupt: !error.is_instance_of::<PyException>() })
+        }
+        found => found,
     }
 }
 

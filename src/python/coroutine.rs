@@ -206,7 +206,7 @@ impl Entered<'_, State> {
                 return self.go_on(py, running, Resume::Send(py.None()));
             };
             let result = match turn {
-                Err(error) => Err(bare::outcome(Raised::of(py, error)).map(PyErr::from).inspect_err(|_| {
+                Err(error) => Err(bare::outcome(Raised::of(py, error)).map(|(error, _)| PyErr::from(error)).inspect_err(|_| {
                     if let Some(pass) = &light.pass {
                         light.compiled(py).release(pass);
                     }

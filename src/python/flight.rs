@@ -21,6 +21,7 @@ use super::threads;
 use super::trace::{self, Traced};
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, Execution, Instant, Outcome, Pass, Rejection, Spare, StageId, Target, Ticket, Verdict};
+use crate::policies::class::Row;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -55,8 +56,8 @@ impl Way {
 /// How an attempt came out.
 pub(super) enum Kept {
     Value(Py<PyAny>),
-    /// The exception.
-    Error(Py<PyAny>),
+    /// The exception, and the row of its type, where it has one.
+    Error(Py<PyAny>, Option<&'static Row>),
     /// The exception of an attempt that later ones have replaced.
     Gone,
 }
@@ -192,7 +193,7 @@ impl Flight {
         self.asked_of.iter().try_for_each(|asked| asked.traverse(visit))?;
         self.recording.iter().try_for_each(|recording| recording.traverse(visit))?;
         self.values.iter().try_for_each(|kept| match kept {
-            Kept::Value(held) | Kept::Error(held) => visit.call(held),
+            Kept::Value(held) | Kept::Error(held, _) => visit.call(held),
             Kept::Gone => Ok(()),
         })
     }
@@ -322,9 +323,10 @@ impl Flight {
                 (Outcome::Value(ticket), Kept::Value(value))
             }
             Err(error) => {
-                let error = bare::outcome(error)?.into_value();
+                let (error, row) = bare::outcome(error)?;
+                let error = error.into_value();
                 self.diary.ended(now, Some(&error))?;
-                (Outcome::Error(ticket), Kept::Error(error.unbind()))
+                (Outcome::Error(ticket), Kept::Error(error.unbind(), row))
             }
         };
         self.values.push(kept);
@@ -353,9 +355,15 @@ impl Flight {
 
     /// The exception that an attempt ended with, if it is still there.
     pub(super) fn held(&self, outcome: &Outcome) -> Option<&Py<PyAny>> {
+        self.failure(outcome).map(|(error, _)| error)
+    }
+
+    /// As [`Flight::held`], with the row of its type.
+    #[inline]
+    fn failure(&self, outcome: &Outcome) -> Option<(&Py<PyAny>, Option<&'static Row>)> {
         let Outcome::Error(ticket) = outcome else { return None };
         match self.values.get(ticket.0 as usize)? {
-            Kept::Error(error) => Some(error),
+            Kept::Error(error, row) => Some((error, *row)),
             Kept::Value(_) | Kept::Gone => None,
         }
     }
@@ -387,9 +395,9 @@ impl Flight {
     /// Answers the machine's question at once, if it is an easy one: nobody's code is asked.
     #[inline]
     pub fn answer(&self, py: Python<'_>, ask: &Ask) -> Option<&'static Verdict> {
-        let error = self.held(&ask.outcome)?.bind(py);
-        let stage = self.compiled.stage(ask.stage());
-        let verdict = stage.judge.at_once(error)?;
+        let (error, row) = self.failure(&ask.outcome)?;
+        let (error, stage) = (error.bind(py), self.compiled.stage(ask.stage()));
+        let verdict = stage.judge.at_once(error, row)?;
         stage.remember(verdict, error);
         Some(verdict)
     }

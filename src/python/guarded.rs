@@ -411,7 +411,7 @@ fn taken_over(
 ) -> PyResult<Py<PyAny>> {
     let released = |_: &PyErr| pass.into_iter().for_each(|pass| guarded.compiled.release(pass));
     let first = match first {
-        Some(Err(error)) => Some(Err(bare::outcome(error).inspect_err(released)?)),
+        Some(Err(error)) => Some(Err(bare::outcome(error).inspect_err(released)?.0)),
         first => first,
     };
     let (args, kwargs) = handed.keep(py)?;

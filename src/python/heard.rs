@@ -93,8 +93,8 @@ impl Flight {
 
     #[inline]
     fn let_go(&mut self, py: Python<'_>, failure: Ticket) {
-        if let Some(kept @ Kept::Error(_)) = self.values.get_mut(failure.0 as usize)
-            && let Kept::Error(error) = std::mem::replace(kept, Kept::Gone)
+        if let Some(kept @ Kept::Error(..)) = self.values.get_mut(failure.0 as usize)
+            && let Kept::Error(error, _) = std::mem::replace(kept, Kept::Gone)
         {
             error.drop_ref(py);
         }

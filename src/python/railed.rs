@@ -277,7 +277,7 @@ impl Flight {
     /// An exception does.
     fn put_error(&mut self, ticket: Ticket, error: Py<PyAny>) {
         if let Some(kept) = self.values.get_mut(ticket.0 as usize) {
-            *kept = Kept::Error(error);
+            *kept = Kept::Error(error, None);
         }
     }
 

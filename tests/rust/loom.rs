@@ -52,7 +52,7 @@ fn half_open_admits_one_of_two() {
     loom::model(|| {
         let breaker = Arc::new(CircuitBreaker::new(config(1, Duration::ZERO)));
         let (permit, _) = breaker.admit(NOW).expect("closed");
-        breaker.settle(permit, Evidence::Failure, NOW, || 0.0);
+        breaker.settle(permit, Evidence::Failure, NOW, &mut || 0.0);
         let (one, two) = both(&breaker, |b| b.admit(NOW).is_ok(), |b| b.admit(NOW).is_ok());
         assert!(one != two, "exactly one probe");
     });
@@ -62,8 +62,8 @@ fn half_open_admits_one_of_two() {
 fn a_success_that_races_the_trip_never_closes_it() {
     loom::model(|| {
         let breaker = closed(1);
-        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, || 0.0).is_some());
-        let succeed = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, || 0.0).is_some());
+        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, &mut || 0.0).is_some());
+        let succeed = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, &mut || 0.0).is_some());
         both(&breaker, fail, succeed);
         assert_eq!(breaker.state(NOW), State::Open);
     });
@@ -73,7 +73,7 @@ fn a_success_that_races_the_trip_never_closes_it() {
 fn no_failure_is_lost_and_one_of_them_trips() {
     loom::model(|| {
         let breaker = closed(2);
-        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, || 0.0).is_some());
+        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, &mut || 0.0).is_some());
         let (one, two) = both(&breaker, fail, fail);
         assert!(one != two, "exactly one of the two trips it");
         assert_eq!((breaker.state(NOW), breaker.outlook(NOW).consecutive_failures), (State::Open, 2));
@@ -85,8 +85,8 @@ fn no_failure_is_lost_and_one_of_them_trips() {
 fn a_success_beside_a_failure_leaves_a_row_of_nought_or_one() {
     loom::model(|| {
         let breaker = closed(5);
-        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, || 0.0).is_some());
-        let succeed = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, || 0.0).is_some());
+        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, &mut || 0.0).is_some());
+        let succeed = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, &mut || 0.0).is_some());
         both(&breaker, fail, succeed);
         assert!(breaker.outlook(NOW).consecutive_failures <= 1);
         // What is counted is what the next success is told of: the gate does not hide it.
@@ -99,7 +99,7 @@ fn a_success_beside_a_failure_leaves_a_row_of_nought_or_one() {
 fn a_reset_beside_a_call_leaves_it_closed_or_counts_what_came_after() {
     loom::model(|| {
         let breaker = closed(1);
-        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, || 0.0).is_some());
+        let fail = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Failure, NOW, &mut || 0.0).is_some());
         let reset = |b: &CircuitBreaker| {
             b.reset(NOW);
             true
@@ -118,7 +118,7 @@ fn a_window_that_comes_while_calls_pass_sees_those_that_follow() {
             b.reconfigure(Config { rate: Some(1.0), ..config(5, Duration::from_secs(30)) });
             true
         };
-        let succeed = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, || 0.0).is_some());
+        let succeed = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, &mut || 0.0).is_some());
         both(&breaker, reconfigure, succeed);
         let before = breaker.outlook(NOW).totals.calls;
         assert!(before <= 1);
@@ -132,12 +132,12 @@ fn an_isolation_beside_a_probe_ends_with_it_half_open() {
     loom::model(|| {
         let breaker = Arc::new(CircuitBreaker::new(config(1, Duration::ZERO)));
         let (permit, _) = breaker.admit(NOW).expect("closed");
-        breaker.settle(permit, Evidence::Failure, NOW, || 0.0);
+        breaker.settle(permit, Evidence::Failure, NOW, &mut || 0.0);
         let isolate = |b: &CircuitBreaker| {
             let number = b.isolate(NOW);
             b.end_isolation(number, NOW)
         };
-        let probe = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, || 0.0).is_some());
+        let probe = |b: &CircuitBreaker| b.admit(NOW).is_ok_and(|(p, _)| b.settle(p, Evidence::Success, NOW, &mut || 0.0).is_some());
         let (ended, closed) = both(&breaker, isolate, probe);
         assert!(ended);
         // A probe that the isolation overtook tells nothing; one that was back before it closed the circuit.
@@ -151,7 +151,7 @@ fn three_calls_share_two_probes() {
         let two = Config { half_open_max_calls: 2, success_threshold: 2, ..config(1, Duration::ZERO) };
         let breaker = Arc::new(CircuitBreaker::new(two));
         let (permit, _) = breaker.admit(NOW).expect("closed");
-        breaker.settle(permit, Evidence::Failure, NOW, || 0.0);
+        breaker.settle(permit, Evidence::Failure, NOW, &mut || 0.0);
         let other = {
             let breaker = breaker.clone();
             thread::spawn(move || (0..2).filter(|_| breaker.admit(NOW).is_ok()).count())

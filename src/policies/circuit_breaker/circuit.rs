@@ -2,7 +2,7 @@
 
 use super::config::{Cause, Change, Config, Outlook, State};
 use super::window::{Totals, Window};
-use crate::engine::Instant;
+use crate::engine::{Chance, Instant};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -47,9 +47,6 @@ impl Permit {
         self.probe != 0
     }
 }
-
-/// Gives a number in `[0, 1)`.
-pub type Draw<'a> = &'a mut dyn FnMut() -> f64;
 
 /// What a call told about the callee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,7 +220,14 @@ impl Circuit {
     }
 
     /// Takes a permit back with what the call told. Evidence from an earlier generation changes nothing.
-    pub fn settle(&mut self, config: &Config, permit: Permit, evidence: Evidence, now: Instant, chance: Draw<'_>) -> Option<Transition> {
+    pub fn settle(
+        &mut self,
+        config: &Config,
+        permit: Permit,
+        evidence: Evidence,
+        now: Instant,
+        chance: &mut dyn Chance,
+    ) -> Option<Transition> {
         if self.lenient {
             let slow = config.slow.is_some_and(|s| now.since(permit.at) >= s.duration);
             return self.take(config, evidence, slow, now, chance);
@@ -254,7 +258,7 @@ impl Circuit {
 
     /// Evidence about a call that took no permit. It counts in whatever state the circuit is: a success brings an open
     /// circuit nearer to closing, a failure begins its recovery time anew.
-    pub fn record(&mut self, config: &Config, evidence: Evidence, now: Instant, chance: Draw<'_>) -> Option<Transition> {
+    pub fn record(&mut self, config: &Config, evidence: Evidence, now: Instant, chance: &mut dyn Chance) -> Option<Transition> {
         if self.lenient {
             return self.take(config, evidence, false, now, chance);
         }
@@ -270,7 +274,7 @@ impl Circuit {
     }
 
     /// Evidence where nobody asks when its call began.
-    fn take(&mut self, config: &Config, evidence: Evidence, slow: bool, now: Instant, chance: Draw<'_>) -> Option<Transition> {
+    fn take(&mut self, config: &Config, evidence: Evidence, slow: bool, now: Instant, chance: &mut dyn Chance) -> Option<Transition> {
         match (self.mode, evidence) {
             (_, Evidence::None) | (State::Disabled | State::ForcedOpen, _) => None,
             (State::Open | State::HalfOpen, Evidence::Success) => Some(self.close(Cause::Recovered(1), now)),
@@ -289,7 +293,7 @@ impl Circuit {
         enough.then(|| self.close(Cause::Recovered(self.probe_successes), now))
     }
 
-    fn count(&mut self, config: &Config, failed: bool, slow: bool, now: Instant, chance: Draw<'_>) -> Option<Transition> {
+    fn count(&mut self, config: &Config, failed: bool, slow: bool, now: Instant, chance: &mut dyn Chance) -> Option<Transition> {
         self.consecutive = if failed { self.consecutive.saturating_add(1) } else { 0 };
         if let Some(window) = &mut self.window {
             window.add(now, failed, slow);
@@ -318,11 +322,11 @@ impl Circuit {
     }
 
     /// Opens for the recovery time.
-    fn open(&mut self, config: &Config, now: Instant, chance: Draw<'_>, cause: Cause) -> Transition {
+    fn open(&mut self, config: &Config, now: Instant, chance: &mut dyn Chance, cause: Cause) -> Transition {
         self.openings_in_a_row = self.openings_in_a_row.saturating_add(1);
         self.openings += 1;
         let recovery = match &config.recovery_backoff {
-            Some(backoff) => backoff.wait(self.openings_in_a_row, self.last_recovery, chance),
+            Some(backoff) => backoff.wait(self.openings_in_a_row, self.last_recovery, &mut || chance.draw()),
             None => config.recovery,
         };
         self.last_recovery = Some(recovery);
@@ -345,7 +349,7 @@ impl Circuit {
     }
 
     /// Puts the circuit into a state by hand, whoever isolates it.
-    pub fn force(&mut self, config: &Config, mode: State, now: Instant, chance: Draw<'_>) {
+    pub fn force(&mut self, config: &Config, mode: State, now: Instant, chance: &mut dyn Chance) {
         self.isolations.clear();
         match mode {
             State::Open => drop(self.open(config, now, chance, Cause::Hand)),

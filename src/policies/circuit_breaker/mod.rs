@@ -10,10 +10,10 @@ pub use config::{Cause, Change, Config, Outlook, Slow, State};
 pub use window::{Span, Totals};
 
 use crate::engine::sync::AtomicU64;
-use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
+use crate::engine::{Chance, Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Refusal, Rejection, Verdict};
 use crate::events;
 use crate::stats::Latch;
-use circuit::{Circuit, Draw, Gate};
+use circuit::{Circuit, Gate};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -91,19 +91,19 @@ impl CircuitBreaker {
         Ok(transition)
     }
 
-    /// Takes a permit back; `chance` gives a number in `[0, 1)` for the jitter of a growing recovery time, should it open.
+    /// Takes a permit back; `chance` is drawn for the jitter of a growing recovery time, should it open.
     #[inline]
-    pub fn settle(&self, permit: Permit, evidence: Evidence, now: Instant, mut chance: impl FnMut() -> f64) -> Option<Transition> {
+    pub fn settle(&self, permit: Permit, evidence: Evidence, now: Instant, chance: &mut dyn Chance) -> Option<Transition> {
         if self.gate().ignores(permit, evidence) {
             return None;
         }
         let [generation, probe, at] = permit.words();
-        self.weigh(generation, probe, at, evidence, now, &mut chance)
+        self.weigh(generation, probe, at, evidence, now, chance)
     }
 
     /// Takes a permit word by word, in registers: as a whole it would lie in memory, on the way of those that need none as well.
     #[inline(never)]
-    fn weigh(&self, generation: u64, probe: u64, at: u64, evidence: Evidence, now: Instant, chance: Draw<'_>) -> Option<Transition> {
+    fn weigh(&self, generation: u64, probe: u64, at: u64, evidence: Evidence, now: Instant, chance: &mut dyn Chance) -> Option<Transition> {
         let permit = Permit::of([generation, probe, at]);
         self.change(|inner| inner.circuit.settle(&inner.config, permit, evidence, now, chance))
     }
@@ -120,8 +120,8 @@ impl CircuitBreaker {
 
     /// Evidence about a call that took no permit: a health check, a result seen elsewhere. It counts in whatever state the
     /// circuit is, so a success may close an open one.
-    pub fn record(&self, evidence: Evidence, now: Instant, mut chance: impl FnMut() -> f64) -> Option<Transition> {
-        self.change(|inner| inner.circuit.record(&inner.config, evidence, now, &mut chance))
+    pub fn record(&self, evidence: Evidence, now: Instant, chance: &mut dyn Chance) -> Option<Transition> {
+        self.change(|inner| inner.circuit.record(&inner.config, evidence, now, chance))
     }
 
     /// Closes and forgets. Calls in flight tell nothing any more.
@@ -232,8 +232,7 @@ impl Passage {
             // What waited for its turn further in was not slow.
             permit.at = permit.at.after(queued.saturating_sub(self.queued));
         }
-        let now = cx.now();
-        if let Some(transition) = self.breaker.settle(permit, evidence, now, || cx.random()) {
+        if let Some(transition) = self.breaker.settle(permit, evidence, cx.now(), cx.chance()) {
             report(transition, &self.breaker, cx);
         }
     }

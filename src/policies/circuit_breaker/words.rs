@@ -118,9 +118,9 @@ mod tests {
                      (0 %) so far. It opens at 25 % calls of 1.5 s or more of the last 100 calls, from 10 calls: 0 of 0 (0 %) so far.";
         assert_eq!(told(&breaker, 1), pair("It is closed and has never been open.", rules));
 
-        breaker.record(Evidence::Failure, at(10), || 0.0);
+        breaker.record(Evidence::Failure, at(10), &mut || 0.0);
         assert!(told(&breaker, 10).1.contains("2 failures in a row: 1 so far") && told(&breaker, 10).1.contains("1 of 1 (100 %)"));
-        breaker.record(Evidence::Failure, at(10), || 0.0);
+        breaker.record(Evidence::Failure, at(10), &mut || 0.0);
         let opened =
             pair("It is open since 5.0 s ago: 2 failures in a row.", "In 25.0 s it lets 1 probe at a time through; 2 must succeed.");
         assert_eq!(told(&breaker, 15), opened);
@@ -133,9 +133,9 @@ mod tests {
         let (probe, _) = breaker.admit(at(42)).unwrap();
         let probing = pair("It is half open since 1.0 s ago: the recovery time was over.", &recovering.replacen('0', "1", 1));
         assert_eq!(told(&breaker, 43), probing);
-        breaker.settle(probe, Evidence::Success, at(43), || 0.0);
+        breaker.settle(probe, Evidence::Success, at(43), &mut || 0.0);
         let (probe, _) = breaker.admit(at(43)).unwrap();
-        breaker.settle(probe, Evidence::Success, at(43), || 0.0);
+        breaker.settle(probe, Evidence::Success, at(43), &mut || 0.0);
         assert_eq!(told(&breaker, 45).0, "It is closed since 2.0 s ago: 2 probes succeeded.");
     }
 
@@ -160,7 +160,7 @@ mod tests {
         let breaker = CircuitBreaker::new(Config { lenient: true, span: Span::Time(Duration::from_secs(60)), ..config() });
         assert!(told(&breaker, 1).1.contains("of the last 60 s, from 10 calls"));
         for _ in 0..2 {
-            breaker.record(Evidence::Failure, Instant(10 * SECOND), || 0.0);
+            breaker.record(Evidence::Failure, Instant(10 * SECOND), &mut || 0.0);
         }
         assert_eq!(told(&breaker, 20).1, "In 20.0 s it lets calls through; one success closes it.");
         assert_eq!(told(&breaker, 41).1, "Calls pass: one success closes it, a failure opens it again.");

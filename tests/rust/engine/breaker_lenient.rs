@@ -91,18 +91,18 @@ proptest! {
                 }
                 Deed::Settle(which, failed) => {
                     if let Some(permit) = given.get(which) {
-                        breaker.settle(*permit, evidence(failed), Instant(now), || 0.5);
+                        breaker.settle(*permit, evidence(failed), Instant(now), &mut || 0.5);
                         package.ended(failed, now);
                     }
                 }
                 Deed::Record(failed) => {
-                    breaker.record(evidence(failed), Instant(now), || 0.5);
+                    breaker.record(evidence(failed), Instant(now), &mut || 0.5);
                     package.ended(failed, now);
                 }
                 // What tells nothing counts for nothing, here too.
                 Deed::Nothing(which) => {
                     if let Some(permit) = given.get(which) {
-                        breaker.settle(*permit, Evidence::None, Instant(now), || 0.5);
+                        breaker.settle(*permit, Evidence::None, Instant(now), &mut || 0.5);
                     }
                 }
                 Deed::Reset => {
@@ -129,8 +129,8 @@ fn a_state_set_by_hand_outlasts_what_calls_tell() {
         let breaker = CircuitBreaker::new(lenient(1, 10));
         let now = Instant(0).after(s(1.0));
         breaker.force(state, now);
-        breaker.record(Evidence::Failure, now, || 0.5);
-        breaker.record(Evidence::Success, now, || 0.5);
+        breaker.record(Evidence::Failure, now, &mut || 0.5);
+        breaker.record(Evidence::Success, now, &mut || 0.5);
         assert_eq!(breaker.state(now), state);
     }
 }
@@ -142,6 +142,6 @@ fn half_open_by_hand_lets_everybody_through_and_one_success_closes_it() {
     breaker.force(State::HalfOpen, now);
     let permits: Vec<_> = (0..3).filter_map(|_| breaker.admit(now).ok()).collect();
     assert_eq!((permits.len(), breaker.outlook(now).probes), (3, 0));
-    breaker.settle(permits[2].0, Evidence::Success, now, || 0.5);
+    breaker.settle(permits[2].0, Evidence::Success, now, &mut || 0.5);
     assert_eq!(breaker.state(now), State::Closed);
 }

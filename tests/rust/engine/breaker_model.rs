@@ -336,12 +336,12 @@ proptest! {
                 Deed::Settle(back, evidence) if back < permits.len() => {
                     // Settled more than once, some of them: a plain permit is a value, and counts each time.
                     let which = permits.len() - 1 - back;
-                    breaker.settle(permits[which], evidence, at, || 0.5);
+                    breaker.settle(permits[which], evidence, at, &mut || 0.5);
                     model.settle(which, evidence, now);
                 }
                 Deed::Settle(..) => {}
                 Deed::Record(evidence) => {
-                    breaker.record(evidence, at, || 0.5);
+                    breaker.record(evidence, at, &mut || 0.5);
                     model.record(evidence, now);
                 }
                 Deed::Force(state) => {
@@ -395,7 +395,7 @@ proptest! {
         let (mut now, mut before) = (Instant(0), s(1.0));
         for chance in chances {
             let (permit, _) = breaker.admit(now).expect("let through");
-            breaker.settle(permit, Evidence::Failure, now, || chance);
+            breaker.settle(permit, Evidence::Failure, now, &mut || chance);
             let recovery = breaker.admit(now).expect_err("open").expect("for a time");
             let slack = Duration::from_micros(1);
             prop_assert!(recovery + slack >= s(1.0) && recovery <= (before * 3).min(s(20.0)) + slack, "{recovery:?} after {before:?}");
@@ -412,7 +412,7 @@ fn a_number_is_drawn_only_where_the_circuit_opens() {
     let drawn = std::cell::Cell::new(0);
     let settle = |evidence| {
         let (permit, _) = breaker.admit(Instant(0)).expect("let through");
-        breaker.settle(permit, evidence, Instant(0), || {
+        breaker.settle(permit, evidence, Instant(0), &mut || {
             drawn.set(drawn.get() + 1);
             0.5
         })

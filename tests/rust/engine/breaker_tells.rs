@@ -6,7 +6,7 @@ use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Slow,
 
 fn call(breaker: &CircuitBreaker, evidence: Evidence, took: f64) {
     let (permit, _) = breaker.admit(at(20.0 - took)).expect("let through");
-    breaker.settle(permit, evidence, at(20.0), || 0.0);
+    breaker.settle(permit, evidence, at(20.0), &mut || 0.0);
 }
 
 fn why(breaker: &CircuitBreaker) -> String {
@@ -61,7 +61,7 @@ fn shares_are_told_with_what_they_are_shares_of() {
     assert_eq!(why(&breaker), "2 of 3 calls were slow (67 %)");
     // A probe has to begin once the circuit is open, so this one is timed by hand.
     let (probe, _) = breaker.admit(at(20.0)).expect("a probe");
-    breaker.settle(probe, Evidence::Success, at(21.0), || 0.0);
+    breaker.settle(probe, Evidence::Success, at(21.0), &mut || 0.0);
     assert_eq!(why(&breaker), "a probe was slow");
 }
 

@@ -87,7 +87,7 @@ fn a_permit_says_whether_it_is_a_probes() {
     let breaker = CircuitBreaker::new(config(1, 10.0));
     let (permit, _) = breaker.admit(at(0.0)).expect("closed");
     assert!(!permit.is_probe());
-    breaker.settle(permit, Evidence::Failure, at(0.0), || 0.0);
+    breaker.settle(permit, Evidence::Failure, at(0.0), &mut || 0.0);
     assert!(breaker.admit(at(10.0)).expect("a probe").0.is_probe());
 }
 
@@ -107,7 +107,7 @@ fn a_lenient_circuit_knows_slow_calls_too() {
     let breaker = CircuitBreaker::new(Config { lenient: true, consecutive: None, slow, minimum_calls: 2, ..config(1, 10.0) });
     let took = |seconds: f64| {
         let (permit, _) = breaker.admit(at(1.0)).expect("closed");
-        breaker.settle(permit, Evidence::Success, at(1.0 + seconds), || 0.5)
+        breaker.settle(permit, Evidence::Success, at(1.0 + seconds), &mut || 0.5)
     };
     assert_eq!([took(1.9), took(1.9), took(2.0), took(2.0)], [None, None, None, Some(Transition::Opened)]);
 }

@@ -137,13 +137,13 @@ fn neutral_outcomes_neither_count_nor_reset() {
 fn half_open_lets_one_probe_through_and_closes_on_its_success() {
     let breaker = CircuitBreaker::new(config(1, 10.0));
     let (permit, _) = breaker.admit(at(0.0)).expect("closed");
-    assert_eq!(breaker.settle(permit, Evidence::Failure, at(0.0), || 0.0), Some(Transition::Opened));
+    assert_eq!(breaker.settle(permit, Evidence::Failure, at(0.0), &mut || 0.0), Some(Transition::Opened));
     assert_eq!(breaker.admit(at(4.0)), Err(Some(s(6.0))));
     assert_eq!(breaker.state(at(10.0)), State::HalfOpen);
     let (probe, transition) = breaker.admit(at(10.0)).expect("a probe");
     assert_eq!(transition, Some(Transition::HalfOpened));
     assert!(breaker.admit(at(10.0)).is_err(), "one probe at a time");
-    assert_eq!(breaker.settle(probe, Evidence::Success, at(11.0), || 0.0), Some(Transition::Closed));
+    assert_eq!(breaker.settle(probe, Evidence::Success, at(11.0), &mut || 0.0), Some(Transition::Closed));
     assert_eq!(breaker.state(at(11.0)), State::Closed);
 }
 
@@ -152,12 +152,12 @@ fn a_result_from_before_the_trip_changes_nothing() {
     let breaker = CircuitBreaker::new(config(1, 10.0));
     let (early, _) = breaker.admit(at(0.0)).expect("closed");
     let (failing, _) = breaker.admit(at(0.0)).expect("closed");
-    breaker.settle(failing, Evidence::Failure, at(1.0), || 0.0);
-    assert_eq!(breaker.settle(early, Evidence::Success, at(2.0), || 0.0), None);
+    breaker.settle(failing, Evidence::Failure, at(1.0), &mut || 0.0);
+    assert_eq!(breaker.settle(early, Evidence::Success, at(2.0), &mut || 0.0), None);
     assert_eq!(breaker.state(at(2.0)), State::Open);
     // Neither does it count among the probes.
     let (_probe, _) = breaker.admit(at(11.0)).expect("a probe");
-    assert_eq!(breaker.settle(early, Evidence::Success, at(11.0), || 0.0), None);
+    assert_eq!(breaker.settle(early, Evidence::Success, at(11.0), &mut || 0.0), None);
     assert_eq!(breaker.state(at(11.0)), State::HalfOpen);
 }
 
@@ -182,24 +182,24 @@ fn an_abandoned_probe_gives_its_place_back() {
 fn a_probe_that_hangs_cannot_wedge_it() {
     let breaker = CircuitBreaker::new(Config { max_half_open_time: s(5.0), ..config(1, 10.0) });
     let (permit, _) = breaker.admit(at(0.0)).expect("closed");
-    breaker.settle(permit, Evidence::Failure, at(0.0), || 0.0);
+    breaker.settle(permit, Evidence::Failure, at(0.0), &mut || 0.0);
     let (hung, _) = breaker.admit(at(10.0)).expect("a probe");
     assert!(breaker.admit(at(14.9)).is_err());
     let (second, _) = breaker.admit(at(15.0)).expect("the hung probe is given up");
-    assert_eq!(breaker.settle(hung, Evidence::Failure, at(16.0), || 0.0), None, "given up: it tells nothing any more");
-    assert_eq!(breaker.settle(second, Evidence::Success, at(16.0), || 0.0), Some(Transition::Closed));
+    assert_eq!(breaker.settle(hung, Evidence::Failure, at(16.0), &mut || 0.0), None, "given up: it tells nothing any more");
+    assert_eq!(breaker.settle(second, Evidence::Success, at(16.0), &mut || 0.0), Some(Transition::Closed));
 }
 
 #[test]
 fn several_probes_must_succeed_where_asked() {
     let breaker = CircuitBreaker::new(Config { success_threshold: 2, half_open_max_calls: 2, ..config(1, 1.0) });
     let (permit, _) = breaker.admit(at(0.0)).expect("closed");
-    breaker.settle(permit, Evidence::Failure, at(0.0), || 0.0);
+    breaker.settle(permit, Evidence::Failure, at(0.0), &mut || 0.0);
     let (one, _) = breaker.admit(at(1.0)).expect("probe");
     let (two, _) = breaker.admit(at(1.0)).expect("probe");
     assert!(breaker.admit(at(1.0)).is_err());
-    assert_eq!(breaker.settle(one, Evidence::Success, at(1.0), || 0.0), None);
-    assert_eq!(breaker.settle(two, Evidence::Success, at(1.0), || 0.0), Some(Transition::Closed));
+    assert_eq!(breaker.settle(one, Evidence::Success, at(1.0), &mut || 0.0), None);
+    assert_eq!(breaker.settle(two, Evidence::Success, at(1.0), &mut || 0.0), Some(Transition::Closed));
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn recovery_time_grows_with_each_failed_probe() {
     let mut now = 0.0;
     for wait in [10.0, 20.0, 25.0] {
         let (permit, _) = breaker.admit(at(now)).expect("let through");
-        breaker.settle(permit, Evidence::Failure, at(now), || 0.0);
+        breaker.settle(permit, Evidence::Failure, at(now), &mut || 0.0);
         assert_eq!(breaker.admit(at(now)), Err(Some(s(wait))));
         now += wait;
     }
@@ -219,7 +219,7 @@ fn recovery_time_grows_with_each_failed_probe() {
 fn a_recovery_time_of_zero_means_zero() {
     let breaker = CircuitBreaker::new(config(1, 0.0));
     let (permit, _) = breaker.admit(at(0.0)).expect("closed");
-    breaker.settle(permit, Evidence::Failure, at(0.0), || 0.0);
+    breaker.settle(permit, Evidence::Failure, at(0.0), &mut || 0.0);
     assert!(breaker.admit(at(0.0)).is_ok());
 }
 
@@ -229,7 +229,7 @@ fn a_share_of_failures_trips_once_enough_calls_were_seen() {
         CircuitBreaker::new(Config { consecutive: None, rate: Some(0.5), span: Span::Calls(10), minimum_calls: 4, ..config(1, 1.0) });
     let feed = |failed: bool| {
         let (permit, _) = breaker.admit(at(0.0)).expect("closed");
-        breaker.settle(permit, if failed { Evidence::Failure } else { Evidence::Success }, at(0.0), || 0.0)
+        breaker.settle(permit, if failed { Evidence::Failure } else { Evidence::Success }, at(0.0), &mut || 0.0)
     };
     assert_eq!([feed(true), feed(true), feed(false)], [None; 3]);
     assert_eq!(feed(true), Some(Transition::Opened));
@@ -241,7 +241,7 @@ fn slow_calls_trip_where_asked() {
     let breaker = CircuitBreaker::new(Config { consecutive: None, slow: Some(slow), minimum_calls: 2, ..config(1, 1.0) });
     let feed = |took: f64| {
         let (permit, _) = breaker.admit(at(0.0)).expect("closed");
-        breaker.settle(permit, Evidence::Success, at(took), || 0.0)
+        breaker.settle(permit, Evidence::Success, at(took), &mut || 0.0)
     };
     assert_eq!([feed(0.5), feed(1.0)], [None, Some(Transition::Opened)]);
 }
@@ -254,7 +254,7 @@ fn states_set_by_hand() {
     for (state, opens) in [(State::Disabled, false), (State::MetricsOnly, false), (State::Closed, true)] {
         breaker.force(state, at(0.0));
         let (permit, _) = breaker.admit(at(0.0)).expect("let through");
-        assert_eq!(breaker.settle(permit, Evidence::Failure, at(0.0), || 0.0).is_some(), opens, "{state:?}");
+        assert_eq!(breaker.settle(permit, Evidence::Failure, at(0.0), &mut || 0.0).is_some(), opens, "{state:?}");
     }
 }
 

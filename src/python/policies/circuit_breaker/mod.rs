@@ -364,7 +364,7 @@ impl CircuitBreaker {
     /// Counts a success that was seen elsewhere: a health check, a call that took no permit. It counts in whatever state
     /// the circuit is; `success_threshold` of them close an open one.
     fn record_success(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let told = slf.get().core.record(Evidence::Success, slf.get().now(slf.py())?, passage::chance);
+        let told = slf.get().core.record(Evidence::Success, slf.get().now(slf.py())?, &mut passage::chance);
         if told.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 
@@ -375,7 +375,7 @@ impl CircuitBreaker {
             convert::exception("exception", &error)?;
             slf.get().remember(slf.py(), error.unbind());
         }
-        let told = slf.get().core.record(Evidence::Failure, slf.get().now(slf.py())?, passage::chance);
+        let told = slf.get().core.record(Evidence::Failure, slf.get().now(slf.py())?, &mut passage::chance);
         if told.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 

@@ -80,7 +80,7 @@ impl CircuitBreaker {
             Ok((permit, Some(_))) => match Self::tell(slf) {
                 Ok(()) => Ok(permit),
                 Err(interrupt) => {
-                    this.core.settle(permit, Evidence::None, clock::now(), || 0.0);
+                    this.core.settle(permit, Evidence::None, clock::now(), &mut || 0.0);
                     Err(interrupt)
                 }
             },
@@ -90,7 +90,7 @@ impl CircuitBreaker {
 
     /// Takes a permit back and tells of what that changed.
     pub fn settle(slf: &Bound<'_, Self>, permit: core::Permit, evidence: Evidence) -> PyResult<()> {
-        let changed = slf.get().core.settle(permit, evidence, slf.get().now(slf.py())?, chance);
+        let changed = slf.get().core.settle(permit, evidence, slf.get().now(slf.py())?, &mut chance);
         if changed.is_some() { Self::tell(slf) } else { Ok(()) }
     }
 

@@ -124,7 +124,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         // No evidence never changes the state, so there is nobody to tell.
         if let Some(permit) = self.permit.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
-            self.breaker.get().core.settle(permit, Evidence::None, clock::now(), || 0.0);
+            self.breaker.get().core.settle(permit, Evidence::None, clock::now(), &mut || 0.0);
         }
     }
 }
