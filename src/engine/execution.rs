@@ -98,23 +98,22 @@ impl Execution {
 
     /// A call that has to be over by `deadline`, as its caller has to.
     pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
-        let mut execution = Execution::empty(plan, seed);
+        let mut execution = Execution::idle(plan, seed);
         execution.common.inherited = deadline;
         let begins = execution.spawn(NOBODY, 0, execution.plan.root, now, deadline);
         execution.later(begins);
         execution
     }
 
-    /// A call that began on the fast lane and has met trouble there. Where every policy let it in, its call of the
-    /// primary is [`CallId::FIRST`] and has been started already.
-    pub fn resumed(plan: Arc<Plan>, seed: u64, pass: &Pass, deadline: Instant) -> Execution {
-        let mut execution = Execution::empty(plan, seed);
-        execution.common.inherited = deadline;
+    /// It began on the fast lane and has met trouble there. Where every policy let it in, its call of the primary is
+    /// [`CallId::FIRST`] and has been started already.
+    pub fn resume(&mut self, pass: &Pass, deadline: Instant) {
+        self.common.inherited = deadline;
         let mut permits = pass.permits().iter();
-        let (mut parent, mut stage, mut deadline) = (NOBODY, execution.plan.root, deadline);
+        let (mut parent, mut stage, mut deadline) = (NOBODY, self.plan.root, deadline);
         loop {
-            let (layer, inner) = match &execution.plan.stages[stage.0 as usize] {
-                Stage::Layer { policy, inner } if execution.plan.watches(stage) => match permits.next() {
+            let (layer, inner) = match &self.plan.stages[stage.0 as usize] {
+                Stage::Layer { policy, inner } if self.plan.watches(stage) => match permits.next() {
                     Some(permit) => (policy.enter_with(*permit, pass.begun), inner[0]),
                     None => break,
                 },
@@ -122,17 +121,16 @@ impl Execution {
                 Stage::Leaf(..) => break,
             };
             let place = Place { stage, begun: pass.begun, deadline, children: 1, live: 1, ..Place::default() };
-            execution.nodes.push(Node { parent, kind: Kind::Layer(layer), life: Life::Running, next: NOBODY, place });
-            let node = execution.nodes.len() - 1;
-            let flow = execution.on(node, Input::Begin, None, pass.begun);
+            self.nodes.push(Node { parent, kind: Kind::Layer(layer), life: Life::Running, next: NOBODY, place });
+            let node = self.nodes.len() - 1;
+            let flow = self.on(node, Input::Begin, None, pass.begun);
             debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
-            (parent, stage, deadline) = (node, inner, execution.nodes[node].place.deadline);
+            (parent, stage, deadline) = (node, inner, self.nodes[node].place.deadline);
         }
-        let begins = execution.spawn(parent, 0, stage, pass.begun, deadline);
-        execution.later(begins);
+        let begins = self.spawn(parent, 0, stage, pass.begun, deadline);
+        self.later(begins);
         // Let in by all: the driver has called the primary already.
-        execution.out.clear();
-        execution
+        self.out.clear();
     }
 
     /// Tells of each attempt as well.
@@ -165,7 +163,8 @@ impl Execution {
         self.common.baggage.push((stage, what));
     }
 
-    fn empty(plan: Arc<Plan>, seed: u64) -> Execution {
+    /// A call that [`Execution::resume`] tells how it began: apart, so that what is large is made where it stays.
+    pub fn idle(plan: Arc<Plan>, seed: u64) -> Execution {
         let (nodes, events) = SPARE.try_with(|spare| (spare.0.take(8), spare.1.take(4))).unwrap_or_default();
         Execution {
             plan,

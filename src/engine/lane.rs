@@ -1,7 +1,7 @@
 //! The fast lane: a call that meets no trouble builds no machine.
 //!
 //! The policies on the primary's way are asked for permits; a success gives them back. Whatever else happens, a refusal,
-//! a failure, a wait, a stream, is the machine's: [`Execution::resumed`](super::Execution::resumed) builds it from the
+//! a failure, a wait, a stream, is the machine's: [`Execution::resume`](super::Execution::resume) builds it from the
 //! permits already taken, as if it had been there from the beginning.
 
 use super::layer::{Lane, Policy};

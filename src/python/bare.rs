@@ -3,7 +3,8 @@
 
 use super::errors::ours;
 use super::raised::Raised;
-use crate::policies::class::{Class, Row};
+use crate::policies::class::{CLASSES, Class, Row};
+use crate::stats::Word;
 use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -22,10 +23,48 @@ struct Found {
     says: Says,
 }
 
-#[derive(Clone, Copy)]
-struct Says {
-    class: Option<Class>,
-    is_interrupt: bool,
+/// What the type of an exception says. One word, which travels in a register: from the low end, a bit that is set for an interrupt, seven
+/// for the number of its class and one (0 for none), and in the high half the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Says(u64);
+
+const INTERRUPT: u64 = 1;
+const CLASS: u32 = 1;
+const NAME: u32 = 32;
+
+impl Says {
+    pub const NOTHING: Says = Says(0);
+
+    fn new(name: Word, class: Option<Class>, is_interrupt: bool) -> Says {
+        let class = class.map_or(0, |class| class as u64 + 1);
+        Says(u64::from(name.number()) << NAME | class << CLASS | u64::from(is_interrupt))
+    }
+
+    /// What is known of an exception's type, if only the name.
+    pub fn known(error: &Bound<'_, PyAny>) -> Says {
+        known(TIMES.load(Ordering::Acquire), error.get_type_ptr() as usize)
+            .unwrap_or_else(|| Says::new(name(&error.get_type()), None, false))
+    }
+
+    /// The type's name.
+    #[inline]
+    pub fn name(self) -> Word {
+        Word::numbered((self.0 >> NAME) as u32)
+    }
+
+    #[inline]
+    fn is_interrupt(self) -> bool {
+        self.0 & INTERRUPT != 0
+    }
+
+    #[inline]
+    fn row(self) -> Option<&'static Row> {
+        CLASSES.get(((self.0 >> CLASS & 0x7f) as usize).wrapping_sub(1))
+    }
+}
+
+fn name(class: &Bound<'_, PyType>) -> Word {
+    class.name().map_or(Word::of("?"), |name| Word::of(&name.to_string_lossy()))
 }
 
 /// By the type's address.
@@ -54,7 +93,7 @@ impl Hasher for Address {
 
 thread_local! {
     // The type asked about last, and which of the table's times that was: most failures are like the one before.
-    static LAST: Cell<(u32, usize, Says)> = const { Cell::new((0, 0, Says { class: None, is_interrupt: false })) };
+    static LAST: Cell<(u32, usize, Says)> = const { Cell::new((0, 0, Says::NOTHING)) };
 }
 
 /// Goes up each time types are let go, whose addresses may then be others'.
@@ -76,27 +115,25 @@ pub fn row(error: &Bound<'_, PyAny>) -> PyResult<Option<&'static Row>> {
     if ASK_ALWAYS.load(Ordering::Acquire) || !is_empty(error) {
         return Ok(None);
     }
-    Ok(says(error.get_type())?.class.map(Class::row))
+    Ok(says(error.get_type())?.row())
 }
 
-/// As [`row`], where the row of its type is known already: nothing is asked, and no code is run.
+/// As [`row`], where it is known already what the type says: nothing is asked, and no code is run.
 #[inline]
-pub fn known_row(error: &Bound<'_, PyAny>, of_type: Option<&'static Row>) -> Option<&'static Row> {
-    of_type.filter(|_| !ASK_ALWAYS.load(Ordering::Acquire) && is_empty(error))
+pub fn known_row(error: &Bound<'_, PyAny>, says: Says) -> Option<&'static Row> {
+    says.row().filter(|_| !ASK_ALWAYS.load(Ordering::Acquire) && is_empty(error))
 }
 
 /// Whether an exception is no outcome of a call but on its way to somebody further out: an interrupt, a cancellation, a
 /// graph's command.
 pub fn is_interrupt(error: &Bound<'_, PyAny>) -> PyResult<bool> {
-    look(error).map(|says| says.is_interrupt)
+    look(error).map(Says::is_interrupt)
 }
 
-/// The exception, if it is an outcome, with the row of its type; else what goes on its way: itself, or an interrupt that came just then.
-pub fn outcome(error: Raised<'_>) -> Result<(Raised<'_>, Option<&'static Row>), PyErr> {
-    match look(error.value())? {
-        Says { is_interrupt: true, .. } => Err(error.into()),
-        Says { class, .. } => Ok((error, class.map(Class::row))),
-    }
+/// The exception, if it is an outcome, and what its type says; else what goes on its way: itself, or an interrupt that came just then.
+pub fn outcome(error: Raised<'_>) -> Result<(Raised<'_>, Says), PyErr> {
+    let says = look(error.value())?;
+    if says.is_interrupt() { Err(error.into()) } else { Ok((error, says)) }
 }
 
 #[inline]
@@ -112,7 +149,7 @@ fn look_closer(error: &Bound<'_, PyAny>) -> PyResult<Says> {
     match says(error.get_type()) {
         // A type that cannot be looked at, or no stack left to do it: it is what it looks like.
         Err(failed) if failed.is_instance_of::<PyException>(error.py()) => {
-            Ok(Says { class: None, is_interrupt: !error.is_instance_of::<PyException>() })
+            Ok(Says::new(name(&error.get_type()), None, !error.is_instance_of::<PyException>()))
         }
         found => found,
     }
@@ -126,10 +163,10 @@ fn says(kind: Bound<'_, PyType>) -> PyResult<Says> {
     if let Some(says) = known(time, key) {
         return Ok(says);
     }
-    let name: Option<String> = ours(py, &BARE, "seawall._classify", "bare")?.call1((&kind,))?.extract()?;
+    let class: Option<String> = ours(py, &BARE, "seawall._classify", "bare")?.call1((&kind,))?.extract()?;
     let is_interrupt = !kind.is_subclass_of::<PyException>()?
         || ours(py, &CONTROL, "seawall._classify", "is_control_flow")?.call1((&kind,))?.is_truthy()?;
-    let says = Says { class: name.as_deref().and_then(Class::named), is_interrupt };
+    let says = Says::new(name(&kind), class.as_deref().and_then(Class::named), is_interrupt);
     let forgotten = {
         let mut guard = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = guard.get_or_insert_default();

@@ -264,10 +264,18 @@ impl Light {
         self.guarded(py).flight(py, args, kwargs)
     }
 
+    fn resumed(&self, py: Python<'_>, flight: &mut Flight) -> Option<Execution> {
+        self.pass.as_ref().map(|pass| {
+            let mut execution = flight.idle();
+            flight.resume(py, pass, &mut execution);
+            execution
+        })
+    }
+
     /// The machine's view of a call whose first attempt is under way.
     fn under_way(self, py: Python<'_>) -> Box<Running> {
         let mut flight = self.flight(py);
-        let execution = self.pass.map(|pass| flight.resume(py, &pass));
+        let execution = self.resumed(py, &mut flight);
         flight.diary.started(Target::default());
         let mut running = Running::resumed(flight, execution, Way::Async);
         running.current = Some((self.inner.bind(py).clone().unbind(), Awaited::begun(CallId::FIRST)));
@@ -277,7 +285,7 @@ impl Light {
     /// The machine's view of a call that has not begun, or that some policy did not let in.
     fn refused(self, py: Python<'_>) -> Box<Running> {
         let mut flight = self.flight(py);
-        let execution = self.pass.map(|pass| flight.resume(py, &pass));
+        let execution = self.resumed(py, &mut flight);
         let mut running = Running::resumed(flight, execution, Way::Async);
         running.first = Some(self.inner.bind(py).clone().unbind());
         Box::new(running)

@@ -47,8 +47,8 @@ impl Flight {
             is_stream: record.first_token_ns > 0,
             record,
             begun_ns: clock::unix(self.course().begun),
-            requests: self.diary.requests(py, record.source),
-            notes: self.diary.notes(py, &self.labels(py).places),
+            requests: self.diary.pages.requests(record.source),
+            notes: self.diary.pages.notes(&self.labels(py).places),
             ..Call::default()
         })
     }
@@ -129,9 +129,9 @@ impl Flight {
 
     /// What its story will be made of, where there is one.
     fn tale(&mut self, py: Python<'_>) -> Option<Arc<Tale>> {
-        self.diary.is_worth_telling().then(|| {
+        self.diary.pages.is_worth_telling().then(|| {
             let labels = self.labels(py);
-            Arc::new(Tale { diary: std::mem::take(&mut self.diary), labels })
+            Arc::new(Tale { pages: std::mem::take(&mut self.diary.pages), labels })
         })
     }
 
@@ -178,7 +178,7 @@ impl Flight {
         // Without an interpreter (it is shutting down) nobody listens.
         Python::try_attach(|py| {
             let (begun_ns, source) = (clock::unix(self.course().begun), self.source(py));
-            let requests = self.diary.left(py, clock::now(), source);
+            let requests = self.diary.left(clock::now(), source);
             telemetry::abandoned("call", begun_ns, &requests);
             if let Some(trace) = &self.trace {
                 trace.abandoned(begun_ns, &requests);

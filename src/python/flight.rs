@@ -1,7 +1,7 @@
 //! One guarded call as its Python driver sees it: the values behind the machine's tickets, the judges, the hooks, the
 //! log and, at the end, what is returned or raised.
 
-use super::bare;
+use super::bare::{self, Says};
 use super::cached::{self, Asked as AskedOfCache, Recording};
 use super::compiled::{Callee, Compiled, Stage};
 use super::errors::{self, ours};
@@ -21,7 +21,6 @@ use super::threads;
 use super::trace::{self, Traced};
 use crate::drive::{clock, trial};
 use crate::engine::{Ask, Execution, Instant, Outcome, Pass, Rejection, Spare, StageId, Target, Ticket, Verdict};
-use crate::policies::class::Row;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -56,8 +55,8 @@ impl Way {
 /// How an attempt came out.
 pub(super) enum Kept {
     Value(Py<PyAny>),
-    /// The exception, and the row of its type, where it has one.
-    Error(Py<PyAny>, Option<&'static Row>),
+    /// The exception.
+    Error(Py<PyAny>),
     /// The exception of an attempt that later ones have replaced.
     Gone,
 }
@@ -72,6 +71,8 @@ pub struct Flight {
     pub(super) kwargs: Option<Py<PyDict>>,
     pub(super) railed: Railed,
     pub(super) values: Vec<Kept>,
+    /// The failure that was kept last, and what its type says.
+    failed: (Ticket, Says),
     /// Whether what happens in the course of a call is heard by the log; asked once.
     pub(super) heard: Option<bool>,
     /// A coroutine or generator that a plain function gave.
@@ -151,6 +152,7 @@ impl Flight {
             kwargs: kwargs.map(|k| k.clone().unbind()),
             railed: Railed::default(),
             values,
+            failed: (Ticket(u64::MAX), Says::NOTHING),
             heard: None,
             given: None,
             exhausted: None,
@@ -193,7 +195,7 @@ impl Flight {
         self.asked_of.iter().try_for_each(|asked| asked.traverse(visit))?;
         self.recording.iter().try_for_each(|recording| recording.traverse(visit))?;
         self.values.iter().try_for_each(|kept| match kept {
-            Kept::Value(held) | Kept::Error(held, _) => visit.call(held),
+            Kept::Value(held) | Kept::Error(held) => visit.call(held),
             Kept::Gone => Ok(()),
         })
     }
@@ -317,19 +319,22 @@ impl Flight {
     /// Keeps how a call came out, and says when; an exception that is none of the call's own (an interrupt) is passed on.
     pub fn keep(&mut self, result: Result<Py<PyAny>, Raised<'_>>) -> Result<(Outcome, Instant), Interrupt> {
         let (ticket, now) = (Ticket(self.values.len() as u64), clock::now());
-        let (outcome, kept) = match result.or_else(|error| self.refused(ticket, error)) {
+        // Kept where it is known what it is: one that could be either would be copied from where it was made.
+        let outcome = match result.or_else(|error| self.refused(ticket, error)) {
             Ok(value) => {
                 self.diary.ended(now, None)?;
-                (Outcome::Value(ticket), Kept::Value(value))
+                self.values.push(Kept::Value(value));
+                Outcome::Value(ticket)
             }
             Err(error) => {
-                let (error, row) = bare::outcome(error)?;
+                let (error, says) = bare::outcome(error)?;
                 let error = error.into_value();
-                self.diary.ended(now, Some(&error))?;
-                (Outcome::Error(ticket), Kept::Error(error.unbind(), row))
+                self.diary.ended(now, Some((&error, says.name())))?;
+                self.values.push(Kept::Error(error.unbind()));
+                self.failed = (ticket, says);
+                Outcome::Error(ticket)
             }
         };
-        self.values.push(kept);
         Ok((outcome, now))
     }
 
@@ -355,17 +360,20 @@ impl Flight {
 
     /// The exception that an attempt ended with, if it is still there.
     pub(super) fn held(&self, outcome: &Outcome) -> Option<&Py<PyAny>> {
-        self.failure(outcome).map(|(error, _)| error)
-    }
-
-    /// As [`Flight::held`], with the row of its type.
-    #[inline]
-    fn failure(&self, outcome: &Outcome) -> Option<(&Py<PyAny>, Option<&'static Row>)> {
         let Outcome::Error(ticket) = outcome else { return None };
         match self.values.get(ticket.0 as usize)? {
-            Kept::Error(error, row) => Some((error, *row)),
+            Kept::Error(error) => Some(error),
             Kept::Value(_) | Kept::Gone => None,
         }
+    }
+
+    /// As [`Flight::held`], with what its type says.
+    #[inline]
+    pub(super) fn failure<'py>(&self, py: Python<'py>, outcome: &Outcome) -> Option<(&Bound<'py, PyAny>, Says)> {
+        let error = self.held(outcome)?.bind(py);
+        // Most is asked about the failure that came last.
+        let says = if *outcome == Outcome::Error(self.failed.0) { self.failed.1 } else { Says::known(error) };
+        Some((error, says))
     }
 
     /// The exception behind an outcome.
@@ -395,9 +403,9 @@ impl Flight {
     /// Answers the machine's question at once, if it is an easy one: nobody's code is asked.
     #[inline]
     pub fn answer(&self, py: Python<'_>, ask: &Ask) -> Option<&'static Verdict> {
-        let (error, row) = self.failure(&ask.outcome)?;
-        let (error, stage) = (error.bind(py), self.compiled.stage(ask.stage()));
-        let verdict = stage.judge.at_once(error, row)?;
+        let (error, says) = self.failure(py, &ask.outcome)?;
+        let stage = self.compiled.stage(ask.stage());
+        let verdict = stage.judge.at_once(error, says)?;
         stage.remember(verdict, error);
         Some(verdict)
     }
@@ -523,14 +531,19 @@ impl Flight {
         Ok(execution)
     }
 
-    /// The execution of a call that met trouble on the fast lane.
-    pub fn resume(&mut self, py: Python<'_>, pass: &Pass) -> Execution {
+    /// An execution of this call that has still to be told how it began.
+    #[inline]
+    pub fn idle(&self) -> Execution {
+        Execution::idle(self.compiled.plan.clone(), clock::seed())
+    }
+
+    /// It met trouble on the fast lane.
+    pub fn resume(&mut self, py: Python<'_>, pass: &Pass, execution: &mut Execution) {
         self.course.begun = pass.begun();
         self.diary.begin(pass.begun());
         self.compiled.tally.begin();
-        let mut execution = Execution::resumed(self.compiled.plan.clone(), clock::seed(), pass, remaining::inherited(py));
-        dress(&mut execution);
-        execution
+        execution.resume(pass, remaining::inherited(py));
+        dress(execution);
     }
 
     /// Whether the target is the guarded function itself.

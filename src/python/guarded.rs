@@ -417,7 +417,8 @@ fn taken_over(
     let (args, kwargs) = handed.keep(py)?;
     let mut flight = guarded.flight(py, &args, kwargs.as_ref());
     let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };
-    let mut execution = flight.resume(py, pass);
+    let mut execution = flight.idle();
+    flight.resume(py, pass, &mut execution);
     if first.is_some() {
         flight.diary.started(Target::default());
     }

@@ -8,6 +8,7 @@ use super::virtual_time;
 use crate::drive::trial;
 use crate::engine::{Event, Outcome, Ticket};
 use crate::events::{self, Severity};
+use crate::stats::Word;
 use pyo3::prelude::*;
 use std::vec::Drain;
 
@@ -16,8 +17,8 @@ impl Flight {
     pub fn publish(&mut self, py: Python<'_>, happened: Drain<'_, Event>) -> Result<(), Interrupt> {
         // Looked at where they lie: an event is large.
         for event in happened.as_slice() {
-            let error = event.outcome.as_ref().and_then(|outcome| self.held(outcome)).map(|error| error.bind(py).get_type().unbind());
-            self.diary.note(event, error);
+            let failure = event.outcome.as_ref().and_then(|outcome| self.failure(py, outcome));
+            self.diary.note(event, failure.map_or(Word::NONE, |(_, says)| says.name()));
             if event.name == events::RETRY_SCHEDULED && self.is_unheard() {
                 self.will_retry(py, event);
                 self.course.waited += event.span;
@@ -93,8 +94,8 @@ impl Flight {
 
     #[inline]
     fn let_go(&mut self, py: Python<'_>, failure: Ticket) {
-        if let Some(kept @ Kept::Error(..)) = self.values.get_mut(failure.0 as usize)
-            && let Kept::Error(error, _) = std::mem::replace(kept, Kept::Gone)
+        if let Some(kept @ Kept::Error(_)) = self.values.get_mut(failure.0 as usize)
+            && let Kept::Error(error) = std::mem::replace(kept, Kept::Gone)
         {
             error.drop_ref(py);
         }

@@ -1,7 +1,7 @@
 //! What an outcome is to a stage: exception types, predicates and the table of classes, turned into verdicts.
 //! Runs between steps of the machine, so no user code runs under a lock.
 
-use super::bare;
+use super::bare::{self, Says};
 use super::convert;
 use super::errors::{configuration, ours, wrong_type};
 use super::guardrails::Guardrails;
@@ -288,13 +288,13 @@ impl RetryJudge {
         Ok(Verdict::Failure { wait, branches: u64::MAX })
     }
 
-    /// The verdict where nobody's code is asked, and all that has to be known of the exception's type is its row.
+    /// The verdict where nobody's code is asked, and all that has to be known of the exception's type is known.
     #[inline]
-    fn at_once(&self, error: &Bound<'_, PyAny>, row: Option<&'static Row>) -> Option<&'static Verdict> {
+    fn at_once(&self, error: &Bound<'_, PyAny>, says: Says) -> Option<&'static Verdict> {
         if !self.is_plain {
             return None;
         }
-        let retried = bare::known_row(error, row)?.retry;
+        let retried = bare::known_row(error, says)?.retry;
         match &self.listed {
             Listed::Table => Some(if retried == Some(true) { &Verdict::FAILURE } else { &Verdict::Final }),
             Listed::Types(types) => (retried != Some(false) && is_plainly(error, types.bind(error.py()))).then_some(&Verdict::FAILURE),
@@ -341,12 +341,12 @@ pub struct BreakerJudge {
 impl BreakerJudge {
     /// As the one of [`RetryJudge`].
     #[inline]
-    fn at_once(&self, error: &Bound<'_, PyAny>, row: Option<&'static Row>) -> Option<&'static Verdict> {
+    fn at_once(&self, error: &Bound<'_, PyAny>, says: Says) -> Option<&'static Verdict> {
         if self.ignored.is_some() {
             return None;
         }
         match &self.listed {
-            Listed::Table => Some(if bare::known_row(error, row)?.breaker { &Verdict::FAILURE } else { &Verdict::Ignore }),
+            Listed::Table => Some(if bare::known_row(error, says)?.breaker { &Verdict::FAILURE } else { &Verdict::Ignore }),
             Listed::Types(types) => is_plainly(error, types.bind(error.py())).then_some(&Verdict::FAILURE),
             Listed::Predicate(_) | Listed::Condition(_) => None,
         }
@@ -481,12 +481,12 @@ pub enum Judge {
 }
 
 impl Judge {
-    /// What it says of a failure at once, given the row of its type: nobody's code is asked.
+    /// What it says of a failure at once, given what its type says: nobody's code is asked.
     #[inline]
-    pub fn at_once(&self, error: &Bound<'_, PyAny>, row: Option<&'static Row>) -> Option<&'static Verdict> {
+    pub fn at_once(&self, error: &Bound<'_, PyAny>, says: Says) -> Option<&'static Verdict> {
         match self {
-            Judge::Retry(judge) => judge.at_once(error, row),
-            Judge::Breaker(judge) => judge.at_once(error, row),
+            Judge::Retry(judge) => judge.at_once(error, says),
+            Judge::Breaker(judge) => judge.at_once(error, says),
             _ => None,
         }
     }

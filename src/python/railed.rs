@@ -10,6 +10,7 @@ use crate::drive::clock;
 use crate::engine::{Ask, Execution, Outcome, Target, Ticket, Verdict};
 use crate::events;
 use crate::policies::guardrails::passed;
+use crate::stats::Word;
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -189,7 +190,7 @@ impl Flight {
                         self.railed.redacted += redactions;
                         let event = before(*stage, events::GUARDRAIL_REDACTED, redactions);
                         log::event(py, &event, &self.place(py, compiled.stage(*stage)), None)?;
-                        self.diary.note(&event, None);
+                        self.diary.note(&event, Word::NONE);
                     }
                 }
                 Err(error) => {
@@ -277,7 +278,7 @@ impl Flight {
     /// An exception does.
     fn put_error(&mut self, ticket: Ticket, error: Py<PyAny>) {
         if let Some(kept) = self.values.get_mut(ticket.0 as usize) {
-            *kept = Kept::Error(error, None);
+            *kept = Kept::Error(error);
         }
     }
 

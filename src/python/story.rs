@@ -9,7 +9,7 @@ use crate::stats::{Source, Word};
 use crate::telemetry::{GIVEN_UP, Note, Request};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyTuple, PyType};
+use pyo3::types::{PyList, PyTuple};
 use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,8 +41,8 @@ struct Tried {
     started: Instant,
     /// `None`: it was given up, since another one answered first.
     ended: Option<Instant>,
-    /// The class of its exception; a time limit has none.
-    error: Option<Py<PyType>>,
+    /// The name of its exception's class; a time limit has none.
+    error: Word,
     status: Option<u16>,
     is_cut: bool,
     waited: Option<Duration>,
@@ -56,15 +56,21 @@ struct Noted {
     number: u32,
     span: Duration,
     reason: &'static str,
-    error: Option<Py<PyType>>,
+    error: Word,
+}
+
+/// What is told of a call.
+#[derive(Default)]
+pub struct Pages {
+    begun: Instant,
+    tried: Vec<Tried>,
+    noted: Vec<Noted>,
 }
 
 /// What a call remembers for its story.
 #[derive(Default)]
 pub struct Diary {
-    begun: Instant,
-    tried: Vec<Tried>,
-    noted: Vec<Noted>,
+    pub pages: Pages,
     /// When the attempt under way began, as near as is known without another look at the clock.
     mark: Instant,
     first_item: Instant,
@@ -80,21 +86,17 @@ impl Tried {
     }
 }
 
-fn class_name(py: Python<'_>, class: &Py<PyType>) -> Word {
-    class.bind(py).name().map_or(Word::of("?"), |name| Word::of(&name.to_string_lossy()))
-}
-
 impl Diary {
     /// Nothing has happened yet.
     pub fn new() -> Diary {
         let mut diary = Diary::default();
-        (diary.tried, diary.noted) = SPARE.try_with(|spare| (spare.0.take(FEW), spare.1.take(FEW))).unwrap_or_default();
+        (diary.pages.tried, diary.pages.noted) = SPARE.try_with(|spare| (spare.0.take(FEW), spare.1.take(FEW))).unwrap_or_default();
         diary
     }
 
     /// The call begins.
     pub fn begin(&mut self, now: Instant) {
-        (self.begun, self.mark) = (now, now);
+        (self.pages.begun, self.mark) = (now, now);
     }
 
     /// An attempt begins.
@@ -104,20 +106,19 @@ impl Diary {
     }
 
     /// The attempt under way is over.
-    pub fn ended(&mut self, now: Instant, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    pub fn ended(&mut self, now: Instant, error: Option<(&Bound<'_, PyAny>, Word)>) -> PyResult<()> {
         if !take(self.is_open.get_mut()) {
             return Ok(());
         }
-        let status = error.map_or(Ok(None), log::status_of)?;
-        let error = error.map(|error| error.get_type().unbind());
-        self.tried(now, error, status, false);
+        let status = error.map_or(Ok(None), |(error, _)| log::status_of(error))?;
+        self.tried(now, error.map_or(Word::NONE, |(_, name)| name), status, false);
         Ok(())
     }
 
     /// No attempt is under way any more: one that was, was cut by a time limit.
     pub fn cut(&mut self, now: Instant) {
         if take(self.is_open.get_mut()) {
-            self.tried(now, None, None, true);
+            self.tried(now, Word::NONE, None, true);
         }
     }
 
@@ -141,38 +142,39 @@ impl Diary {
         let Some(at) = self.beside.iter().position(|(beside, ..)| *beside == call) else { return };
         let (_, target, started) = self.beside.swap_remove(at);
         let ended = (!beaten).then_some(now);
-        self.keep(Tried { target, started, ended, error: None, status: None, is_cut: !beaten, waited: None });
+        self.keep(Tried { target, started, ended, error: Word::NONE, status: None, is_cut: !beaten, waited: None });
     }
 
     /// In the order in which they began.
+    #[inline(always)] // it lies where it is made: handed over it would be copied from there
     fn keep(&mut self, tried: Tried) {
-        make_room(&mut self.tried);
-        match self.tried.last() {
+        make_room(&mut self.pages.tried);
+        match self.pages.tried.last() {
             Some(last) if last.started > tried.started => {
-                let place = self.tried.partition_point(|other| other.started <= tried.started);
-                self.tried.insert(place, tried);
+                let place = self.pages.tried.partition_point(|other| other.started <= tried.started);
+                self.pages.tried.insert(place, tried);
             }
-            _ => self.tried.push(tried),
+            _ => self.pages.tried.push(tried),
         }
     }
 
     /// The call is given up, and the attempt under way with it. What was tried, as everybody is told of it.
-    pub fn left(&mut self, py: Python<'_>, now: Instant, source: Source) -> Vec<Request> {
+    pub fn left(&mut self, now: Instant, source: Source) -> Vec<Request> {
         while let Some((call, ..)) = self.beside.last() {
             self.is_left(*call, true, now);
         }
         let is_open = take(self.is_open.get_mut());
         if is_open {
-            self.tried(now, None, None, true);
+            self.tried(now, Word::NONE, None, true);
         }
-        let mut requests = self.requests(py, source);
+        let mut requests = self.pages.requests(source);
         if let (true, Some(last)) = (is_open, requests.last_mut()) {
             (last.error, last.took_ns) = (Word::of(GIVEN_UP), None);
         }
         requests
     }
 
-    fn tried(&mut self, now: Instant, error: Option<Py<PyType>>, status: Option<u16>, is_cut: bool) {
+    fn tried(&mut self, now: Instant, error: Word, status: Option<u16>, is_cut: bool) {
         let (target, started) = (Target(*self.target.get_mut()), self.mark);
         self.keep(Tried { target, started, ended: Some(now), error, status, is_cut, waited: None });
         self.mark = now;
@@ -180,7 +182,7 @@ impl Diary {
 
     /// The wait that was scheduled at that time follows the last attempt; so may another one, where a limit turned the call away.
     pub fn waits(&mut self, at: Instant, wait: Duration) {
-        if let Some(last) = self.tried.last_mut() {
+        if let Some(last) = self.pages.tried.last_mut() {
             last.waited = Some(last.waited.map_or(wait, |before| before.saturating_add(wait)));
         }
         self.mark = if wait.is_zero() { at } else { at.after(wait) };
@@ -192,10 +194,10 @@ impl Diary {
     }
 
     /// A policy did something.
-    pub fn note(&mut self, event: &Event, error: Option<Py<PyType>>) {
+    pub fn note(&mut self, event: &Event, error: Word) {
         let (at, name, stage, number, span, reason) = (event.at, event.name, event.stage, event.number, event.span, event.reason);
-        make_room(&mut self.noted);
-        self.noted.push(Noted { at, name, stage, number, span, reason, error });
+        make_room(&mut self.pages.noted);
+        self.pages.noted.push(Noted { at, name, stage, number, span, reason, error });
     }
 
     /// The first item of a stream is there.
@@ -207,25 +209,26 @@ impl Diary {
 
     /// From the call's beginning to the first item of its stream, in nanoseconds; 0 without one.
     pub fn first_item_ns(&self) -> u64 {
-        self.first_item.0.saturating_sub(self.begun.0)
+        self.first_item.0.saturating_sub(self.pages.begun.0)
     }
+}
 
+impl Pages {
     /// Whether it is more than one success, or one refusal, at once.
     pub fn is_worth_telling(&self) -> bool {
         self.tried.len() + self.noted.len() > 1 || self.tried.iter().any(|tried| tried.is_cut || tried.error.is_some())
     }
 
     /// The attempts as everybody is told of them.
-    pub fn requests(&self, py: Python<'_>, source: Source) -> Vec<Request> {
+    pub fn requests(&self, source: Source) -> Vec<Request> {
         let request = |tried: &Tried| Request {
             source,
             started_ns: nanos(tried.started.since(self.begun)),
             took_ns: tried.took().map(nanos),
-            error: match &tried.error {
-                Some(class) => class_name(py, class),
-                None if tried.ended.is_none() => Word::of(GIVEN_UP),
-                None if tried.is_cut => Word::of("CallTimeoutError"),
-                None => Word::NONE,
+            error: match tried.error {
+                Word::NONE if tried.ended.is_none() => Word::of(GIVEN_UP),
+                Word::NONE if tried.is_cut => Word::of("CallTimeoutError"),
+                name => name,
             },
             status: tried.status,
             request_id: None,
@@ -235,7 +238,7 @@ impl Diary {
     }
 
     /// What policies did, as everybody is told of it; the places of the stages are given by their numbers.
-    pub fn notes(&self, py: Python<'_>, places: &[Word]) -> Vec<Note> {
+    pub fn notes(&self, places: &[Word]) -> Vec<Note> {
         let place = |stage: StageId| places.get(stage.0 as usize).copied().unwrap_or(Word::NONE);
         let note = |noted: &Noted| Note {
             at_ns: nanos(noted.at.since(self.begun)),
@@ -244,7 +247,7 @@ impl Diary {
             number: noted.number,
             span_ns: nanos(noted.span),
             reason: noted.reason,
-            error: noted.error.as_ref().map_or(Word::NONE, |class| class_name(py, class)),
+            error: noted.error,
         };
         self.noted.iter().map(note).collect()
     }
@@ -253,11 +256,11 @@ impl Diary {
         static ATTEMPTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let rows = PyList::empty(py);
         for tried in &self.tried {
-            let outcome = match &tried.error {
-                Some(class) => class_name(py, class).as_str(),
-                None if tried.ended.is_none() => GIVEN_UP,
-                None if tried.is_cut => "CallTimeoutError",
-                None => "ok",
+            let outcome = match tried.error {
+                Word::NONE if tried.ended.is_none() => GIVEN_UP,
+                Word::NONE if tried.is_cut => "CallTimeoutError",
+                Word::NONE => "ok",
+                name => name.as_str(),
             };
             let (of, alternative) = of.get(tried.target.0).map_or((None, 0), |(name, number)| (Some(name.as_str()), *number));
             let (started, took) = (tried.started.since(self.begun).as_secs_f64(), tried.took().map(|took| took.as_secs_f64()));
@@ -268,7 +271,7 @@ impl Diary {
     }
 }
 
-impl Drop for Diary {
+impl Drop for Pages {
     fn drop(&mut self) {
         let (tried, noted) = (take(&mut self.tried), take(&mut self.noted));
         // A thread that is at its end keeps nothing.
@@ -281,17 +284,8 @@ impl Drop for Diary {
 
 /// What a call that is over has left to tell, and what things in it are called.
 pub struct Tale {
-    pub diary: Diary,
+    pub pages: Pages,
     pub labels: Arc<Labels>,
-}
-
-impl Tale {
-    /// Lets it go, for who is the last to hold it, in the interpreter: nobody has to find out first whether we are.
-    pub fn let_go(tale: Arc<Tale>, py: Python<'_>) {
-        let Some(mut tale) = Arc::into_inner(tale) else { return };
-        let classes = tale.diary.tried.drain(..).filter_map(|tried| tried.error);
-        classes.chain(tale.diary.noted.drain(..).filter_map(|noted| noted.error)).for_each(|class| class.drop_ref(py));
-    }
 }
 
 /// The story of a guarded call that is over: a sequence of its steps, made when somebody asks.
@@ -307,8 +301,8 @@ impl Story {
     }
 
     fn told(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
-        let Tale { diary, labels } = &*self.tale;
-        self.steps.get_or_try_init(py, || steps(py, &diary.notes(py, &labels.places)).map(Bound::unbind))
+        let Tale { pages, labels } = &*self.tale;
+        self.steps.get_or_try_init(py, || steps(py, &pages.notes(&labels.places)).map(Bound::unbind))
     }
 }
 
@@ -317,7 +311,7 @@ impl Story {
     /// The attempts made, in order; compares with a number as their count.
     #[getter]
     fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.tale.diary.rows(py, &self.tale.labels.targets)
+        self.tale.pages.rows(py, &self.tale.labels.targets)
     }
 
     /// What policies did, in order.

@@ -109,10 +109,8 @@ impl Tally {
         threads::add(&self.retries, u64::from(gone.retries));
         threads::add(&self.fallbacks, u64::from(!is_failed && gone.fell_back));
         threads::add(&self.waited_ns, u64::try_from(gone.waited.as_nanos()).unwrap_or(u64::MAX));
-        // After the look at it: a story holds classes.
-        if let Some(tale) = self.last.with(py, |held| held.replace(last)).and_then(|before| before.tale) {
-            Tale::let_go(tale, py);
-        }
+        let before = self.last.with(py, |held| held.replace(last));
+        drop(before); // after the look at it: a story is an object
     }
 
     /// The story of the last call that did not simply pass.

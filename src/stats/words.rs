@@ -66,6 +66,18 @@ impl Word {
         }
     }
 
+    /// Its number, for who keeps it with something else in one word.
+    #[cfg(feature = "python")]
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The word of that [`Word::number`].
+    #[cfg(feature = "python")]
+    pub(crate) fn numbered(number: u32) -> Word {
+        Word(number)
+    }
+
     /// Its text.
     pub fn as_str(self) -> &'static str {
         match self.0 {

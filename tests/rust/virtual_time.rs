@@ -29,6 +29,13 @@ pub fn at(seconds: f64) -> Instant {
     Instant(0).after(s(seconds))
 }
 
+/// A call that began on the fast lane and has met trouble there.
+pub fn resumed(plan: Arc<Plan>, seed: u64, pass: &Pass, deadline: Instant) -> Execution {
+    let mut execution = Execution::idle(plan, seed);
+    execution.resume(pass, deadline);
+    execution
+}
+
 /// A call under way.
 pub struct Running {
     end: Instant,
@@ -153,13 +160,13 @@ impl World {
                 if matches!(outcome, Outcome::Value(_)) && way.settle(&pass, &|| now) {
                     return (self.end(outcome), true);
                 }
-                let mut execution = Execution::resumed(plan.clone(), 7, &pass, Instant::NEVER);
+                let mut execution = resumed(plan.clone(), 7, &pass, Instant::NEVER);
                 execution.ended(CallId::FIRST, outcome);
                 let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
                 return (self.end(outcome), false);
             }
         }
-        let mut execution = Execution::resumed(plan.clone(), 7, &pass, Instant::NEVER);
+        let mut execution = resumed(plan.clone(), 7, &pass, Instant::NEVER);
         let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
         (self.end(outcome), false)
     }

@@ -1,7 +1,7 @@
 //! Chaos in virtual time: what it injects, and how the policies around it see that.
 
 use super::policies::{config, guarded, retry};
-use crate::virtual_time::{Answer, End, World, admitted, at, s};
+use crate::virtual_time::{Answer, End, World, admitted, at, resumed, s};
 use seawall::engine::{Plan, PlanBuilder, Policy, Random, Refusal, Target};
 use seawall::policies::chaos::{CALL, Chaos, Config, Dose, Injecting};
 use seawall::policies::circuit_breaker::{CircuitBreaker, State};
@@ -88,7 +88,7 @@ fn a_call_that_was_let_in_before_it_was_switched_on_is_left_alone() {
     let mut world = World::new(&[&[(1.0, Answer::Error("its own")), (1.0, Answer::Value(1))], SCRIPT[1], SCRIPT[2]]);
     let pass = admitted(&plan, world.now);
     chaos.switch(true);
-    let mut execution = seawall::engine::Execution::resumed(plan, 7, &pass, seawall::engine::Instant::NEVER);
+    let mut execution = resumed(plan, 7, &pass, seawall::engine::Instant::NEVER);
     let outcome = world.failed_first(&mut execution);
     // The second attempt comes to it anew.
     assert_eq!(world.end(outcome), End::Error("injected"));

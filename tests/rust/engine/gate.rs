@@ -1,8 +1,8 @@
 //! What a breaker decides by its shadow alone, and what it tells about itself.
 
 use super::policies::{FAIL, config, guarded};
-use crate::virtual_time::{End, World, admitted, at, plan, s, settles};
-use seawall::engine::{CallId, Execution, Instant, Outcome, Pass, Plan, Refusal, Ticket};
+use crate::virtual_time::{End, World, admitted, at, plan, resumed, s, settles};
+use seawall::engine::{CallId, Instant, Outcome, Pass, Plan, Refusal, Ticket};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Slow, State, Transition};
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ fn a_call_let_in_by_the_lane_goes_on_although_the_circuit_has_opened_since() {
     let plan = plan(vec![guarded(&breaker)]);
     let pass = admitted(&plan, at(1.0));
     breaker.force(State::Open, at(1.0));
-    let mut execution = Execution::resumed(plan, 7, &pass, Instant::NEVER);
+    let mut execution = resumed(plan, 7, &pass, Instant::NEVER);
     execution.ended(CallId::FIRST, Outcome::Value(Ticket(0)));
     assert_eq!(execution.step(at(2.0)), seawall::engine::Step::Done(Outcome::Value(Ticket(0))));
     // Of an earlier era: it tells nothing.

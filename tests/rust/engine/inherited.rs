@@ -1,7 +1,7 @@
 //! A deadline that comes from the call around.
 
 use super::policies::{FAIL, retry};
-use crate::virtual_time::{Answer, End, World, admitted, at, plan, s};
+use crate::virtual_time::{Answer, End, World, admitted, at, plan, resumed, s};
 use seawall::engine::{CallId, Execution, Instant, Policy, Refusal, Step};
 use seawall::policies::timeout::{Threaded, Timeout};
 use std::sync::Arc;
@@ -45,10 +45,10 @@ fn a_call_resumed_from_the_lane_inherits_it_and_tells_its_own_deadline() {
     let policies: Vec<Arc<dyn Policy>> = vec![Arc::new(retry(2, 0.0)), Arc::new(Timeout { limit: s(4.0) })];
     let plan = plan(policies);
     let pass = admitted(&plan, world.now);
-    let execution = Execution::resumed(plan.clone(), 7, &pass, world.now.after(s(10.0)));
+    let execution = resumed(plan.clone(), 7, &pass, world.now.after(s(10.0)));
     assert_eq!(execution.deadline_of(CallId::FIRST), at(5.0));
     assert_eq!(execution.deadline_of(CallId(7)), Instant::NEVER);
-    let tight = Execution::resumed(plan, 7, &pass, world.now.after(s(3.0)));
+    let tight = resumed(plan, 7, &pass, world.now.after(s(3.0)));
     assert_eq!((tight.deadline_of(CallId::FIRST), tight.next_wake()), (at(4.0), at(4.0)));
 }
 

@@ -1,7 +1,7 @@
 //! The lane's rules, by policies that write down what they are asked.
 
-use crate::virtual_time::{admitted, at, plan, settles};
-use seawall::engine::{CallId, Cx, Execution, Flow, Input, Instant, Lane, Layer, Outcome, Pass, Plan, Policy, Step, Ticket};
+use crate::virtual_time::{admitted, at, plan, resumed, settles};
+use seawall::engine::{CallId, Cx, Flow, Input, Instant, Lane, Layer, Outcome, Pass, Plan, Policy, Step, Ticket};
 use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
@@ -146,7 +146,7 @@ fn a_machine_goes_on_with_the_permits_that_were_given() {
     let (plan, diary) = watched(&[(true, true), (false, true), (true, true)]);
     let mut pass = Pass::new(at(1.0));
     assert!(!plan.way().expect("three are watched").admit(&mut pass), "the second refuses");
-    let mut execution = Execution::resumed(plan, 7, &pass, Instant::NEVER);
+    let mut execution = resumed(plan, 7, &pass, Instant::NEVER);
     // What refused is asked again, by the machine's way; nothing has been called yet.
     assert!(matches!(execution.step(at(1.0)), Step::Start { .. }));
     execution.ended(CallId::FIRST, Outcome::Value(Ticket(0)));
@@ -158,7 +158,7 @@ fn a_machine_goes_on_with_the_permits_that_were_given() {
 fn a_machine_that_all_let_in_does_not_call_again() {
     let (plan, diary) = watched(&[(true, true), (true, true)]);
     let pass = admitted(&plan, at(1.0));
-    let mut execution = Execution::resumed(plan, 7, &pass, Instant::NEVER);
+    let mut execution = resumed(plan, 7, &pass, Instant::NEVER);
     assert_eq!((execution.step(at(1.0)), execution.calls()), (Step::Wait { until: Instant::NEVER }, 1));
     execution.ended(CallId::FIRST, Outcome::Error(Ticket(0)));
     assert_eq!(execution.step(at(2.0)), Step::Done(Outcome::Error(Ticket(0))));
