@@ -125,10 +125,10 @@ $(VENV)/dev: $(VENV)/built
 	@touch $@
 
 # The extension as users get it: a wheel of the release profile, installed. And the server of bench_client.py.
-# As released wheels are, it is guided by a profile where the toolchain has what reads one (docs/adr/0035).
-GUIDED = $(shell test -x "$$(rustc --print target-libdir)/../bin/llvm-profdata" && echo --pgo)
+# As released wheels are, it is guided by a profile (docs/adr/0035), which takes a part of the toolchain that rustup adds.
+GUIDED = $$(test -x "$$(rustc --print target-libdir)/../bin/llvm-profdata" && echo --pgo)
 $(VENV)/bench: $(VENV)/made $(SOURCES) benches/loopback.rs benches/train.py
-	@test -n "$(GUIDED)" || echo "bench: released wheels are guided by a profile, this one is not: rustup component add llvm-tools"
+	@test -n "$(GUIDED)" || rustup component add llvm-tools || echo "bench: released wheels are guided by a profile, this one is not: it takes llvm-tools"
 	rm -rf $(VENV)/wheels
 	$(BIN)/maturin build --quiet --release $(GUIDED) --interpreter $(BIN)/python --out $(VENV)/wheels
 	cargo build --quiet --release --no-default-features --features net --example loopback

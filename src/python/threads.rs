@@ -2,14 +2,22 @@
 //! to be one step for safety's sake may be two: that costs a tenth.
 
 use crate::stats::Latch;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use crate::stats::ask_whether_alone;
 use pyo3::prelude::*;
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static FREE: AtomicBool = AtomicBool::new(false);
 
-/// Asks the interpreter once.
+/// Asks the interpreter once, and where the C library says whether there are any others.
 pub fn look(py: Python<'_>) -> PyResult<()> {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: looks a name up; what is found is glibc's own byte, which is there as long as it is (since 2.32).
+    unsafe {
+        let at = libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr());
+        ask_whether_alone(at.cast());
+    }
     if let Some(enabled) = py.import("sys")?.getattr_opt("_is_gil_enabled")? {
         FREE.store(!enabled.call0()?.is_truthy()?, Ordering::Relaxed);
     }

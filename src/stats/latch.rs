@@ -41,6 +41,12 @@ impl<T> Latch<T> {
     // An exchange that fails stores nothing: loom cannot tell the order of stores that no one has read.
     #[inline]
     fn take(&self) -> bool {
+        if kind::is_alone() {
+            // Nobody else is there who could come between the two, and nobody can come while it is held: nothing under it begins a thread.
+            let is_free = !self.held.load(kind::Ordering::Relaxed);
+            self.held.store(true, kind::Ordering::Relaxed);
+            return is_free;
+        }
         self.held.compare_exchange(false, true, kind::Ordering::Acquire, kind::Ordering::Relaxed).is_ok()
     }
 
@@ -87,9 +93,31 @@ impl<T> Drop for Held<'_, T> {
     }
 }
 
+/// Where the C library says whether this is the process's only thread (glibc's `__libc_single_threaded`, "Single-Threaded Optimizations" in
+/// its manual). A latch then takes no exchange, which is most of its price.
+///
+/// # Safety
+///
+/// What is there is not zero only while no other thread is, and it is there for the life of the process.
+#[cfg(not(loom))]
+pub unsafe fn ask_whether_alone(at: *mut u8) {
+    kind::ALONE.store(at, kind::Ordering::Release);
+}
+
 #[cfg(not(loom))]
 mod kind {
     pub use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicPtr, AtomicU8};
+
+    /// Null where nobody says.
+    pub static ALONE: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+
+    #[inline]
+    pub fn is_alone() -> bool {
+        let at = ALONE.load(Ordering::Relaxed);
+        // SAFETY: the promise of `ask_whether_alone`; it is set by who begins a thread, before that runs.
+        !at.is_null() && unsafe { AtomicU8::from_ptr(at) }.load(Ordering::Relaxed) != 0
+    }
 
     pub type Pointer<T> = *mut T;
 
@@ -129,6 +157,10 @@ mod kind {
 mod kind {
     pub use loom::cell::{MutPtr as Pointer, UnsafeCell};
     pub use loom::sync::atomic::{AtomicBool, Ordering};
+
+    pub fn is_alone() -> bool {
+        false
+    }
 
     #[derive(Debug)]
     pub struct Cell<T>(UnsafeCell<T>);

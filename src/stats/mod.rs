@@ -12,6 +12,8 @@ mod words;
 
 pub use count_window::{CountWindow, Entry};
 pub use histogram::Histogram;
+#[cfg(not(loom))]
+pub use latch::ask_whether_alone;
 pub use latch::{Held, Latch};
 pub use record::{Record, Tally};
 pub use ring::Ring;
