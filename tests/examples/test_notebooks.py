@@ -51,7 +51,8 @@ def lines(notebook: Any) -> list[str]:
 
 def compared(said: list[str], stem: str) -> list[str]:
     """Without the numbers where they may differ, the little bars of a live chart, and alerts: those are told by a thread of its own."""
-    said = [line for line in said if not line.startswith("   seawall: [agent] ALERT")]
+    # Such a line may come between a line that is printed and its end.
+    said = re.sub(r"   seawall: \[agent\] ALERT.*\n", "", "\n".join([*said, ""])).splitlines()
     loose = UNLIKE.get(stem, ())
     free = [re.sub(r" *[\d.]+", " N", line) if any(part in line for part in loose) else line for line in said]
     return [re.sub(r".*live: 240 calls.*", "live", line) for line in free]
