@@ -32,7 +32,7 @@ impl CircuitBreaker {
     #[inline]
     pub fn remember(&self, py: Python<'_>, error: Py<PyAny>) {
         let old = self.last_failure.with(py, |last| last.replace(error));
-        // After the look at it: dropping an exception may run code.
+        // After the look at it: dropping an exception may run code. By hand, since who drops has to find out first whether we are in the interpreter.
         if let Some(old) = old {
             old.drop_ref(py);
         }
