@@ -5,7 +5,7 @@ use seawall::drive::inline::{self, Called, Host, Wait};
 use seawall::engine::{Ask, CallId, Event, Execution, Instant, Outcome, Plan, PlanBuilder, Target, Ticket, Verdict};
 use seawall::monitor::{Monitor, Source};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Guarded, Span};
-use seawall::policies::retry::{Retry, backoff::Backoff};
+use seawall::policies::retry::{Retried, Retry, backoff::Backoff};
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::io::Write;
@@ -184,7 +184,7 @@ fn plan(retry: bool, guarded: bool) -> Arc<Plan> {
             judges_values: false,
             counts: Arc::default(),
         };
-        inner = plan.layer(Arc::new(retry), vec![inner]);
+        inner = plan.layer(Arc::new(Retried::new(retry)), vec![inner]);
     }
     plan.build(inner)
 }

@@ -4,6 +4,7 @@
 //! reading costs a third of a system call's shortcut, and two of them are most of what a guarded call costs.
 
 use crate::engine::{Instant, Random};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -194,17 +195,34 @@ pub fn sow(seed: Option<u64>) -> Option<u64> {
     before
 }
 
-/// A seed that differs from call to call and, by the time of the first reading, from process to process.
+/// A seed that differs from call to call, from thread to thread and, by the time of the first reading, from process to process.
 pub fn seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    static NEXT: OnceLock<AtomicU64> = OnceLock::new();
+    seed_at(now())
+}
+
+/// The same where the time is known.
+#[inline]
+pub fn seed_at(now: Instant) -> u64 {
+    thread_local! {
+        static NEXT: Cell<u64> = const { Cell::new(0) };
+    }
+    // Drawn from, not used as they are: neighbours would give sequences that overlap.
     if SOWN.load(Ordering::Acquire) {
-        // Drawn from, not used as they are: neighbours would give sequences that overlap.
         return Random::seeded(NEXT_SOWN.fetch_add(1, Ordering::AcqRel)).next_u64();
     }
-    let next = NEXT.get_or_init(|| AtomicU64::new(std::collections::hash_map::RandomState::new().build_hasher().finish()));
+    // A thread counts for itself: what all count in takes an exchange between processors.
+    let next = NEXT.get();
+    let next = if next == 0 { begin_anywhere() } else { next };
+    NEXT.set(next.wrapping_add(2));
     // The time sets a forked child apart from its parent, whose counter it begins with.
-    next.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed) ^ now().0.rotate_left(32)
+    Random::seeded(next ^ now.0.rotate_left(32)).next_u64()
+}
+
+/// Where a thread begins to count: odd, so that it never comes by 0.
+#[cold]
+fn begin_anywhere() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish() | 1
 }
 
 #[cfg(test)]

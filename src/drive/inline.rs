@@ -67,8 +67,8 @@ pub enum Called {
 /// Where the driver stopped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
-    /// The end.
-    Done(Outcome),
+    /// The end, and when it came.
+    Done(Outcome, Instant),
     /// A call has given a coroutine or a generator: another driver goes on with it.
     Given(CallId),
 }
@@ -124,7 +124,7 @@ fn drive<H: Host>(execution: &mut Execution, host: &mut H, first: Option<(Outcom
                 }
                 None => now = host.wait(&Wait::of(execution, until))?,
             },
-            Step::Done(outcome) => return Ok(End::Done(outcome)),
+            Step::Done(outcome) => return Ok(End::Done(outcome, now)),
             // A call on this thread has ended before anything can cancel it.
             Step::Cancel { call, beaten } => host.cancelled(call, beaten),
             // Nothing is delivered before its end.

@@ -557,7 +557,8 @@ impl Host for Flight {
 impl Route {
     /// A call that has not begun.
     pub fn execution(&self, order: &Order, deadline: Instant) -> Execution {
-        let mut execution = Execution::within(self.plan.clone(), clock::seed(), clock::now(), deadline);
+        let now = clock::now();
+        let mut execution = Execution::within(self.plan.clone(), clock::seed_at(now), now, deadline);
         order.weights.iter().for_each(|(stage, tokens)| execution.weighs(*stage, *tokens));
         order.keyed.iter().for_each(|(stage, limit)| execution.brings(*stage, limit.clone()));
         if self.announces {

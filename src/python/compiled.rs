@@ -21,6 +21,7 @@ use super::wrong_calls;
 use crate::drive::{clock, trial};
 use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target, Verdict, Way};
 use crate::policies::guardrails::Guardrails as Looking;
+use crate::policies::retry::Retried;
 use crate::stats::{Source, Word};
 use crate::telemetry;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -73,6 +74,7 @@ pub enum Callee {
 }
 
 /// What a call's targets, and the stages it passes, are called where its story is told.
+#[derive(Default)]
 pub struct Labels {
     /// With the number of the alternative that it is: 0 for the primary, and for what is given in its place.
     pub targets: Vec<(String, u16)>,
@@ -190,7 +192,7 @@ impl Builder {
         let py = policy.py();
         if let Ok(retry) = policy.cast::<Retry>() {
             let retry = retry.get();
-            let id = self.plan.layer(Arc::new(retry.policy(py, self.name.as_deref())), vec![inner]);
+            let id = self.plan.layer(Arc::new(Retried::new(retry.policy(py, self.name.as_deref()))), vec![inner]);
             self.limits.extend(retry.timeout());
             self.async_hook = self.async_hook.or(retry.async_hook());
             self.shares.push(retry.shares());
@@ -323,12 +325,20 @@ impl Compiled {
         }
     }
 
-    /// What things are called in a call's story; `make` says it of this call. Made outside any lock: names come from the user's code.
-    pub fn labels(&self, make: impl FnOnce() -> Labels) -> Arc<Labels> {
-        if let Some(known) = self.labels.as_ref().and_then(OnceLock::get) {
-            return known.clone();
-        }
-        let made = Arc::new(make());
+    /// Whether it is there for the calls of one function.
+    pub fn is_one_functions(&self) -> bool {
+        self.labels.is_some()
+    }
+
+    /// What things are called in a call's story, if that was said before.
+    #[inline]
+    pub fn labels(&self) -> Option<&Arc<Labels>> {
+        self.labels.as_ref().and_then(OnceLock::get)
+    }
+
+    /// Says it of one call. Made outside any lock: names come from the user's code.
+    pub fn are_called(&self, labels: Labels) -> Arc<Labels> {
+        let made = Arc::new(labels);
         let _ = self.labels.as_ref().map(|labels| labels.set(made.clone())); // the first one stays
         made
     }

@@ -92,7 +92,7 @@ impl Coroutine {
     /// The guarded function's name; `coroutine` where nobody can look.
     fn function_name(&self, py: Python<'_>, part: &Bound<'_, PyString>) -> PyResult<String> {
         let function = match self.0.enter().as_deref() {
-            Some(State::Light(light)) => Some(light.guarded(py).function(py).clone()),
+            Some(State::Light(light)) => Some(light.guarded(py).get().function(py).clone()),
             Some(State::Fresh(running) | State::Suspended(running)) => Some(running.flight.function(py).clone()),
             Some(State::Done) | None => None,
         };
@@ -231,14 +231,14 @@ impl Entered<'_, State> {
 
 impl Light {
     #[inline]
-    fn guarded(&self, py: Python<'_>) -> &Guarded {
-        // SAFETY: made of a guarded function, which lives as long as this holds it.
-        unsafe { &*std::ptr::from_ref(self.guarded.bind(py).cast_unchecked::<Guarded>().get()) }
+    fn guarded<'py>(&self, py: Python<'py>) -> &Bound<'py, Guarded> {
+        // SAFETY: made of a guarded function.
+        unsafe { self.guarded.bind(py).cast_unchecked::<Guarded>() }
     }
 
     #[inline]
-    fn compiled(&self, py: Python<'_>) -> &Compiled {
-        self.guarded(py).compiled()
+    fn compiled<'a>(&'a self, py: Python<'a>) -> &'a Compiled {
+        self.guarded(py).get().compiled()
     }
 
     /// Asks to be let in; `None`: the machine has to begin, or to go on from a refusal.
@@ -261,12 +261,12 @@ impl Light {
         let (args, kwargs) = unsafe {
             (self.args.bind(py).cast_unchecked::<PyTuple>(), self.kwargs.as_ref().map(|k| k.bind(py).cast_unchecked::<PyDict>()))
         };
-        self.guarded(py).flight(py, args, kwargs)
+        Guarded::flight(self.guarded(py), args, kwargs)
     }
 
     fn resumed(&self, py: Python<'_>, flight: &mut Flight) -> Option<Execution> {
         self.pass.as_ref().map(|pass| {
-            let mut execution = flight.idle();
+            let mut execution = flight.idle(pass);
             flight.resume(py, pass, &mut execution);
             execution
         })

@@ -7,7 +7,7 @@ use super::log;
 use super::monitor;
 use super::policies::circuit_breaker::short_repr;
 use super::story::{Story, Tale};
-use super::tally::Last;
+use super::tally::{Last, Left};
 use crate::drive::clock;
 use crate::engine::{Execution, Instant, Outcome};
 use crate::stats::{Record, Source, Word};
@@ -16,6 +16,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use std::mem::take;
 use std::sync::Arc;
 
 impl Flight {
@@ -71,22 +72,22 @@ impl Flight {
         if self.compiled.source == Source::NONE { Source::of(&self.name(py), "", "") } else { self.compiled.source }
     }
 
-    /// What the caller gets: the value, or the exception with its notes.
-    pub fn finish(&mut self, py: Python<'_>, outcome: Outcome, execution: &Execution) -> PyResult<Py<PyAny>> {
+    /// What the caller gets of a call that came out so at `now`: the value, or the exception with its notes.
+    pub fn finish(&mut self, py: Python<'_>, outcome: Outcome, execution: &Execution, now: Instant) -> PyResult<Py<PyAny>> {
         let error = match outcome {
             Outcome::Value(_) | Outcome::Stream(_) => None,
             failed => self.exception(py, &failed),
         };
         let kind = error.as_ref().map(|e| e.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string()));
-        let now = clock::now();
         self.diary.cut(now);
         self.is_told = true;
         let (record, call) = self.told(py, execution.calls(), kind.as_deref(), now);
-        let tale = self.tale(py);
-        // Who gets the value may never ask for it.
-        let story = tale.as_ref().filter(|_| error.is_some()).map(|tale| Py::new(py, Story::of(tale.clone()))).transpose()?;
-        let kept = story.as_ref().map(|story| story.clone_ref(py));
-        let last = Last { attempts: execution.calls(), took: now.since(self.course().begun), error: kind, tale, story: kept };
+        let left = self.leave(py, error.is_some())?;
+        let story = match &left {
+            Left::Story(story) => Some(story.clone_ref(py)),
+            Left::Pages(_) | Left::Nothing => None,
+        };
+        let last = Last { attempts: execution.calls(), took: now.since(self.course().begun), error: kind, left };
         self.compiled.tally.end(py, self.course(), last);
         self.tell(record, call, now)?;
         let error = match (outcome, error) {
@@ -127,17 +128,35 @@ impl Flight {
         Err(PyErr::from_value(error))
     }
 
-    /// What its story will be made of, where there is one.
-    fn tale(&mut self, py: Python<'_>) -> Option<Arc<Tale>> {
-        self.diary.pages.is_worth_telling().then(|| {
-            let labels = self.labels(py);
-            Arc::new(Tale { pages: std::mem::take(&mut self.diary.pages), labels })
-        })
+    /// What it leaves to tell, where there is something; who gets a value may never ask for the story.
+    fn leave(&mut self, py: Python<'_>, is_failed: bool) -> PyResult<Left> {
+        if !self.diary.pages.is_worth_telling() {
+            return Ok(Left::Nothing);
+        }
+        if !is_failed {
+            // Of a pipeline's own calls nobody can ask.
+            if !self.compiled.is_one_functions() {
+                return Ok(Left::Nothing);
+            }
+            if self.compiled.labels().is_none() {
+                self.name_all(py);
+            }
+            return Ok(Left::Pages(take(&mut self.diary.pages)));
+        }
+        let story = Py::new(py, Story::untold())?;
+        let labels = self.labels(py);
+        story.get().tells(Tale { pages: take(&mut self.diary.pages), labels });
+        Ok(Left::Story(story))
     }
 
     /// What its targets and stages are called.
     fn labels(&self, py: Python<'_>) -> Arc<Labels> {
-        self.compiled.labels(|| Labels {
+        self.compiled.labels().cloned().unwrap_or_else(|| self.name_all(py))
+    }
+
+    #[cold]
+    fn name_all(&self, py: Python<'_>) -> Arc<Labels> {
+        self.compiled.are_called(Labels {
             targets: self.targets(py),
             places: self.compiled.stages.iter().map(|stage| Word::of(&self.place(py, stage))).collect(),
         })

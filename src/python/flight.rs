@@ -3,12 +3,12 @@
 
 use super::bare::{self, Says};
 use super::cached::{self, Asked as AskedOfCache, Recording};
-use super::compiled::{Callee, Compiled, Stage};
+use super::compiled::{Callee, Stage};
 use super::errors::{self, ours};
 use super::event_loop::is_awaitable;
 use super::hooks;
 use super::judge::{Asked, Happened, Judge, is_shared};
-use super::pipeline::Pipeline;
+use super::lent::Lent;
 use super::policies::circuit_breaker::short_repr;
 use super::policies::rate_limit::Asked as AskedOfLimit;
 use super::railed::Railed;
@@ -27,7 +27,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What kind of call it is.
@@ -63,9 +62,7 @@ pub(super) enum Kept {
 
 /// One call's values and story.
 pub struct Flight {
-    pub compiled: Arc<Compiled>,
-    /// Whose objects those of `compiled` are: held, so that the collector sees whose they are.
-    pipeline: Py<Pipeline>,
+    pub compiled: Lent,
     pub(super) function: Py<PyAny>,
     pub(super) args: Py<PyTuple>,
     pub(super) kwargs: Option<Py<PyDict>>,
@@ -137,8 +134,7 @@ fn dress(execution: &mut Execution) {
 
 impl Flight {
     pub fn new<'py>(
-        pipeline: &Bound<'py, Pipeline>,
-        compiled: Arc<Compiled>,
+        compiled: Lent,
         function: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
@@ -146,7 +142,6 @@ impl Flight {
         let (values, scheduled) = SPARE.try_with(|spare| (spare.0.take(FEW), spare.1.take(2))).unwrap_or_default();
         Flight {
             compiled,
-            pipeline: pipeline.clone().unbind(),
             function: function.clone().unbind(),
             args: args.clone().unbind(),
             kwargs: kwargs.map(|k| k.clone().unbind()),
@@ -181,7 +176,7 @@ impl Flight {
 
     /// For the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.pipeline)?;
+        self.compiled.traverse(visit)?;
         visit.call(&self.function)?;
         visit.call(&self.args)?;
         visit.call(&self.kwargs)?;
@@ -506,7 +501,7 @@ impl Flight {
     /// A fresh execution of this call. Fails with what the user's own estimate of its tokens, or key for a cache, raises.
     pub fn execution(&mut self, py: Python<'_>, way: Way, now: Instant) -> PyResult<Execution> {
         self.screens(py)?;
-        let compiled = self.compiled.clone();
+        let compiled = self.compiled.clone_ref(py);
         let (function, args, kwargs) = (self.function.bind(py), self.args.bind(py), self.kwargs.as_ref().map(|k| k.bind(py)));
         self.asked_of_limits =
             compiled.scales.iter().map(|(at, limit)| limit.get().asked(*at, function, args, kwargs)).collect::<PyResult<_>>()?;
@@ -521,7 +516,7 @@ impl Flight {
         self.diary.begin(now);
         self.compiled.tally.begin();
         self.trace = trace::begin(py, || self.name(py), now);
-        let mut execution = Execution::within(self.compiled.plan.clone(), clock::seed(), now, remaining::inherited(py));
+        let mut execution = Execution::within(self.compiled.plan.clone(), clock::seed_at(now), now, remaining::inherited(py));
         self.asked_of_limits.iter().for_each(|asked| asked.tell(&mut execution));
         self.asked_of.iter().for_each(|asked| execution.brings(asked.stage(), asked.request().clone()));
         if self.compiled.announces {
@@ -533,8 +528,8 @@ impl Flight {
 
     /// An execution of this call that has still to be told how it began.
     #[inline]
-    pub fn idle(&self) -> Execution {
-        Execution::idle(self.compiled.plan.clone(), clock::seed())
+    pub fn idle(&self, pass: &Pass) -> Execution {
+        Execution::idle(self.compiled.plan.clone(), clock::seed_at(pass.begun()))
     }
 
     /// It met trouble on the fast lane.

@@ -244,7 +244,7 @@ impl Running {
                     close(current.items.bind(py))?;
                 }
             }
-            Step::Done(outcome) => return self.flight.finish(py, outcome, execution).map(|value| Some(Turn::End(value))),
+            Step::Done(outcome) => return self.flight.finish(py, outcome, execution, clock::now()).map(|value| Some(Turn::End(value))),
         }
         Ok(None)
     }

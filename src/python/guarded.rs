@@ -9,6 +9,7 @@ use super::event_loop;
 use super::flight::{Flight, Way};
 use super::generator::Generator;
 use super::inline::Inline;
+use super::lent::Lent;
 use super::log;
 use super::monitor;
 use super::pipeline::Pipeline;
@@ -34,7 +35,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::ptr::null_mut;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A function behind a pipeline. Looks to `inspect` like the function.
@@ -43,7 +43,7 @@ pub struct Guarded {
     vectorcall: ffi::vectorcallfunc,
     function: Py<PyAny>,
     pipeline: Py<Pipeline>,
-    compiled: Arc<Compiled>,
+    compiled: Compiled,
     way: Way,
 }
 
@@ -116,7 +116,7 @@ impl Guarded {
     /// The story of its last call that did not simply pass: the steps of its policies, and `attempts`; `None` if all did.
     #[getter]
     fn story(&self, py: Python<'_>) -> PyResult<Option<Py<Story>>> {
-        self.compiled.tally.story(py)
+        self.compiled.tally.story(py, || self.compiled.labels().cloned())
     }
 
     /// The pipeline that guards it.
@@ -128,13 +128,12 @@ impl Guarded {
     // Gives the type its `__call__`; calls themselves come in by the vectorcall slot.
     #[pyo3(signature = (*args, **kwargs))]
     fn __call__<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let flight = self.flight(py, args, kwargs);
-        match self.way {
+        let (py, flight) = (slf.py(), Guarded::flight(slf, args, kwargs));
+        match slf.get().way {
             Way::Sync => fly(py, flight),
             way => waiting(py, flight, way),
         }
@@ -198,14 +197,14 @@ impl Guarded {
     }
 
     /// A call for the machine.
-    pub fn flight<'py>(&self, py: Python<'py>, args: &Bound<'py, PyTuple>, kwargs: Option<&Bound<'py, PyDict>>) -> Flight {
-        Flight::new(self.pipeline.bind(py), self.compiled.clone(), self.function.bind(py), args, kwargs)
+    pub fn flight<'py>(slf: &Bound<'py, Self>, args: &Bound<'py, PyTuple>, kwargs: Option<&Bound<'py, PyDict>>) -> Flight {
+        Flight::new(Lent::by(slf, Guarded::compiled), slf.get().function.bind(slf.py()), args, kwargs)
     }
 
     /// An instance that shows where its fields lie.
     pub fn sample(py: Python<'_>) -> PyResult<Bound<'_, Guarded>> {
         let pipeline = Pipeline::of(py, Vec::new(), None)?;
-        let compiled = pipeline.get().compiled().clone();
+        let compiled = pipeline.get().compiled().anew(py, "");
         slots::made(py, Guarded { vectorcall, function: py.None(), pipeline, compiled, way: Way::Sync })
     }
 }
@@ -213,7 +212,7 @@ impl Guarded {
 /// A function behind a pipeline.
 #[pyfunction]
 pub fn guarded<'py>(py: Python<'py>, pipeline: Py<Pipeline>, function: Py<PyAny>, name: &str, kind: &str) -> PyResult<Bound<'py, Guarded>> {
-    let compiled = Arc::new(pipeline.get().compiled().anew(py, &short_repr(function.bind(py))));
+    let compiled = pipeline.get().compiled().anew(py, &short_repr(function.bind(py)));
     for stage in &compiled.stages {
         if let Some(breaker) = &stage.breaker {
             CircuitBreaker::guards(breaker.bind(py), compiled.name.as_deref().unwrap_or(name))?;
@@ -302,23 +301,28 @@ unsafe extern "C" fn vectorcall(
             }
         };
         match guarded.way {
-            Way::Sync => run(guarded, handed, call),
+            Way::Sync => run(callable, guarded, handed, call),
             Way::Async => begin(callable, &handed(), call),
-            way => stream(guarded, &handed(), way),
+            way => stream(callable, &handed(), way),
         }
     })
 }
 
 /// A synchronous call. The fast lane owns no reference that pyo3 would have to count.
 #[inline]
-fn run(guarded: &Guarded, handed: impl Fn() -> Handed, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
-    let compiled = &*guarded.compiled;
+fn run(
+    callable: *mut ffi::PyObject,
+    guarded: &Guarded,
+    handed: impl Fn() -> Handed,
+    call: impl FnOnce() -> *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let compiled = &guarded.compiled;
     let Some(lane) = compiled.lane().filter(|_| !trace::is_on()) else {
-        return trouble(guarded, &handed(), None, None);
+        return trouble(callable, &handed(), None, None);
     };
     let mut pass = Pass::new(clock::now());
     if !lane.admit(&mut pass) {
-        return trouble(guarded, &handed(), Some(&pass), None);
+        return trouble(callable, &handed(), Some(&pass), None);
     }
     let value = match compiled.tightest {
         None => call(),
@@ -331,11 +335,11 @@ fn run(guarded: &Guarded, handed: impl Fn() -> Handed, call: impl FnOnce() -> *m
     // SAFETY: not null, so a live object.
     let plain = !value.is_null() && unsafe { to_run(value) }.is_none();
     if !plain {
-        return trouble(guarded, &handed(), Some(&pass), Some(value));
+        return trouble(callable, &handed(), Some(&pass), Some(value));
     }
     match settle(compiled, lane, &pass) {
         Ok(true) => value,
-        Ok(false) => trouble(guarded, &handed(), Some(&pass), Some(value)),
+        Ok(false) => trouble(callable, &handed(), Some(&pass), Some(value)),
         Err(interrupt) => {
             // SAFETY: the reference was ours.
             unsafe { ffi::Py_DECREF(value) };
@@ -388,11 +392,13 @@ fn heard(compiled: &Compiled, lane: &Lane, pass: &Pass) -> Result<bool, Box<PyEr
 /// The machine takes over: from the beginning, from a refusal, or with what the first call gave (null: it raised).
 #[cold]
 #[inline(never)] // a call that passes needs none of its room on the stack
-fn trouble(guarded: &Guarded, handed: &Handed, pass: Option<&Pass>, first: Option<*mut ffi::PyObject>) -> *mut ffi::PyObject {
+fn trouble(callable: *mut ffi::PyObject, handed: &Handed, pass: Option<&Pass>, first: Option<*mut ffi::PyObject>) -> *mut ffi::PyObject {
     slots::attached(|py| {
+        // SAFETY: the slot is that of this type, and the caller holds the callable.
+        let guarded = unsafe { Borrowed::from_ptr(py, callable).cast_unchecked::<Guarded>() };
         // SAFETY: a new reference, or null with the exception set.
         let first = first.map(|value| unsafe { Raised::or(py, value) });
-        taken_over(py, guarded, handed, pass, first).map_or_else(
+        taken_over(&guarded, handed, pass, first).map_or_else(
             |error| {
                 error.restore(py);
                 null_mut()
@@ -403,21 +409,21 @@ fn trouble(guarded: &Guarded, handed: &Handed, pass: Option<&Pass>, first: Optio
 }
 
 fn taken_over(
-    py: Python<'_>,
-    guarded: &Guarded,
+    guarded: &Bound<'_, Guarded>,
     handed: &Handed,
     pass: Option<&Pass>,
     first: Option<Result<Bound<'_, PyAny>, Raised<'_>>>,
 ) -> PyResult<Py<PyAny>> {
-    let released = |_: &PyErr| pass.into_iter().for_each(|pass| guarded.compiled.release(pass));
+    let py = guarded.py();
+    let released = |_: &PyErr| pass.into_iter().for_each(|pass| guarded.get().compiled.release(pass));
     let first = match first {
         Some(Err(error)) => Some(Err(bare::outcome(error).inspect_err(released)?.0)),
         first => first,
     };
     let (args, kwargs) = handed.keep(py)?;
-    let mut flight = guarded.flight(py, &args, kwargs.as_ref());
+    let mut flight = Guarded::flight(guarded, &args, kwargs.as_ref());
     let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };
-    let mut execution = flight.idle();
+    let mut execution = flight.idle(pass);
     flight.resume(py, pass, &mut execution);
     if first.is_some() {
         flight.diary.started(Target::default());
@@ -446,7 +452,7 @@ fn go_on(
 ) -> PyResult<Result<Py<PyAny>, CallId>> {
     let race = flight.compiled.hedged.then(|| Race::new(execution.bell()));
     match inline::run(execution, &mut Inline { py, flight, race }, first)? {
-        End::Done(outcome) => flight.finish(py, outcome, execution).map(Ok),
+        End::Done(outcome, now) => flight.finish(py, outcome, execution, now).map(Ok),
         End::Given(call) => Ok(Err(call)),
     }
 }
@@ -499,9 +505,11 @@ fn waiting(py: Python<'_>, mut flight: Flight, way: Way) -> PyResult<Bound<'_, P
 
 /// A call that gives items: nothing runs before the first is asked for.
 #[inline(never)] // a plain call's frame is small without it
-fn stream(guarded: &Guarded, handed: &Handed, way: Way) -> *mut ffi::PyObject {
+fn stream(callable: *mut ffi::PyObject, handed: &Handed, way: Way) -> *mut ffi::PyObject {
     slots::attached(|py| {
-        let made = handed.keep(py).and_then(|(args, kwargs)| waiting(py, guarded.flight(py, &args, kwargs.as_ref()), way));
+        // SAFETY: the slot is that of this type, and the caller holds the callable.
+        let guarded = unsafe { Borrowed::from_ptr(py, callable).cast_unchecked::<Guarded>() };
+        let made = handed.keep(py).and_then(|(args, kwargs)| waiting(py, Guarded::flight(&guarded, &args, kwargs.as_ref()), way));
         made.map_or_else(
             |error| {
                 error.restore(py);

@@ -126,7 +126,7 @@ impl Flight {
     }
 
     fn call_hooks(&mut self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
-        let compiled = self.compiled.clone();
+        let compiled = self.compiled.clone_ref(py);
         let Some(hooks) = &compiled.stage(event.stage).hooks else { return Ok(()) };
         let mut waiting = Vec::new();
         let called = hooks.told(event, |hook, sleep| {

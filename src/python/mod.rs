@@ -25,6 +25,7 @@ mod heard;
 mod hooks;
 mod inline;
 mod judge;
+mod lent;
 mod llm;
 mod log;
 mod monitor;

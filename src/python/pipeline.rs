@@ -6,13 +6,13 @@ use super::coroutine::Coroutine;
 use super::errors::{ours, picture};
 use super::flight::Flight;
 use super::guarded::fly;
+use super::lent::Lent;
 use super::monitor::Monitor;
 use super::wrong_calls::no_function;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
-use std::sync::Arc;
 
 /// Policies in the order written, outermost first, around a call.
 ///
@@ -30,7 +30,7 @@ use std::sync::Arc;
 #[pyclass(frozen, module = "seawall", subclass, weakref)]
 pub struct Pipeline {
     policies: Vec<Py<PyAny>>,
-    compiled: Arc<Compiled>,
+    compiled: Compiled,
 }
 
 fn not_a_monitor(given: &Bound<'_, PyAny>) -> PyErr {
@@ -38,8 +38,8 @@ fn not_a_monitor(given: &Bound<'_, PyAny>) -> PyErr {
 }
 
 impl Pipeline {
-    /// What it was made into. Whoever keeps it keeps the pipeline as well.
-    pub fn compiled(&self) -> &Arc<Compiled> {
+    /// What it was made into.
+    pub fn compiled(&self) -> &Compiled {
         &self.compiled
     }
 
@@ -56,7 +56,7 @@ impl Pipeline {
                 Err(_) => flat.push(policy.unbind()),
             }
         }
-        let compiled = Arc::new(Compiled::new(py, &flat, name, monitor)?);
+        let compiled = Compiled::new(py, &flat, name, monitor)?;
         Ok(Pipeline { policies: flat, compiled })
     }
 }
@@ -110,7 +110,7 @@ impl Pipeline {
             return Err(no_function("call", function));
         }
         slf.get().compiled.only_sync(slf.py(), "Pipeline.call")?;
-        fly(slf.py(), Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs))
+        fly(slf.py(), Flight::new(Lent::by(slf, Pipeline::compiled), function, args, kwargs))
     }
 
     /// `await`s `function(*args, **kwargs)` through the policies.
@@ -124,7 +124,7 @@ impl Pipeline {
         if !function.is_callable() {
             return Err(no_function("acall", function));
         }
-        Ok(Coroutine::new(Flight::new(slf, slf.get().compiled().clone(), function, args, kwargs)))
+        Ok(Coroutine::new(Flight::new(Lent::by(slf, Pipeline::compiled), function, args, kwargs)))
     }
 
     /// Guards a function.

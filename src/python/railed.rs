@@ -172,7 +172,7 @@ impl Flight {
     /// Has what the call is asked looked at, in place of which what they leave of it stands. Fails with their refusal.
     pub(super) fn screens(&mut self, py: Python<'_>) -> PyResult<()> {
         static ASKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let compiled = self.compiled.clone();
+        let compiled = self.compiled.clone_ref(py);
         for (stage, rails) in &compiled.rails {
             if rails.get().asked.is_empty() {
                 continue;

@@ -467,7 +467,7 @@ impl Running {
             Step::Done(outcome) => {
                 self.drop_first(py);
                 let Some(execution) = &self.execution else { return Ok(None) };
-                return self.flight.finish(py, outcome, execution).map(|value| Some(Turn::Return(value)));
+                return self.flight.finish(py, outcome, execution, clock::now()).map(|value| Some(Turn::Return(value)));
             }
             Step::Deliver(ticket) => return Ok(Some(Turn::Item(self.flight.hand_out(py, ticket)))),
             Step::Cancel { call, beaten } if self.cancel_beside(py, call, beaten) => {}

@@ -11,8 +11,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 use std::mem::take;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// So many attempts, and things that policies did, are kept of a call; of what is more the middle goes.
@@ -283,6 +283,7 @@ impl Drop for Pages {
 }
 
 /// What a call that is over has left to tell, and what things in it are called.
+#[derive(Default)]
 pub struct Tale {
     pub pages: Pages,
     pub labels: Arc<Labels>,
@@ -291,17 +292,27 @@ pub struct Tale {
 /// The story of a guarded call that is over: a sequence of its steps, made when somebody asks.
 #[pyclass(frozen, sequence, module = "seawall")]
 pub struct Story {
-    tale: Arc<Tale>,
+    tale: OnceLock<Tale>,
     steps: PyOnceLock<Py<PyAny>>,
 }
 
 impl Story {
-    pub fn of(tale: Arc<Tale>) -> Story {
-        Story { tale, steps: PyOnceLock::new() }
+    /// One that [`Story::tells`] what of before anybody sees it.
+    pub fn untold() -> Story {
+        Story { tale: OnceLock::new(), steps: PyOnceLock::new() }
+    }
+
+    /// This is what it tells of.
+    pub fn tells(&self, tale: Tale) {
+        let _ = self.tale.set(tale);
+    }
+
+    fn tale(&self) -> &Tale {
+        self.tale.get_or_init(Tale::default)
     }
 
     fn told(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
-        let Tale { pages, labels } = &*self.tale;
+        let Tale { pages, labels } = self.tale();
         self.steps.get_or_try_init(py, || steps(py, &pages.notes(&labels.places)).map(Bound::unbind))
     }
 }
@@ -311,7 +322,7 @@ impl Story {
     /// The attempts made, in order; compares with a number as their count.
     #[getter]
     fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.tale.pages.rows(py, &self.tale.labels.targets)
+        self.tale().pages.rows(py, &self.tale().labels.targets)
     }
 
     /// What policies did, in order.

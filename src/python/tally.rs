@@ -1,11 +1,13 @@
 //! What has become of a guarded function's calls: `statistics`.
 
+use super::compiled::Labels;
 use super::flight::Course;
-use super::story::{Story, Tale};
+use super::story::{Pages, Story, Tale};
 use super::threads::{self, Shared};
 use crate::policies::retry::{Counts, Totals};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::mem::{replace, take};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -57,14 +59,24 @@ impl Shares {
 }
 
 /// How the last call went that did not simply pass.
+#[derive(Default)]
 pub struct Last {
     pub attempts: u32,
     pub took: Duration,
     /// The class of its error.
     pub error: Option<String>,
-    pub tale: Option<Arc<Tale>>,
-    /// Made of it, once somebody has asked: the same each time.
-    pub story: Option<Py<Story>>,
+    pub left: Left,
+}
+
+/// What it has left to tell.
+#[derive(Default)]
+pub enum Left {
+    #[default]
+    Nothing,
+    /// What its story will be made of.
+    Pages(Pages),
+    /// The story that its exception carries, or that somebody has asked for.
+    Story(Py<Story>),
 }
 
 /// One function's calls.
@@ -109,29 +121,28 @@ impl Tally {
         threads::add(&self.retries, u64::from(gone.retries));
         threads::add(&self.fallbacks, u64::from(!is_failed && gone.fell_back));
         threads::add(&self.waited_ns, u64::try_from(gone.waited.as_nanos()).unwrap_or(u64::MAX));
-        let before = self.last.with(py, |held| held.replace(last));
+        let before = self.last.with(py, |held| {
+            let held = held.get_or_insert_default();
+            // Part by part: written in pieces elsewhere and copied whole, it would keep the processor waiting.
+            (held.attempts, held.took) = (last.attempts, last.took);
+            (replace(&mut held.error, last.error), replace(&mut held.left, last.left))
+        });
         drop(before); // after the look at it: a story is an object
     }
 
-    /// The story of the last call that did not simply pass.
-    pub fn story(&self, py: Python<'_>) -> PyResult<Option<Py<Story>>> {
-        let held = |last: &mut Option<Last>| {
-            let last = last.as_ref()?;
-            Some((last.tale.clone()?, last.story.as_ref().map(|story| story.clone_ref(py))))
-        };
-        match self.last.with(py, held) {
-            None => Ok(None),
-            Some((_, Some(story))) => Ok(Some(story)),
-            Some((tale, None)) => {
-                let made = Py::new(py, Story::of(tale.clone()))?;
-                // Another call may have ended since, or somebody else asked.
-                let kept = self.last.with(py, |last| {
-                    let last = last.as_mut().filter(|last| last.tale.as_ref().is_some_and(|held| Arc::ptr_eq(held, &tale)))?;
-                    Some(last.story.get_or_insert_with(|| made.clone_ref(py)).clone_ref(py))
-                });
-                Ok(Some(kept.unwrap_or(made)))
+    /// The story of the last call that did not simply pass, the same each time; `labels`: what things are called in it.
+    pub fn story(&self, py: Python<'_>, labels: impl FnOnce() -> Option<Arc<Labels>>) -> PyResult<Option<Py<Story>>> {
+        // Made before it is known what of: that may run anybody's code, and a look may not.
+        let made = Py::new(py, Story::untold())?;
+        Ok(self.last.with(py, |last| {
+            let left = &mut last.as_mut()?.left;
+            if let Left::Pages(pages) = left {
+                made.get().tells(Tale { pages: take(pages), labels: labels().unwrap_or_default() });
+                *left = Left::Story(made.clone_ref(py));
             }
-        }
+            let Left::Story(story) = left else { return None };
+            Some(story.clone_ref(py))
+        }))
     }
 
     /// As a dict.

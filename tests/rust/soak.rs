@@ -8,7 +8,7 @@ use seawall::monitor::{Monitor, Record};
 use seawall::policies::budget::Budget;
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Guarded, Slow, Span};
 use seawall::policies::fallback::Fallback;
-use seawall::policies::retry::{Retry, backoff::Backoff};
+use seawall::policies::retry::{Retried, Retry, backoff::Backoff};
 use seawall::policies::timeout::Timeout;
 use seawall::stats::Ring;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -67,7 +67,7 @@ fn plan(breaker: &Arc<CircuitBreaker>) -> Arc<Plan> {
     let policies: Vec<Arc<dyn Policy>> = vec![
         Arc::new(Timeout { limit: s(2.0) }),
         Arc::new(Guarded { breaker: breaker.clone(), judges_values: false }),
-        Arc::new(retry),
+        Arc::new(Retried::new(retry)),
         Arc::new(Timeout { limit: s(30.0) }),
     ];
     for policy in policies {
@@ -149,7 +149,7 @@ fn a_call_that_is_tried_ten_thousand_times_holds_no_more_than_one_that_was_tried
         judges_values: false,
         counts: Arc::default(),
     };
-    for policy in [Arc::new(Timeout { limit: s(2.0) }) as Arc<dyn Policy>, Arc::new(retry)] {
+    for policy in [Arc::new(Timeout { limit: s(2.0) }) as Arc<dyn Policy>, Arc::new(Retried::new(retry))] {
         inner = plan.layer(policy, vec![inner]);
     }
     let mut now = virtual_time::at(1.0);

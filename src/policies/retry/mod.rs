@@ -31,13 +31,23 @@ pub struct Retry {
     pub counts: Arc<Counts>,
 }
 
-impl Policy for Retry {
+/// A retry in a plan. Its passages share it: a copy would be a part of what a call costs that is tried again once.
+pub struct Retried(pub Arc<Retry>);
+
+impl Retried {
+    /// This one.
+    pub fn new(retry: Retry) -> Retried {
+        Retried(Arc::new(retry))
+    }
+}
+
+impl Policy for Retried {
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(Passage::of(self.clone(), false))
+        Box::new(Passage::of(self.0.clone(), false))
     }
 
     fn lane(&self) -> Lane {
-        match (&self.budget, self.judges_values) {
+        match (&self.0.budget, self.0.judges_values) {
             (_, true) => Lane::Machine,
             (Some(_), false) => Lane::Watched,
             (None, false) => Lane::Free,
@@ -45,19 +55,19 @@ impl Policy for Retry {
     }
 
     fn admit(&self, now: Instant) -> Option<u64> {
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = &self.0.budget {
             budget.deposit(now);
         }
         Some(0)
     }
 
     fn enter_with(&self, _permit: u64, _begun: Instant) -> Box<dyn Layer> {
-        Box::new(Passage::of(self.clone(), true))
+        Box::new(Passage::of(self.0.clone(), true))
     }
 }
 
 struct Passage {
-    config: Retry,
+    config: Arc<Retry>,
     attempt: u32,
     /// Calls that the whole call had made before this attempt.
     calls_before: u32,
@@ -90,7 +100,7 @@ pub mod reason {
 }
 
 impl Passage {
-    fn of(config: Retry, deposited: bool) -> Passage {
+    fn of(config: Arc<Retry>, deposited: bool) -> Passage {
         Passage { config, attempt: 0, calls_before: 0, done: Totals::default(), deposited, waited: None, last: None }
     }
 

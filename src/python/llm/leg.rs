@@ -15,6 +15,7 @@ use crate::llm::secret::ApiKey;
 use crate::policies::cache::Cached;
 use crate::policies::guardrails::Guardrails;
 use crate::policies::rate_limit::Limited;
+use crate::policies::retry::Retried;
 use crate::policies::timeout::Timeout;
 use crate::python::convert;
 use crate::python::errors::{class, configuration, ours};
@@ -285,7 +286,7 @@ impl Builder {
             inner = self.layer(Arc::new(Guardrails), vec![inner], Rule::Guardrails, None, leg.name());
         }
         if let Some(retry) = &leg.retry {
-            let policy = Arc::new(retry.get().policy(py, None));
+            let policy = Arc::new(Retried::new(retry.get().policy(py, None)));
             inner = self.retrying(py, retry.get(), policy, Rule::Retry, inner, leg.name(), table)?;
         }
         Ok(inner)

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use seawall::engine::{Event, Plan, PlanBuilder, Policy, StageId, Target};
 use seawall::policies::circuit_breaker::CircuitBreaker;
 use seawall::policies::fallback::Fallback;
-use seawall::policies::retry::{Counts, Retry, Totals};
+use seawall::policies::retry::{Counts, Retried, Retry, Totals};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ enum Kind {
 
 fn policy(kind: Kind, counts: &Arc<Counts>) -> Arc<dyn Policy> {
     match kind {
-        Kind::Retry { attempts, wait } => Arc::new(Retry { counts: counts.clone(), ..retry(attempts, wait as f64 / 10.0) }),
+        Kind::Retry { attempts, wait } => Arc::new(Retried::new(Retry { counts: counts.clone(), ..retry(attempts, wait as f64 / 10.0) })),
         Kind::Breaker { failures } => guarded(&Arc::new(CircuitBreaker::new(config(failures, 0.5)))),
         Kind::Timeout { tenths } => Arc::new(Timeout { limit: s(tenths as f64 / 10.0) }),
     }

@@ -5,6 +5,7 @@ use crate::virtual_time::{Answer, End, World, admitted, at, resumed, s};
 use seawall::engine::{Plan, PlanBuilder, Policy, Random, Refusal, Target};
 use seawall::policies::chaos::{CALL, Chaos, Config, Dose, Injecting};
 use seawall::policies::circuit_breaker::{CircuitBreaker, State};
+use seawall::policies::retry::Retried;
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ fn an_exception_is_a_failure_like_any_other() {
     let chaos = on(Config { exception_rate: 1.0, ..NOTHING });
     let breaker = Arc::new(CircuitBreaker::new(config(2, 30.0)));
     let mut world = World::new(SCRIPT);
-    let (end, _) = world.run(&around(vec![Arc::new(retry(2, 1.0)), guarded(&breaker)], &chaos));
+    let (end, _) = world.run(&around(vec![Arc::new(Retried::new(retry(2, 1.0))), guarded(&breaker)], &chaos));
     assert_eq!(end, End::Error("injected"));
     assert_eq!(world.calls.iter().map(|c| c.0).collect::<Vec<_>>(), [1, 1], "the function itself is not called");
     assert_eq!(breaker.state(world.now), State::Open);
@@ -73,7 +74,7 @@ fn latency_and_exception_are_drawn_apart() {
 #[test]
 fn calls_pass_by_the_lane_while_it_is_off_and_only_then() {
     let chaos = on(Config { exception_rate: 1.0, ..NOTHING });
-    let plan = around(vec![Arc::new(retry(1, 0.0))], &chaos);
+    let plan = around(vec![Arc::new(Retried::new(retry(1, 0.0)))], &chaos);
     let mut world = World::new(SCRIPT);
     assert_eq!(world.run_by_lane(&plan, true), (End::Error("injected"), false));
     chaos.switch(false);
@@ -84,7 +85,7 @@ fn calls_pass_by_the_lane_while_it_is_off_and_only_then() {
 #[test]
 fn a_call_that_was_let_in_before_it_was_switched_on_is_left_alone() {
     let chaos = Arc::new(Chaos::new(Config { exception_rate: 1.0, ..NOTHING }, 7));
-    let plan = around(vec![Arc::new(retry(2, 1.0))], &chaos);
+    let plan = around(vec![Arc::new(Retried::new(retry(2, 1.0)))], &chaos);
     let mut world = World::new(&[&[(1.0, Answer::Error("its own")), (1.0, Answer::Value(1))], SCRIPT[1], SCRIPT[2]]);
     let pass = admitted(&plan, world.now);
     chaos.switch(true);

@@ -7,6 +7,7 @@ use seawall::engine::{CallId, Execution, Instant, Policy, Random, Refusal, Step,
 use seawall::policies::bulkhead::{self, Bounded, Bulkhead};
 use seawall::policies::circuit_breaker::{self, CircuitBreaker};
 use seawall::policies::hedge::{Config, Delay, Hedge, Hedged};
+use seawall::policies::retry::Retried;
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +138,8 @@ fn losers_are_no_evidence_and_each_hedge_is_let_in_by_itself() {
     let breaker = Arc::new(CircuitBreaker::new(config(1, 100.0)));
     // Opened by the first failure, it lets no hedge in.
     let mut world = World::new(&[&[(0.5, Answer::Error("down")), QUICK]]);
-    let policies: Vec<Arc<dyn Policy>> = vec![Arc::new(retry(2, 1.0)), Arc::new(Hedged(hedge(0.1, 1, 1.0))), guarded(&breaker)];
+    let policies: Vec<Arc<dyn Policy>> =
+        vec![Arc::new(Retried::new(retry(2, 1.0))), Arc::new(Hedged(hedge(0.1, 1, 1.0))), guarded(&breaker)];
     world.run(&plan(policies));
     assert_eq!(world.calls.len(), 2, "hedged once before it failed, and not tried again behind an open circuit");
 }
@@ -164,7 +166,7 @@ fn the_first_stream_to_open_is_the_one_and_ends_as_its_own() {
     let hedge = hedge(1.0, 1, 1.0);
     let mut world = World::new(&[&[slow, (0.5, Answer::Stream(s(2.0), Err("cut"))), slow, (0.5, Answer::Stream(s(2.0), Ok(())))]]);
     world.takes_back = true;
-    let (came, _) = world.run(&plan(vec![Arc::new(retry(2, 1.0)), Arc::new(Hedged(hedge.clone()))]));
+    let (came, _) = world.run(&plan(vec![Arc::new(Retried::new(retry(2, 1.0))), Arc::new(Hedged(hedge.clone()))]));
     assert_eq!((came, world.calls.len(), hedge.totals().wins), (End::Streamed, 4, 2));
 }
 
@@ -408,6 +410,6 @@ fn a_loser_that_was_tried_again_meanwhile_is_cancelled_all_the_same() {
     // Both fail and wait; when they go on, each takes the other one's place.
     let script = [(1.5, Answer::Error("down")), (0.6, Answer::Error("down")), (0.5, Answer::Value(1)), SLOW];
     let mut world = World::new(&[&script]);
-    let (end, execution) = world.run(&around(&hedge(1.0, 1, 1.0), vec![Arc::new(retry(2, 2.0))]));
+    let (end, execution) = world.run(&around(&hedge(1.0, 1, 1.0), vec![Arc::new(Retried::new(retry(2, 2.0)))]));
     assert_eq!((end, world.calls.len(), world.cancelled, execution.calls()), (End::Value(1), 4, 1, 4));
 }

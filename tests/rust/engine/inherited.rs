@@ -3,6 +3,7 @@
 use super::policies::{FAIL, retry};
 use crate::virtual_time::{Answer, End, World, admitted, at, plan, resumed, s};
 use seawall::engine::{CallId, Execution, Instant, Policy, Refusal, Step};
+use seawall::policies::retry::Retried;
 use seawall::policies::timeout::{Threaded, Timeout};
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ fn a_looser_limit_ends_its_call_with_the_callers() {
 #[test]
 fn a_wait_that_the_caller_has_no_time_for_is_not_begun() {
     let mut world = World::new(&[&[(0.0, FAIL)]]);
-    assert_eq!(run(&mut world, vec![Arc::new(retry(9, 4.0))], 10.0), (End::Error("down"), 8.0));
+    assert_eq!(run(&mut world, vec![Arc::new(Retried::new(retry(9, 4.0)))], 10.0), (End::Error("down"), 8.0));
     assert_eq!(world.calls.len(), 3);
 }
 
@@ -34,7 +35,7 @@ fn a_wait_that_the_caller_has_no_time_for_is_not_begun() {
 fn nested_limits_are_all_cut_and_one_of_them_says_so() {
     let mut world = World::new(&[&[(0.0, Answer::Hang)]]);
     let limits: Vec<Arc<dyn Policy>> =
-        vec![Arc::new(Timeout { limit: s(60.0) }), Arc::new(retry(3, 0.0)), Arc::new(Timeout { limit: s(30.0) })];
+        vec![Arc::new(Timeout { limit: s(60.0) }), Arc::new(Retried::new(retry(3, 0.0))), Arc::new(Timeout { limit: s(30.0) })];
     assert_eq!(run(&mut world, limits, 10.0), (End::Refused(Refusal::TimedOut), 10.0));
     assert_eq!(world.calls.len(), 1);
 }
@@ -42,7 +43,7 @@ fn nested_limits_are_all_cut_and_one_of_them_says_so() {
 #[test]
 fn a_call_resumed_from_the_lane_inherits_it_and_tells_its_own_deadline() {
     let world = World::new(&[&[(0.0, Answer::Hang)]]);
-    let policies: Vec<Arc<dyn Policy>> = vec![Arc::new(retry(2, 0.0)), Arc::new(Timeout { limit: s(4.0) })];
+    let policies: Vec<Arc<dyn Policy>> = vec![Arc::new(Retried::new(retry(2, 0.0))), Arc::new(Timeout { limit: s(4.0) })];
     let plan = plan(policies);
     let pass = admitted(&plan, world.now);
     let execution = resumed(plan.clone(), 7, &pass, world.now.after(s(10.0)));
@@ -65,8 +66,8 @@ fn a_limit_kept_by_threads_is_never_the_lanes() {
 
 #[test]
 fn a_retry_counts_calls_attempts_and_waits() {
-    let policy = Arc::new(retry(3, 2.0));
-    let counts = policy.counts.clone();
+    let policy = Arc::new(Retried::new(retry(3, 2.0)));
+    let counts = policy.0.counts.clone();
     for (script, _) in [([(0.0, FAIL); 1], 0), ([(0.0, Answer::Value(1)); 1], 0), ([(0.0, Answer::Error("final: 401")); 1], 0)] {
         World::new(&[&script]).run(&plan(vec![policy.clone()]));
     }

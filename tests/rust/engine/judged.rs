@@ -6,7 +6,7 @@ use seawall::engine::{Cx, Event, Execution, Flow, Input, Instant, Layer, Outcome
 use seawall::engine::{Step, Target, Ticket, Verdict, WaitHint};
 use seawall::policies::circuit_breaker::{CircuitBreaker, Guarded, State};
 use seawall::policies::fallback::Fallback;
-use seawall::policies::retry::{Retry, Totals, reason};
+use seawall::policies::retry::{Retried, Retry, Totals, reason};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,12 +61,12 @@ fn alternatives(count: usize, judges_values: bool) -> Arc<Plan> {
 
 #[test]
 fn a_retry_that_judges_results_asks_about_each_and_tries_bad_ones_again() {
-    let judging = || plan(vec![Arc::new(Retry { judges_values: true, ..retry(3, 1.0) })]);
+    let judging = || plan(vec![Arc::new(Retried::new(Retry { judges_values: true, ..retry(3, 1.0) }))]);
     let told = by_hand(judging(), Outcome::Value, always(Verdict::FAILURE));
     assert_eq!((told.end, told.asked), (Outcome::Value(Ticket(2)), vec![1, 2, 3]));
     let told = by_hand(judging(), Outcome::Value, |question| if question == 0 { Verdict::FAILURE } else { Verdict::Success });
     assert_eq!((told.end, told.asked), (Outcome::Value(Ticket(1)), vec![1, 2]));
-    let told = by_hand(plan(vec![Arc::new(retry(3, 1.0))]), Outcome::Value, always(Verdict::FAILURE));
+    let told = by_hand(plan(vec![Arc::new(Retried::new(retry(3, 1.0)))]), Outcome::Value, always(Verdict::FAILURE));
     assert_eq!((told.end, told.asked), (Outcome::Value(Ticket(0)), vec![]));
 }
 
@@ -121,18 +121,18 @@ fn a_breaker_that_judges_results_asks_and_counts_what_it_hears() {
 #[test]
 fn a_retry_asks_about_limits_that_passed_and_not_about_calls_turned_away() {
     let mut world = World::new(&[&[(0.0, Answer::Hang)]]);
-    let limited = plan(vec![Arc::new(Retry { judges_values: true, ..retry(3, 0.0) }), Arc::new(Timeout { limit: s(2.0) })]);
+    let limited = plan(vec![Arc::new(Retried::new(Retry { judges_values: true, ..retry(3, 0.0) })), Arc::new(Timeout { limit: s(2.0) })]);
     assert_eq!(world.run(&limited).0, End::Refused(Refusal::TimedOut));
     assert_eq!(world.calls.len(), 3);
-    let rejecting = plan(vec![Arc::new(retry(3, 0.0)), full(Refusal::CircuitOpen, None, 9)]);
+    let rejecting = plan(vec![Arc::new(Retried::new(retry(3, 0.0))), full(Refusal::CircuitOpen, None, 9)]);
     let told = by_hand(rejecting, Outcome::Value, always(Verdict::FAILURE));
     assert_eq!((told.asked, told.targets, told.events), (vec![], vec![], vec![]));
 }
 
 #[test]
 fn the_users_own_wait_goes_before_the_policys_and_knows_no_cap() {
-    let policy = Arc::new(Retry { max_retry_after: s(5.0), ..retry(3, 1.0) });
-    let counts = policy.counts.clone();
+    let policy = Arc::new(Retried::new(Retry { max_retry_after: s(5.0), ..retry(3, 1.0) }));
+    let counts = policy.0.counts.clone();
     let told = by_hand(plan(vec![policy]), Outcome::Error, always(failure(WaitHint::Exactly(s(7.0)), 0)));
     assert_eq!((told.at, counts.totals().waited), (at(1.0 + 14.0), s(14.0)));
 }
@@ -140,7 +140,7 @@ fn the_users_own_wait_goes_before_the_policys_and_knows_no_cap() {
 #[test]
 fn a_server_may_ask_for_as_long_as_is_allowed() {
     for (asked, calls) in [(5.0, 3), (5.1, 1)] {
-        let policy = Arc::new(Retry { max_retry_after: s(5.0), ..retry(3, 1.0) });
+        let policy = Arc::new(Retried::new(Retry { max_retry_after: s(5.0), ..retry(3, 1.0) }));
         let told = by_hand(plan(vec![policy]), Outcome::Error, always(failure(WaitHint::RetryAfter(s(asked)), 0)));
         assert_eq!(told.targets.len(), calls);
     }
@@ -148,8 +148,8 @@ fn a_server_may_ask_for_as_long_as_is_allowed() {
 
 #[test]
 fn a_stop_condition_is_told_and_counts_as_given_up() {
-    let policy = Arc::new(retry(3, 1.0));
-    let counts = policy.counts.clone();
+    let policy = Arc::new(Retried::new(retry(3, 1.0)));
+    let counts = policy.0.counts.clone();
     let told = by_hand(plan(vec![policy.clone()]), Outcome::Error, always(Verdict::Stop));
     assert_eq!((told.targets.len(), told.events[0].reason, counts.totals().exhausted), (1, reason::STOPPED, 1));
     let told = by_hand(plan(vec![policy]), Outcome::Error, always(Verdict::Ignore));
@@ -193,8 +193,8 @@ impl Layer for Full {
 fn a_limit_without_room_is_waited_for_and_is_no_attempt() {
     for refusal in [Refusal::RateLimited, Refusal::BulkheadFull] {
         for hurried in [false, true] {
-            let policy = Arc::new(retry(2, 1.0));
-            let counts = policy.counts.clone();
+            let policy = Arc::new(Retried::new(retry(2, 1.0)));
+            let counts = policy.0.counts.clone();
             let plan = plan(vec![policy, full(refusal, Some(s(2.0)), 3)]);
             let mut world = World::new(&[&[(0.0, FAIL), (0.0, Answer::Value(1))]]);
             let mut execution = Execution::new(plan, 7, world.now);
@@ -214,13 +214,17 @@ fn a_limit_without_room_is_waited_for_and_is_no_attempt() {
 
 #[test]
 fn a_limit_that_does_not_say_when_is_not_waited_for() {
-    let told = by_hand(plan(vec![Arc::new(retry(3, 1.0)), full(Refusal::BulkheadFull, None, 1)]), Outcome::Value, always(Verdict::Success));
+    let told = by_hand(
+        plan(vec![Arc::new(Retried::new(retry(3, 1.0))), full(Refusal::BulkheadFull, None, 1)]),
+        Outcome::Value,
+        always(Verdict::Success),
+    );
     assert!(matches!(told.end, Outcome::Rejected(_)), "{:?}", told.end);
     assert_eq!(told.at, at(1.0));
 }
 
 /// A retry around a circuit that opens at the first failure, with an alternative between the two or without.
-fn around_a_circuit(policy: Arc<Retry>, with_alternative: bool) -> Arc<Plan> {
+fn around_a_circuit(policy: Arc<Retried>, with_alternative: bool) -> Arc<Plan> {
     let breaker = Arc::new(CircuitBreaker::new(config(1, 60.0)));
     let mut builder = PlanBuilder::default();
     let primary = builder.leaf(Target(0));
@@ -236,18 +240,18 @@ fn around_a_circuit(policy: Arc<Retry>, with_alternative: bool) -> Arc<Plan> {
 #[test]
 fn what_is_turned_away_is_an_attempt_only_if_something_was_called_on_the_way() {
     for (with_alternative, attempts) in [(false, 1), (true, 2)] {
-        let policy = Arc::new(retry(5, 1.0));
+        let policy = Arc::new(Retried::new(retry(5, 1.0)));
         let plan = around_a_circuit(policy.clone(), with_alternative);
         let mut world = World::new(&[&[(0.0, FAIL)], &[(0.0, Answer::Error("the alternative's"))]]);
         assert_eq!(world.run(&plan).0, End::Error("down"));
         let told = world.events.iter().rev().find(|event| event.name == "retry.exhausted").map(|event| (event.number, event.reason));
         assert_eq!(told, Some((attempts, reason::CIRCUIT)));
         let made = Totals { calls: 1, attempts: u64::from(attempts), retries: 1, exhausted: 1, waited: s(1.0) };
-        assert_eq!(policy.counts.totals(), made);
+        assert_eq!(policy.0.counts.totals(), made);
         // Of the next call nothing but the alternative is an attempt.
         assert_eq!(world.run(&plan).0, End::Refused(Refusal::CircuitOpen));
         let more = u64::from(with_alternative);
-        assert_eq!(policy.counts.totals(), Totals { calls: 2, attempts: made.attempts + more, ..made });
+        assert_eq!(policy.0.counts.totals(), Totals { calls: 2, attempts: made.attempts + more, ..made });
     }
 }
 
@@ -257,22 +261,22 @@ fn a_retry_that_a_limit_ends_has_counted_what_it_did() {
         (&[(0.0, Answer::Hang)][..], Totals { calls: 1, attempts: 1, ..Totals::default() }),
         (&[(0.0, FAIL), (0.0, Answer::Hang)], Totals { calls: 1, attempts: 2, retries: 1, waited: s(1.0), ..Totals::default() }),
     ] {
-        let policy = Arc::new(retry(5, 1.0));
+        let policy = Arc::new(Retried::new(retry(5, 1.0)));
         let mut world = World::new(&[script]);
         assert_eq!(world.run(&plan(vec![Arc::new(Timeout { limit: s(5.0) }), policy.clone()])).0, End::Refused(Refusal::TimedOut));
-        assert_eq!(policy.counts.totals(), counted);
+        assert_eq!(policy.0.counts.totals(), counted);
     }
 }
 
 #[test]
 fn an_attempt_that_another_follows_at_once_is_counted_before_that_one_begins() {
-    let policy = Arc::new(retry(9, 0.0));
+    let policy = Arc::new(Retried::new(retry(9, 0.0)));
     let mut execution = Execution::new(plan(vec![policy.clone()]), 7, at(1.0));
     for made in 1..4 {
         let Step::Start { call, .. } = execution.step(at(1.0)) else { panic!("an attempt") };
         execution.ended(call, Outcome::Error(Ticket(0)));
         assert!(matches!(execution.step(at(1.0)), Step::Judge(_)));
         execution.verdict(Verdict::FAILURE, at(1.0));
-        assert_eq!(policy.counts.totals(), Totals { calls: 1, attempts: made, retries: made, ..Totals::default() });
+        assert_eq!(policy.0.counts.totals(), Totals { calls: 1, attempts: made, retries: made, ..Totals::default() });
     }
 }

@@ -10,7 +10,7 @@ use seawall::policies::bulkhead::{self, Bounded, Bulkhead};
 use seawall::policies::circuit_breaker::{self, CircuitBreaker, Slow, Span, State};
 use seawall::policies::fallback::Fallback;
 use seawall::policies::rate_limit::{Config, Limited, RateLimit};
-use seawall::policies::retry::Retry;
+use seawall::policies::retry::{Retried, Retry};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ fn build(shape: Shape) -> (Arc<Plan>, Arc<CircuitBreaker>) {
     policies.extend(bounded.then(|| Arc::new(Bounded(Arc::new(Bulkhead::new(room)))) as Arc<dyn Policy>));
     let limit = || Arc::new(RateLimit::new(Config { max_queue: 1, ..by_the_second(2.0, false) }));
     policies.extend(limited.then(|| Arc::new(Limited { limit: limit(), is_keyed: false, looks: false }) as Arc<dyn Policy>));
-    policies.extend([guarded(&shared), Arc::new(Retry { budget, ..retry(shape.attempts, 0.25) })]);
+    policies.extend([guarded(&shared), Arc::new(Retried::new(Retry { budget, ..retry(shape.attempts, 0.25) }))]);
     policies.extend(shape.limit.map(|tenths| Arc::new(Timeout { limit: s(f64::from(tenths) / 10.0) }) as Arc<dyn Policy>));
     for policy in policies {
         inner = plan.layer(policy, vec![inner]);
@@ -127,6 +127,6 @@ fn a_policy_that_judges_results_has_no_lane() {
     assert!(plan.way().is_some());
     let mut builder = PlanBuilder::default();
     let leaf = builder.leaf(Target(0));
-    let root = builder.layer(Arc::new(Retry { judges_values: true, ..retry(2, 0.0) }), vec![leaf]);
+    let root = builder.layer(Arc::new(Retried::new(Retry { judges_values: true, ..retry(2, 0.0) })), vec![leaf]);
     assert!(builder.build(root).way().is_none());
 }

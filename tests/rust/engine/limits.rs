@@ -8,7 +8,7 @@ use seawall::engine::{
 };
 use seawall::policies::bulkhead::{self, Bounded, Bulkhead, Entry, Permit};
 use seawall::policies::rate_limit::{Config, Limited, Place, RateLimit, Said, Turn};
-use seawall::policies::retry::{Counts, Retry, backoff::Backoff};
+use seawall::policies::retry::{Counts, Retried, Retry, backoff::Backoff};
 use seawall::policies::timeout::Timeout;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -545,17 +545,17 @@ fn retry_waits_for_a_limit_where_its_deadline_allows() {
         assert!(limit.try_go(0, at(0.0)).is_some());
         policy
     };
-    let mut patient = Caller::new(&plan(vec![Arc::new(retry(Some(s(2.0)))), full()]), at(0.0));
+    let mut patient = Caller::new(&plan(vec![Arc::new(Retried::new(retry(Some(s(2.0))))), full()]), at(0.0));
     patient.go(at(0.0));
     assert_eq!(patient.until, at(1.0));
     patient.go(at(1.0));
     assert!(patient.running.is_some());
-    let mut hasty = Caller::new(&plan(vec![Arc::new(retry(Some(s(0.5)))), full()]), at(0.0));
+    let mut hasty = Caller::new(&plan(vec![Arc::new(Retried::new(retry(Some(s(0.5))))), full()]), at(0.0));
     hasty.go(at(0.0));
     assert!(matches!(hasty.end, Some(Outcome::Rejected(r)) if r.retry_after() == Some(s(1.0))), "{:?}", hasty.end);
     // As a server's word: what is farther away than anybody would wait for is said at once.
     let unwilling = Retry { max_retry_after: s(0.9), ..retry(None) };
-    let mut told = Caller::new(&plan(vec![Arc::new(unwilling), full()]), at(0.0));
+    let mut told = Caller::new(&plan(vec![Arc::new(Retried::new(unwilling)), full()]), at(0.0));
     told.go(at(0.0));
     assert!(matches!(told.end, Some(Outcome::Rejected(r)) if r.retry_after() == Some(s(1.0))), "{:?}", told.end);
     // With room to wait, a time limit is what decides: nobody waits in vain.

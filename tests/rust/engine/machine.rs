@@ -5,7 +5,7 @@ use crate::virtual_time::{World, at, plan, s};
 use seawall::engine::{
     CallId, Cx, Execution, Flow, Input, Instant, Layer, Outcome, PlanBuilder, Policy, Refusal, Step, Target, Ticket, Verdict,
 };
-use seawall::policies::retry::Retry;
+use seawall::policies::retry::{Retried, Retry};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ fn a_call_that_nobody_could_stop_is_over_once_somebody_looks_at_the_time() {
 
 #[test]
 fn calls_are_counted_over_all_attempts() {
-    let (_, execution) = World::new(&[&[(0.0, FAIL)]]).run(&plan(vec![Arc::new(retry(3, 1.0))]));
+    let (_, execution) = World::new(&[&[(0.0, FAIL)]]).run(&plan(vec![Arc::new(Retried::new(retry(3, 1.0)))]));
     assert_eq!(execution.calls(), 3);
 }
 
@@ -58,8 +58,8 @@ fn waiting_until_five(policies: Vec<Arc<dyn Policy>>) -> Execution {
 #[test]
 fn a_wait_that_ends_after_the_limit_begins_no_attempt() {
     let limited: [Vec<Arc<dyn Policy>>; 2] = [
-        vec![Arc::new(Timeout { limit: s(5.0) }), Arc::new(retry(9, 4.0))],
-        vec![Arc::new(Retry { timeout: Some(s(5.0)), ..retry(9, 4.0) })],
+        vec![Arc::new(Timeout { limit: s(5.0) }), Arc::new(Retried::new(retry(9, 4.0)))],
+        vec![Arc::new(Retried::new(Retry { timeout: Some(s(5.0)), ..retry(9, 4.0) }))],
     ];
     for policies in limited {
         let mut execution = waiting_until_five(policies);
@@ -75,7 +75,7 @@ fn an_attempt_that_its_limit_overtook_is_not_begun() {
     let limit = |seconds| Arc::new(Timeout { limit: s(seconds) }) as Arc<dyn Policy>;
     // The attempt is the call itself, or another policy around it that has not heard of its beginning yet.
     for inside in [vec![], vec![limit(2.0)]] {
-        let policies = [vec![limit(5.0), Arc::new(retry(9, 4.0))], inside].concat();
+        let policies = [vec![limit(5.0), Arc::new(Retried::new(retry(9, 4.0)))], inside].concat();
         let mut execution = waiting_until_five(policies);
         // A driver that comes late: the wait is over, and so is the limit around it.
         execution.wake(at(7.0));

@@ -5,6 +5,7 @@ use crate::virtual_time::{Answer, End, World, plan, s};
 use seawall::engine::{PlanBuilder, Policy, Refusal, StageId, Target};
 use seawall::policies::circuit_breaker::{CircuitBreaker, State};
 use seawall::policies::fallback::Fallback;
+use seawall::policies::retry::Retried;
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ fn with_alternative(primary: Vec<Arc<dyn Policy>>) -> Arc<seawall::engine::Plan>
 #[test]
 fn retry_around_breaker_the_last_real_error_is_raised_when_it_opens_during_the_call() {
     let breaker = Arc::new(CircuitBreaker::new(config(2, 60.0)));
-    let plan = plan(vec![Arc::new(retry(5, 1.0)), guarded(&breaker)]);
+    let plan = plan(vec![Arc::new(Retried::new(retry(5, 1.0))), guarded(&breaker)]);
     let mut world = World::new(&[&[(0.0, Answer::Error("one")), (0.0, Answer::Error("two"))]]);
     let (end, _) = world.run(&plan);
     assert_eq!((end, world.calls.len()), (End::Error("two"), 2));
@@ -41,7 +42,7 @@ fn retry_around_breaker_the_last_real_error_is_raised_when_it_opens_during_the_c
 #[test]
 fn breaker_around_retry_counts_calls_not_attempts() {
     let breaker = Arc::new(CircuitBreaker::new(config(2, 60.0)));
-    let plan = plan(vec![guarded(&breaker), Arc::new(retry(3, 0.0))]);
+    let plan = plan(vec![guarded(&breaker), Arc::new(Retried::new(retry(3, 0.0)))]);
     let mut world = World::new(&[&[(0.0, FAIL)]]);
     world.run(&plan);
     assert_eq!(breaker.state(world.now), State::Closed);
@@ -52,14 +53,14 @@ fn breaker_around_retry_counts_calls_not_attempts() {
 #[test]
 fn timeout_around_retry_ends_attempts_and_waits_together() {
     let mut world = World::new(&[&[(1.0, FAIL), (1.0, Answer::Hang)]]);
-    let (end, _) = world.run(&plan(vec![timeout(5.0), Arc::new(retry(9, 1.0))]));
+    let (end, _) = world.run(&plan(vec![timeout(5.0), Arc::new(Retried::new(retry(9, 1.0)))]));
     assert_eq!((end, world.elapsed(), world.calls.len(), world.cancelled), (End::Refused(Refusal::TimedOut), 5.0, 2, 1));
 }
 
 #[test]
 fn timeout_around_retry_begins_no_wait_that_cannot_end_in_time() {
     let mut world = World::new(&[&[(1.0, FAIL)]]);
-    let (end, _) = world.run(&plan(vec![timeout(5.0), Arc::new(retry(9, 3.0))]));
+    let (end, _) = world.run(&plan(vec![timeout(5.0), Arc::new(Retried::new(retry(9, 3.0)))]));
     // Attempts at 0 and 4; at 5 the limit passes while the second runs to its end at 5: its error is there in time.
     assert_eq!((end, world.calls.len()), (End::Error("down"), 2));
 }
@@ -67,7 +68,7 @@ fn timeout_around_retry_begins_no_wait_that_cannot_end_in_time() {
 #[test]
 fn retry_around_timeout_each_attempt_has_its_own_limit() {
     let mut world = World::new(&[&[(0.0, Answer::Hang), (0.0, Answer::Hang), (0.5, Answer::Value(1))]]);
-    let (end, _) = world.run(&plan(vec![Arc::new(retry(3, 1.0)), timeout(2.0)]));
+    let (end, _) = world.run(&plan(vec![Arc::new(Retried::new(retry(3, 1.0))), timeout(2.0)]));
     assert_eq!((end, world.elapsed(), world.cancelled), (End::Value(1), 2.0 + 1.0 + 2.0 + 1.0 + 0.5, 2));
 }
 
@@ -109,7 +110,7 @@ fn fallback_around_breaker_skips_the_primary_without_a_call() {
 #[test]
 fn fallback_around_timeout_serves_when_the_primary_is_too_slow() {
     let mut world = World::new(&[&[(0.0, Answer::Hang)], &[(0.5, Answer::Value(2))]]);
-    let (end, _) = world.run(&with_alternative(vec![timeout(3.0), Arc::new(retry(3, 1.0))]));
+    let (end, _) = world.run(&with_alternative(vec![timeout(3.0), Arc::new(Retried::new(retry(3, 1.0)))]));
     assert_eq!((end, world.elapsed()), (End::Value(2), 3.5));
 }
 
@@ -128,7 +129,7 @@ fn timeout_around_fallback_is_the_limit_of_everything() {
 #[test]
 fn fallback_around_retry_first_runs_out_of_attempts() {
     let mut world = World::new(&[&[(0.0, FAIL)], &[(0.0, Answer::Value(2))]]);
-    let (end, _) = world.run(&with_alternative(vec![Arc::new(retry(3, 1.0))]));
+    let (end, _) = world.run(&with_alternative(vec![Arc::new(Retried::new(retry(3, 1.0)))]));
     assert_eq!(end, End::Value(2));
     assert_eq!(world.calls, [(0, 0.0), (0, 1.0), (0, 2.0), (1, 2.0)]);
 }
@@ -136,7 +137,7 @@ fn fallback_around_retry_first_runs_out_of_attempts() {
 #[test]
 fn a_stream_that_opens_is_handed_out_and_judged_at_its_end() {
     let breaker = Arc::new(CircuitBreaker::new(config(2, 60.0)));
-    let plan = plan(vec![Arc::new(retry(3, 1.0)), guarded(&breaker)]);
+    let plan = plan(vec![Arc::new(Retried::new(retry(3, 1.0))), guarded(&breaker)]);
     let mut world = World::new(&[&[(0.5, FAIL), (0.5, Answer::Stream(s(4.0), Err("cut")))]]);
     let (end, _) = world.run(&plan);
     // The first failure was retried; after the first content nothing restarts, and the breaker hears of the end.
@@ -148,14 +149,14 @@ fn a_stream_that_opens_is_handed_out_and_judged_at_its_end() {
 #[test]
 fn the_total_limit_interrupts_an_open_stream() {
     let mut world = World::new(&[&[(0.5, Answer::Stream(s(60.0), Ok(())))]]);
-    let (end, _) = world.run(&plan(vec![timeout(5.0), Arc::new(retry(3, 1.0))]));
+    let (end, _) = world.run(&plan(vec![timeout(5.0), Arc::new(Retried::new(retry(3, 1.0)))]));
     assert_eq!((end, world.elapsed(), world.cancelled), (End::Refused(Refusal::TimedOut), 5.0, 1));
 }
 
 #[test]
 fn a_stream_whose_pieces_are_taken_back_is_a_failed_attempt() {
     let breaker = Arc::new(CircuitBreaker::new(config(2, 60.0)));
-    let whole = plan(vec![Arc::new(retry(3, 1.0)), guarded(&breaker), timeout(8.0)]);
+    let whole = plan(vec![Arc::new(Retried::new(retry(3, 1.0))), guarded(&breaker), timeout(8.0)]);
     let cut = Answer::Stream(s(4.0), Err("cut"));
     let mut world = World::new(&[&[(0.5, cut), (0.5, Answer::Stream(s(4.0), Ok(())))]]);
     world.takes_back = true;
@@ -172,7 +173,7 @@ fn a_stream_whose_pieces_are_taken_back_is_a_failed_attempt() {
 
 #[test]
 fn a_limit_that_passes_over_such_a_stream_is_judged_too() {
-    let limited = plan(vec![Arc::new(retry(2, 1.0)), timeout(2.0)]);
+    let limited = plan(vec![Arc::new(Retried::new(retry(2, 1.0))), timeout(2.0)]);
     let mut world = World::new(&[&[(0.5, Answer::Stream(s(60.0), Ok(()))), (0.5, Answer::Value(1))]]);
     world.takes_back = true;
     let (end, _) = world.run(&limited);

@@ -5,7 +5,7 @@ use crate::virtual_time::{Answer, End, World, s};
 use proptest::prelude::*;
 use seawall::engine::{Plan, PlanBuilder, Policy, Refusal, Target};
 use seawall::policies::fallback::Fallback;
-use seawall::policies::retry::{Retry, reason};
+use seawall::policies::retry::{Retried, Retry, reason};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ fn build(shape: &Shape) -> Arc<Plan> {
         max_retry_after: s(seconds(shape.max_retry_after)),
         ..retry(shape.attempts, seconds(shape.wait))
     };
-    around(&mut plan, Arc::new(config));
+    around(&mut plan, Arc::new(Retried::new(config)));
     if let Some(limit) = shape.total_limit {
         around(&mut plan, Arc::new(Timeout { limit: s(seconds(limit)) }));
     }

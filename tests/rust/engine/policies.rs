@@ -5,7 +5,7 @@ use seawall::engine::{Execution, Instant, PlanBuilder, Policy, Refusal, Target};
 use seawall::policies::budget::Budget;
 use seawall::policies::circuit_breaker::{CircuitBreaker, Config, Evidence, Guarded, Slow, Span, State, Transition};
 use seawall::policies::fallback::Fallback;
-use seawall::policies::retry::{Retry, backoff::Backoff};
+use seawall::policies::retry::{Retried, Retry, backoff::Backoff};
 use seawall::policies::timeout::Timeout;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub fn guarded(breaker: &Arc<CircuitBreaker>) -> Arc<dyn Policy> {
 #[test]
 fn retry_counts_calls_all_told_and_waits_between_them() {
     let mut world = World::new(&[&[(0.1, FAIL), (0.1, FAIL), (0.1, Answer::Value(3))]]);
-    let (end, _) = world.run(&plan(vec![Arc::new(retry(3, 1.0))]));
+    let (end, _) = world.run(&plan(vec![Arc::new(Retried::new(retry(3, 1.0)))]));
     assert_eq!(end, End::Value(3));
     let times: Vec<f64> = world.calls.iter().map(|c| c.1).collect();
     assert_eq!(times, [0.0, 1.1, 2.2]);
@@ -56,7 +56,7 @@ fn retry_counts_calls_all_told_and_waits_between_them() {
 #[test]
 fn retry_raises_the_last_error_and_says_why_it_stopped() {
     let mut world = World::new(&[&[(0.0, Answer::Error("first")), (0.0, Answer::Error("second"))]]);
-    let (end, _) = world.run(&plan(vec![Arc::new(retry(2, 0.5))]));
+    let (end, _) = world.run(&plan(vec![Arc::new(Retried::new(retry(2, 0.5)))]));
     assert_eq!(end, End::Error("second"));
     assert_eq!(world.names(), ["retry.scheduled", "retry.exhausted"]);
     assert_eq!(world.events.last().map(|e| (e.number, e.reason)), Some((2, "attempts used up")));
@@ -65,21 +65,21 @@ fn retry_raises_the_last_error_and_says_why_it_stopped() {
 #[test]
 fn what_is_final_is_called_once() {
     let mut world = World::new(&[&[(0.0, Answer::Error("final: 401"))]]);
-    let (end, _) = world.run(&plan(vec![Arc::new(retry(5, 1.0))]));
+    let (end, _) = world.run(&plan(vec![Arc::new(Retried::new(retry(5, 1.0)))]));
     assert_eq!((end, world.calls.len()), (End::Error("final: 401"), 1));
 }
 
 #[test]
 fn retry_after_wins_over_the_wait() {
     let mut world = World::new(&[&[(0.0, Answer::Busy(s(3.0))), (0.0, Answer::Value(1))]]);
-    let (end, _) = world.run(&plan(vec![Arc::new(retry(3, 0.1))]));
+    let (end, _) = world.run(&plan(vec![Arc::new(Retried::new(retry(3, 0.1)))]));
     assert_eq!((end, world.elapsed()), (End::Value(1), 3.0));
 }
 
 #[test]
 fn a_retry_after_beyond_the_cap_gives_up_at_once() {
     let mut world = World::new(&[&[(0.0, Answer::Busy(s(121.0)))]]);
-    let (end, _) = world.run(&plan(vec![Arc::new(retry(3, 0.1))]));
+    let (end, _) = world.run(&plan(vec![Arc::new(Retried::new(retry(3, 0.1)))]));
     assert_eq!((end, world.calls.len(), world.elapsed()), (End::Busy, 1, 0.0));
     assert_eq!(world.events.last().map(|e| e.reason), Some("the server asked for a longer wait than allowed"));
 }
@@ -88,7 +88,7 @@ fn a_retry_after_beyond_the_cap_gives_up_at_once() {
 fn no_wait_is_begun_that_cannot_end_in_time() {
     let mut world = World::new(&[&[(0.5, FAIL)]]);
     let limited = Retry { timeout: Some(s(2.0)), ..retry(10, 1.0) };
-    let (end, _) = world.run(&plan(vec![Arc::new(limited)]));
+    let (end, _) = world.run(&plan(vec![Arc::new(Retried::new(limited))]));
     // Calls at 0 and 1.5; the next would begin at 3.
     assert_eq!((end, world.calls.len(), world.elapsed()), (End::Error("down"), 2, 2.0));
     assert_eq!(world.events.last().map(|e| e.reason), Some("no time left for another attempt"));
@@ -98,7 +98,7 @@ fn no_wait_is_begun_that_cannot_end_in_time() {
 fn a_spent_budget_ends_retries_at_once() {
     let budget = Arc::new(Budget::new(0.1, 0.0, 2.0));
     let limited = Retry { budget: Some(budget), ..retry(5, 0.0) };
-    let plan = plan(vec![Arc::new(limited)]);
+    let plan = plan(vec![Arc::new(Retried::new(limited))]);
     let mut world = World::new(&[&[(0.0, FAIL)]]);
     for _ in 0..10 {
         world.run(&plan);

@@ -3,7 +3,7 @@
 use super::policies::{FAIL, retry};
 use crate::virtual_time::{World, plan, s};
 use seawall::engine::{Execution, Instant, Random};
-use seawall::policies::retry::{Retry, backoff::Backoff};
+use seawall::policies::retry::{Retried, Retry, backoff::Backoff};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn a_calls_seed_decides_its_jitter() {
     let waits = |seed| -> Vec<Duration> {
         let jitter = Retry { wait: Arc::new(Backoff::Random { min: 1.0, max: 9.0 }), ..retry(5, 0.0) };
         let mut world = World::new(&[&[(0.0, FAIL)]]);
-        let mut execution = Execution::new(plan(vec![Arc::new(jitter)]), seed, world.now);
+        let mut execution = Execution::new(plan(vec![Arc::new(Retried::new(jitter))]), seed, world.now);
         world.drive(&mut execution, &mut Vec::new(), Instant::NEVER).expect("it ends");
         world.events.iter().filter(|event| event.name == "retry.scheduled").map(|event| event.span).collect()
     };

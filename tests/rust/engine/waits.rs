@@ -4,11 +4,11 @@ use super::limits::plan;
 use crate::virtual_time::{at, s};
 use seawall::engine::{CallId, Execution, Instant, Outcome, Policy, Step, Target, Ticket, Verdict};
 use seawall::policies::bulkhead::{Bounded, Bulkhead, Config};
-use seawall::policies::retry::{Counts, Retry, backoff::Backoff};
+use seawall::policies::retry::{Counts, Retried, Retry, backoff::Backoff};
 use std::sync::Arc;
 
 fn retry(wait: f64) -> Arc<dyn Policy> {
-    Arc::new(Retry {
+    Arc::new(Retried::new(Retry {
         attempts: 5,
         wait: Arc::new(Backoff::Fixed { wait }),
         timeout: None,
@@ -16,7 +16,7 @@ fn retry(wait: f64) -> Arc<dyn Policy> {
         budget: None,
         judges_values: false,
         counts: Arc::new(Counts::default()),
-    })
+    }))
 }
 
 #[test]
