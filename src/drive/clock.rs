@@ -272,6 +272,7 @@ mod tests {
 
     #[test]
     fn sown_seeds_come_again_and_an_outer_sequence_goes_on() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let outer = sow(Some(5));
         let first = [seed(), seed(), seed()];
         sow(Some(5));
@@ -283,5 +284,16 @@ mod tests {
         sow(outer);
         assert_eq!(again, first);
         assert_ne!(seed(), seed());
+    }
+
+    #[test]
+    fn seeds_differ_from_call_to_call_and_from_thread_to_thread_at_one_time() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_a_thread = || (0..1000).map(|_| seed_at(Instant(FIRST))).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(of_a_thread)).collect();
+        let mut seeds: Vec<u64> = threads.into_iter().flat_map(|thread| thread.join().expect("it only counts")).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        assert_eq!(seeds.len(), 4000);
     }
 }

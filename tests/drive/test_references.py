@@ -329,7 +329,8 @@ def test_cycles_through_a_waiting_limit(hooks: dict[str, Any]) -> None:
     assert asyncio.run(main())
 
 
-def test_a_pipeline_outlives_its_names_while_a_call_waits() -> None:
+@pytest.mark.parametrize("begin", [lambda pipeline, ask: pipeline(ask)(), Pipeline.acall], ids=["guarded", "acall"])
+def test_a_pipeline_outlives_its_names_while_a_call_waits(begin: Any) -> None:
     def alternative() -> str:
         return kept[0]
 
@@ -343,7 +344,7 @@ def test_a_pipeline_outlives_its_names_while_a_call_waits() -> None:
             raise KeyError
 
         pipeline = Pipeline(Fallback(alternative, on=lambda error: bool(kept)), Retry(2, on=lambda error: bool(kept), wait=0))
-        call = pipeline(ask)()
+        call = begin(pipeline, ask)
         del pipeline
         gc.collect()
         return await call

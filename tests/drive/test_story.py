@@ -58,6 +58,21 @@ def test_a_call_that_was_mended_is_told_by_its_function():
     assert [step.event for step in call.story] == ["retry.scheduled"], "the last that did not simply pass"
 
 
+def test_a_story_is_the_same_for_all_who_ask_and_stays_when_others_follow():
+    function = flaky(1)
+    again = flaky(2)
+    call = Pipeline(Retry(4, on=ValueError, wait=0), name="mine")(lambda which: which())
+    call(function)
+    first = call.story
+    assert call.story is first
+    call(again)
+    second = call.story
+    assert second is not first
+    assert call.story is second
+    assert [len(story.attempts) for story in (first, second)] == [2, 3]
+    assert {step.policy for story in (first, second) for step in story} == {"mine"}
+
+
 async def test_a_time_limit_and_an_alternative_have_their_places():
     def other():
         raise KeyError
