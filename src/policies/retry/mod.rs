@@ -35,7 +35,7 @@ pub struct Retry {
 pub struct Retried(pub Arc<Retry>);
 
 impl Retried {
-    /// This one.
+    /// Of this configuration.
     pub fn new(retry: Retry) -> Retried {
         Retried(Arc::new(retry))
     }
