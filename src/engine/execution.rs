@@ -1,21 +1,19 @@
 //! One guarded call: a small tree of passages, driven from outside.
 
+mod begun;
 mod given_up;
 
-use super::lane::Pass;
-use super::layer::{Child, Common, Cx, Event, Flow, Hears, Input, Layer, Place};
+pub use begun::Idle;
+
+use super::layer::{Child, Common, Cx, Event, Flow, Hears, Input, Layer, Place, Policy};
 use super::outcome::{Outcome, Refusal, Ticket};
 use super::plan::{Plan, Stage, StageId};
 use super::queue::Queue;
-use super::random::Random;
 use super::signal::Signal;
-use super::spare::Spare;
 use super::step::{Ask, CallId, Step, Verdict};
 use super::time::Instant;
 use std::any::Any;
-use std::mem::take;
 use std::sync::Arc;
-use std::time::Duration;
 use std::vec::Drain;
 
 type NodeId = usize;
@@ -31,6 +29,17 @@ enum Kind {
 impl Default for Kind {
     fn default() -> Kind {
         Kind::Call(CallId::FIRST)
+    }
+}
+
+impl Kind {
+    /// Puts a passage there: what has ended there, where it was the same policy's, or a new one.
+    #[inline(always)] // as `Execution::follow`
+    fn enters(&mut self, policy: &dyn Policy, was_here: bool) {
+        let is_renewed = was_here && if let Kind::Layer(layer) = self { layer.renew() } else { false };
+        if !is_renewed {
+            *self = Kind::Layer(policy.enter());
+        }
     }
 }
 
@@ -69,10 +78,6 @@ enum Next {
     Step(Step),
 }
 
-thread_local! {
-    static SPARE: (Spare<Node>, Spare<Event>) = const { (Spare::none(), Spare::none()) };
-}
-
 /// One guarded call.
 pub struct Execution {
     plan: Arc<Plan>,
@@ -91,48 +96,6 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// A call that has not begun; `seed` decides its jitter.
-    pub fn new(plan: Arc<Plan>, seed: u64, now: Instant) -> Execution {
-        Execution::within(plan, seed, now, Instant::NEVER)
-    }
-
-    /// A call that has to be over by `deadline`, as its caller has to.
-    pub fn within(plan: Arc<Plan>, seed: u64, now: Instant, deadline: Instant) -> Execution {
-        let mut execution = Execution::idle(plan, seed);
-        execution.common.inherited = deadline;
-        let begins = execution.spawn(NOBODY, 0, execution.plan.root, now, deadline);
-        execution.later(begins);
-        execution
-    }
-
-    /// It began on the fast lane and has met trouble there. Where every policy let it in, its call of the primary is
-    /// [`CallId::FIRST`] and has been started already.
-    pub fn resume(&mut self, pass: &Pass, deadline: Instant) {
-        self.common.inherited = deadline;
-        let mut permits = pass.permits().iter();
-        let (mut parent, mut stage, mut deadline) = (NOBODY, self.plan.root, deadline);
-        loop {
-            let (layer, inner) = match &self.plan.stages[stage.0 as usize] {
-                Stage::Layer { policy, inner } if self.plan.watches(stage) => match permits.next() {
-                    Some(permit) => (policy.enter_with(*permit, pass.begun), inner[0]),
-                    None => break,
-                },
-                Stage::Layer { policy, inner } => (policy.enter(), inner[0]),
-                Stage::Leaf(..) => break,
-            };
-            let place = Place { stage, begun: pass.begun, deadline, children: 1, live: 1, ..Place::default() };
-            self.nodes.push(Node { parent, kind: Kind::Layer(layer), life: Life::Running, next: NOBODY, place });
-            let node = self.nodes.len() - 1;
-            let flow = self.on(node, Input::Begin, None, pass.begun);
-            debug_assert_eq!(flow, Flow::Inward(0), "an admitted call goes inward");
-            (parent, stage, deadline) = (node, inner, self.nodes[node].place.deadline);
-        }
-        let begins = self.spawn(parent, 0, stage, pass.begun, deadline);
-        self.later(begins);
-        // Let in by all: the driver has called the primary already.
-        self.out.clear();
-    }
-
     /// Tells of each attempt as well.
     pub fn announce(&mut self) {
         self.common.announces = true;
@@ -161,36 +124,6 @@ impl Execution {
     /// Brings something along for that stage, which its policy understands.
     pub fn brings(&mut self, stage: StageId, what: Arc<dyn Any + Send + Sync>) {
         self.common.baggage.push((stage, what));
-    }
-
-    /// A call that [`Execution::resume`] tells how it began: apart, so that what is large is made where it stays.
-    pub fn idle(plan: Arc<Plan>, seed: u64) -> Execution {
-        let (nodes, events) = SPARE.try_with(|spare| (spare.0.take(8), spare.1.take(4))).unwrap_or_default();
-        Execution {
-            plan,
-            nodes,
-            free: NOBODY,
-            latest: NOBODY,
-            pending: Queue::new(),
-            out: Queue::new(),
-            judging: None,
-            started: 0,
-            common: Common {
-                signal: None,
-                queued: Duration::ZERO,
-                random: Random::seeded(seed),
-                events,
-                attached: Vec::new(),
-                calls: 0,
-                announces: false,
-                hurries: false,
-                is_in_turn: false,
-                cap: u32::MAX,
-                inherited: Instant::NEVER,
-                weights: Vec::new(),
-                baggage: Vec::new(),
-            },
-        }
     }
 
     /// What to do next. Repeats an unanswered [`Step::Judge`].
@@ -444,6 +377,26 @@ impl Execution {
     /// A new node, which its parent has counted already, and what follows from it.
     #[inline(always)] // as `follow`
     fn spawn(&mut self, parent: NodeId, number: u32, stage: StageId, now: Instant, deadline: Instant) -> Next {
+        let (id, was_here) = self.takes_place(parent, number, stage, now, deadline);
+        match &self.plan.stages[stage.0 as usize] {
+            Stage::Layer { policy, .. } => {
+                self.nodes[id].kind.enters(policy.as_ref(), was_here);
+                self.follows(Pending::Begin(id))
+            }
+            Stage::Leaf(target, is_attempt) => {
+                let call = CallId(self.started);
+                self.nodes[id].kind = Kind::Call(call);
+                self.started += 1;
+                self.common.calls += u32::from(*is_attempt);
+                self.latest = id;
+                self.hands_out(Step::Start { call, target: *target, deadline }).map_or(Next::Nothing, Next::Step)
+            }
+        }
+    }
+
+    /// Where a new node lies, which is all but its kind; whether the one before it there was the same stage's.
+    #[inline(always)] // as `follow`
+    fn takes_place(&mut self, parent: NodeId, number: u32, stage: StageId, now: Instant, deadline: Instant) -> (NodeId, bool) {
         let id = if self.free == NOBODY { self.grow() } else { self.free };
         // Part by part where it lies: made elsewhere it would be copied from there, and the processor would wait for the parts.
         let node = &mut self.nodes[id];
@@ -454,23 +407,7 @@ impl Execution {
         (place.stage, place.begun, place.deadline) = (stage, now, deadline);
         (place.wake, place.hears) = (None, Hears::default());
         (place.number, place.children, place.live) = (number, 0, 0);
-        match &self.plan.stages[stage.0 as usize] {
-            Stage::Layer { policy, .. } => {
-                let is_renewed = was_here && if let Kind::Layer(layer) = &mut node.kind { layer.renew() } else { false };
-                if !is_renewed {
-                    node.kind = Kind::Layer(policy.enter());
-                }
-                self.follows(Pending::Begin(id))
-            }
-            Stage::Leaf(target, is_attempt) => {
-                let call = CallId(self.started);
-                node.kind = Kind::Call(call);
-                self.started += 1;
-                self.common.calls += u32::from(*is_attempt);
-                self.latest = id;
-                self.hands_out(Step::Start { call, target: *target, deadline }).map_or(Next::Nothing, Next::Step)
-            }
-        }
+        (id, was_here)
     }
 
     /// Room for one more node, as if one had ended there.
@@ -542,9 +479,10 @@ impl Execution {
             Flow::Inward(branch) => {
                 let (stage, deadline, number) = (place.stage, place.deadline, place.children);
                 match &self.plan.stages[stage.0 as usize] {
-                    Stage::Layer { inner, .. } => {
+                    Stage::Layer { inner, others, .. } => {
+                        let inner = if branch == 0 { *inner } else { others[branch - 1] };
                         (place.children, place.live) = (number + 1, place.live + 1);
-                        self.spawn(node, number, inner[branch], now, deadline)
+                        self.spawn(node, number, inner, now, deadline)
                     }
                     Stage::Leaf(..) => Next::Nothing,
                 }
@@ -578,16 +516,5 @@ impl Execution {
         let Node { kind, place, .. } = &mut self.nodes[node];
         let Kind::Layer(layer) = kind else { return Flow::Hold };
         layer.on(input, &mut Cx { now, place, common: &mut self.common, plan: &self.plan, child, running })
-    }
-}
-
-impl Drop for Execution {
-    fn drop(&mut self) {
-        let (nodes, events) = (take(&mut self.nodes), take(&mut self.common.events));
-        // A thread that is at its end keeps nothing.
-        let _ = SPARE.try_with(|spare| {
-            spare.0.keep(nodes);
-            spare.1.keep(events);
-        });
     }
 }

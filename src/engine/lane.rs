@@ -24,13 +24,13 @@ impl Way {
     pub(super) fn along(stages: &[Stage], root: StageId) -> Option<Way> {
         let mut watched = Vec::new();
         let mut at = root;
-        while let Stage::Layer { policy, inner } = &stages[at.0 as usize] {
+        while let Stage::Layer { policy, inner, .. } = &stages[at.0 as usize] {
             match policy.lane() {
                 Lane::Machine => return None,
                 Lane::Free => {}
                 Lane::Watched => watched.push((at, policy.clone())),
             }
-            at = inner[0];
+            at = *inner;
         }
         (watched.len() <= WATCHED).then(|| Way { watched: watched.into() })
     }

@@ -44,11 +44,6 @@ pub trait Policy: Send + Sync {
     fn release(&self, permit: u64) {
         let _ = permit;
     }
-    /// The passage of a call that was admitted at `begun`: as [`Policy::enter`], with the permit in its hands.
-    fn enter_with(&self, permit: u64, begun: Instant) -> Box<dyn Layer> {
-        let _ = (permit, begun);
-        self.enter()
-    }
 }
 
 /// How a call that meets no trouble passes a policy.
@@ -74,9 +69,14 @@ pub trait Layer: Send {
     }
 
     /// Makes a passage that has ended a new one, as [`Policy::enter`] would; `false` if that takes a new layer. For what stands in a
-    /// retry, where each attempt is a passage.
+    /// retry, where each attempt is a passage, and for what a machine keeps from call to call.
     fn renew(&mut self) -> bool {
         false
+    }
+
+    /// Of a new passage: the call was let in at `begun`, on the lane, and holds that permit.
+    fn let_in(&mut self, permit: u64, begun: Instant) {
+        let _ = (permit, begun);
     }
 }
 

@@ -23,7 +23,7 @@ mod step;
 pub(crate) mod sync;
 mod time;
 
-pub use execution::Execution;
+pub use execution::{Execution, Idle};
 pub use lane::{Pass, Way};
 pub use layer::{Child, Cx, Event, Flow, Input, Lane, Layer, Policy};
 pub use outcome::{Outcome, Refusal, Rejection, Ticket};

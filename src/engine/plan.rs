@@ -15,7 +15,9 @@ pub struct Target(pub usize);
 pub(super) enum Stage {
     Layer {
         policy: Arc<dyn Policy>,
-        inner: Vec<StageId>,
+        /// The first branch, which most have alone: it lies here, where each attempt looks for it.
+        inner: StageId,
+        others: Vec<StageId>,
     },
     /// The target, and whether calling it is an attempt.
     Leaf(Target, bool),
@@ -33,7 +35,7 @@ impl Plan {
     /// How many branches are inside a stage.
     pub(super) fn branches(&self, stage: StageId) -> usize {
         match &self.stages[stage.0 as usize] {
-            Stage::Layer { inner, .. } => inner.len(),
+            Stage::Layer { others, .. } => 1 + others.len(),
             Stage::Leaf(..) => 0,
         }
     }
@@ -57,9 +59,10 @@ impl PlanBuilder {
     }
 
     /// `policy` around `inner`; more than one branch only for policies that choose between them.
-    pub fn layer(&mut self, policy: Arc<dyn Policy>, inner: Vec<StageId>) -> StageId {
+    pub fn layer(&mut self, policy: Arc<dyn Policy>, mut inner: Vec<StageId>) -> StageId {
         assert!(!inner.is_empty(), "a layer needs something inside");
-        self.push(Stage::Layer { policy, inner })
+        let others = inner.split_off(1);
+        self.push(Stage::Layer { policy, inner: inner[0], others })
     }
 
     /// The plan whose outermost stage is `root`.

@@ -186,10 +186,6 @@ impl Policy for Bounded {
     fn release(&self, permit: u64) {
         self.0.leave(Permit(permit));
     }
-
-    fn enter_with(&self, permit: u64, _begun: Instant) -> Box<dyn Layer> {
-        Box::new(Passage { bulkhead: self.0.clone(), at: At::Inside(Permit(permit)) })
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -269,6 +265,10 @@ impl Passage {
 }
 
 impl Layer for Passage {
+    fn let_in(&mut self, permit: u64, _begun: Instant) {
+        self.at = At::Inside(Permit(permit));
+    }
+
     fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match (input, self.at) {
             (Input::Begin, At::Inside(_)) => Flow::Inward(0),

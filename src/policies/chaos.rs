@@ -2,7 +2,7 @@
 //!
 //! What it injects is a branch of its own beside the call: the driver raises the exception or gives the result there.
 
-use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Policy, Random};
+use crate::engine::{Cx, Flow, Input, Instant, Lane, Layer, Outcome, Policy, Random};
 use crate::events;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -136,7 +136,7 @@ pub struct Injecting(pub Arc<Chaos>);
 
 impl Policy for Injecting {
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(Passage { chaos: self.0.clone(), branch: CALL })
+        Box::new(Passage { chaos: self.0.clone(), branch: CALL, is_spared: false })
     }
 
     fn lane(&self) -> Lane {
@@ -146,16 +146,13 @@ impl Policy for Injecting {
     fn admit(&self, now: Instant) -> Option<u64> {
         (!self.0.is_on(now)).then_some(0)
     }
-
-    fn enter_with(&self, _permit: u64, _begun: Instant) -> Box<dyn Layer> {
-        // Let in while it was off: whatever happened since, this attempt is left alone.
-        Box::new(Spared)
-    }
 }
 
 struct Passage {
     chaos: Arc<Chaos>,
     branch: usize,
+    /// It was let in while chaos was off: whatever happened since, this attempt is left alone.
+    is_spared: bool,
 }
 
 impl Passage {
@@ -170,8 +167,13 @@ impl Passage {
 }
 
 impl Layer for Passage {
+    fn let_in(&mut self, _permit: u64, _begun: Instant) {
+        self.is_spared = true;
+    }
+
     fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
         match input {
+            Input::Begin if self.is_spared => Flow::Inward(CALL),
             Input::Begin => {
                 let Some(dose) = self.chaos.dose(cx.now()) else { return Flow::Inward(CALL) };
                 self.branch = dose.branch;
@@ -183,27 +185,10 @@ impl Layer for Passage {
                 Flow::Hold
             }
             Input::Wake => self.go(cx),
-            other => outward(other),
+            Input::Child(stream @ Outcome::Stream(_), _) => Flow::PassOn(stream),
+            Input::Child(outcome, _) | Input::Ended(outcome, _) => Flow::Resolve(outcome),
+            Input::Abandoned => Flow::Hold,
         }
-    }
-}
-
-struct Spared;
-
-impl Layer for Spared {
-    fn on(&mut self, input: Input<'_>, _cx: &mut Cx<'_>) -> Flow {
-        match input {
-            Input::Begin => Flow::Inward(CALL),
-            other => outward(other),
-        }
-    }
-}
-
-fn outward(input: Input) -> Flow {
-    match input {
-        Input::Child(stream @ crate::engine::Outcome::Stream(_), _) => Flow::PassOn(stream),
-        Input::Child(outcome, _) | Input::Ended(outcome, _) => Flow::Resolve(outcome),
-        Input::Begin | Input::Wake | Input::Abandoned => Flow::Hold,
     }
 }
 

@@ -17,9 +17,10 @@ use super::policies::retry::Retry;
 use super::policies::timeout::Timeout;
 use super::remaining;
 use super::tally::{Shares, Tally};
+use super::threads::Shared;
 use super::wrong_calls;
 use crate::drive::{clock, trial};
-use crate::engine::{Instant, Pass, Plan, PlanBuilder, StageId, Target, Verdict, Way};
+use crate::engine::{Execution, Idle, Instant, Pass, Plan, PlanBuilder, StageId, Target, Verdict, Way};
 use crate::policies::guardrails::Guardrails as Looking;
 use crate::policies::retry::Retried;
 use crate::stats::{Source, Word};
@@ -98,6 +99,8 @@ pub struct Compiled {
     pub tally: Tally,
     /// Where there is one function: what that and the stages are called, once somebody had to know.
     labels: Option<OnceLock<Arc<Labels>>>,
+    /// The machine of a call that is over, for the next one.
+    machine: Shared<Option<Idle>>,
     parts: Arc<Parts>,
 }
 
@@ -307,7 +310,7 @@ impl Compiled {
             shares: builder.shares,
         });
         let source = Source::of(parts.name.as_deref().unwrap_or_default(), "", "");
-        Ok(Compiled { plan, announces, has_limits, tightest, monitor, source, tally, labels: None, parts })
+        Ok(Compiled { plan, announces, has_limits, tightest, monitor, source, tally, labels: None, machine: Shared::default(), parts })
     }
 
     /// The same with counts of its own, for a function that it guards.
@@ -321,8 +324,30 @@ impl Compiled {
             monitor: self.monitor.as_ref().map(|m| m.clone_ref(py)),
             tally: Tally::of(&self.shares),
             labels: Some(OnceLock::new()),
+            machine: Shared::default(),
             parts: self.parts.clone(),
         }
+    }
+
+    /// A machine for a call that is about to begin; `seed` decides its jitter. Made where it stays: it is large.
+    #[inline(always)]
+    pub fn machine(&self, py: Python<'_>, seed: u64) -> Execution {
+        let idle = self.machine.with(py, Option::take);
+        idle.unwrap_or_else(|| Idle::by(self.plan.clone())).wakes_up(seed)
+    }
+
+    /// Takes one back whose call is over.
+    #[inline(always)]
+    pub fn is_over(&self, py: Python<'_>, machine: Execution) {
+        let Some(idle) = machine.rests() else { return };
+        let other = self.machine.with(py, |kept| match kept {
+            Some(_) => Some(idle),
+            None => {
+                *kept = Some(idle);
+                None
+            }
+        });
+        drop(other); // after the look at it
     }
 
     /// Whether it is there for the calls of one function.

@@ -266,7 +266,7 @@ impl Light {
 
     fn resumed(&self, py: Python<'_>, flight: &mut Flight) -> Option<Execution> {
         self.pass.as_ref().map(|pass| {
-            let mut execution = flight.idle(pass);
+            let mut execution = flight.idle(py, pass);
             flight.resume(py, pass, &mut execution);
             execution
         })

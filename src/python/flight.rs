@@ -139,7 +139,9 @@ impl Flight {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> Flight {
-        let (values, scheduled) = SPARE.try_with(|spare| (spare.0.take(FEW), spare.1.take(2))).unwrap_or_default();
+        // Each by itself, as the diary's.
+        let values = SPARE.try_with(|spare| spare.0.take(FEW)).unwrap_or_default();
+        let scheduled = SPARE.try_with(|spare| spare.1.take(2)).unwrap_or_default();
         Flight {
             compiled,
             function: function.clone().unbind(),
@@ -516,20 +518,21 @@ impl Flight {
         self.diary.begin(now);
         self.compiled.tally.begin();
         self.trace = trace::begin(py, || self.name(py), now);
-        let mut execution = Execution::within(self.compiled.plan.clone(), clock::seed_at(now), now, remaining::inherited(py));
+        let mut execution = self.compiled.machine(py, clock::seed_at(now));
         self.asked_of_limits.iter().for_each(|asked| asked.tell(&mut execution));
         self.asked_of.iter().for_each(|asked| execution.brings(asked.stage(), asked.request().clone()));
         if self.compiled.announces {
             execution.announce();
         }
         dress(&mut execution);
+        execution.begin(now, remaining::inherited(py));
         Ok(execution)
     }
 
     /// An execution of this call that has still to be told how it began.
-    #[inline]
-    pub fn idle(&self, pass: &Pass) -> Execution {
-        Execution::idle(self.compiled.plan.clone(), clock::seed_at(pass.begun()))
+    #[inline(always)]
+    pub fn idle(&self, py: Python<'_>, pass: &Pass) -> Execution {
+        self.compiled.machine(py, clock::seed_at(pass.begun()))
     }
 
     /// It met trouble on the fast lane.

@@ -244,7 +244,12 @@ impl Running {
                     close(current.items.bind(py))?;
                 }
             }
-            Step::Done(outcome) => return self.flight.finish(py, outcome, execution, clock::now()).map(|value| Some(Turn::End(value))),
+            Step::Done(outcome) => {
+                let Some(execution) = self.execution.take() else { return Ok(None) };
+                let given = self.flight.finish(py, outcome, &execution, clock::now());
+                self.flight.compiled.is_over(py, execution);
+                return given.map(|value| Some(Turn::End(value)));
+            }
         }
         Ok(None)
     }

@@ -423,7 +423,7 @@ fn taken_over(
     let (args, kwargs) = handed.keep(py)?;
     let mut flight = Guarded::flight(guarded, &args, kwargs.as_ref());
     let Some(pass) = pass else { return fly(py, flight).map(Bound::unbind) };
-    let mut execution = flight.idle(pass);
+    let mut execution = flight.idle(py, pass);
     flight.resume(py, pass, &mut execution);
     if first.is_some() {
         flight.diary.started(Target::default());
@@ -436,24 +436,30 @@ fn taken_over(
         Some(result) => Some(flight.keep(result.map(Bound::unbind))?),
         None => None,
     };
-    match go_on(py, &mut flight, &mut execution, first)? {
-        Ok(value) => Ok(value),
-        Err(call) => hand_over(py, flight, execution, call).map(Bound::unbind),
+    match go_on(py, &mut flight, &mut execution, first) {
+        Gone::Over(given) => {
+            flight.compiled.is_over(py, execution);
+            given
+        }
+        Gone::Given(call) => hand_over(py, flight, execution, call).map(Bound::unbind),
     }
 }
 
-/// Runs the machine on this thread, to the end or until that call has given something that has still to be run; from its beginning, or
-/// from how the first call ended. Both stay where they are: they are large.
-fn go_on(
-    py: Python<'_>,
-    flight: &mut Flight,
-    execution: &mut Execution,
-    first: Option<(Outcome, Instant)>,
-) -> PyResult<Result<Py<PyAny>, CallId>> {
+/// How far a call has gone on its caller's thread.
+enum Gone {
+    Over(PyResult<Py<PyAny>>),
+    /// That attempt has given something that has still to be run.
+    Given(CallId),
+}
+
+/// Runs the machine on this thread as far as it goes; from its beginning, or from how the first call ended. Both stay where they are: they
+/// are large.
+fn go_on(py: Python<'_>, flight: &mut Flight, execution: &mut Execution, first: Option<(Outcome, Instant)>) -> Gone {
     let race = flight.compiled.hedged.then(|| Race::new(execution.bell()));
-    match inline::run(execution, &mut Inline { py, flight, race }, first)? {
-        End::Done(outcome, now) => flight.finish(py, outcome, execution, now).map(Ok),
-        End::Given(call) => Ok(Err(call)),
+    match inline::run(execution, &mut Inline { py, flight, race }, first) {
+        Ok(End::Done(outcome, now)) => Gone::Over(flight.finish(py, outcome, execution, now)),
+        Ok(End::Given(call)) => Gone::Given(call),
+        Err(interrupt) => Gone::Over(Err(interrupt)),
     }
 }
 
@@ -526,9 +532,12 @@ pub fn fly(py: Python<'_>, mut flight: Flight) -> PyResult<Bound<'_, PyAny>> {
         return Err(stack::used_up());
     }
     let mut execution = flight.execution(py, Way::Sync, clock::now())?;
-    match go_on(py, &mut flight, &mut execution, None)? {
-        Ok(value) => Ok(value.into_bound(py)),
-        Err(call) => hand_over(py, flight, execution, call),
+    match go_on(py, &mut flight, &mut execution, None) {
+        Gone::Over(given) => {
+            flight.compiled.is_over(py, execution);
+            given.map(|value| value.into_bound(py))
+        }
+        Gone::Given(call) => hand_over(py, flight, execution, call),
     }
 }
 

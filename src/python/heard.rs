@@ -101,6 +101,7 @@ impl Flight {
         }
     }
 
+    #[inline(never)] // once in most calls
     fn log(&mut self, py: Python<'_>, event: &Event) -> PyResult<()> {
         let kind = event.name.kind();
         let heard = match (kind.severity, self.heard) {
@@ -125,6 +126,7 @@ impl Flight {
         if heard { log::say(py, event, kind.severity, &name, error.as_ref()) } else { Ok(()) }
     }
 
+    #[inline(never)]
     fn call_hooks(&mut self, py: Python<'_>, event: &Event) -> Result<(), Interrupt> {
         let compiled = self.compiled.clone_ref(py);
         let Some(hooks) = &compiled.stage(event.stage).hooks else { return Ok(()) };

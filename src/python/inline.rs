@@ -20,6 +20,22 @@ pub struct Inline<'a, 'py> {
     pub race: Option<Race>,
 }
 
+/// Calls the target on a thread of its own, where there is one for it.
+#[inline(never)] // as the rare ones below
+fn call_beside(
+    py: Python<'_>,
+    flight: &mut Flight,
+    race: &mut Race,
+    call: CallId,
+    target: Target,
+    deadline: Instant,
+) -> Result<Called, Interrupt> {
+    match flight.start_beside(py, race, call, target, deadline, None).transpose() {
+        Some(result) => flight.keep(result.map_err(|error| Raised::of(py, error))).map(|(outcome, now)| Called::Ended(outcome, now)),
+        None => Ok(Called::Apart),
+    }
+}
+
 impl Host for Inline<'_, '_> {
     type Interrupt = Interrupt;
 
@@ -28,17 +44,11 @@ impl Host for Inline<'_, '_> {
     }
 
     fn call(&mut self, call: CallId, target: Target, deadline: Instant, limit: impl Fn() -> Instant) -> Result<Called, Interrupt> {
+        let deadline = self.flight.compiled.told(|| deadline);
         if let Some(race) = &mut self.race {
-            let deadline = self.flight.compiled.told(|| deadline);
-            return match self.flight.start_beside(self.py, race, call, target, deadline, None).transpose() {
-                Some(result) => {
-                    self.flight.keep(result.map_err(|error| Raised::of(self.py, error))).map(|(outcome, now)| Called::Ended(outcome, now))
-                }
-                None => Ok(Called::Apart),
-            };
+            return call_beside(self.py, self.flight, race, call, target, deadline);
         }
         let (py, flight) = (self.py, &*self.flight);
-        let deadline = flight.compiled.told(|| deadline);
         let limit = if flight.compiled.threaded { limit() } else { Instant::NEVER };
         let result = if limit != Instant::NEVER {
             match flight.within(py, deadline, || flight.start_apart(py, target, limit)).transpose() {
@@ -57,6 +67,7 @@ impl Host for Inline<'_, '_> {
         self.flight.keep(result).map(|(outcome, now)| Called::Ended(outcome, now))
     }
 
+    #[inline(never)] // rare, as the others: the loop that every attempt goes through is small without them
     fn ended(&mut self) -> Result<Option<(CallId, Called)>, Interrupt> {
         let Some(landed) = self.race.as_mut().and_then(Race::take) else { return Ok(None) };
         self.flight.diary.is_back(landed.call);
@@ -73,6 +84,7 @@ impl Host for Inline<'_, '_> {
         self.flight.keep(result).map(|(outcome, now)| Some((landed.call, Called::Ended(outcome, now))))
     }
 
+    #[inline(never)]
     fn cancelled(&mut self, call: CallId, beaten: bool) {
         if let Some(race) = &mut self.race {
             race.cancel(self.py, call);
@@ -85,12 +97,14 @@ impl Host for Inline<'_, '_> {
         self.flight.answer(self.py, ask)
     }
 
+    #[inline(never)]
     fn judge(&mut self, ask: Ask, now: Instant) -> Result<(Verdict, Instant), Interrupt> {
         let verdict = self.flight.judge(self.py, ask)?;
         let asks_nobody = self.flight.compiled.stage(ask.stage()).judge.asks_nobody();
         Ok((verdict, if asks_nobody { now } else { clock::now() }))
     }
 
+    #[inline(never)]
     fn wait(&mut self, wait: &Wait) -> Result<Instant, Interrupt> {
         if let Some(race) = self.race.as_ref().filter(|race| !race.is_empty()) {
             return bell::listen(self.py, race.signal(), wait);

@@ -336,12 +336,32 @@ pub struct BreakerJudge {
     /// What tells nothing, even where it is listed; and whether its predicate takes two arguments.
     pub ignored: Option<(Listed, bool)>,
     pub on_result: Option<Py<PyAny>>,
+    /// Every failure counts, as `expected_exception` has it where nobody says otherwise.
+    counts_all: bool,
 }
 
 impl BreakerJudge {
+    /// By these rules.
+    pub fn new(
+        py: Python<'_>,
+        listed: Listed,
+        two_arguments: bool,
+        ignored: Option<(Listed, bool)>,
+        on_result: Option<Py<PyAny>>,
+    ) -> BreakerJudge {
+        let every = py.get_type::<PyException>();
+        let counts_all =
+            ignored.is_none() && matches!(&listed, Listed::Types(types) if types.bind(py).iter().any(|listed| listed.is(&every)));
+        BreakerJudge { listed, two_arguments, ignored, on_result, counts_all }
+    }
+
     /// As the one of [`RetryJudge`].
     #[inline]
     fn at_once(&self, error: &Bound<'_, PyAny>, says: Says) -> Option<&'static Verdict> {
+        // What a call came out with is an `Exception`: all else goes past the judges.
+        if self.counts_all {
+            return Some(&Verdict::FAILURE);
+        }
         if self.ignored.is_some() {
             return None;
         }

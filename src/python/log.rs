@@ -55,7 +55,10 @@ pub fn is_our_own(name: &str) -> bool {
 
 /// Whether the logger lets events of that severity through.
 pub fn is_heard(py: Python<'_>, severity: Severity) -> PyResult<bool> {
-    logger(py)?.call_method1(intern!(py, "isEnabledFor"), (level(severity),))?.is_truthy()
+    // Found once: to look its name up is half of what the answer costs, and each call that meets trouble asks.
+    static ASKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let asked = ASKED.get_or_try_init(py, || logger(py)?.getattr("isEnabledFor").map(Bound::unbind))?;
+    asked.bind(py).call1((level(severity),))?.is_truthy()
 }
 
 /// Tells an event of the pipeline or breaker `name` to recorders, and to the log if anybody hears it.
@@ -119,7 +122,7 @@ fn things(number: u32) -> String {
 pub fn line(py: Python<'_>, event: Name, name: &str, text: impl FnOnce() -> String) -> PyResult<()> {
     let severity = if is_our_own(name) { Severity::Debug } else { event.kind().severity };
     let (level, logger) = (level(severity), logger(py)?);
-    if logger.call_method1("isEnabledFor", (level,))?.is_truthy()? { write(logger, level, event.as_str(), name, text()) } else { Ok(()) }
+    if is_heard(py, severity)? { write(logger, level, event.as_str(), name, text()) } else { Ok(()) }
 }
 
 fn write(logger: &Bound<'_, PyAny>, level: u8, event: &str, name: &str, text: String) -> PyResult<()> {

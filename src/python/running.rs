@@ -466,8 +466,10 @@ impl Running {
             }
             Step::Done(outcome) => {
                 self.drop_first(py);
-                let Some(execution) = &self.execution else { return Ok(None) };
-                return self.flight.finish(py, outcome, execution, clock::now()).map(|value| Some(Turn::Return(value)));
+                let Some(execution) = self.execution.take() else { return Ok(None) };
+                let given = self.flight.finish(py, outcome, &execution, clock::now());
+                self.flight.compiled.is_over(py, execution);
+                return given.map(|value| Some(Turn::Return(value)));
             }
             Step::Deliver(ticket) => return Ok(Some(Turn::Item(self.flight.hand_out(py, ticket)))),
             Step::Cancel { call, beaten } if self.cancel_beside(py, call, beaten) => {}

@@ -68,7 +68,6 @@ pub struct Pages {
 }
 
 /// What a call remembers for its story.
-#[derive(Default)]
 pub struct Diary {
     pub pages: Pages,
     /// When the attempt under way began, as near as is known without another look at the clock.
@@ -88,10 +87,18 @@ impl Tried {
 
 impl Diary {
     /// Nothing has happened yet.
+    #[inline(always)] // made where it lies, each list by itself: a pair of them would be written in pieces and read whole
     pub fn new() -> Diary {
-        let mut diary = Diary::default();
-        (diary.pages.tried, diary.pages.noted) = SPARE.try_with(|spare| (spare.0.take(FEW), spare.1.take(FEW))).unwrap_or_default();
-        diary
+        let tried = SPARE.try_with(|spare| spare.0.take(FEW)).unwrap_or_default();
+        let noted = SPARE.try_with(|spare| spare.1.take(FEW)).unwrap_or_default();
+        Diary {
+            pages: Pages { begun: Instant::default(), tried, noted },
+            mark: Instant::default(),
+            first_item: Instant::default(),
+            target: AtomicUsize::new(0),
+            is_open: AtomicBool::new(false),
+            beside: Vec::new(),
+        }
     }
 
     /// The call begins.

@@ -1,7 +1,7 @@
 //! The virtual driver: runs executions against a scripted callee on a clock that jumps from event to event.
 
 use seawall::engine::{
-    Ask, CallId, Event, Execution, Instant, Outcome, Pass, Plan, Refusal, StageId, Step, Target, Ticket, Verdict, WaitHint,
+    Ask, CallId, Event, Execution, Idle, Instant, Outcome, Pass, Plan, Refusal, StageId, Step, Target, Ticket, Verdict, WaitHint,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -64,6 +64,9 @@ pub struct World {
     ended: Option<(CallId, Outcome)>,
     /// Who asked, and of how many events it was known by then.
     pub asked: RefCell<Vec<(StageId, usize)>>,
+    /// Whether a machine that is over is the next call's, as Python's drivers have it.
+    pub keeps: bool,
+    kept: Option<Idle>,
 }
 
 /// How a guarded call came out.
@@ -91,6 +94,8 @@ impl World {
             at_once: false,
             ended: None,
             asked: RefCell::default(),
+            keeps: false,
+            kept: None,
         }
     }
 
@@ -141,6 +146,32 @@ impl World {
         (self.end(outcome), execution)
     }
 
+    /// Runs one call to its end, by the machine of the one before it where there is one. All are by one plan.
+    pub fn run_again(&mut self, plan: &Arc<Plan>) -> End {
+        let mut execution = self.machine(plan);
+        if self.at_once {
+            execution.in_turn();
+        }
+        execution.begin(self.now, Instant::NEVER);
+        self.drive_to_end(execution, &mut Vec::new())
+    }
+
+    fn machine(&mut self, plan: &Arc<Plan>) -> Execution {
+        match self.kept.take() {
+            Some(kept) => kept.wakes_up(7),
+            None => Execution::idle(plan.clone(), 7),
+        }
+    }
+
+    fn drive_to_end(&mut self, mut execution: Execution, running: &mut Vec<Running>) -> End {
+        let outcome = self.drive(&mut execution, running, Instant::NEVER).expect("it ends");
+        if self.keeps {
+            self.kept = execution.rests();
+            assert!(self.kept.is_some(), "nothing in a call that is over goes on");
+        }
+        self.end(outcome)
+    }
+
     /// Runs one call by the fast lane, as drivers do: a machine is built only for trouble. `patient`: nothing in the plan
     /// limits the call's time, so that it may suspend without one. Says whether it passed without a machine.
     pub fn run_by_lane(&mut self, plan: &Arc<Plan>, patient: bool) -> (End, bool) {
@@ -160,15 +191,15 @@ impl World {
                 if matches!(outcome, Outcome::Value(_)) && way.settle(&pass, &|| now) {
                     return (self.end(outcome), true);
                 }
-                let mut execution = resumed(plan.clone(), 7, &pass, Instant::NEVER);
+                let mut execution = self.machine(plan);
+                execution.resume(&pass, Instant::NEVER);
                 execution.ended(CallId::FIRST, outcome);
-                let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
-                return (self.end(outcome), false);
+                return (self.drive_to_end(execution, &mut running), false);
             }
         }
-        let mut execution = resumed(plan.clone(), 7, &pass, Instant::NEVER);
-        let outcome = self.drive(&mut execution, &mut running, Instant::NEVER).expect("it ends");
-        (self.end(outcome), false)
+        let mut execution = self.machine(plan);
+        execution.resume(&pass, Instant::NEVER);
+        (self.drive_to_end(execution, &mut running), false)
     }
 
     /// The first call, begun on the fast lane, has failed: runs on to the end.

@@ -209,11 +209,6 @@ impl Policy for Guarded {
         self.breaker.weigh(generation, probe, at, Evidence::Success, now, &mut || 0.0);
         true
     }
-
-    fn enter_with(&self, permit: u64, begun: Instant) -> Box<dyn Layer> {
-        let permit = Some(Permit::passed(permit, begun));
-        Box::new(Passage { breaker: self.breaker.clone(), judges_values: self.judges_values, permit, queued: Duration::ZERO })
-    }
 }
 
 struct Passage {
@@ -264,6 +259,10 @@ impl Layer for Passage {
     fn renew(&mut self) -> bool {
         (self.permit, self.queued) = (None, Duration::ZERO);
         true
+    }
+
+    fn let_in(&mut self, permit: u64, begun: Instant) {
+        self.permit = Some(Permit::passed(permit, begun));
     }
 
     fn asks(&self, outcome: &Outcome) -> Option<u32> {

@@ -25,15 +25,9 @@ pub struct Limited {
     pub looks: bool,
 }
 
-impl Limited {
-    fn passage(&self, at: At) -> Passage {
-        Passage { limit: self.limit.clone(), looks: self.looks, at, tokens: 0, calls: 0, mark: None }
-    }
-}
-
 impl Policy for Limited {
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(self.passage(At::Outside))
+        Box::new(Passage { limit: self.limit.clone(), looks: self.looks, at: At::Outside, tokens: 0, calls: 0, mark: None })
     }
 
     fn lane(&self) -> Lane {
@@ -42,10 +36,6 @@ impl Policy for Limited {
 
     fn admit(&self, now: Instant) -> Option<u64> {
         self.limit.try_go(0, now).map(|_| 0)
-    }
-
-    fn enter_with(&self, _permit: u64, _begun: Instant) -> Box<dyn Layer> {
-        Box::new(self.passage(At::Gone))
     }
 }
 
@@ -140,6 +130,10 @@ impl Passage {
 }
 
 impl Layer for Passage {
+    fn let_in(&mut self, _permit: u64, _begun: Instant) {
+        self.at = At::Gone;
+    }
+
     fn asks(&self, outcome: &Outcome) -> Option<u32> {
         match outcome {
             Outcome::Value(_) => self.looks.then_some(1),

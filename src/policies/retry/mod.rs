@@ -43,7 +43,7 @@ impl Retried {
 
 impl Policy for Retried {
     fn enter(&self) -> Box<dyn Layer> {
-        Box::new(Passage::of(self.0.clone(), false))
+        Box::new(Passage::of(self.0.clone()))
     }
 
     fn lane(&self) -> Lane {
@@ -59,10 +59,6 @@ impl Policy for Retried {
             budget.deposit(now);
         }
         Some(0)
-    }
-
-    fn enter_with(&self, _permit: u64, _begun: Instant) -> Box<dyn Layer> {
-        Box::new(Passage::of(self.0.clone(), true))
     }
 }
 
@@ -100,8 +96,8 @@ pub mod reason {
 }
 
 impl Passage {
-    fn of(config: Arc<Retry>, deposited: bool) -> Passage {
-        Passage { config, attempt: 0, calls_before: 0, done: Totals::default(), deposited, waited: None, last: None }
+    fn of(config: Arc<Retry>) -> Passage {
+        Passage { config, attempt: 0, calls_before: 0, done: Totals::default(), deposited: false, waited: None, last: None }
     }
 
     fn tell(&mut self, cx: &Cx<'_>) {
@@ -184,6 +180,18 @@ impl Passage {
 }
 
 impl Layer for Passage {
+    fn renew(&mut self) -> bool {
+        // Part by part where it lies, without a count up and down of the configuration. What it has done was told when it ended.
+        let Passage { config: _, attempt, calls_before, done: _, deposited, waited, last } = self;
+        (*attempt, *calls_before, *deposited) = (0, 0, false);
+        (*waited, *last) = (None, None);
+        true
+    }
+
+    fn let_in(&mut self, _permit: u64, _begun: Instant) {
+        self.deposited = true;
+    }
+
     fn asks(&self, outcome: &Outcome) -> Option<u32> {
         match outcome {
             Outcome::Value(_) => self.config.judges_values.then_some(self.attempt),

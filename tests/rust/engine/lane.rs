@@ -90,20 +90,27 @@ proptest! {
     fn lane_and_machine_tell_the_same_story(shape in shapes(), story in stories()) {
         let script: Vec<(f64, Answer)> = story.iter().map(|(takes, answer, _)| (f64::from(*takes) / 10.0, *answer)).collect();
         let spare = [(0.0, Answer::Value(2))];
-        let (by_machine, by_lane) = (build(shape), build(shape));
+        let (by_machine, by_lane, by_one) = (build(shape), build(shape), build(shape));
         let (mut machine, mut lane) = (World::new(&[&script, &spare]), World::new(&[&script, &spare]));
+        // One machine for all calls, whether they began on the lane or not.
+        let mut one = World::new(&[&script, &spare]);
+        one.keeps = true;
         for (_, _, pause) in &story {
             let (end, _) = machine.run(&by_machine.0);
             let (same, _) = lane.run_by_lane(&by_lane.0, shape.limit.is_none());
-            prop_assert_eq!(end, same);
-            prop_assert_eq!(machine.now, lane.now);
+            let again = if pause % 3 == 0 { one.run_again(&by_one.0) } else { one.run_by_lane(&by_one.0, shape.limit.is_none()).0 };
+            prop_assert_eq!((end, end), (same, again));
+            prop_assert_eq!((machine.now, machine.now), (lane.now, one.now));
             prop_assert_eq!(by_machine.1.outlook(machine.now), by_lane.1.outlook(lane.now));
+            prop_assert_eq!(by_machine.1.outlook(machine.now), by_one.1.outlook(one.now));
             machine.now = machine.now.after(s(f64::from(*pause) / 10.0));
-            lane.now = machine.now;
+            (lane.now, one.now) = (machine.now, machine.now);
         }
-        prop_assert_eq!(&machine.calls, &lane.calls);
-        prop_assert_eq!(&machine.events, &lane.events);
-        prop_assert_eq!(machine.delivered, lane.delivered);
+        for other in [&lane, &one] {
+            prop_assert_eq!(&machine.calls, &other.calls);
+            prop_assert_eq!(&machine.events, &other.events);
+            prop_assert_eq!(&machine.delivered, &other.delivered);
+        }
     }
 }
 

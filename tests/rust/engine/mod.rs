@@ -1,3 +1,4 @@
+mod again;
 mod answered;
 mod breaker_lenient;
 mod breaker_model;

@@ -25,7 +25,7 @@ impl Watching {
 impl Policy for Watching {
     fn enter(&self) -> Box<dyn Layer> {
         self.write("enter");
-        Box::new(Inside)
+        Box::new(Letting(self.clone()))
     }
 
     fn lane(&self) -> Lane {
@@ -54,11 +54,19 @@ impl Policy for Watching {
         assert_eq!(permit, self.number);
         self.write("release");
     }
+}
 
-    fn enter_with(&self, permit: u64, begun: Instant) -> Box<dyn Layer> {
-        assert_eq!((permit, begun), (self.number, at(1.0)));
-        self.write("enter with");
-        Box::new(Inside)
+/// Its passage.
+struct Letting(Watching);
+
+impl Layer for Letting {
+    fn let_in(&mut self, permit: u64, begun: Instant) {
+        assert_eq!((permit, begun), (self.0.number, at(1.0)));
+        self.0.write("let in");
+    }
+
+    fn on(&mut self, input: Input<'_>, cx: &mut Cx<'_>) -> Flow {
+        Inside.on(input, cx)
     }
 }
 
@@ -151,7 +159,7 @@ fn a_machine_goes_on_with_the_permits_that_were_given() {
     assert!(matches!(execution.step(at(1.0)), Step::Start { .. }));
     execution.ended(CallId::FIRST, Outcome::Value(Ticket(0)));
     assert_eq!(execution.step(at(2.0)), Step::Done(Outcome::Value(Ticket(0))));
-    assert_eq!(told(&diary), ["admit 1", "admit 2", "enter with 1", "enter 2", "enter 3"]);
+    assert_eq!(told(&diary), ["admit 1", "admit 2", "enter 1", "let in 1", "enter 2", "enter 3"]);
 }
 
 #[test]
@@ -162,7 +170,7 @@ fn a_machine_that_all_let_in_does_not_call_again() {
     assert_eq!((execution.step(at(1.0)), execution.calls()), (Step::Wait { until: Instant::NEVER }, 1));
     execution.ended(CallId::FIRST, Outcome::Error(Ticket(0)));
     assert_eq!(execution.step(at(2.0)), Step::Done(Outcome::Error(Ticket(0))));
-    assert_eq!(told(&diary), ["admit 1", "admit 2", "enter with 1", "enter with 2"]);
+    assert_eq!(told(&diary), ["admit 1", "admit 2", "enter 1", "let in 1", "enter 2", "let in 2"]);
 }
 
 #[test]

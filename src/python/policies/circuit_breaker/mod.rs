@@ -186,7 +186,7 @@ impl CircuitBreaker {
         let ignore = ignore.filter(|i| !i.is_none());
         let ignored = ignore.as_ref().map(|i| listed("ignore", i)).transpose()?;
         let on_result = predicate("on_result", on_result)?;
-        let rules = BreakerJudge { listed: types, two_arguments, ignored, on_result: on_result.as_ref().map(|p| p.clone_ref(py)) };
+        let rules = BreakerJudge::new(py, types, two_arguments, ignored, on_result.as_ref().map(|p| p.clone_ref(py)));
         let mut heard = Vec::new();
         if let Some(listeners) = listeners.filter(|l| !l.is_none()) {
             let is_text = listeners.is_instance_of::<PyString>() || listeners.is_instance_of::<PyBytes>();

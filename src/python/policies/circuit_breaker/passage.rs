@@ -21,7 +21,7 @@ impl CircuitBreaker {
     pub fn judge(&self, py: Python<'_>) -> PyResult<BreakerJudge> {
         let (types, two_arguments) = listed("expected_exception", self.expected.bind(py))?;
         let ignored = self.ignore.as_ref().map(|i| listed("ignore", i.bind(py))).transpose()?;
-        Ok(BreakerJudge { listed: types, two_arguments, ignored, on_result: self.on_result.as_ref().map(|p| p.clone_ref(py)) })
+        Ok(BreakerJudge::new(py, types, two_arguments, ignored, self.on_result.as_ref().map(|p| p.clone_ref(py))))
     }
 
     pub fn policy(&self) -> core::Guarded {
