@@ -99,7 +99,9 @@ pub struct Idle {
 impl Idle {
     /// The first one.
     pub fn by(plan: Arc<Plan>) -> Idle {
-        Idle { plan, nodes: Vec::with_capacity(4), free: NOBODY, events: Vec::with_capacity(4) }
+        // Room for all that most plans have under way at once.
+        let nodes = Vec::with_capacity(plan.stages.len().min(8));
+        Idle { plan, nodes, free: NOBODY, events: Vec::with_capacity(4) }
     }
 
     /// Is there for another call, whose jitter `seed` decides: as [`Execution::idle`].
