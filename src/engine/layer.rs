@@ -75,9 +75,7 @@ pub trait Layer: Send {
     }
 
     /// Of a new passage: the call was let in at `begun`, on the lane, and holds that permit.
-    fn let_in(&mut self, permit: u64, begun: Instant) {
-        let _ = (permit, begun);
-    }
+    fn let_in(&mut self, _permit: u64, _begun: Instant) {}
 }
 
 /// What happened.

@@ -91,6 +91,41 @@ fn one_whose_call_goes_on_is_of_no_use() {
     }
 }
 
+#[test]
+fn a_layer_is_made_new_for_its_own_stage_only() {
+    let breakers = [(); 2].map(|()| Arc::new(CircuitBreaker::new(config(9, 60.0))));
+    let mut builder = PlanBuilder::default();
+    let branches = [0, 1].map(|at| {
+        let leaf = builder.leaf(Target(at));
+        builder.layer(guarded(&breakers[at]), vec![leaf])
+    });
+    // The alternative takes the place of the primary that has ended, and another breaker stands there.
+    let root = builder.layer(Arc::new(Fallback { judges_values: false }), branches.to_vec());
+    let mut world = World::new(&[&[(0.0, FAIL)], &[(0.0, FAIL)]]);
+    let mut execution = Execution::new(builder.build(root), 7, world.now);
+    for calls in 1..4 {
+        run(&mut world, &mut execution);
+        assert_eq!(breakers.each_ref().map(|breaker| breaker.outlook(world.now).consecutive_failures), [calls; 2]);
+        execution = again(execution, 7);
+        execution.begin(world.now, Instant::NEVER);
+    }
+}
+
+#[test]
+fn a_retrys_and_a_breakers_passages_stay() {
+    let (retry, breaker) = (Arc::new(retry(2, 0.0)), Arc::new(CircuitBreaker::new(config(9, 60.0))));
+    let plan = plan(vec![Arc::new(Retried(retry.clone())), guarded(&breaker)]);
+    let held = || (Arc::strong_count(&retry), Arc::strong_count(&breaker));
+    let before = held();
+    let mut world = World::new(&[&[(0.0, FAIL)]]);
+    let mut execution = Execution::new(plan, 7, world.now);
+    run(&mut world, &mut execution);
+    let idle = execution.rests().expect("it is over");
+    assert_eq!(held(), (before.0 + 1, before.1 + 1));
+    drop(idle);
+    assert_eq!(held(), (before.0 - 1, before.1 - 1), "with the plan, which was its own");
+}
+
 /// Writes down when its passages begin and are let go.
 #[derive(Clone)]
 struct Holding {
