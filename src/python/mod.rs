@@ -86,7 +86,9 @@ fn only_interpreter() -> PyResult<()> {
     }
 }
 
-#[pymodule]
+// It has locks of its own for interpreters that have none (`threads`), but has not been run on any: until it was, it does not say that
+// it is ready, and such an interpreter takes its lock.
+#[pymodule(gil_used = true)]
 fn _seawall(m: &Bound<'_, PyModule>) -> PyResult<()> {
     only_interpreter()?;
     m.add_class::<policies::retry::Retry>()?;
